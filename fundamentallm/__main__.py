@@ -1,0 +1,5 @@
+"""`python -m fundamentallm` is `fundamentallm`."""
+
+from fundamentallm.cli.main import main
+
+main()

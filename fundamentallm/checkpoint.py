@@ -1,0 +1,183 @@
+"""Saving and loading a run's state: whole or not at all, and never altered unnoticed.
+
+A checkpoint is a file of `torch.save` followed by its SHA-256 and a closing mark, so
+`torch.load(path, weights_only=True)` opens it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fundamentallm.data import Dataset, Vocabulary
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.hyperparameters import HYPERPARAMETERS, Config, read_values
+from fundamentallm.model import Transformer
+
+FORMAT = 1
+MARK = b"fundamentallm\x01\n"
+MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stopping", "patience")
+FOOTER = hashlib.sha256().digest_size + len(MARK)
+
+
+class CheckpointError(FundamentallmError):
+    """A checkpoint is missing, incomplete, altered, or of another format."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that it takes to use a model again, and, in `last.pt`, to train on.
+
+    `training` is empty in `best.pt`, which is for use alone.
+    """
+
+    config: Config
+    vocabulary: Vocabulary
+    data: dict[str, str]
+    """Name and SHA-256 of the text."""
+    model: dict[str, torch.Tensor]
+    """The model's weights, by name."""
+    progress: dict[str, Any]
+    """Step, best validation loss and the like: plain numbers."""
+    training: dict[str, Any]
+    """The optimizers' state, the gradient scaler's and the random generators'."""
+
+    def save(self, path: Path) -> None:
+        """Write to `path` so that at every instant it holds the old state or the new, whole."""
+        content = {
+            "format": FORMAT,
+            "config": vars(self.config),
+            "vocabulary": vars(self.vocabulary),
+            "data": self.data,
+            "model": self.model,
+            "progress": self.progress,
+            "training": self.training,
+        }
+        part = path.with_name(path.name + ".part")
+        try:
+            with part.open("wb") as file:
+                hashing = _HashingWriter(file)
+                torch.save(content, hashing)  # pyright: ignore[reportArgumentType]
+                file.write(hashing.sha256.digest() + MARK)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read `path`, having checked its SHA-256. No code in it is run.
+
+        Raises:
+            CheckpointError: It is missing, truncated, altered or of another format.
+        """
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
+        body, footer = raw[:-FOOTER], raw[-FOOTER:]
+        if not footer.endswith(MARK):
+            raise CheckpointError(
+                f"{path}: not a whole fundamentallm checkpoint (the closing mark is missing); "
+                "give another, e.g. best.pt or last.pt beside it"
+            )
+        if footer != hashlib.sha256(body).digest() + MARK:
+            raise CheckpointError(f"{path}: altered since it was written (its SHA-256 differs)")
+        try:
+            content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+            if content["format"] != FORMAT:
+                raise CheckpointError(
+                    f"{path}: of format {content['format']}; this version reads format {FORMAT}"
+                )
+            content["config"] = Config(**read_values(content["config"], str(path)))
+            content["vocabulary"] = Vocabulary(**content["vocabulary"])
+            del content["format"]
+            return cls(**content)
+        except FundamentallmError:
+            raise
+        except Exception as error:  # torch.load raises a dozen kinds on bytes that are not its own
+            raise CheckpointError(f"{path}: not a fundamentallm checkpoint ({error})") from None
+
+    def check_continues(self, config: Config, dataset: Dataset) -> None:
+        """See that a run of `config` on `dataset` can go on from here.
+
+        Only how long the run is may have changed (`MAY_CHANGE`).
+
+        Raises:
+            CheckpointError: The text or a hyperparameter differs; both values are named.
+        """
+        if not self.training:
+            raise CheckpointError("best.pt is for use alone; resume from last.pt")
+        if dataset.sha256 != self.data["sha256"]:
+            raise CheckpointError(
+                f"--resume: the run was trained on {self.data['name']} "
+                f"(SHA-256 {self.data['sha256'][:12]}) and {dataset.name} differs from it "
+                f"({dataset.sha256[:12]}); give the same text, or a new --output-dir"
+            )
+        changed = [
+            f"{HYPERPARAMETERS[name].flag} was {before} and is now {vars(config)[name]}"
+            for name, before in vars(self.config).items()
+            if name not in MAY_CHANGE and vars(config)[name] != before
+        ]
+        if changed:
+            raise CheckpointError(
+                f"--resume: {'; '.join(changed)}; a resumed run keeps its hyperparameters "
+                "(only its length may change), so leave the flag out or give a new --output-dir"
+            )
+
+    def build_model(self) -> Transformer:
+        """The model with its weights, on the CPU, not training."""
+        model = Transformer(len(self.vocabulary), self.config)
+        model.load_state_dict(self.model)
+        return model.eval()
+
+
+def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
+    """The file itself, or the best checkpoint of a run folder.
+
+    Raises:
+        CheckpointError: There is no such file, or no checkpoint in the folder.
+    """
+    path = Path(run_or_checkpoint)
+    if not path.is_dir():
+        return path
+    for name in ("best.pt", "last.pt"):
+        if (path / name).exists():
+            return path / name
+    raise CheckpointError(f"{path}: no best.pt or last.pt in it; give a run's folder")
+
+
+class _HashingWriter(io.RawIOBase):
+    """Passes writes on to `file` and hashes them on the way."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system lets a folder be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,50 @@
+"""`fundamentallm evaluate`: scores a text with a trained model."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from fundamentallm.cli.messages import warn_of_unknown
+
+
+@click.command()
+@click.argument("run", metavar="RUN_OR_CHECKPOINT")
+@click.argument("data", metavar="DATA.TXT")
+@click.option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
+    """Score all of DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
+    from fundamentallm.checkpoint import Checkpoint, find_checkpoint
+    from fundamentallm.data import DataError, read_text
+    from fundamentallm.device import pick_device
+    from fundamentallm.evaluate import score
+
+    where = pick_device(device)
+    path = find_checkpoint(run)
+    checkpoint = Checkpoint.load(path)
+    text = read_text(data)
+    tokens = checkpoint.vocabulary.encode(text.content)
+    if len(tokens) < 2:
+        raise DataError(f"{data}: one token is too few to score; give two or more")
+    unknown = checkpoint.vocabulary.unknown_in(text.content)
+    warn_of_unknown(data, unknown)
+    model = checkpoint.build_model().to(where)
+    scored = score(model, tokens, len(text.content), checkpoint.config, where)
+    if as_json:
+        result = {
+            "checkpoint": str(path),
+            "data": data,
+            "loss": scored.loss,
+            "perplexity": scored.perplexity,
+            "bits_per_char": scored.bits_per_char,
+            "tokens": scored.tokens,
+            "unknown_characters": unknown.total(),
+        }
+        click.echo(json.dumps(result))
+        return
+    click.echo(
+        f"loss {scored.loss:.4f}  perplexity {scored.perplexity:.3f}  "
+        f"bits per character {scored.bits_per_char:.4f}  ({scored.tokens:,} tokens)"
+    )

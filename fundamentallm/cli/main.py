@@ -1,0 +1,69 @@
+"""`fundamentallm`: the commands, and how every error ends: one line, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from fundamentallm import __version__
+from fundamentallm.cli.evaluate import evaluate
+from fundamentallm.cli.generate import generate
+from fundamentallm.cli.train import train
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.hyperparameters import nearest_name
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+@click.group(
+    context_settings={
+        # `wandb agent` writes --learning_rate, people write --learning-rate
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    }
+)
+@click.version_option(__version__)
+def cli() -> None:
+    """Small character-level transformers, tuned well."""
+
+
+for command in (train, generate, evaluate):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(arguments, prog_name="fundamentallm", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = DONE
+    except click.UsageError as error:
+        code = _refuse(_explain(error))
+    except click.ClickException as error:
+        code = _refuse(error.format_message())
+    except FundamentallmError as error:
+        code = _refuse(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _refuse(message: str) -> int:
+    click.echo(f"fundamentallm: {' '.join(message.split())}", err=True)
+    return BAD_INPUT
+
+
+def _explain(error: click.UsageError) -> str:
+    """The error in one line, with the nearest flag for an unknown one."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        options = [name for param in error.ctx.command.params for name in param.opts]
+        others = [option.lstrip("-").replace("-", "_") for option in options]
+        near = nearest_name(error.option_name, others)
+        there = near is not None and "--" + near.replace("_", "-") in options
+        hint = f"did you mean --{near.replace('_', '-')}?" if near and there else "see --help"
+        return f"there is no flag {error.option_name}; {hint}"
+    return error.format_message()

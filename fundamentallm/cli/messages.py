@@ -1,0 +1,24 @@
+"""Lines that more than one command prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+
+def warn(line: str) -> None:
+    """One line on stderr."""
+    click.echo(f"warning: {line}", err=True)
+
+
+def warn_of_unknown(where: str, unknown: Counter[str]) -> None:
+    """Say which characters of a text the model cannot tell from one another, if any."""
+    if not unknown:
+        return
+    shown = ", ".join(repr(character) for character, _ in unknown.most_common(5))
+    more = ", ..." if len(unknown) > 5 else ""
+    warn(
+        f"{where}: {unknown.total():,} characters are unknown to the model, which never saw "
+        f"{shown}{more} in training"
+    )

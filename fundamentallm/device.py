@@ -1,0 +1,81 @@
+"""Where the numbers are crunched, and in what precision."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from fundamentallm.errors import FundamentallmError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class DeviceError(FundamentallmError):
+    """The device that was asked for is not there."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; `auto` takes CUDA before MPS before the CPU.
+
+    Raises:
+        DeviceError: This machine, or this build of torch, does not have it.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["cpu"] = True
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    kind, _, index = name.partition(":")
+    known = there.get(kind, False) and (not index or index.isdigit())
+    if known and kind == "cuda" and index:
+        known = int(index) < torch.cuda.device_count()
+    if not known:
+        found = ", ".join(kind for kind, found in there.items() if found)
+        raise DeviceError(f"--device {name}: not on this machine; give auto or one of: {found}")
+    return torch.device(name)
+
+
+def half_precision(device: torch.device) -> torch.dtype:
+    """bfloat16, or float16 on a GPU that has no bfloat16."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def autocast(device: torch.device, mixed_precision: bool) -> AbstractContextManager[object]:
+    """Matrix products in half precision, or nothing where `mixed_precision` is off."""
+    if not mixed_precision:
+        return nullcontext()
+    return torch.autocast(device.type, half_precision(device))
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Peak memory so far: of the GPU in use, else of this process; in units of 10^9 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if sys.platform == "win32":
+        return 0.0  # Windows has no getrusage
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The state of the generators that dropout draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Continue from `random_state`; a generator of another device keeps its own."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,65 @@
+"""Scoring a text: every token once, at the model's own context."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from fundamentallm.data import Tokens, scoring_windows
+from fundamentallm.device import autocast
+from fundamentallm.hyperparameters import Config
+from fundamentallm.model import Transformer
+
+TOKENS_AT_ONCE = 8192  # enough to fill a device, small enough to stay in a processor's cache
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text."""
+
+    loss: float
+    """Mean cross-entropy in nats a token."""
+    tokens: int
+    """Tokens predicted: all of the text but its first."""
+    characters_per_token: float
+    """1 unless a token is a byte."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): as uncertain as a fair choice among this many tokens."""
+        return perplexity(self.loss)
+
+    @property
+    def bits_per_char(self) -> float:
+        """Cross-entropy in bits a character, which vocabularies can be compared by."""
+        return self.loss / math.log(2) / self.characters_per_token
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), kept finite so that JSON can hold it."""
+    return math.exp(min(loss, 700.0))
+
+
+@torch.no_grad()
+def score(
+    model: Transformer, tokens: Tokens, characters: int, config: Config, device: torch.device
+) -> Score:
+    """Score `tokens`, shape (T,) with T >= 2, which spell `characters` characters.
+
+    The text is cut into windows of the model's context, each read afresh; `model` must be in
+    `eval` mode. A loss that is not finite is returned as it is.
+    """
+    total = 0.0
+    count = len(tokens) - 1
+    length = config.max_seq_len
+    for inputs, targets in scoring_windows(tokens, length, max(1, TOKENS_AT_ONCE // length)):
+        with autocast(device, config.mixed_precision):
+            logits = model(inputs.to(device))
+        losses = F.cross_entropy(
+            logits.float().flatten(0, 1), targets.to(device).flatten(), reduction="sum"
+        )
+        total += losses.item()
+    return Score(total / count, count, characters / len(tokens))

@@ -1,0 +1,499 @@
+"""Every hyperparameter of a run, declared once, in the class `Config`.
+
+The command-line options, their help, the checks of values and the table in
+docs/hyperparameters.md are all read off that class. To add a hyperparameter, add one
+field there; a test then names the page to write again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_type_hints
+
+from fundamentallm.errors import FundamentallmError
+
+Value = bool | int | float | str
+T = TypeVar("T", bool, int, float, str)
+
+TRUE_WORDS = ("true", "1", "yes", "on")
+FALSE_WORDS = ("false", "0", "no", "off")
+
+
+class ConfigError(FundamentallmError):
+    """A hyperparameter has an unknown name, a wrong type or an impossible value."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers that are possible, in the notation of mathematics: `[0, 1)`, `(0, inf)`."""
+
+    text: str
+
+    def __contains__(self, number: float) -> bool:
+        low, high = (float(end) for end in self.text[1:-1].split(","))
+        above = number >= low if self.text[0] == "[" else number > low
+        below = number <= high if self.text[-1] == "]" else number < high
+        return above and below
+
+    def __str__(self) -> str:
+        low, high = (float(end) for end in self.text[1:-1].split(","))
+        start = f"{low:g} or more" if self.text[0] == "[" else f"more than {low:g}"
+        if math.isinf(high):
+            return start
+        return f"{start} and {'at most' if self.text[-1] == ']' else 'less than'} {high:g}"
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """What is known about one hyperparameter.
+
+    `typical` is the documented range, which is advice: a value outside it is allowed.
+    `possible` is what can work at all: a value outside it is refused.
+    """
+
+    name: str
+    type: type
+    default: Value
+    help: str
+    group: str
+    typical: tuple[float, float] | None
+    possible: Interval | None
+    choices: tuple[str, ...]
+    also_called: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        """The documented spelling on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def accepts(self) -> str:
+        """What would do, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.type is bool:
+            return "true or false"
+        if self.type is str:
+            return "whole numbers above 0, rising, with commas between: 10000,20000"
+        kind = "a whole number, " if self.type is int else "a number, "
+        advice = "" if self.typical is None else f" (typical: {self.typical_text})"
+        return f"{kind}{self.possible}{advice}"
+
+    @property
+    def typical_text(self) -> str:
+        """The documented range as text, e.g. `0.00001 to 0.01`; empty where there is none."""
+        return "" if self.typical is None else "{:g} to {:g}".format(*self.typical)
+
+    @property
+    def default_text(self) -> str:
+        """The default as a person would type it."""
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default) or '""'
+
+    def parse(self, value: object) -> Value:
+        """Turn `value` into this hyperparameter's type.
+
+        Text is taken because flags and YAML's `1e-4` are text; a whole float passes for an
+        int because W&B's `q_uniform` draws `64.0` where 64 is meant.
+
+        Raises:
+            ConfigError: The value has the wrong type or is not possible.
+        """
+        try:
+            parsed = _PARSERS[self.type](value)
+            if self.choices and parsed not in self.choices:
+                raise ValueError
+            if self.possible is not None and parsed not in self.possible:
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            given = str(value) if isinstance(value, int | float | str) else repr(value)
+            raise ConfigError(f"{self.flag}: got {given!r}; give {self.accepts}") from None
+        return parsed
+
+    def warning(self, value: Value) -> str | None:
+        """One line if `value` lies outside the documented range, else None."""
+        if self.typical is None or isinstance(value, str):
+            return None
+        low, high = self.typical
+        if low <= value <= high:
+            return None
+        return f"{self.flag} {value:g} is outside its documented range, {self.typical_text}"
+
+
+def _parse_bool(value: object) -> bool:
+    word = str(value).strip().lower()
+    if word not in TRUE_WORDS + FALSE_WORDS:
+        raise ValueError
+    return word in TRUE_WORDS
+
+
+def _parse_float(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _parse_int(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        if isinstance(value, str):
+            return int(value)  # exact, where a detour by float would round
+    except ValueError:
+        pass  # "64.0" is a whole number too
+    number = _parse_float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _parse_text(value: object) -> str:
+    """Text as it is; a list of numbers (`lr_steps` in YAML or Python) as `1,2,3`."""
+    if isinstance(value, list | tuple):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError
+    return str(value).strip()
+
+
+_PARSERS: Mapping[type, Any] = {
+    bool: _parse_bool,
+    int: _parse_int,
+    float: _parse_float,
+    str: _parse_text,
+}
+
+
+def hyperparameter(
+    default: T,
+    help: str,
+    *,
+    group: str,
+    typical: tuple[float, float] | None = None,
+    possible: str = "",
+    choices: tuple[str, ...] = (),
+    also_called: tuple[str, ...] = (),
+) -> T:
+    """Declare one field of `Config`.
+
+    Typed as T, not as the dataclass field it returns, so that a type checker compares the
+    default with the annotation beside it.
+    """
+    facts = {
+        "help": help,
+        "group": group,
+        "typical": typical,
+        "possible": Interval(possible) if possible else None,
+        "choices": choices,
+        "also_called": also_called,
+    }
+    return field(default=default, metadata=facts)  # pyright: ignore[reportReturnType]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run's hyperparameters, checked on construction and never changed after.
+
+    Text is taken for numbers, as on the command line (`Config(learning_rate="1e-4")`).
+    Steps are optimizer steps everywhere. 0 (or "") means off.
+
+    Raises:
+        ConfigError: A value is of the wrong type or not possible, or two do not fit.
+    """
+
+    # --- Model ---
+    model_dim: int = hyperparameter(
+        128,
+        "Width of the embedding and of every layer.",
+        group="Model",
+        typical=(64, 1024),
+        possible="[1, 65536]",
+        also_called=("dim", "d_model", "n_embd", "width", "hidden_size"),
+    )
+    num_layers: int = hyperparameter(
+        6,
+        "Number of transformer layers.",
+        group="Model",
+        typical=(2, 24),
+        possible="[1, 1000]",
+        also_called=("layers", "n_layer", "depth"),
+    )
+    num_heads: int = hyperparameter(
+        8,
+        "Attention heads in a layer; must divide --model-dim.",
+        group="Model",
+        typical=(2, 16),
+        possible="[1, 65536]",
+        also_called=("heads", "n_head"),
+    )
+    dropout: float = hyperparameter(
+        0.1,
+        "Share of the embeddings and of every layer's outputs dropped in training.",
+        group="Model",
+        typical=(0.0, 0.3),
+        possible="[0, 1)",
+    )
+    attention_dropout: float = hyperparameter(
+        0.0,
+        "Share of the attention weights dropped in training; slow on a CPU.",
+        group="Model",
+        typical=(0.0, 0.3),
+        possible="[0, 1)",
+    )
+    # --- Sequence ---
+    max_seq_len: int = hyperparameter(
+        256,
+        "Tokens in a training sequence: the model's context.",
+        group="Sequence",
+        typical=(128, 2048),
+        possible="[2, 1000000]",
+        also_called=("seq_len", "block_size", "context_length", "sequence_length"),
+    )
+    tokenizer: str = hyperparameter(
+        "char",
+        "What a token is: a character seen in training, or a byte of UTF-8.",
+        group="Sequence",
+        choices=("char", "byte"),
+    )
+    val_split: float = hyperparameter(
+        0.1,
+        "Share of the text, at its end, kept for validation.",
+        group="Sequence",
+        typical=(0.01, 0.3),
+        possible="(0, 1)",
+        also_called=("validation_split", "val_fraction"),
+    )
+    # --- Training ---
+    learning_rate: float = hyperparameter(
+        1e-3,
+        "Peak learning rate.",
+        group="Training",
+        typical=(1e-5, 1e-2),
+        possible="(0, 1000]",
+        also_called=("lr", "max_lr", "peak_lr"),
+    )
+    batch_size: int = hyperparameter(
+        32,
+        "Sequences in a batch.",
+        group="Training",
+        typical=(8, 128),
+        possible="[1, 1000000]",
+        also_called=("bs",),
+    )
+    epochs: int = hyperparameter(
+        20,
+        "Passes over the training text.",
+        group="Training",
+        typical=(5, 100),
+        possible="[1, 1000000]",
+        also_called=("num_epochs", "max_epochs"),
+    )
+    gradient_accumulation: int = hyperparameter(
+        1,
+        "Batches whose gradients are averaged into one optimizer step.",
+        group="Training",
+        possible="[1, 1000000]",
+        also_called=("gradient_accumulation_steps", "grad_accum", "accumulation"),
+    )
+    gradient_clip: float = hyperparameter(
+        1.0,
+        "Largest norm of the gradient; 0 leaves it as it is.",
+        group="Training",
+        possible="[0, inf)",
+        also_called=("grad_clip", "clip", "max_grad_norm"),
+    )
+    weight_decay: float = hyperparameter(
+        0.1,
+        "Decay of the weight matrices, as in AdamW.",
+        group="Training",
+        possible="[0, 1000]",
+        also_called=("wd",),
+    )
+    beta2: float = hyperparameter(
+        0.99,
+        "Adam's memory of squared gradients.",
+        group="Training",
+        possible="[0, 1)",
+    )
+    mixed_precision: bool = hyperparameter(
+        False,
+        "Compute in bfloat16 (float16 on a GPU without it), keep weights in float32.",
+        group="Training",
+        also_called=("amp", "bf16", "fp16"),
+    )
+    compile: bool = hyperparameter(
+        False,
+        "Compile the model with torch.compile; seldom pays on a CPU.",
+        group="Training",
+    )
+    # --- Learning-rate schedule ---
+    lr_schedule: str = hyperparameter(
+        "constant",
+        "Shape of the learning rate over the run.",
+        group="Schedule",
+        choices=("constant", "cosine", "step", "exponential", "linear"),
+        also_called=("schedule", "scheduler", "lr_scheduler"),
+    )
+    warmup_steps: int = hyperparameter(
+        0,
+        "Steps over which the learning rate first rises to its peak.",
+        group="Schedule",
+        possible="[0, inf)",
+        also_called=("warmup", "warmup_iters"),
+    )
+    lr_decay: float = hyperparameter(
+        0.0,
+        "Factor of the step schedule (0 means 0.1), and of exponential each epoch (0 means 0.96).",
+        group="Schedule",
+        possible="[0, 1]",
+        also_called=("gamma", "decay"),
+    )
+    lr_steps: str = hyperparameter(
+        "",
+        "Steps at which the step schedule multiplies by --lr-decay: 10000,20000.",
+        group="Schedule",
+        also_called=("milestones",),
+    )
+    min_lr_ratio: float = hyperparameter(
+        0.1,
+        "Where the cosine and linear schedules end, as a share of the peak.",
+        group="Schedule",
+        possible="[0, 1]",
+        also_called=("min_lr",),
+    )
+    # --- Run ---
+    eval_every: int = hyperparameter(
+        0,
+        "Steps between evaluations; 0 evaluates once an epoch.",
+        group="Run",
+        possible="[0, inf)",
+        also_called=("eval_interval",),
+    )
+    early_stopping: bool = hyperparameter(
+        False,
+        "Stop when --patience evaluations in a row bring no new best val_loss.",
+        group="Run",
+    )
+    patience: int = hyperparameter(
+        5,
+        "Evaluations without a new best that early stopping waits for.",
+        group="Run",
+        possible="[1, inf)",
+    )
+    max_steps: int = hyperparameter(
+        0,
+        "Stop after this many steps, if --epochs does not end first; 0 sets no limit.",
+        group="Run",
+        possible="[0, inf)",
+        also_called=("steps", "max_iters", "num_steps"),
+    )
+    max_minutes: float = hyperparameter(
+        0.0,
+        "Stop after this many minutes of training; 0 sets no limit.",
+        group="Run",
+        possible="[0, inf)",
+        also_called=("minutes", "max_time"),
+    )
+    seed: int = hyperparameter(
+        0,
+        "Seed of the weights, the batches and the dropout.",
+        group="Run",
+        possible="[0, 4294967295]",
+    )
+
+    def __post_init__(self) -> None:
+        for known in HYPERPARAMETERS.values():
+            object.__setattr__(self, known.name, known.parse(getattr(self, known.name)))
+        _parse_lr_steps(self.lr_steps)
+        if self.lr_schedule == "step" and not self.lr_steps:
+            raise ConfigError("--lr-schedule step needs --lr-steps, e.g. --lr-steps 10000,20000")
+        if self.model_dim % self.num_heads:
+            fitting = _nearest_divisors(self.model_dim, self.num_heads)
+            raise ConfigError(
+                f"--num-heads {self.num_heads} does not divide --model-dim {self.model_dim}; "
+                f"the nearest that do: {' and '.join(map(str, fitting))}"
+            )
+
+    @property
+    def lr_milestones(self) -> tuple[int, ...]:
+        """`lr_steps` as numbers, rising."""
+        return _parse_lr_steps(self.lr_steps)
+
+    def warnings(self) -> list[str]:
+        """A line for each value outside its documented range."""
+        found = (known.warning(getattr(self, name)) for name, known in HYPERPARAMETERS.items())
+        return [line for line in found if line]
+
+
+def _parse_lr_steps(text: str) -> tuple[int, ...]:
+    try:
+        steps = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        steps = (0,)
+    if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
+        raise ConfigError(f"--lr-steps: got {text!r}; give {HYPERPARAMETERS['lr_steps'].accepts}")
+    return steps
+
+
+def _nearest_divisors(number: int, wanted: int) -> list[int]:
+    """The divisors of `number` on both sides of `wanted`."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below = [d for d in divisors if d < wanted][-1:]
+    above = [d for d in divisors if d > wanted][:1]
+    return below + above
+
+
+def _read_declarations() -> dict[str, Hyperparameter]:
+    types = get_type_hints(Config)
+    return {
+        f.name: Hyperparameter(
+            name=f.name, type=types[f.name], default=getattr(Config, f.name), **f.metadata
+        )
+        for f in fields(Config)
+    }
+
+
+HYPERPARAMETERS: Mapping[str, Hyperparameter] = _read_declarations()
+
+
+def nearest_name(name: str, others: Iterable[str] = ()) -> str | None:
+    """The hyperparameter, or one of `others`, that `name` most likely means; None if none does.
+
+    Knows what other trainers call the same thing: `lr` is `learning_rate`.
+    """
+    word = name.lstrip("-").replace("-", "_").lower()
+    meant = {alias: known.name for known in HYPERPARAMETERS.values() for alias in known.also_called}
+    meant |= {known: known for known in (*HYPERPARAMETERS, *others)}
+    if word in meant:
+        return meant[word]
+    return next((meant[close] for close in get_close_matches(word, meant, n=1)), None)
+
+
+def read_values(values: Mapping[str, object], source: str) -> dict[str, Any]:
+    """Take names as people write them, `batch-size` or `batch_size`, and check each value.
+
+    Raises:
+        ConfigError: A name is unknown (the nearest is offered) or given twice, or a value is
+            not possible. The message begins with `source`, a file say.
+    """
+    known: dict[str, Any] = {}
+    for name, value in values.items():
+        key = str(name).replace("-", "_")
+        if key not in HYPERPARAMETERS:
+            near = nearest_name(key)
+            hint = f"did you mean {near}?" if near else "see fundamentallm train --help"
+            raise ConfigError(f"{source}: {name} is not a hyperparameter; {hint}")
+        if key in known:
+            raise ConfigError(f"{source}: {key} is given twice; keep one")
+        try:
+            known[key] = HYPERPARAMETERS[key].parse(value)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+    return known

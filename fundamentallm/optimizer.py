@@ -1,0 +1,114 @@
+"""Muon for the matrices inside the layers, AdamW for the embedding and the head."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fundamentallm.hyperparameters import Config
+from fundamentallm.model import Transformer
+
+MOMENTUM = 0.95
+# Each family's step is scaled so that the best `learning_rate` lies near 1e-3, well inside
+# the documented range (docs/experiments.md has the sweep).
+MUON_SCALE = 20.0
+ADAMW_SCALE = 3.0
+# The quintic x -> a x + b x^3 + c x^5 that, applied five times, brings every singular value
+# in (0, 1] close to 1. Source of method and coefficients: Keller Jordan, "Muon", 2024.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest (nearly) orthogonal matrix to each of `matrices`, shape (..., R, C).
+
+    Singular values end between about 0.7 and 1.2, which is all that an update needs.
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = matrices.mT if tall else matrices  # the short side first: the products are smaller
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    a, b, c = QUINTIC
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step is orthogonalised, so that every direction of a matrix moves alike.
+
+    The step of an (out, in) matrix is `lr * sqrt(max(1, out / in))` times an orthogonal
+    matrix, which lets one learning rate serve every width; weight decay is decoupled, as in
+    AdamW. Matrices of one shape are orthogonalised in one batch.
+
+    Source: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every matrix that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape[matrix.shape].append(matrix)
+            for (rows, columns), matrices in by_shape.items():
+                steps = orthogonalise(torch.stack([self._momentum(matrix) for matrix in matrices]))
+                size = group["lr"] * max(1.0, rows / columns) ** 0.5
+                for matrix, step in zip(matrices, steps, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-size)
+
+    def _momentum(self, matrix: nn.Parameter) -> Tensor:
+        """Add the gradient to the running mean and look one step ahead (Nesterov)."""
+        assert matrix.grad is not None
+        state = self.state[matrix]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(matrix)
+        mean = state["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
+        return matrix.grad.lerp(mean, MOMENTUM)
+
+
+class Optimizers:
+    """Both optimizers of a model, driven as one by the learning rate of the schedule."""
+
+    def __init__(self, model: Transformer, config: Config) -> None:
+        matrices = [p for p in model.layers.parameters() if p.ndim == 2]
+        inside = set(matrices)
+        rest = [p for p in model.parameters() if p not in inside]
+        decay = config.weight_decay
+        self.parts = (
+            Muon(matrices, lr=config.learning_rate, weight_decay=decay),
+            torch.optim.AdamW(
+                rest,
+                lr=config.learning_rate,
+                betas=(0.9, config.beta2),
+                weight_decay=0.0,  # embeddings of rare characters would fade between their visits
+                fused=True,
+            ),
+        )
+        self.scales = (MUON_SCALE, ADAMW_SCALE)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Give both parts `learning_rate`, each times its own scale."""
+        for part, scale in zip(self.parts, self.scales, strict=True):
+            for group in part.param_groups:
+                group["lr"] = learning_rate * scale
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """All that a resumed run needs."""
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Continue from `state_dict`."""
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)

@@ -1,0 +1,80 @@
+"""What a run will do, fixed before its first step: how many steps, and what happens after which."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fundamentallm import schedules
+from fundamentallm.hyperparameters import Config
+
+SAMPLE_TIMES = 10  # the model writes about as often in a run, whatever the run's length
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The course of a run over a text that fills `batches_per_epoch` batches.
+
+    Steps are optimizer steps; with accumulation an epoch need not be a whole number of them.
+    """
+
+    config: Config
+    batches_per_epoch: int
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps in an epoch."""
+        return self.batches_per_epoch / self.config.gradient_accumulation
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run, unless early stopping or the clock ends it before."""
+        steps = math.ceil(self.steps_per_epoch * self.config.epochs)
+        return min(steps, self.config.max_steps) if self.config.max_steps else steps
+
+    @property
+    def last_step_by(self) -> str:
+        """The hyperparameter that `total_steps` comes from."""
+        return "max_steps" if self.total_steps == self.config.max_steps else "epochs"
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after `step` steps."""
+        return step / self.steps_per_epoch
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        return schedules.learning_rate(
+            self.config, step, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch
+        )
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether `step` steps complete an epoch, or a stretch of `eval_every` steps."""
+        if self.config.eval_every:
+            return step % self.config.eval_every == 0
+        batches = step * self.config.gradient_accumulation  # whole numbers: no rounding
+        before = batches - self.config.gradient_accumulation
+        return batches // self.batches_per_epoch > before // self.batches_per_epoch
+
+    def samples_after(self, step: int, last_sampled: int) -> bool:
+        """Whether a tenth of the run has passed since the model last wrote."""
+        tenth = [SAMPLE_TIMES * s // self.total_steps for s in (last_sampled, step)]
+        return tenth[1] > tenth[0]
+
+    def warnings(self) -> list[str]:
+        """A line for each setting that cannot do what it was given for."""
+        config, total = self.config, self.total_steps
+        lines: list[str] = []
+        if config.warmup_steps >= total:
+            lines.append(
+                f"--warmup-steps {config.warmup_steps} is not shorter than the run, {total} steps: "
+                "the learning rate never leaves its warm-up"
+            )
+        late = [step for step in config.lr_milestones if step >= total]
+        if config.lr_schedule == "step" and late:
+            lines.append(f"--lr-steps {late[0]} comes after the run's end, {total} steps")
+        if config.eval_every > total:
+            lines.append(
+                f"--eval-every {config.eval_every} is longer than the run, {total} steps: "
+                "it is scored once, at its end"
+            )
+        return lines

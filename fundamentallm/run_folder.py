@@ -1,0 +1,141 @@
+"""A run's folder: which files it holds, who may write there, and reading it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fundamentallm.errors import FundamentallmError
+
+
+class RunFolderError(FundamentallmError):
+    """A run folder is missing, cannot be written, or holds another run."""
+
+
+class RunFolder:
+    """The files of one run under `path`; nothing is touched until a method is called."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.samples = self.path / "samples.txt"
+        self.best = self.path / "best.pt"
+        self.last = self.path / "last.pt"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that a run writes."""
+        return (self.config, self.metrics, self.summary, self.samples, self.best, self.last)
+
+    def holds_a_run(self) -> bool:
+        """Whether a run has written here."""
+        return any(os.path.lexists(file) for file in self.files)
+
+    def create(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises:
+            RunFolderError: It cannot be made or written; the message says why.
+        """
+        probe = self.path / f".writable-{os.getpid()}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunFolderError(
+                f"--output-dir {self.path}: cannot be written ({reason}); give a folder that can"
+            ) from None
+
+    def clear(self) -> None:
+        """Remove the files of the run that is here, and nothing else."""
+        for file in self.files:
+            file.unlink(missing_ok=True)
+
+    def read_config(self) -> dict[str, Any]:
+        """What config.yaml holds."""
+        return read_flat_yaml(self.config)
+
+    def write_config(self, settings: Mapping[str, object]) -> None:
+        """Write config.yaml: a flat `name: value` a line."""
+        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+        self._replace(self.config, text)
+
+    def write_summary(self, summary: Mapping[str, object]) -> None:
+        """Write summary.json."""
+        self._replace(self.summary, json.dumps(summary, indent=2) + "\n")
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+        for line in self.metrics.read_text("utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after `step`: a resumed run writes it again."""
+        if self.metrics.exists():
+            rows = (row for row in self.rows() if row["step"] <= step)
+            self._replace(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        if self.samples.exists():
+            kept = []
+            for block in re.split(r"^(?=step \d)", self.samples.read_text("utf-8"), flags=re.M):
+                number = re.match(r"step (\d+)", block)
+                if number and int(number[1]) <= step:
+                    kept.append(block)
+            self._replace(self.samples, "".join(kept))
+
+    def _replace(self, file: Path, text: str) -> None:
+        """Write a small file whole or not at all."""
+        part = file.with_name(file.name + ".part")
+        part.write_text(text, "utf-8")
+        os.replace(part, file)
+
+
+def read_flat_yaml(path: Path) -> dict[str, Any]:
+    """Read a file of `name: value` lines.
+
+    Raises:
+        RunFolderError: It is missing, not YAML, or not flat.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"{path}: {error.strerror}; give a config.yaml of a run") from None
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RunFolderError(f"{where}: not YAML; give lines of `name: value`") from None
+    content = {} if content is None else content
+    flat = isinstance(content, dict) and not any(isinstance(v, dict) for v in content.values())
+    if not flat:
+        raise RunFolderError(f"{path}: not a flat list; give lines of `name: value`")
+    return content
+
+
+def new_run_folder(root: Path, name: str) -> RunFolder:
+    """Make `root/NAME-N` with the first N that is free, also when two start at once."""
+    safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "run"
+    number = 1
+    while True:
+        path = root / f"{safe}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise RunFolderError(
+                f"{path}: cannot be made ({error.strerror}); give --output-dir a folder that can"
+            ) from None
+        else:
+            return RunFolder(path)

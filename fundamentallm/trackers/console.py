@@ -1,0 +1,73 @@
+"""Shows a run to a person: a bar on a terminal, a line for each evaluation everywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from tqdm import tqdm
+
+from fundamentallm.trackers.protocol import Number, Sample
+
+
+class ConsoleTracker:
+    """A `Tracker` that prints lines to stdout and, on a terminal, a bar to stderr."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None  # pyright: ignore[reportMissingTypeArgument]
+        self.closed = False
+        """Whether nobody reads stdout any more (a closed pipe)."""
+
+    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+        """Show where the run starts."""
+        self.bar = tqdm(
+            total=total_steps,
+            initial=step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        if step:
+            self._print(f"going on after step {step:,} of {total_steps:,}")
+
+    def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
+        """Move the bar; print a line if the model was scored."""
+        if self.bar is None:
+            return
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix_str(f"train_loss {metrics['train_loss']:.3f}", refresh=False)
+        if "val_loss" in metrics:
+            self._print(
+                f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
+                f"  epoch {metrics['epoch']:.2f}"
+                f"  train_loss {metrics['train_loss']:.4f}"
+                f"  val_loss {metrics['val_loss']:.4f}"
+                f"  perplexity {metrics['val_perplexity']:.2f}"
+                f"  lr {metrics['optim/learning_rate']:.1e}"
+                f"  {metrics['perf/tokens_per_second']:,.0f} tokens/s"
+            )
+
+    def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
+        """Print what the model wrote, set apart by a bar at the left."""
+        for sample in samples:
+            text = printable(sample.prompt + sample.text)
+            self._print("\n".join(f"    | {line}" for line in text.split("\n")))
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _print(self, text: str) -> None:
+        if self.closed:
+            return
+        try:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.closed = True
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could redraw or retitle a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -1,0 +1,40 @@
+"""Writes a run into its folder: config.yaml, metrics.jsonl, samples.txt, summary.json."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.trackers.protocol import Number, Sample
+
+
+class FolderTracker:
+    """A `Tracker` whose files are whole after every call, so that a kill loses no row."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+        """Write config.yaml, and forget rows after `step`."""
+        self.folder.write_config(settings)
+        self.folder.rewind(step)
+        self.folder.write_summary({"status": "running", "total_steps": total_steps})
+
+    def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
+        """Add a row to metrics.jsonl."""
+        with self.folder.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+
+    def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
+        """Add to samples.txt; the text is indented, so a heading is never mistaken for text."""
+        with self.folder.samples.open("a", encoding="utf-8") as file:
+            for sample in samples:
+                file.write(f"step {step}, temperature {sample.temperature:g}\n")
+                written = sample.prompt + sample.text
+                file.write(textwrap.indent(written, "    ", lambda _: True).rstrip() + "\n\n")
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """Write summary.json."""
+        self.folder.write_summary(summary)

@@ -1,0 +1,348 @@
+"""The training loop: from a text and a `Config` to a trained model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.data import Dataset, Text, prepare, training_batch
+from fundamentallm.device import (
+    autocast,
+    half_precision,
+    peak_memory_gb,
+    pick_device,
+    random_state,
+    set_random_state,
+)
+from fundamentallm.evaluate import perplexity, score
+from fundamentallm.generate import Sampling, generate
+from fundamentallm.hyperparameters import Config
+from fundamentallm.model import Transformer
+from fundamentallm.optimizer import Optimizers
+from fundamentallm.plan import Plan
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.trackers.protocol import Number, Sample, Tracker
+
+LOG_EVERY = 10  # steps; a row waits for the device, so not after every step
+PROMPT_CHARACTERS = 40
+SAMPLE_TOKENS = 200
+SAMPLING = Sampling(temperature=0.6)  # a small model's words hold together better than at 0.8
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    status: str
+    """`done`, `interrupted`, or `diverged` (its loss stopped being finite)."""
+    stopped_by: str
+    """`epochs`, `max_steps`, `max_minutes`, `early_stopping`, `signal`, or what diverged."""
+    step: int
+    """Optimizer steps done."""
+    best_val_loss: float
+    """Least validation loss, nats a token; before any, a uniform guess's: ln(vocabulary size)."""
+    best_step: int
+    """The step that reached it; 0 before any."""
+    val_loss: float
+    """The last validation loss, or as above."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands, apart from weights and generators; part of the checkpoint."""
+
+    best_val_loss: float
+    val_loss: float
+    step: int = 0
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    sampled_step: int = 0
+    seconds: float = 0.0
+    """How long the run has taken, over all its parts."""
+    losses: list[float] = field(default_factory=list)
+    """Training losses since the last row of metrics."""
+
+
+class DivergedError(Exception):
+    """A loss is not finite; never leaves this module."""
+
+
+def train(
+    config: Config,
+    text: str | Dataset,
+    *,
+    folder: RunFolder | None = None,
+    trackers: Sequence[Tracker] = (),
+    device: str = "auto",
+    checkpoint: Checkpoint | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train a model on `text` and score it on the text's last `val_split`.
+
+    Args:
+        config: The hyperparameters.
+        text: What to learn; or, where that has been prepared for `config`, its dataset.
+        folder: Where `best.pt` and `last.pt` go; without one nothing is saved.
+        trackers: Told of every row of metrics and every sample.
+        device: auto, cpu, cuda, cuda:N or mps.
+        checkpoint: Continue from here (a `last.pt`), bit for bit on a CPU with as many threads.
+        stop_requested: Asked before every step; when true, the run is saved and ends.
+
+    Raises:
+        DataError: The text is too short.
+        DeviceError: The device is not there.
+        CheckpointError: `checkpoint` is of another text or other hyperparameters.
+    """
+    dataset = prepare(Text.of(text), config) if isinstance(text, str) else text
+    where = pick_device(device)
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):  # the caller's stays
+        run = Run(config, dataset, where, folder, trackers)
+        if checkpoint is not None:
+            run.restore(checkpoint)
+        return run.loop(stop_requested)
+
+
+class Run:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        device: torch.device,
+        folder: RunFolder | None,
+        trackers: Sequence[Tracker],
+    ) -> None:
+        self.config, self.dataset = config, dataset
+        self.device, self.folder, self.trackers = device, folder, trackers
+        torch.manual_seed(config.seed)
+        self.model = Transformer(len(dataset.vocabulary), config).to(device)
+        self.forward: Callable[[Tensor], Tensor] = self.model
+        if config.compile:
+            self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
+        self.optimizers = Optimizers(self.model, config)
+        half = config.mixed_precision and half_precision(device) == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.plan = Plan(config, dataset.batches_per_epoch(config))
+        guess = math.log(len(dataset.vocabulary))
+        self.progress = Progress(best_val_loss=guess, val_loss=guess)
+        self.pending: list[Tensor] = []  # losses not yet fetched from the device
+        self.grad_norm = torch.zeros(())
+        self.row: dict[str, Number] = {}
+        self.stopped_by = ""
+
+    def loop(self, stop_requested: Callable[[], bool]) -> Result:
+        """Train from where `progress` stands to the end, whatever ends it."""
+        p, plan = self.progress, self.plan
+        status = "done"
+        self.started = self.row_started = time.perf_counter() - p.seconds
+        self.start_trackers()
+        try:
+            self.stopped_by = plan.last_step_by if p.step >= plan.total_steps else ""
+            while not self.stopped_by:
+                if stop_requested():
+                    status, self.stopped_by = "interrupted", "signal"
+                    self.save("last")
+                    break
+                self.take_step()
+                self.stopped_by = self.limit_reached()
+                due = bool(self.stopped_by) or plan.evaluates_after(p.step)
+                if due or p.step % LOG_EVERY == 0:
+                    self.measure_step()
+                if due:
+                    self.evaluate()
+                if self.row:
+                    self.log()
+                if due:
+                    self.save("last")
+        except DivergedError as loss:
+            status, self.stopped_by = "diverged", str(loss)
+        except BaseException as error:
+            self.finish("failed", f"{type(error).__name__}: {error}")
+            raise
+        return self.finish(status, self.stopped_by)
+
+    def start_trackers(self) -> None:
+        """Tell every tracker what is about to run."""
+        data = {"data": self.dataset.name, "data_sha256": self.dataset.sha256}
+        for tracker in self.trackers:
+            tracker.start(
+                {**vars(self.config), **data},
+                total_steps=self.plan.total_steps,
+                step=self.progress.step,
+            )
+
+    def take_step(self) -> None:
+        """Update the weights once, from `gradient_accumulation` batches."""
+        config, step = self.config, self.progress.step
+        self.optimizers.set_learning_rate(self.plan.learning_rate(step))
+        windows = training_batch(self.dataset.train, config, step).to(self.device)
+        total = torch.zeros((), device=self.device)
+        for batch in windows.split(config.batch_size):  # (batch_size, max_seq_len + 1)
+            with autocast(self.device, config.mixed_precision):
+                logits = self.forward(batch[:, :-1])
+            loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+            loss = loss / config.gradient_accumulation
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        for part in self.optimizers.parts:
+            self.scaler.unscale_(part)
+        limit = config.gradient_clip or math.inf
+        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        for part in self.optimizers.parts:
+            self.scaler.step(part)
+        self.scaler.update()
+        self.optimizers.zero_grad()
+        self.pending.append(total)
+        self.progress.step += 1
+
+    def limit_reached(self) -> str:
+        """The hyperparameter by which this step is the last, or nothing."""
+        self.progress.seconds = time.perf_counter() - self.started
+        if self.progress.step >= self.plan.total_steps:
+            return self.plan.last_step_by
+        minutes = self.config.max_minutes
+        return "max_minutes" if minutes and self.progress.seconds >= 60 * minutes else ""
+
+    def fetch_losses(self) -> None:
+        """Wait for the device, and see that every loss is finite."""
+        p = self.progress
+        if self.pending:
+            p.losses += torch.stack(self.pending).tolist()
+            self.pending.clear()
+        for index, loss in enumerate(p.losses):
+            if not math.isfinite(loss):
+                step = p.step - len(p.losses) + index + 1
+                raise DivergedError(f"train_loss is {loss} at step {step}")
+
+    def measure_step(self) -> None:
+        """Begin a row of metrics with what the last steps gave."""
+        self.fetch_losses()
+        p = self.progress
+        tokens = (
+            self.config.batch_size * self.config.gradient_accumulation * self.config.max_seq_len
+        )
+        now = time.perf_counter()
+        loss = sum(p.losses) / len(p.losses)
+        self.row = {
+            "epoch": self.plan.epoch(p.step),
+            "train_loss": loss,
+            "train_perplexity": perplexity(loss),
+            "optim/learning_rate": self.plan.learning_rate(p.step - 1),
+            "optim/grad_norm": float(self.grad_norm),
+            "perf/tokens_per_second": tokens * len(p.losses) / (now - self.row_started),
+            "perf/memory_gb": peak_memory_gb(self.device),
+        }
+        if not math.isfinite(self.row["optim/grad_norm"]):  # float16 skips such a step
+            del self.row["optim/grad_norm"]
+
+    def evaluate(self) -> None:
+        """Score the validation part, keep the best, and notice that nothing gets better."""
+        p, data = self.progress, self.dataset
+        self.model.eval()
+        scored = score(self.model, data.val, data.val_characters, self.config, self.device)
+        if not math.isfinite(scored.loss):
+            raise DivergedError(f"val_loss is {scored.loss} at step {p.step}")
+        p.val_loss = scored.loss
+        p.evaluations_since_best += 1
+        if scored.loss < p.best_val_loss or not p.best_step:
+            p.best_val_loss, p.best_step, p.evaluations_since_best = scored.loss, p.step, 0
+            self.save("best")
+        elif self.config.early_stopping and p.evaluations_since_best >= self.config.patience:
+            self.stopped_by = self.stopped_by or "early_stopping"
+        self.row |= {
+            "val_loss": scored.loss,
+            "val_perplexity": scored.perplexity,
+            "val_bits_per_char": scored.bits_per_char,
+            "best_val_loss": p.best_val_loss,
+        }
+        if self.stopped_by or self.plan.samples_after(p.step, p.sampled_step):
+            p.sampled_step = p.step
+            self.write_sample()
+        self.model.train()
+
+    def write_sample(self) -> None:
+        """Let the model continue the beginning of the validation part."""
+        vocabulary = self.dataset.vocabulary
+        prompt = vocabulary.decode(self.dataset.val[:PROMPT_CHARACTERS].tolist())
+        pieces = generate(
+            self.model,
+            vocabulary,
+            prompt,
+            sampling=SAMPLING,
+            max_tokens=SAMPLE_TOKENS,
+            seed=self.config.seed,
+        )
+        sample = Sample(prompt, SAMPLING.temperature, "".join(pieces))
+        for tracker in self.trackers:
+            tracker.log_samples([sample], step=self.progress.step)
+
+    def log(self) -> None:
+        """Hand the row to the trackers and begin the next."""
+        for tracker in self.trackers:
+            tracker.log(self.row, step=self.progress.step)
+        self.row = {}
+        self.progress.losses = []
+        self.row_started = time.perf_counter()
+
+    def save(self, name: str) -> None:
+        """Write `best.pt`, for use, or `last.pt`, to train on from."""
+        if self.folder is None:
+            return
+        self.fetch_losses()  # a state that has diverged is never saved
+        training = {} if name == "best" else self.training_state()
+        checkpoint = Checkpoint(
+            config=self.config,
+            vocabulary=self.dataset.vocabulary,
+            data={"name": self.dataset.name, "sha256": self.dataset.sha256},
+            model=self.model.state_dict(),
+            progress=asdict(self.progress),
+            training=training,
+        )
+        checkpoint.save(self.folder.best if name == "best" else self.folder.last)
+        self.row_started = time.perf_counter()
+
+    def training_state(self) -> dict[str, object]:
+        """What a model in use does not need and a run that goes on does."""
+        return {
+            "optimizers": self.optimizers.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(self.device),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where `checkpoint` stood.
+
+        Raises:
+            CheckpointError: It is of another text or run, or made for use alone.
+        """
+        checkpoint.check_continues(self.config, self.dataset)
+        self.model.load_state_dict(checkpoint.model)
+        self.optimizers.load_state_dict(checkpoint.training["optimizers"])
+        self.scaler.load_state_dict(checkpoint.training["scaler"])
+        set_random_state(checkpoint.training["random"], self.device)
+        self.progress = Progress(**checkpoint.progress)
+
+    def finish(self, status: str, stopped_by: str) -> Result:
+        """Tell every tracker how it ended."""
+        p = self.progress
+        result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)
+        summary: Mapping[str, object] = {
+            **asdict(result),
+            "total_steps": self.plan.total_steps,
+            "seconds": time.perf_counter() - self.started,
+            "parameters": sum(weights.numel() for weights in self.model.parameters()),
+            "vocabulary_size": len(self.dataset.vocabulary),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+        for tracker in self.trackers:
+            tracker.finish(summary)
+        return result
