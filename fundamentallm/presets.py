@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fundamentallm.hyperparameters import Value
+from fundamentallm.declaration import Value
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, Text, prepare, training_batch
-from fundamentallm.device import (
-    autocast,
-    half_precision,
-    peak_memory_gb,
-    pick_device,
-    random_state,
-    set_random_state,
-)
+from fundamentallm.device import peak_memory_gb, pick_device
 from fundamentallm.evaluate import perplexity, score
 from fundamentallm.generate import Sampling, generate
 from fundamentallm.hyperparameters import Config
-from fundamentallm.model import Transformer
-from fundamentallm.optimizer import Optimizers
+from fundamentallm.learner import Learner
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.trackers.protocol import Number, Sample, Tracker
@@ -122,14 +113,8 @@ class Run:
     ) -> None:
         self.config, self.dataset = config, dataset
         self.device, self.folder, self.trackers = device, folder, trackers
-        torch.manual_seed(config.seed)
-        self.model = Transformer(len(dataset.vocabulary), config).to(device)
-        self.forward: Callable[[Tensor], Tensor] = self.model
-        if config.compile:
-            self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
-        self.optimizers = Optimizers(self.model, config)
-        half = config.mixed_precision and half_precision(device) == torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.learner = Learner(len(dataset.vocabulary), config, device)
+        self.model = self.learner.model
         self.plan = Plan(config, dataset.batches_per_epoch(config))
         guess = math.log(len(dataset.vocabulary))
         self.progress = Progress(best_val_loss=guess, val_loss=guess)
@@ -180,27 +165,11 @@ class Run:
             )
 
     def take_step(self) -> None:
-        """Update the weights once, from `gradient_accumulation` batches."""
-        config, step = self.config, self.progress.step
-        self.optimizers.set_learning_rate(self.plan.learning_rate(step))
-        windows = training_batch(self.dataset.train, config, step).to(self.device)
-        total = torch.zeros((), device=self.device)
-        for batch in windows.split(config.batch_size):  # (batch_size, max_seq_len + 1)
-            with autocast(self.device, config.mixed_precision):
-                logits = self.forward(batch[:, :-1])
-            loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
-            loss = loss / config.gradient_accumulation
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
-        for part in self.optimizers.parts:
-            self.scaler.unscale_(part)
-        limit = config.gradient_clip or math.inf
-        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        for part in self.optimizers.parts:
-            self.scaler.step(part)
-        self.scaler.update()
-        self.optimizers.zero_grad()
-        self.pending.append(total)
+        """Update the weights once."""
+        step = self.progress.step
+        windows = training_batch(self.dataset.train, self.config, step)
+        loss, self.grad_norm = self.learner.step(windows, self.plan.learning_rate(step))
+        self.pending.append(loss)
         self.progress.step += 1
 
     def limit_reached(self) -> str:
@@ -297,7 +266,7 @@ class Run:
         if self.folder is None:
             return
         self.fetch_losses()  # a state that has diverged is never saved
-        training = {} if name == "best" else self.training_state()
+        training = {} if name == "best" else self.learner.state_dict()
         checkpoint = Checkpoint(
             config=self.config,
             vocabulary=self.dataset.vocabulary,
@@ -309,14 +278,6 @@ class Run:
         checkpoint.save(self.folder.best if name == "best" else self.folder.last)
         self.row_started = time.perf_counter()
 
-    def training_state(self) -> dict[str, object]:
-        """What a model in use does not need and a run that goes on does."""
-        return {
-            "optimizers": self.optimizers.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": random_state(self.device),
-        }
-
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue where `checkpoint` stood.
 
@@ -324,10 +285,7 @@ class Run:
             CheckpointError: It is of another text or run, or made for use alone.
         """
         checkpoint.check_continues(self.config, self.dataset)
-        self.model.load_state_dict(checkpoint.model)
-        self.optimizers.load_state_dict(checkpoint.training["optimizers"])
-        self.scaler.load_state_dict(checkpoint.training["scaler"])
-        set_random_state(checkpoint.training["random"], self.device)
+        self.learner.load_state_dict(checkpoint.model, checkpoint.training)
         self.progress = Progress(**checkpoint.progress)
 
     def finish(self, status: str, stopped_by: str) -> Result:

@@ -8,13 +8,8 @@ from typing import Any
 
 import click
 
-from fundamentallm.hyperparameters import (
-    FALSE_WORDS,
-    HYPERPARAMETERS,
-    TRUE_WORDS,
-    ConfigError,
-    Hyperparameter,
-)
+from fundamentallm.declaration import FALSE_WORDS, TRUE_WORDS, ConfigError, Hyperparameter
+from fundamentallm.hyperparameters import HYPERPARAMETERS
 
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "[true|false]"}
 
@@ -53,7 +48,7 @@ class HyperparameterCommand(click.Command):
         """Options under the headings of the table, those of the command itself last."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
                 known = HYPERPARAMETERS.get(param.name or "")
                 sections.setdefault(known.group if known else "Options", []).append(record)

@@ -1,0 +1,191 @@
+"""What can be said of one hyperparameter, and how a value for it is read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fundamentallm.errors import FundamentallmError
+
+Value = bool | int | float | str
+T = TypeVar("T", bool, int, float, str)
+
+TRUE_WORDS = ("true", "1", "yes", "on")
+FALSE_WORDS = ("false", "0", "no", "off")
+
+
+class ConfigError(FundamentallmError):
+    """A hyperparameter has an unknown name, a wrong type or an impossible value."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers that are possible, in the notation of mathematics: `[0, 1)`, `(0, inf)`."""
+
+    text: str
+
+    def __contains__(self, number: float) -> bool:
+        low, high = (float(end) for end in self.text[1:-1].split(","))
+        above = number >= low if self.text[0] == "[" else number > low
+        below = number <= high if self.text[-1] == "]" else number < high
+        return above and below
+
+    def __str__(self) -> str:
+        low, high = (float(end) for end in self.text[1:-1].split(","))
+        start = f"{low:g} or more" if self.text[0] == "[" else f"more than {low:g}"
+        if math.isinf(high):
+            return start
+        return f"{start} and {'at most' if self.text[-1] == ']' else 'less than'} {high:g}"
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """What is known about one hyperparameter.
+
+    `typical` is the documented range, which is advice: a value outside it is allowed.
+    `possible` is what can work at all: a value outside it is refused.
+    """
+
+    name: str
+    type: type
+    default: Value
+    help: str
+    group: str
+    typical: tuple[float, float] | None
+    possible: Interval | None
+    choices: tuple[str, ...]
+    also_called: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        """The documented spelling on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def accepts(self) -> str:
+        """What would do, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.type is bool:
+            return "true or false"
+        if self.type is str:
+            return "whole numbers above 0, rising, with commas between: 10000,20000"
+        kind = "a whole number, " if self.type is int else "a number, "
+        advice = "" if self.typical is None else f" (typical: {self.typical_text})"
+        return f"{kind}{self.possible}{advice}"
+
+    @property
+    def typical_text(self) -> str:
+        """The documented range as text, e.g. `0.00001 to 0.01`; empty where there is none."""
+        return "" if self.typical is None else "{:g} to {:g}".format(*self.typical)
+
+    @property
+    def default_text(self) -> str:
+        """The default as a person would type it."""
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default) or '""'
+
+    def parse(self, value: object) -> Value:
+        """Turn `value` into this hyperparameter's type.
+
+        Text is taken because flags and YAML's `1e-4` are text; a whole float passes for an
+        int because W&B's `q_uniform` draws `64.0` where 64 is meant.
+
+        Raises:
+            ConfigError: The value has the wrong type or is not possible.
+        """
+        try:
+            parsed = _PARSERS[self.type](value)
+            if self.choices and parsed not in self.choices:
+                raise ValueError
+            if self.possible is not None and parsed not in self.possible:
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            given = str(value) if isinstance(value, int | float | str) else repr(value)
+            raise ConfigError(f"{self.flag}: got {given!r}; give {self.accepts}") from None
+        return parsed
+
+    def warning(self, value: Value) -> str | None:
+        """One line if `value` lies outside the documented range, else None."""
+        if self.typical is None or isinstance(value, str):
+            return None
+        low, high = self.typical
+        if low <= value <= high:
+            return None
+        return f"{self.flag} {value:g} is outside its documented range, {self.typical_text}"
+
+
+def _parse_bool(value: object) -> bool:
+    word = str(value).strip().lower()
+    if word not in TRUE_WORDS + FALSE_WORDS:
+        raise ValueError
+    return word in TRUE_WORDS
+
+
+def _parse_float(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _parse_int(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        if isinstance(value, str):
+            return int(value)  # exact, where a detour by float would round
+    except ValueError:
+        pass  # "64.0" is a whole number too
+    number = _parse_float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _parse_text(value: object) -> str:
+    """Text as it is; a list of numbers (`lr_steps` in YAML or Python) as `1,2,3`."""
+    if isinstance(value, list | tuple):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError
+    return str(value).strip()
+
+
+_PARSERS: Mapping[type, Any] = {
+    bool: _parse_bool,
+    int: _parse_int,
+    float: _parse_float,
+    str: _parse_text,
+}
+
+
+def hyperparameter(
+    default: T,
+    help: str,
+    *,
+    group: str,
+    typical: tuple[float, float] | None = None,
+    possible: str = "",
+    choices: tuple[str, ...] = (),
+    also_called: tuple[str, ...] = (),
+) -> T:
+    """Declare one field of `Config`.
+
+    Typed as T, not as the dataclass field it returns, so that a type checker compares the
+    default with the annotation beside it.
+    """
+    facts = {
+        "help": help,
+        "group": group,
+        "typical": typical,
+        "possible": Interval(possible) if possible else None,
+        "choices": choices,
+        "also_called": also_called,
+    }
+    return field(default=default, metadata=facts)  # pyright: ignore[reportReturnType]

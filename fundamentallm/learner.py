@@ -1,0 +1,74 @@
+"""A model that learns: one update of its weights from one set of sequences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fundamentallm.device import autocast, half_precision, random_state, set_random_state
+from fundamentallm.hyperparameters import Config
+from fundamentallm.model import Transformer
+from fundamentallm.optimizer import Optimizers
+
+
+class Learner:
+    """A model with its optimizers, on one device."""
+
+    def __init__(self, vocab_size: int, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
+        self.model = Transformer(vocab_size, config).to(device)
+        self.forward: Callable[[Tensor], Tensor] = self.model
+        if config.compile:
+            self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
+        self.optimizers = Optimizers(self.model, config)
+        half = config.mixed_precision and half_precision(device) == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+
+    def step(self, windows: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
+        """Update the weights once; the loss before, and the gradient's norm before clipping.
+
+        `windows`, (N, max_seq_len + 1), holds `gradient_accumulation` batches. Their gradients
+        are averaged, so the update is that of one large batch. Both results stay on the
+        device: nothing here waits for it.
+        """
+        config = self.config
+        self.optimizers.set_learning_rate(learning_rate)
+        total = torch.zeros((), device=self.device)
+        for batch in windows.to(self.device).split(config.batch_size):
+            with autocast(self.device, config.mixed_precision):
+                logits = self.forward(batch[:, :-1])
+            loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+            loss = loss / config.gradient_accumulation
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        for part in self.optimizers.parts:
+            self.scaler.unscale_(part)
+        limit = config.gradient_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        for part in self.optimizers.parts:
+            self.scaler.step(part)
+        self.scaler.update()
+        self.optimizers.zero_grad()
+        return total, norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What learning on needs beside the weights."""
+        return {
+            "optimizers": self.optimizers.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(self.device),
+        }
+
+    def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Learn on from these weights and that `state_dict`."""
+        self.model.load_state_dict(weights)
+        self.optimizers.load_state_dict(state["optimizers"])
+        self.scaler.load_state_dict(state["scaler"])
+        set_random_state(state["random"], self.device)

@@ -1,0 +1,83 @@
+"""What every test shares. Threads are set before torch is imported, here and in children."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # the suites run side by side, and results depend on it
+
+import pytest
+
+from fundamentallm.hyperparameters import Config
+
+ROOT = Path(__file__).parent.parent
+TEXT = "".join(f"The {n} cats sat on mat {n * 7 % 13}.\nWhy? Nobody knows.\n" for n in range(300))
+TINY = {
+    "model_dim": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "max_seq_len": 16,
+    "batch_size": 4,
+    "max_steps": 24,
+    "eval_every": 8,
+}
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """A run of half a second."""
+    return Config(**TINY)
+
+
+@pytest.fixture
+def tiny_flags() -> list[str]:
+    """The same, as flags."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+
+
+@pytest.fixture
+def text() -> str:
+    """About 11,000 characters of easy English."""
+    return TEXT
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """The same, in a file."""
+    path = tmp_path / "cats.txt"
+    path.write_text(TEXT, "utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `fundamentallm ARGUMENTS` in a process of its own, in an empty folder."""
+
+    def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "fundamentallm", *map(str, arguments)]
+        settings: dict[str, object] = {"capture_output": True, "text": True, "cwd": tmp_path}
+        return subprocess.run(words, **(settings | options))  # type: ignore[call-overload]
+
+    return command
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    """Skip where root ignores the permissions under test; fail if nothing may be skipped."""
+    if os.geteuid() == 0:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail("needs an ordinary user, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip("root may write anywhere")
+    return

@@ -1,0 +1,115 @@
+"""Modules import only what lies below them, and the command line starts without torch."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "fundamentallm"
+RUNGS = {
+    "errors": 0,
+    "declaration": 0,
+    "hyperparameters": 0,
+    "presets": 0,
+    "corpus": 1,
+    "token_cache": 1,
+    "data": 1,
+    "schedules": 1,
+    "plan": 1,
+    "model": 1,
+    "device": 1,
+    "run_folder": 1,
+    "trackers": 1,
+    "trackers.protocol": 1,
+    "trackers.console": 2,
+    "trackers.folder": 2,
+    "optimizer": 2,
+    "checkpoint": 2,
+    "evaluate": 2,
+    "generate": 2,
+    "learner": 2,
+    "training": 3,
+    "cli": 4,
+}
+ONLY_IN = {  # library: the only places that import it
+    "click": ("cli",),
+    "yaml": ("run_folder",),
+    "tqdm": ("trackers.console",),
+    "wandb": (),
+    "optuna": (),
+}
+
+
+def modules() -> dict[str, set[str]]:
+    """Every module of the package, with all that it imports, also inside functions."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        imported: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}: relative import"
+                imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+        found[name] = imported
+    return found
+
+
+def rung(name: str) -> int:
+    """The rung of a module, or of the folder that it is in."""
+    if name in ("", "__main__"):
+        return 5
+    return RUNGS[name] if name in RUNGS else RUNGS[name.split(".")[0]]
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_imports_go_down(name: str) -> None:
+    known = modules()
+    for target in modules()[name]:
+        if not target.startswith("fundamentallm."):
+            continue
+        inner = target.removeprefix("fundamentallm.")
+        while inner and inner not in known:
+            inner = inner.rpartition(".")[0]
+        if inner and inner.split(".")[0] != name.split(".")[0]:
+            assert rung(inner) <= rung(name), f"{name} imports {inner}, which is above it"
+            if name in RUNGS and inner in RUNGS and rung(inner) == rung(name):
+                assert name not in {
+                    t.removeprefix("fundamentallm.").rpartition(".")[0] for t in known[inner]
+                }, f"{name} and {inner} import each other"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_libraries_stay_in_their_place(library: str) -> None:
+    places = {
+        name
+        for name, imported in modules().items()
+        if any(target.split(".")[0] == library for target in imported)
+    }
+    assert all(place.startswith(ONLY_IN[library]) for place in places), places
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["generate", "-h"], ["train", "--batch-size=x"]]
+)
+def test_help_and_errors_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, json, atexit\n"
+        "heavy = ('torch', 'wandb', 'optuna', 'numpy', 'scipy')\n"
+        "atexit.register(lambda: print(json.dumps([m for m in heavy if m in sys.modules])))\n"
+        f"from fundamentallm.cli.main import main\nmain({arguments!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout.splitlines()[-1]) == [], done.stderr
+
+
+def test_files_stay_short() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 330, path
