@@ -123,7 +123,7 @@ def test_interval(low: float, width: float, number: float, ends: str) -> None:
 
 
 def test_heads_that_do_not_fit_name_those_that_do() -> None:
-    with pytest.raises(ConfigError, match="--num-heads 7 .* --model-dim 128.* 4 and 8"):
+    with pytest.raises(ConfigError, match=r"--num-heads 7 .* --model-dim 128.* 4 and 8"):
         Config(num_heads=7)
 
 

@@ -1,0 +1,175 @@
+"""Reading, vocabularies, splitting, windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundamentallm import token_cache
+from fundamentallm.data import (
+    UNKNOWN,
+    DataError,
+    Text,
+    Vocabulary,
+    prepare,
+    read_text,
+    scoring_windows,
+    split_text,
+    training_batch,
+)
+from fundamentallm.hyperparameters import Config
+
+any_text = st.text(st.characters(exclude_categories=()))
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "no text in it"),
+        (b" \n\t", "no text in it"),
+        (b"ab\x00c", "zero byte at offset 2"),
+        ("hello".encode("utf-16"), "UTF-16"),
+        (b"abc\xff\xfe", "byte 0xff at offset 3"),
+        (b"abc\xe9", "byte 0xe9 at offset 3"),
+    ],
+)
+def test_files_that_are_no_text(raw: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=message) as error:
+        read_text(path)
+    assert str(path) in str(error.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_text(tmp_path / "none.txt")
+    with pytest.raises(DataError, match="Is a directory"):
+        read_text(tmp_path)
+
+
+def test_bom_and_windows_newlines(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
+    assert read_text(path).content == "one\ntwo\nthree\n"
+
+
+def test_builtin_corpus_is_english_and_repeats_nothing() -> None:
+    text = read_text(None)
+    assert text == read_text("built-in")
+    assert len(text.content) > 200_000
+    assert " the " in text.content
+    paragraphs = text.content.split("\n\n")
+    assert len(set(paragraphs)) == len(paragraphs)
+    assert not any(line.startswith(("|", "+-")) for line in text.content.splitlines())
+
+
+@given(any_text)
+def test_char_vocabulary_round_trip(text: str) -> None:
+    vocabulary = Vocabulary.of(text, "char")
+    assert vocabulary.decode(vocabulary.encode(text).tolist()) == text
+    assert len(vocabulary) == len(set(text)) + 1
+    assert not vocabulary.unknown_in(text)
+
+
+@given(st.text())
+def test_byte_vocabulary_round_trip(text: str) -> None:
+    vocabulary = Vocabulary.of("", "byte")
+    assert vocabulary.decode(vocabulary.encode(text).tolist()) == text
+
+
+@given(st.text(), st.text())
+def test_characters_never_seen_are_unknown(seen: str, other: str) -> None:
+    vocabulary = Vocabulary.of(seen, "char")
+    shown = "".join(c if c in seen else UNKNOWN for c in other)
+    assert vocabulary.decode(vocabulary.encode(other).tolist()) == shown
+    assert vocabulary.unknown_in(other).total() == sum(c not in seen for c in other)
+
+
+def test_many_characters_take_two_bytes() -> None:
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 400)))
+    assert Vocabulary.of(text, "char").encode(text).dtype == np.uint16
+    assert Vocabulary.of(text[:255], "char").encode(text[:255]).dtype == np.uint8
+
+
+@given(st.text(), st.floats(0.001, 0.999))
+def test_split_keeps_every_character(text: str, share: float) -> None:
+    first, last = split_text(text, share)
+    assert first + last == text
+    assert len(last) == round(len(text) * share)
+
+
+def test_vocabulary_comes_from_the_training_part(tiny: Config) -> None:
+    dataset = prepare(Text.of("ab" * 500 + "z" * 100), tiny)
+    assert dataset.vocabulary.characters == "abz"[: 2 if tiny.val_split >= 0.09 else 3]
+    assert set(dataset.val.tolist()) == {0, 1, 2} or 0 in dataset.val
+
+
+@given(length=st.integers(1, 40), count=st.integers(2, 200), batch=st.integers(1, 5))
+def test_scoring_windows_cover_each_token_once(length: int, count: int, batch: int) -> None:
+    tokens = np.arange(count, dtype=np.uint8)
+    targets: list[int] = []
+    for inputs, wanted in scoring_windows(tokens, length, batch):
+        assert inputs.shape == wanted.shape
+        assert inputs.shape[0] <= batch
+        assert inputs.shape[1] <= length
+        assert (wanted == inputs + 1).all()
+        targets += wanted.flatten().tolist()
+    assert targets == list(range(1, count))
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_training_batches_depend_on_seed_and_step_alone(seed: int, step: int) -> None:
+    tokens = np.arange(200, dtype=np.uint8)
+    whole = Config(seed=seed, batch_size=8, max_seq_len=16)
+    parts = Config(seed=seed, batch_size=2, gradient_accumulation=4, max_seq_len=16)
+    batch = training_batch(tokens, whole, step)
+    assert batch.shape == (8, 17)
+    assert (batch.diff() == 1).all()
+    assert (batch == training_batch(tokens, parts, step)).all()
+    assert not (batch == training_batch(tokens, whole, step + 1)).all()
+
+
+def test_training_windows_reach_both_ends() -> None:
+    tokens = np.arange(20, dtype=np.uint8)
+    config = Config(batch_size=128, max_seq_len=16)
+    starts = {int(row[0]) for step in range(5) for row in training_batch(tokens, config, step)}
+    assert starts == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("size", range(2, 60))
+def test_too_short_names_a_size_that_would_do(size: int, tiny: Config) -> None:
+    try:
+        prepare(Text.of("x" * size), tiny)
+    except DataError as error:
+        least = int(str(error).partition("at least ")[2].split(",")[0])
+        assert least > size
+        prepare(Text.of("x" * least), tiny)
+    else:
+        assert size >= 18
+
+
+def test_large_texts_are_encoded_once(monkeypatch: pytest.MonkeyPatch, tiny: Config) -> None:
+    monkeypatch.setattr(token_cache, "WORTH_KEEPING", 100)
+    text = Text.of("to be or not to be? é " * 50)
+    first = prepare(text, tiny)
+    monkeypatch.setattr(Vocabulary, "encode", None)  # a second encoding would fail
+    second = prepare(text, tiny)
+    assert second.vocabulary == first.vocabulary
+    assert (second.train == first.train).all()
+    assert (second.val == first.val).all()
+
+
+def test_a_damaged_cache_is_encoded_again(monkeypatch: pytest.MonkeyPatch, tiny: Config) -> None:
+    monkeypatch.setattr(token_cache, "WORTH_KEEPING", 100)
+    text = Text.of("to be or not to be? " * 50)
+    first = prepare(text, tiny)
+    (file,) = token_cache.cache_folder().iterdir()
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    assert (prepare(text, tiny).train == first.train).all()
