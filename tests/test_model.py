@@ -1,0 +1,124 @@
+"""The transformer, its cache, and the optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fundamentallm.device import pick_device
+from fundamentallm.hyperparameters import Config
+from fundamentallm.learner import Learner
+from fundamentallm.model import Cache, Transformer, rotate, rotations
+from fundamentallm.optimizer import orthogonalise
+
+
+def scrambled(config: Config) -> Transformer:
+    """A model whose every weight matters (a new one scores 0 everywhere)."""
+    torch.manual_seed(1)
+    model = Transformer(11, config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3)
+    return model
+
+
+def test_a_new_model_guesses_uniformly(tiny: Config) -> None:
+    assert (Transformer(11, tiny)(torch.randint(11, (2, 16))) == 0).all()
+
+
+@pytest.mark.parametrize("heads", [1, 2, 16])
+def test_no_token_sees_a_later_one(tiny: Config, heads: int) -> None:
+    model = scrambled(replace(tiny, num_heads=heads))
+    tokens = torch.randint(11, (1, 16))
+    before = model(tokens)
+    for position in range(16):
+        changed = tokens.clone()
+        changed[0, position] = (changed[0, position] + 1) % 11
+        after = model(changed)
+        assert torch.equal(before[:, :position], after[:, :position])
+        assert not torch.allclose(before[:, position], after[:, position])
+
+
+def test_every_token_sees_the_first(tiny: Config) -> None:
+    model = scrambled(tiny)
+    tokens = torch.randint(11, (1, 16))
+    changed = tokens.clone()
+    changed[0, 0] = (changed[0, 0] + 1) % 11
+    assert (model(tokens) - model(changed)).abs().amax(-1).min() > 1e-6
+
+
+@pytest.mark.parametrize("prefill", [1, 5, 16])
+def test_cache_gives_what_reading_again_gives(tiny: Config, prefill: int) -> None:
+    model = scrambled(tiny)
+    tokens = torch.randint(11, (1, 16))
+    cache = Cache(model)
+    parts = [model(tokens[:, :prefill], cache)]
+    parts += [model(tokens[:, i : i + 1], cache) for i in range(prefill, 16)]
+    assert cache.length == 16
+    torch.testing.assert_close(torch.cat(parts, 1), model(tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+def test_rotation_keeps_length_and_depends_on_distance(size: int) -> None:
+    rotation = rotations(10, size)
+    x, y = torch.randn(1, 1, 1, size), torch.randn(1, 1, 1, size)
+    xs = rotate(x.expand(1, 10, 1, size), rotation)
+    ys = rotate(y.expand(1, 10, 1, size), rotation)
+    torch.testing.assert_close(xs.norm(dim=-1), x.norm(dim=-1).expand(1, 10, 1))
+    near = (xs[0, 5] * ys[0, 3]).sum()
+    torch.testing.assert_close((xs[0, 9] * ys[0, 7]).sum(), near, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 20), (2, 20, 8)])
+def test_orthogonalised_matrices_have_singular_values_near_1(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_accumulation_gives_the_update_of_the_large_batch(tiny: Config) -> None:
+    windows = torch.randint(11, (8, 17))
+    results = []
+    for config in (
+        replace(tiny, batch_size=8, dropout=0.0),
+        replace(tiny, batch_size=2, gradient_accumulation=4, dropout=0.0),
+    ):
+        learner = Learner(11, config, torch.device("cpu"))
+        for _ in range(3):
+            loss, norm = learner.step(windows, 1e-3)
+        results.append((loss, norm, learner.model.layers[0].attention.query.weight))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_norm_is_logged_unclipped_and_0_does_not_clip(tiny: Config) -> None:
+    windows = torch.randint(11, (4, 17))
+    norms = []
+    for clip in (0.0, 1e-3, 1e3):
+        learner = Learner(11, replace(tiny, gradient_clip=clip), torch.device("cpu"))
+        norms.append(learner.step(windows, 1e-3)[1])
+    assert norms[0] > 1e-2
+    assert norms[0] == norms[1] == norms[2]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_batch_can_be_learnt_by_heart(tiny: Config, mixed: bool) -> None:
+    learner = Learner(11, replace(tiny, mixed_precision=mixed, dropout=0.0), pick_device("cpu"))
+    windows = torch.randint(11, (4, 17))
+    first = float(learner.step(windows, 1e-3)[0])
+    for _ in range(150):
+        loss, _ = learner.step(windows, 1e-3)
+    assert first == pytest.approx(math.log(11), rel=1e-3)
+    assert float(loss) < 0.3 * first
+    assert all(weight.dtype == torch.float32 for weight in learner.model.parameters())
+
+
+def test_dropout_acts_in_training_alone(tiny: Config) -> None:
+    model = scrambled(replace(tiny, dropout=0.5, attention_dropout=0.5))
+    tokens = torch.randint(11, (1, 16))
+    assert torch.equal(model(tokens), model(tokens))
+    model.train()
+    assert not torch.equal(model(tokens), model(tokens))

@@ -1,0 +1,232 @@
+"""The loop: what it logs, when it stops, and that it resumes bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fundamentallm import Config, train
+from fundamentallm.checkpoint import Checkpoint, CheckpointError
+from fundamentallm.data import Text, prepare
+from fundamentallm.evaluate import score
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.trackers.folder import FolderTracker
+from fundamentallm.trackers.protocol import Number, Sample
+
+
+class Recorder:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Number]] = []
+        self.samples: list[Sample] = []
+        self.summary: Mapping[str, object] = {}
+
+    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+        self.settings = settings
+
+    def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
+        self.rows.append({"step": step, **metrics})
+
+    def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
+        self.samples += samples
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        self.summary = summary
+
+
+def start(config: Config, text: str, path: Path, **options: object):
+    folder = RunFolder(path)
+    folder.create()
+    trackers = [FolderTracker(folder)]
+    return train(config, text, folder=folder, trackers=trackers, device="cpu", **options)  # pyright: ignore
+
+
+def repeatable(path: Path) -> list[dict[str, object]]:
+    return [
+        {key: value for key, value in row.items() if not key.startswith("perf/")}
+        for row in RunFolder(path).rows()
+    ]
+
+
+def test_it_learns_and_logs_what_the_docs_list(tiny: Config, text: str) -> None:
+    recorder = Recorder()
+    result = train(replace(tiny, max_steps=120), text, trackers=[recorder], device="cpu")
+    assert (result.status, result.stopped_by, result.step) == ("done", "max_steps", 120)
+    assert result.best_val_loss < 0.75 * math.log(30)
+    assert [row["step"] for row in recorder.rows][:4] == [8, 10, 16, 20]
+    scored = [row for row in recorder.rows if "val_loss" in row]
+    assert [row["step"] for row in scored] == list(range(8, 121, 8))
+    assert set(scored[0]) == {
+        "step", "epoch", "train_loss", "train_perplexity", "val_loss", "val_perplexity",
+        "val_bits_per_char", "best_val_loss", "optim/learning_rate", "optim/grad_norm",
+        "perf/tokens_per_second", "perf/memory_gb",
+    }  # fmt: skip
+    assert result.best_val_loss == min(row["val_loss"] for row in scored)
+    assert scored[-1]["val_perplexity"] == pytest.approx(math.exp(scored[-1]["val_loss"]))
+    assert scored[-1]["val_bits_per_char"] == pytest.approx(scored[-1]["val_loss"] / math.log(2))
+    assert 5 <= len(recorder.samples) <= 11
+    assert recorder.summary["best_val_loss"] == result.best_val_loss
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_others(
+    tiny: Config, text: str, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.rand(7)  # the caller's generator is neither used nor moved
+        start(replace(tiny, seed=seed), text, tmp_path / name)
+    assert repeatable(tmp_path / "a") == repeatable(tmp_path / "b")
+    assert repeatable(tmp_path / "a") != repeatable(tmp_path / "c")
+
+
+def test_training_leaves_the_callers_generator_alone(tiny: Config, text: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(tiny, text, device="cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("stops", [[1], [8], [13], [3, 11, 16, 23]])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_stopped_and_resumed_is_never_stopped(
+    tiny: Config, text: str, tmp_path: Path, stops: list[int], mixed: bool
+) -> None:
+    config = replace(tiny, lr_schedule="cosine", warmup_steps=5, mixed_precision=mixed)
+    whole = start(config, text, tmp_path / "whole")
+    checkpoint = None
+    for stop in stops:
+        asked = [0 if checkpoint is None else checkpoint.progress["step"]]
+
+        def stop_now(asked: list[int] = asked, stop: int = stop) -> bool:
+            asked[0] += 1
+            return asked[0] > stop
+
+        part = start(
+            config, text, tmp_path / "parts", checkpoint=checkpoint, stop_requested=stop_now
+        )
+        assert (part.status, part.step) == ("interrupted", stop)
+        checkpoint = Checkpoint.load(tmp_path / "parts" / "last.pt")
+    resumed = start(config, text, tmp_path / "parts", checkpoint=checkpoint)
+    assert resumed == whole
+    assert repeatable(tmp_path / "parts") == repeatable(tmp_path / "whole")
+    assert (tmp_path / "parts/samples.txt").read_text() == (
+        tmp_path / "whole/samples.txt"
+    ).read_text()
+    for name in ("best.pt", "last.pt"):
+        one, other = (Checkpoint.load(tmp_path / run / name) for run in ("whole", "parts"))
+        assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+
+
+def test_rows_after_the_checkpoint_are_written_again_not_twice(
+    tiny: Config, text: str, tmp_path: Path
+) -> None:
+    start(tiny, text, tmp_path / "whole")
+    start(replace(tiny, max_steps=16), text, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    with folder.metrics.open("a") as file:  # as if killed after row 20, before it was saved
+        file.write(json.dumps({"step": 20, "train_loss": 9}) + '\n{"step": 21, "tra')
+    start(tiny, text, folder.path, checkpoint=Checkpoint.load(folder.last))
+    assert repeatable(tmp_path / "run") == repeatable(tmp_path / "whole")
+
+
+def test_another_text_or_shape_is_refused(tiny: Config, text: str, tmp_path: Path) -> None:
+    start(tiny, text, tmp_path)
+    last = Checkpoint.load(tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        start(tiny, text + "!", tmp_path, checkpoint=last)
+    with pytest.raises(CheckpointError, match="--num-layers was 2 and is now 3"):
+        start(replace(tiny, num_layers=3), text, tmp_path, checkpoint=last)
+    with pytest.raises(CheckpointError, match=r"best.pt is for use alone"):
+        start(tiny, text, tmp_path, checkpoint=Checkpoint.load(tmp_path / "best.pt"))
+    longer = start(replace(tiny, max_steps=32), text, tmp_path, checkpoint=last)
+    assert longer.step == 32
+
+
+def test_divergence_ends_the_run_and_is_not_saved(tiny: Config, text: str, tmp_path: Path) -> None:
+    config = replace(tiny, learning_rate=1000.0, gradient_clip=0.0, max_steps=200)
+    result = start(config, text, tmp_path)
+    assert result.status == "diverged"
+    assert "is nan at step" in result.stopped_by or "is inf at step" in result.stopped_by
+    assert math.isfinite(result.best_val_loss)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    for file in tmp_path.glob("*.pt"):
+        weights = Checkpoint.load(file).model.values()
+        assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_early_stopping_counts_evaluations(tiny: Config, text: str) -> None:
+    recorder = Recorder()
+    config = replace(
+        tiny, learning_rate=1e-9, early_stopping=True, patience=3, eval_every=2, max_steps=500
+    )
+    result = train(replace(config, learning_rate=0.3), text, trackers=[recorder], device="cpu")
+    assert result.stopped_by == "early_stopping"
+    assert result.step == result.best_step + 3 * 2
+
+
+def test_minutes_end_a_run(tiny: Config, text: str) -> None:
+    result = train(replace(tiny, max_minutes=1e-9), text, device="cpu")
+    assert (result.status, result.stopped_by, result.step) == ("done", "max_minutes", 1)
+    assert result.best_step == 1
+
+
+def test_best_is_the_least_validated_and_its_weights_score_it(
+    tiny: Config, text: str, tmp_path: Path
+) -> None:
+    config = replace(tiny, learning_rate=0.05, max_steps=80)
+    result = start(config, text, tmp_path)
+    rows = [row for row in RunFolder(tmp_path).rows() if "val_loss" in row]
+    assert result.best_val_loss == min(row["val_loss"] for row in rows)
+    best = Checkpoint.load(tmp_path / "best.pt")
+    data = prepare(Text.of(text), config)
+    scored = score(best.build_model(), data.val, data.val_characters, config, torch.device("cpu"))
+    assert scored.loss == pytest.approx(result.best_val_loss, abs=1e-6)
+
+
+def test_an_epoch_is_scored_once_by_default(tiny: Config, text: str) -> None:
+    recorder = Recorder()
+    config = replace(tiny, eval_every=0, max_steps=0, epochs=2, gradient_accumulation=3)
+    data = prepare(Text.of(text), config)
+    batches = math.ceil(len(data.train) / (4 * 16))
+    result = train(config, data, trackers=[recorder], device="cpu")
+    assert result.step == math.ceil(batches * 2 / 3)
+    scored = [row for row in recorder.rows if "val_loss" in row]
+    assert [math.floor(row["epoch"]) for row in scored] == [1, 2]
+    assert result.stopped_by == "epochs"
+
+
+def test_bytes_train_too(tiny: Config) -> None:
+    recorder = Recorder()
+    train(replace(tiny, tokenizer="byte"), "çéè ü " * 500, trackers=[recorder], device="cpu")
+    row = [row for row in recorder.rows if "val_loss" in row][-1]
+    assert row["val_bits_per_char"] > 1.2 * row["val_loss"] / math.log(2)
+
+
+def test_a_real_optuna_study() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    text = "Nobody knows why the cat sat on the mat. " * 60
+
+    def objective(trial: optuna.Trial) -> float:
+        config = Config(
+            learning_rate=trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+            model_dim=trial.suggest_categorical("model_dim", [16, 32]),
+            num_layers=trial.suggest_int("num_layers", 1, 2),
+            max_seq_len=16,
+            batch_size=4,
+            max_steps=20,
+        )
+        return train(config, text, device="cpu").best_val_loss
+
+    study = optuna.create_study(direction="minimize")
+    study.optimize(objective, n_trials=3)
+    assert 0 < study.best_value < math.log(30)
