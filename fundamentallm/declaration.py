@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -189,3 +189,15 @@ def hyperparameter(
         "also_called": also_called,
     }
     return field(default=default, metadata=facts)  # pyright: ignore[reportReturnType]
+
+
+def markdown_table(hyperparameters: Iterable[Hyperparameter]) -> str:
+    """The table of docs/hyperparameters.md."""
+    rows = ["| flag | default | typical | possible | meaning |", "|---|---|---|---|---|"]
+    for known in hyperparameters:
+        possible = ", ".join(known.choices) or str(known.possible or known.accepts)
+        rows.append(
+            f"| `{known.flag}` | `{known.default_text}` | {known.typical_text} | {possible} "
+            f"| {known.help} |"
+        )
+    return "\n".join(rows) + "\n"
