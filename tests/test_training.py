@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 
 from fundamentallm import Config, train
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
@@ -210,23 +212,23 @@ def test_bytes_train_too(tiny: Config) -> None:
     assert row["val_bits_per_char"] > 1.2 * row["val_loss"] / math.log(2)
 
 
-def test_a_real_optuna_study() -> None:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    text = "Nobody knows why the cat sat on the mat. " * 60
-
-    def objective(trial: optuna.Trial) -> float:
-        config = Config(
-            learning_rate=trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
-            model_dim=trial.suggest_categorical("model_dim", [16, 32]),
-            num_layers=trial.suggest_int("num_layers", 1, 2),
-            max_seq_len=16,
-            batch_size=4,
-            max_steps=20,
-        )
-        return train(config, text, device="cpu").best_val_loss
-
-    study = optuna.create_study(direction="minimize")
-    study.optimize(objective, n_trials=3)
-    assert 0 < study.best_value < math.log(30)
+def test_the_optuna_example_of_the_docs(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/hyperparameters.md").read_text("utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    for long, short in (
+        ("[128, 256, 512]", "[16, 32]"),
+        ("4, 12", "1, 2"),
+        ("epochs=5", "max_steps=10, max_seq_len=16, batch_size=4"),
+        ("n_trials=20", "n_trials=3"),
+    ):
+        assert long in code
+        code = code.replace(long, short)
+    (tmp_path / "data.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/hyperparameters.md", "exec"), names)
+    assert len(names["study"].trials) == 3
+    assert 0 < names["study"].best_value < math.log(30)
+    assert "learning_rate" in capsys.readouterr().out

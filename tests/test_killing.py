@@ -1,0 +1,51 @@
+"""A real run, killed without warning again and again, ends as one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from fundamentallm.checkpoint import Checkpoint
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    """The rows of a run, without what depends on the machine."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in found]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_until_done(
+    run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = [text_file, *tiny_flags, "--max-steps=1500"]
+    assert run("train", *flags, "--output-dir=whole").returncode == 0
+    draw = random.Random(0)
+    command = [sys.executable, "-m", "fundamentallm", "train", *map(str, flags)]
+    for _ in range(8):
+        process = subprocess.Popen(
+            [*command, "--output-dir=parts", "--resume"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(draw.uniform(0.5, 6.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "parts/last.pt").exists():
+            Checkpoint.load(tmp_path / "parts/last.pt")  # whole, whenever the kill came
+    assert run("train", *flags, "--output-dir=parts", "--resume").returncode == 0
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    ends = [
+        json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "parts")
+    ]
+    assert ends[0]["best_val_loss"] == ends[1]["best_val_loss"]
