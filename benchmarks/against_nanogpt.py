@@ -5,9 +5,9 @@
 nanoGPT trains first, for the steps of its recipe: 4 layers, 128 wide, 4 heads, sequence 64,
 batch 12, 2,000 steps, no dropout, AdamW 1e-3, 100 steps of warm-up, cosine decay to 1e-4 (from
 the README of github.com/karpathy/nanoGPT). Then ours trains for as long; its schedule is fitted
-by timing a short run, its evaluation included. Both have the same threads and the same training part, and are scored on
-the whole validation part, each at its own context, without overlap. Needs nanoGPT's files; nothing
-of them is kept here.
+by timing a short run, evaluation included. Both have the same threads and the same training
+part, and are scored on the whole validation part, each at its own context, without overlap.
+Needs nanoGPT's files; nothing of them is kept here.
 """
 
 from __future__ import annotations
