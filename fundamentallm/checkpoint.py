@@ -135,9 +135,19 @@ class Checkpoint:
             )
 
     def build_model(self) -> Transformer:
-        """The model with its weights, on the CPU, not training."""
+        """The model with its weights, on the CPU, not training.
+
+        Raises:
+            CheckpointError: The weights are of another model than this version builds.
+        """
         model = Transformer(len(self.vocabulary), self.config)
-        model.load_state_dict(self.model)
+        try:
+            model.load_state_dict(self.model)
+        except RuntimeError:
+            raise CheckpointError(
+                "the checkpoint's weights do not fit its configuration and vocabulary, or this "
+                "version's model; use the version that wrote it, or train again"
+            ) from None
         return model.eval()
 
 

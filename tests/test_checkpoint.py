@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,16 @@ def test_a_failed_save_leaves_the_old_one(
         Checkpoint(tiny, old.vocabulary, old.data, {}, {}, {}).save(saved)
     assert Checkpoint.load(saved).progress == {"step": 3}
     assert [file.name for file in saved.parent.iterdir()] == ["last.pt"]
+
+
+def test_weights_of_another_shape_or_vocabulary(saved: Path) -> None:
+    loaded = Checkpoint.load(saved)
+    for other in (
+        replace(loaded, vocabulary=Vocabulary.of("abcd", "char")),
+        replace(loaded, config=replace(loaded.config, model_dim=32)),
+    ):
+        with pytest.raises(CheckpointError, match="do not fit"):
+            other.build_model()
 
 
 def test_missing(tmp_path: Path) -> None:

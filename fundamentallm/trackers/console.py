@@ -34,8 +34,8 @@ class ConsoleTracker:
         """Move the bar; print a line if the model was scored."""
         if self.bar is None:
             return
-        self.bar.update(step - self.bar.n)
         self.bar.set_postfix_str(f"train_loss {metrics['train_loss']:.3f}", refresh=False)
+        self.bar.update(step - self.bar.n)
         if "val_loss" in metrics:
             self._print(
                 f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
