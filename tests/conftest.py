@@ -66,10 +66,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def run(tmp_path: Path) -> Run:
     """Run `fundamentallm ARGUMENTS` in a process of its own, in an empty folder."""
 
-    def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "fundamentallm", *map(str, arguments)]
-        settings: dict[str, object] = {"capture_output": True, "text": True, "cwd": tmp_path}
-        return subprocess.run(words, **(settings | options))  # type: ignore[call-overload]
+        return subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
 
     return command
 

@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_others(
     tiny: Config, text: str, tmp_path: Path
 ) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        torch.rand(7)  # the caller's generator is neither used nor moved
+        torch.rand(7)  # where the caller's generator stands makes no difference
         start(replace(tiny, seed=seed), text, tmp_path / name)
     assert repeatable(tmp_path / "a") == repeatable(tmp_path / "b")
     assert repeatable(tmp_path / "a") != repeatable(tmp_path / "c")
@@ -167,9 +167,9 @@ def test_divergence_ends_the_run_and_is_not_saved(tiny: Config, text: str, tmp_p
 def test_early_stopping_counts_evaluations(tiny: Config, text: str) -> None:
     recorder = Recorder()
     config = replace(
-        tiny, learning_rate=1e-9, early_stopping=True, patience=3, eval_every=2, max_steps=500
+        tiny, learning_rate=0.3, early_stopping=True, patience=3, eval_every=2, max_steps=500
     )
-    result = train(replace(config, learning_rate=0.3), text, trackers=[recorder], device="cpu")
+    result = train(config, text, trackers=[recorder], device="cpu")
     assert result.stopped_by == "early_stopping"
     assert result.step == result.best_step + 3 * 2
 
@@ -230,5 +230,6 @@ def test_the_optuna_example_of_the_docs(
     names: dict[str, Any] = {}
     exec(compile(code, "docs/hyperparameters.md", "exec"), names)
     assert len(names["study"].trials) == 3
-    assert 0 < names["study"].best_value < math.log(30)
+    guess = math.log(len(set(text)) + 1)  # the study draws its own learning rates, also 1e-5
+    assert 0 < names["study"].best_value < 1.01 * guess
     assert "learning_rate" in capsys.readouterr().out
