@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -66,6 +67,8 @@ class ConsoleTracker:
             sys.stdout.flush()
         except BrokenPipeError:
             self.closed = True
+            # What is left in the buffer would fail again, and loudly, as Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:
