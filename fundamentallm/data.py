@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fundamentallm import token_cache
 from fundamentallm.corpus import NAME as BUILTIN
 from fundamentallm.corpus import builtin_corpus
+from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
 
@@ -27,6 +28,10 @@ CHUNK = 1 << 22  # characters encoded at a time: UTF-32 takes four bytes of each
 
 class DataError(FundamentallmError):
     """A text cannot be read, or is too short for what is asked of it."""
+
+
+class TooShortError(DataError, ImpossibleCombinationError):
+    """The text has too few characters for the hyperparameters."""
 
 
 @dataclass(frozen=True)
@@ -176,19 +181,19 @@ def prepare(text: Text, config: Config) -> Dataset:
     """Split, build the vocabulary from the training part alone, and encode.
 
     Raises:
-        DataError: A part is too short: training needs a token more than `max_seq_len`,
+        TooShortError: A part is too short: training needs a token more than `max_seq_len`,
             validation two tokens. The message says what size would do.
     """
     train_text, val_text = split_text(text.content, config.val_split)
     least = math.ceil((config.max_seq_len + 1) / (1 - config.val_split)) + 1
     if len(train_text) <= config.max_seq_len:
-        raise DataError(
+        raise TooShortError(
             f"{text.name}: {len(text.content)} characters are too few for --max-seq-len "
             f"{config.max_seq_len} and --val-split {config.val_split:g}; "
             f"give at least {least}, or a shorter --max-seq-len"
         )
     if len(val_text) < 2:
-        raise DataError(
+        raise TooShortError(
             f"{text.name}: {len(text.content)} characters leave {len(val_text)} for validation at "
             f"--val-split {config.val_split:g}; give at least {math.ceil(2 / config.val_split)}, "
             "or a larger --val-split"

@@ -20,6 +20,10 @@ class ConfigError(FundamentallmError):
     """A hyperparameter has an unknown name, a wrong type or an impossible value."""
 
 
+class ImpossibleCombinationError(ConfigError):
+    """Values that are possible one by one, and not together, or not with the text."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """The numbers that are possible, in the notation of mathematics: `[0, 1)`, `(0, inf)`."""

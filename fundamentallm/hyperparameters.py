@@ -12,7 +12,12 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
-from fundamentallm.declaration import ConfigError, Hyperparameter, hyperparameter
+from fundamentallm.declaration import (
+    ConfigError,
+    Hyperparameter,
+    ImpossibleCombinationError,
+    hyperparameter,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,10 +236,12 @@ class Config:
             object.__setattr__(self, known.name, known.parse(getattr(self, known.name)))
         _parse_lr_steps(self.lr_steps)
         if self.lr_schedule == "step" and not self.lr_steps:
-            raise ConfigError("--lr-schedule step needs --lr-steps, e.g. --lr-steps 10000,20000")
+            raise ImpossibleCombinationError(
+                "--lr-schedule step needs --lr-steps, e.g. --lr-steps 10000,20000"
+            )
         if self.model_dim % self.num_heads:
             fitting = _nearest_divisors(self.model_dim, self.num_heads)
-            raise ConfigError(
+            raise ImpossibleCombinationError(
                 f"--num-heads {self.num_heads} does not divide --model-dim {self.model_dim}; "
                 f"the nearest that do: {' and '.join(map(str, fitting))}"
             )

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.samples import Sample, format_sample, parse_samples
 
 
 class RunFolderError(FundamentallmError):
@@ -29,11 +30,13 @@ class RunFolder:
         self.samples = self.path / "samples.txt"
         self.best = self.path / "best.pt"
         self.last = self.path / "last.pt"
+        self.wandb_id = self.path / "wandb-id.txt"
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Everything that a run writes."""
-        return (self.config, self.metrics, self.summary, self.samples, self.best, self.last)
+        own = (self.config, self.metrics, self.summary, self.samples, self.best, self.last)
+        return (*own, self.wandb_id)
 
     def holds_a_run(self) -> bool:
         """Whether a run has written here."""
@@ -56,10 +59,14 @@ class RunFolder:
                 f"--output-dir {self.path}: cannot be written ({reason}); give a folder that can"
             ) from None
 
-    def clear(self) -> None:
-        """Remove the files of the run that is here, and nothing else."""
+    def clear(self, *, keep_wandb_id: bool = False) -> None:
+        """Remove the files of the run that is here, and nothing else.
+
+        `keep_wandb_id` is for a run that starts over: on W&B it is still the same.
+        """
         for file in self.files:
-            file.unlink(missing_ok=True)
+            if not (keep_wandb_id and file == self.wandb_id):
+                file.unlink(missing_ok=True)
 
     def read_config(self) -> dict[str, Any]:
         """What config.yaml holds."""
@@ -80,23 +87,24 @@ class RunFolder:
             if line.endswith("\n"):
                 yield json.loads(line)
 
+    def written(self) -> Iterator[tuple[int, Sample]]:
+        """What samples.txt holds: steps, and what the model wrote after them."""
+        with self.samples.open(encoding="utf-8", newline="") as file:
+            yield from parse_samples(file.read())
+
     def rewind(self, step: int) -> None:
         """Forget what was written after `step`: a resumed run writes it again."""
         if self.metrics.exists():
             rows = (row for row in self.rows() if row["step"] <= step)
             self._replace(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         if self.samples.exists():
-            kept = []
-            for block in re.split(r"^(?=step \d)", self.samples.read_text("utf-8"), flags=re.M):
-                number = re.match(r"step (\d+)", block)
-                if number and int(number[1]) <= step:
-                    kept.append(block)
+            kept = [format_sample(at, sample) for at, sample in self.written() if at <= step]
             self._replace(self.samples, "".join(kept))
 
     def _replace(self, file: Path, text: str) -> None:
         """Write a small file whole or not at all."""
         part = file.with_name(file.name + ".part")
-        part.write_text(text, "utf-8")
+        part.write_text(text, "utf-8", newline="")
         os.replace(part, file)
 
 

@@ -19,7 +19,8 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
-from fundamentallm.trackers.protocol import Number, Sample, Tracker
+from fundamentallm.samples import Sample
+from fundamentallm.trackers.protocol import Number, Tracker
 
 LOG_EVERY = 10  # steps; a row waits for the device, so not after every step
 PROMPT_CHARACTERS = 40
@@ -34,7 +35,8 @@ class Result:
     status: str
     """`done`, `interrupted`, or `diverged` (its loss stopped being finite)."""
     stopped_by: str
-    """`epochs`, `max_steps`, `max_minutes`, `early_stopping`, `signal`, or what diverged."""
+    """`epochs`, `max_steps`, `max_minutes`, `early_stopping`, who asked it to stop, or what
+    diverged."""
     step: int
     """Optimizer steps done."""
     best_val_loss: float
@@ -73,7 +75,7 @@ def train(
     trackers: Sequence[Tracker] = (),
     device: str = "auto",
     checkpoint: Checkpoint | None = None,
-    stop_requested: Callable[[], bool] = lambda: False,
+    stop_requested: Callable[[], str] = lambda: "",
 ) -> Result:
     """Train a model on `text` and score it on the text's last `val_split`.
 
@@ -84,7 +86,8 @@ def train(
         trackers: Told of every row of metrics and every sample.
         device: auto, cpu, cuda, cuda:N or mps.
         checkpoint: Continue from here (a `last.pt`), bit for bit on a CPU with as many threads.
-        stop_requested: Asked before every step; when true, the run is saved and ends.
+        stop_requested: Asked before every step; on any answer but "" the run is saved and ends,
+            and the answer is its `stopped_by`.
 
     Raises:
         DataError: The text is too short.
@@ -123,7 +126,7 @@ class Run:
         self.row: dict[str, Number] = {}
         self.stopped_by = ""
 
-    def loop(self, stop_requested: Callable[[], bool]) -> Result:
+    def loop(self, stop_requested: Callable[[], str]) -> Result:
         """Train from where `progress` stands to the end, whatever ends it."""
         p, plan = self.progress, self.plan
         status = "done"
@@ -132,8 +135,8 @@ class Run:
         try:
             self.stopped_by = plan.last_step_by if p.step >= plan.total_steps else ""
             while not self.stopped_by:
-                if stop_requested():
-                    status, self.stopped_by = "interrupted", "signal"
+                if reason := stop_requested():
+                    status, self.stopped_by = "interrupted", reason
                     self.save("last")
                     break
                 self.take_step()

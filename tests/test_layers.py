@@ -14,8 +14,12 @@ PACKAGE = ROOT / "fundamentallm"
 RUNGS = {
     "errors": 0,
     "declaration": 0,
+    "exit_codes": 0,
     "hyperparameters": 0,
     "presets": 0,
+    "run_name": 0,
+    "samples": 0,
+    "sweep": 1,
     "corpus": 1,
     "token_cache": 1,
     "data": 1,
@@ -28,6 +32,7 @@ RUNGS = {
     "trackers.protocol": 1,
     "trackers.console": 2,
     "trackers.folder": 2,
+    "trackers.wandb": 2,
     "optimizer": 2,
     "checkpoint": 2,
     "evaluate": 2,
@@ -38,9 +43,9 @@ RUNGS = {
 }
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
-    "yaml": ("run_folder",),
+    "yaml": ("run_folder", "sweep.assignment"),
     "tqdm": ("trackers.console",),
-    "wandb": (),
+    "wandb": ("trackers.wandb",),
     "optuna": (),
 }
 

@@ -106,9 +106,9 @@ def test_stopped_and_resumed_is_never_stopped(
     for stop in stops:
         asked = [0 if checkpoint is None else checkpoint.progress["step"]]
 
-        def stop_now(asked: list[int] = asked, stop: int = stop) -> bool:
+        def stop_now(asked: list[int] = asked, stop: int = stop) -> str:
             asked[0] += 1
-            return asked[0] > stop
+            return "SIGTERM" if asked[0] > stop else ""
 
         part = start(
             config, text, tmp_path / "parts", checkpoint=checkpoint, stop_requested=stop_now

@@ -12,9 +12,8 @@ from fundamentallm.cli.evaluate import evaluate
 from fundamentallm.cli.generate import generate
 from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.exit_codes import BAD_INPUT, DONE, INTERRUPTED
 from fundamentallm.hyperparameters import nearest_name
-
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 @click.group(

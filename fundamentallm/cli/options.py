@@ -10,6 +10,7 @@ import click
 
 from fundamentallm.declaration import FALSE_WORDS, TRUE_WORDS, ConfigError, Hyperparameter
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.sweep.assignment import Assignment
 
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "[true|false]"}
 
@@ -33,7 +34,8 @@ class HyperparameterCommand(click.Command):
     """A command with an option for every hyperparameter, under headings in its help.
 
     A switch may be given as `--x`, `--no-x`, `--x true` or `--x=False`. A word that is
-    neither true nor false after `--x` is left alone: it may be the data file.
+    neither true nor false after `--x` is left alone: it may be the data file. A flag may be
+    typed more than once, and the command gets every value.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,7 +43,10 @@ class HyperparameterCommand(click.Command):
         self.params += [_option(known) for known in HYPERPARAMETERS.values()]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Write switches as `--x=true` and `--x=false` before click reads them."""
+        """Leave to the sweep what the sweep says, and write switches as `--x=true`."""
+        ctx.obj = Assignment.from_environment()
+        if ctx.obj is not None:
+            args = ctx.obj.without_repeats(args)
         return super().parse_args(ctx, list(_spell_out_switches(args)))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -59,11 +64,12 @@ class HyperparameterCommand(click.Command):
 
 
 def _option(known: Hyperparameter) -> click.Option:
-    """An option without a default: left out it is None, and `Config` fills it in."""
+    """An option without a default: left out it is empty, and `Config` fills it in."""
     typical = f"typical: {known.typical_text}; " if known.typical else ""
     return click.Option(
         [known.flag, known.name],
         type=HyperparameterType(known),
+        multiple=True,
         metavar="|".join(known.choices) or METAVARS[known.type],
         help=f"{known.help}  [{typical}default: {known.default_text}]",
     )

@@ -30,6 +30,6 @@ class StopSignals:
         self.received = signal.Signals(number)
 
     @property
-    def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, as shells count."""
-        return 128 + self.received if self.received else 0
+    def name(self) -> str:
+        """`SIGINT`, `SIGTERM`, or nothing."""
+        return self.received.name if self.received else ""

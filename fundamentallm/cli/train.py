@@ -1,4 +1,4 @@
-"""`fundamentallm train`: reads flags, picks the folder and the trackers, trains."""
+"""`fundamentallm train`: reads flags and a sweep's values, picks folder and trackers, trains."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fundamentallm import exit_codes
 from fundamentallm.cli.messages import warn
 from fundamentallm.cli.options import HyperparameterCommand
+from fundamentallm.cli.request import DATA_KEYS, Request
 from fundamentallm.cli.signals import StopSignals
-from fundamentallm.hyperparameters import Config, read_values
+from fundamentallm.cli.tracking import wandb_tracker
+from fundamentallm.cli.unstarted import record_refusal, score_impossible
+from fundamentallm.declaration import ImpossibleCombinationError
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.hyperparameters import Config
 from fundamentallm.presets import PRESETS
-from fundamentallm.run_folder import RunFolder, new_run_folder, read_flat_yaml
+from fundamentallm.run_folder import RunFolder, new_run_folder
+from fundamentallm.sweep.assignment import Assignment
 
 if TYPE_CHECKING:
     from fundamentallm.data import Text
-    from fundamentallm.trackers.console import ConsoleTracker
     from fundamentallm.training import Result
 
-FAILED = 1
 FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-precision false"
-DATA_KEYS = ("data", "data_sha256")  # what config.yaml holds beside hyperparameters
 
 
 @click.command(cls=HyperparameterCommand, options_metavar="[FLAGS]")
@@ -37,72 +41,73 @@ DATA_KEYS = ("data", "data_sha256")  # what config.yaml holds beside hyperparame
 @click.option("--resume", is_flag=True, help="Go on with the run in --output-dir, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
 @click.option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--no-wandb", is_flag=True, help="Keep the run on this machine (as now always).")
+@click.option("--no-wandb", is_flag=True, help="Keep the run on this machine.")
+@click.option(
+    "--log-model/--no-log-model",
+    default=None,
+    help="Send best.pt to W&B.  [default: yes, but not in a sweep]",
+)
+@click.pass_obj
 def train(
+    sweep: Assignment | None,
     data: str | None,
     output_dir: str | None,
-    preset: str | None,
-    config_file: str | None,
     resume: bool,
     overwrite: bool,
+    preset: str | None,
+    config_file: str | None,
     device: str,
     no_wandb: bool,
+    log_model: bool | None,
     **flags: Any,
 ) -> int:
     """Train a model on DATA.TXT, a UTF-8 text; without one, on Python's language reference.
 
-    Values come from, the later the stronger: defaults, --preset, --config, flags.
+    Values come from, the later the stronger: defaults, --preset, --config, flags. Under `wandb
+    agent` the sweep's values are as strong as flags, and a flag that disagrees is an error.
     """
-    folder = RunFolder(output_dir) if output_dir else None
-    _check_folder(folder, resume=resume, overwrite=overwrite)
-    settings: dict[str, Any] = {}
-    if resume and folder and folder.config.exists():
-        settings |= _read_settings(folder.config)
-    if preset:
-        settings |= PRESETS[preset].values
-    if config_file:
-        settings |= _read_settings(Path(config_file))
-    settings |= {name: value for name, value in flags.items() if value is not None}
+    typed: dict[str, tuple[Any, ...]] = {name: given for name, given in flags.items() if given}
+    if data is not None:
+        typed["data"] = (data,)
+    request = Request(
+        typed,
+        output_dir=output_dir,
+        preset=preset,
+        config_file=config_file,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        no_wandb=no_wandb,
+        log_model=log_model,
+        sweep=sweep,
+    )
+    try:
+        return _train(request)
+    except (FundamentallmError, click.UsageError) as error:
+        if sweep is not None:
+            message = error.message if isinstance(error, click.UsageError) else str(error)
+            record_refusal(request, message)
+        raise
+
+
+def _train(request: Request) -> int:
+    """Settle every value, read the text, and train."""
+    request.check_folder()
+    settings = request.settle()
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
-    config = Config(**settings)
-    with StopSignals() as signals:  # from here on, torch is imported: about two seconds
-        text = _read_text(data or recorded["data"], recorded["data_sha256"])
+    try:
+        config = Config(**settings)
         for line in config.warnings():
             warn(line)
-        if preset and len(text.content) < PRESETS[preset].least_characters:
-            warn(
-                f"--preset {preset} is made for {PRESETS[preset].least_characters:,} characters "
-                f"or more, and {text.name} has {len(text.content):,}"
-            )
-        return _run(config, text, folder, device, signals, resume=resume, overwrite=overwrite)
-
-
-def _check_folder(folder: RunFolder | None, *, resume: bool, overwrite: bool) -> None:
-    """See that the flags agree, and that no run is overwritten unasked."""
-    if folder is None:
-        if resume or overwrite:
-            flag = "--resume" if resume else "--overwrite"
-            raise click.UsageError(
-                f"{flag} needs --output-dir, the folder of the run that is meant"
-            )
-        return
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite exclude each other; give one")
-    if folder.holds_a_run():
-        if not (resume or overwrite):
-            raise click.UsageError(
-                f"--output-dir {folder.path}: a run is there; go on with it by --resume, "
-                "replace it by --overwrite, or give another folder"
-            )
-    elif resume:
-        warn(f"--resume: no run in {folder.path} yet; starting one")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """What a config.yaml holds: hyperparameters, and which text they were used on."""
-    content = read_flat_yaml(path)
-    data = {key: str(content.pop(key)) for key in DATA_KEYS if key in content}
-    return read_values(content, str(path)) | data
+        with StopSignals() as signals:  # from here on, torch is imported: about two seconds
+            text = _read_text(recorded["data"], recorded["data_sha256"])
+            if request.preset:
+                _check_length(text, request.preset)
+            return _run(config, text, request, signals)
+    except ImpossibleCombinationError as error:
+        if request.sweep is None:
+            raise
+        return score_impossible(request, settings, recorded["data"], str(error))
 
 
 def _read_text(data: str | None, recorded_sha256: str | None) -> Text:
@@ -117,16 +122,16 @@ def _read_text(data: str | None, recorded_sha256: str | None) -> Text:
     return text
 
 
-def _run(
-    config: Config,
-    text: Text,
-    folder: RunFolder | None,
-    device: str,
-    signals: StopSignals,
-    *,
-    resume: bool,
-    overwrite: bool,
-) -> int:
+def _check_length(text: Text, preset: str) -> None:
+    least = PRESETS[preset].least_characters
+    if len(text.content) < least:
+        warn(
+            f"--preset {preset} is made for {least:,} characters or more, "
+            f"and {text.name} has {len(text.content):,}"
+        )
+
+
+def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
     """Train, show how it ended, and return the exit code."""
     from fundamentallm.checkpoint import Checkpoint
     from fundamentallm.data import prepare
@@ -138,12 +143,12 @@ def _run(
 
     # Bad input ends here, before anything is written.
     dataset = prepare(text, config)
-    pick_device(device)
+    pick_device(request.device)
     plan = Plan(config, dataset.batches_per_epoch(config))
     for line in plan.warnings():
         warn(line)
-    checkpoint = None
-    if resume and folder and folder.last.exists():
+    folder, checkpoint = request.folder, None
+    if request.resumes and folder and folder.last.exists():
         checkpoint = Checkpoint.load(folder.last)
         checkpoint.check_continues(config, dataset)
     if folder is None:
@@ -151,41 +156,48 @@ def _run(
     else:
         folder.create()
         if checkpoint is None:
-            folder.clear()
+            folder.clear(keep_wandb_id=request.resumes)
     console = ConsoleTracker()
+    wandb = wandb_tracker(folder, config, request)
     click.echo(
         f"{text.name}: {len(text.content):,} characters, a vocabulary of "
         f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
     )
+
+    def who_stops() -> str:
+        if wandb is not None and wandb.stopped_by_wandb:
+            return "wandb"
+        return signals.name or ("a closed pipe" if console.closed else "")
+
     result = train_model(
         config,
         dataset,
         folder=folder,
-        trackers=[FolderTracker(folder), console],
-        device=device,
+        trackers=[FolderTracker(folder), console, *([wandb] if wandb else [])],
+        device=request.device,
         checkpoint=checkpoint,
-        stop_requested=lambda: signals.received is not None or console.closed,
+        stop_requested=who_stops,
     )
-    return _report(result, folder, signals, console)
+    stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
+    _report(result, stopped_by, folder)
+    if wandb is not None and wandb.verdict:
+        click.echo(wandb.verdict, err=True)
+    return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
 
 
-def _report(
-    result: Result, folder: RunFolder, signals: StopSignals, console: ConsoleTracker
-) -> int:
-    """Say how the run ended and what can be done next; the exit code."""
+def _report(result: Result, stopped_by: str, folder: RunFolder) -> None:
+    """Say how the run ended and what can be done next."""
+    where = shlex.quote(str(folder.path))
     if result.status == "diverged":
-        click.echo(f"fundamentallm: diverged: {result.stopped_by}; {FIXES}", err=True)
-        return FAILED
-    if result.status == "interrupted":
+        click.echo(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
+    elif result.status == "interrupted":
         click.echo(
-            f"stopped after step {result.step:,}; go on with: "
-            f"fundamentallm train --output-dir {shlex.quote(str(folder.path))} --resume",
+            f"stopped after step {result.step:,} by {stopped_by}; go on with: "
+            f"fundamentallm train --output-dir {where} --resume",
             err=True,
         )
-        return signals.exit_code or FAILED
-    click.echo(
-        f"best val_loss {result.best_val_loss:.4f} at step {result.best_step:,} "
-        f"({result.step:,} done, ended by {result.stopped_by}); try: "
-        f"fundamentallm generate {shlex.quote(str(folder.path))}"
-    )
-    return 0
+    else:
+        click.echo(
+            f"best val_loss {result.best_val_loss:.4f} at step {result.best_step:,} "
+            f"({result.step:,} done, ended by {stopped_by}); try: fundamentallm generate {where}"
+        )

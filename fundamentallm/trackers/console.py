@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
-from fundamentallm.trackers.protocol import Number, Sample
+from fundamentallm.samples import Sample
+from fundamentallm.trackers.protocol import Number
 
 
 class ConsoleTracker:

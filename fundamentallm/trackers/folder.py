@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 
 from fundamentallm.run_folder import RunFolder
-from fundamentallm.trackers.protocol import Number, Sample
+from fundamentallm.samples import Sample, format_sample
+from fundamentallm.trackers.protocol import Number
 
 
 class FolderTracker:
@@ -28,12 +28,9 @@ class FolderTracker:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
-        """Add to samples.txt; the text is indented, so a heading is never mistaken for text."""
-        with self.folder.samples.open("a", encoding="utf-8") as file:
-            for sample in samples:
-                file.write(f"step {step}, temperature {sample.temperature:g}\n")
-                written = sample.prompt + sample.text
-                file.write(textwrap.indent(written, "    ", lambda _: True).rstrip() + "\n\n")
+        """Add to samples.txt."""
+        with self.folder.samples.open("a", encoding="utf-8", newline="") as file:
+            file.writelines(format_sample(step, sample) for sample in samples)
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Write summary.json."""

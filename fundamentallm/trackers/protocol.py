@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from fundamentallm.samples import Sample
+
 Number = int | float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A text that the model wrote, and how it was asked."""
-
-    prompt: str
-    temperature: float
-    text: str
-    """What followed the prompt."""
 
 
 class Tracker(Protocol):

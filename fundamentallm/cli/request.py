@@ -1,0 +1,110 @@
+"""What one call of `fundamentallm train` asks for, settled: flags, files, and a sweep's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fundamentallm.cli.messages import warn
+from fundamentallm.declaration import ConfigError
+from fundamentallm.hyperparameters import read_values
+from fundamentallm.presets import PRESETS
+from fundamentallm.run_folder import RunFolder, read_flat_yaml
+from fundamentallm.sweep.assignment import Assignment
+
+DATA_KEYS = ("data", "data_sha256")  # what config.yaml holds beside hyperparameters
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags, as they were typed."""
+
+    typed: Mapping[str, tuple[Any, ...]]
+    """Every value of every hyperparameter that was typed; `data` is the text."""
+    output_dir: str | None
+    preset: str | None
+    config_file: str | None
+    resume: bool
+    overwrite: bool
+    device: str
+    no_wandb: bool
+    log_model: bool | None
+    sweep: Assignment | None
+
+    @property
+    def folder(self) -> RunFolder | None:
+        """The run's folder; None if it is to get a new one.
+
+        In a sweep each run has its own, by the run's id.
+        """
+        if self.sweep is not None:
+            return RunFolder(Path(self.output_dir or "runs") / self.sweep.run_id)
+        return RunFolder(self.output_dir) if self.output_dir else None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a run that is in the folder goes on: in a sweep it was handed out again."""
+        return self.resume or (self.sweep is not None and not self.overwrite)
+
+    def check_folder(self) -> None:
+        """See that the flags agree, and that no run is overwritten unasked.
+
+        Raises:
+            click.UsageError: They do not, or one would be.
+        """
+        if self.resume and self.overwrite:
+            raise click.UsageError("--resume and --overwrite exclude each other; give one")
+        if self.folder is None:
+            if self.resume or self.overwrite:
+                flag = "--resume" if self.resume else "--overwrite"
+                raise click.UsageError(
+                    f"{flag} needs --output-dir, the folder of the run that is meant"
+                )
+        elif self.folder.holds_a_run():
+            if not (self.resumes or self.overwrite):
+                raise click.UsageError(
+                    f"--output-dir {self.folder.path}: a run is there; go on with it by --resume, "
+                    "replace it by --overwrite, or give another folder"
+                )
+        elif self.resume:
+            warn(f"--resume: no run in {self.folder.path} yet; starting one")
+
+    def settle(self) -> dict[str, Any]:
+        """Every value that is not left to its default, from the strongest that gives it.
+
+        Hyperparameters by name, and what `DATA_KEYS` names.
+
+        Raises:
+            FundamentallmError: A file or the sweep names something unknown or impossible, or a
+                flag and the sweep disagree.
+        """
+        settings: dict[str, Any] = {}
+        if self.resumes and self.folder and self.folder.config.exists():
+            settings |= _read_config(self.folder.config)
+        if self.preset:
+            settings |= PRESETS[self.preset].values
+        if self.config_file:
+            settings |= _read_config(Path(self.config_file))
+        settings |= {name: given[-1] for name, given in self.typed.items()}
+        if self.sweep is not None:
+            swept = self.sweep.values()
+            for name, value in swept.items():
+                others = [given for given in self.typed.get(name, ()) if given != value]
+                if others:
+                    raise ConfigError(
+                        f"{name} was typed as {others[0]} and is {value} in sweep "
+                        f"{self.sweep.sweep_id}; take one of them away"
+                    )
+            settings |= swept
+        return settings
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """What a config.yaml holds: hyperparameters, and which text they were used on."""
+    content = read_flat_yaml(path)
+    data = {key: str(content.pop(key)) for key in DATA_KEYS if key in content}
+    return read_values(content, str(path)) | data

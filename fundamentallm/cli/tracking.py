@@ -1,0 +1,42 @@
+"""Whether a run is shown on W&B, and as what."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from fundamentallm.cli.request import Request
+from fundamentallm.hyperparameters import Config
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.run_name import run_name
+
+if TYPE_CHECKING:
+    from fundamentallm.trackers.wandb import WandbTracker
+
+
+def wandb_tracker(
+    folder: RunFolder, config: Config | None, request: Request
+) -> WandbTracker | None:
+    """The tracker for W&B; None if the user wants none or W&B cannot be used, which is said."""
+    if request.no_wandb or os.environ.get("WANDB_MODE") == "disabled":
+        return None
+    wandb = None
+    try:
+        from fundamentallm.trackers import wandb
+
+        reason = wandb.why_not()
+    except (ImportError, AttributeError):  # not installed; a folder ./wandb then passes for it
+        reason = "wandb is not installed, so this run stays on this machine (--no-wandb says so)"
+    if wandb is None or reason is not None:
+        if reason:
+            click.echo(f"fundamentallm: {reason}", err=True)
+        return None
+    return wandb.WandbTracker(
+        folder,
+        name=run_name(config) if config else "",
+        tags=[request.preset] if request.preset else [],
+        swept=list(request.sweep.parameters) if request.sweep else None,
+        log_model=request.sweep is None if request.log_model is None else request.log_model,
+    )

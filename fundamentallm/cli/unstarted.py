@@ -1,0 +1,50 @@
+"""How a run of a sweep is written down that never began to train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.messages import warn
+from fundamentallm.cli.request import Request
+from fundamentallm.cli.tracking import wandb_tracker
+from fundamentallm.hyperparameters import Config
+
+
+def score_impossible(
+    request: Request, settings: Mapping[str, Any], data: str | None, reason: str
+) -> int:
+    """Give a point that cannot be trained the score of a uniform guess; the exit code."""
+    from fundamentallm.data import Vocabulary, read_text, split_text
+
+    known = {name: settings[name] for name in ("val_split", "tokenizer") if name in settings}
+    simple = Config(**known)
+    train_part, _ = split_text(read_text(data).content, simple.val_split)
+    loss = math.log(len(Vocabulary.of(train_part, simple.tokenizer)))
+    warn(f"impossible: {reason}; scored as a uniform guess, val_loss {loss:.4f}")
+    score = {"val_loss": loss, "best_val_loss": loss, "best_step": 0}
+    _write_down(request, {"status": "impossible", "stopped_by": reason, **score})
+    return exit_codes.of_run("impossible", reason, in_sweep=True)
+
+
+def record_refusal(request: Request, reason: str) -> None:
+    """Bad input: show it where people look for the run."""
+    _write_down(request, {"status": "refused", "stopped_by": reason})
+
+
+def _write_down(request: Request, summary: Mapping[str, object]) -> None:
+    from fundamentallm.trackers.folder import FolderTracker
+
+    folder = request.folder
+    assert folder is not None
+    folder.create()
+    wandb = wandb_tracker(folder, None, request)
+    for tracker in [FolderTracker(folder), *([wandb] if wandb else [])]:
+        tracker.start({}, total_steps=0, step=0)
+        tracker.finish(summary)
+    if wandb is not None and wandb.verdict:
+        click.echo(wandb.verdict, err=True)

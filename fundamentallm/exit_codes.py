@@ -1,0 +1,23 @@
+"""What a process tells the one that started it: the contract with shells, schedulers, agents."""
+
+from __future__ import annotations
+
+DONE = 0
+FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+PREEMPTED = 143  # 128 + SIGTERM
+
+
+def of_run(status: str, stopped_by: str, *, in_sweep: bool) -> int:
+    """The exit code of a run that ended with `status`, as summary.json has it.
+
+    In a sweep a diverged run or an impossible point is a result like others: an agent that
+    sees three failures in its first minute gives up. A run that W&B stopped has done its duty.
+    """
+    if status == "interrupted":
+        codes = {"SIGINT": INTERRUPTED, "SIGTERM": PREEMPTED, "wandb": DONE}
+        return codes.get(stopped_by, FAILED)
+    if status == "diverged":
+        return DONE if in_sweep else FAILED
+    return {"done": DONE, "impossible": DONE, "refused": BAD_INPUT}.get(status, FAILED)

@@ -1,0 +1,109 @@
+"""What a sweep asks of this run: the values that `wandb agent` hands to the process it starts.
+
+The agent writes them to a file and names it in the environment; it may also repeat them on the
+command line, in whatever form the sweep's `command` asks for. The file is what counts, so every
+form of command means the same, and so does one that repeats nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fundamentallm.declaration import ConfigError
+from fundamentallm.hyperparameters import read_values
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One point of a sweep, and the run that is to try it."""
+
+    sweep_id: str
+    run_id: str
+    parameters: Mapping[str, Any]
+    """By the names of the sweep file; a nested parameter is a mapping."""
+    file: Path
+    """Where the agent wrote them."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Assignment | None:
+        """The assignment of this process; None if no agent started it.
+
+        Raises:
+            ConfigError: The environment names a file that cannot be read.
+        """
+        names = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+        sweep_id, run_id, path = (environment.get(name, "") for name in names)
+        if not (sweep_id and run_id and path):
+            return None
+        try:
+            content = yaml.safe_load(Path(path).read_text("utf-8"))
+            parameters = {
+                str(name): entry["value"]
+                for name, entry in content.items()
+                if name != "wandb_version"
+            }
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+            raise ConfigError(
+                f"WANDB_SWEEP_PARAM_PATH={path}: not a file of sweep values as wandb agent writes "
+                "it; unset the variable, or start the run by wandb agent"
+            ) from None
+        return cls(sweep_id, run_id, parameters, Path(path))
+
+    def values(self) -> dict[str, Any]:
+        """Hyperparameters by name, checked; and `data`, the text, where the sweep gives it.
+
+        Nesting only groups: the innermost names are the hyperparameters'.
+
+        Raises:
+            ConfigError: A name is no hyperparameter, or stands twice, or a value is not possible.
+        """
+        source = f"sweep {self.sweep_id}"
+        flat: dict[str, Any] = {}
+        for name, value in _innermost(self.parameters):
+            if name in flat:
+                raise ConfigError(f"{source}: {name} is given twice; keep one")
+            flat[name] = value
+        text = flat.pop("data", None)
+        data = {"data": str(text)} if text else {}
+        return read_values(flat, source) | data
+
+    def without_repeats(self, words: Sequence[str]) -> list[str]:
+        """The command line but for what only repeats the sweep's values, in any of W&B's forms."""
+        repeats = {str(self.file.with_suffix(".json"))}
+        for name, value in self.parameters.items():
+            repeats |= {f"{prefix}{name}={value}" for prefix in ("--", "", "+", "++")}
+        nested = {
+            f"--{name}" for name, value in self.parameters.items() if isinstance(value, Mapping)
+        }
+        kept: list[str] = []
+        rest = iter(words)
+        for word in rest:
+            if word in nested:
+                next(rest, None)  # its value follows, as Python writes a dict
+            elif word in repeats or word.split("=")[0] in nested or self._is_json(word):
+                if kept and kept[-1] == "--config":  # --config ${args_json_file}
+                    kept.pop()
+            else:
+                kept.append(word)
+        return kept
+
+    def _is_json(self, word: str) -> bool:
+        try:
+            return word.startswith("{") and json.loads(word) == self.parameters
+        except ValueError:
+            return False
+
+
+def _innermost(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            yield from _innermost(value)
+        else:
+            yield name, value

@@ -1,0 +1,252 @@
+"""Shows a run on Weights & Biases, and never lets W&B hold the run up.
+
+The only file that imports wandb. What the client does when W&B is away, and how the settings here
+were chosen, is in docs/wandb.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# The client's reports of its own errors are tried again at exit, for up to 20 s, when W&B is away.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+import wandb
+
+from fundamentallm import exit_codes
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.samples import Sample
+from fundamentallm.trackers.protocol import Number
+
+INIT_SECONDS = 10.0
+FINISH_SECONDS = 30.0
+FINISH_SECONDS_WITH_MODEL = 120.0
+ASK_SECONDS = 5
+SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
+STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
+  project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped } }
+}"""
+
+
+def why_not() -> str | None:
+    """Why no run can be shown on W&B from here: a line, "" where the user wants none; None if so.
+
+    Looks for a key where the client does, and never asks for one.
+    """
+    mode = wandb.setup().settings.mode
+    if mode == "disabled":
+        return ""
+    if mode in ("offline", "dryrun") or wandb.login(prompt=False, verify=False):
+        return None
+    return (
+        "no W&B key was found, so this run stays on this machine; to follow it on W&B, log in "
+        "by: wandb login (and --no-wandb keeps a run here without this line)"
+    )
+
+
+class WandbTracker:
+    """A `Tracker` that logs rows and samples under the optimizer step, and at the end the model.
+
+    After `finish`, `stopped_by_wandb` and `verdict` say how it went.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+        swept: Sequence[str] | None = None,
+        log_model: bool = False,
+    ) -> None:
+        """Nothing is sent until `start`.
+
+        Args:
+            folder: The run's: what W&B lacks when a run is resumed is read from it.
+            name: What people see, if they set no WANDB_NAME.
+            tags: Added to WANDB_TAGS.
+            swept: The names of the sweep's parameters, which only W&B may set; None outside one.
+            log_model: Whether best.pt becomes an artifact.
+        """
+        self.folder, self.name, self.tags = folder, name, tuple(tags)
+        self.swept, self.log_model = swept, log_model
+        self.stopped_by_wandb = False
+        """Whether W&B asked for the run to end; set at any time, by another thread."""
+        self.verdict = ""
+        """One line, if not everything is known to have reached W&B."""
+        self.run: wandb.Run | None = None
+        self.api: wandb.Api | None = None
+        self.held = -1  # the last step that W&B holds of a resumed run
+        self.samples: list[Sample] = []
+        self.why_offline = ""
+
+    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+        """Begin or resume the run on W&B, and send it the rows up to `step` that it lacks."""
+        with self._failing_quietly():
+            self.run = self._begin(settings)
+            if self.run.resumed:
+                self.held = self.run.starting_step - 1
+        if step:
+            written: dict[int, list[Sample]] = {}
+            for at, sample in self.folder.written():
+                written.setdefault(at, []).append(sample)
+            for row in self.folder.rows():
+                at = row.pop("step")
+                self.log_samples(written.get(at, []), step=at)
+                self.log(row, step=at)
+
+    def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
+        """Send a row, and with it the samples of the same step, unless W&B holds it."""
+        samples, self.samples = self.samples, []
+        if self.run is None or step <= self.held:
+            return
+        with self._failing_quietly():
+            row: dict[str, Any] = dict(metrics)
+            if samples:
+                data = [[step, each.prompt, each.temperature, each.text] for each in samples]
+                row["samples"] = wandb.Table(columns=SAMPLE_COLUMNS, data=data)
+            self.run.log(row, step=step, commit=True)
+
+    def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
+        """Keep them for the row: one step is sent in one piece, or a kill could halve it."""
+        self.samples = list(samples)
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """Tell W&B how it ended and what is best, and wait for the upload, but not for ever."""
+        if self.run is not None:
+            with self._failing_quietly():
+                self._finish(self.run, summary)
+
+    def _finish(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
+        status, stopped_by = str(summary["status"]), str(summary.get("stopped_by", ""))
+        if status == "interrupted" and stopped_by == "SIGTERM":
+            self.stopped_by_wandb = self.stopped_by_wandb or self._stop_was_asked()
+        if self.stopped_by_wandb and status == "interrupted":
+            stopped_by = "wandb"
+        code = exit_codes.of_run(status, stopped_by, in_sweep=self.swept is not None)
+        if status in ("diverged", "impossible"):
+            run.tags = (*(run.tags or ()), status)
+            if not summary.get("best_step"):  # never validated: a sweep still needs a score
+                score = summary["val_loss"]
+                self.log({"val_loss": score, "best_val_loss": score}, step=run.step)  # pyright: ignore
+        run.summary.update({**summary, "stopped_by": stopped_by})
+        if self.log_model and self.folder.best.exists():
+            self._log_model(run, summary)
+        if code == exit_codes.PREEMPTED:
+            run.mark_preempting()
+        self._end(run, code)
+
+    def _begin(self, settings: Mapping[str, object]) -> wandb.Run:
+        """Start online; where that fails, offline, so that `wandb sync` can send it later."""
+        known = wandb.setup().settings
+        stored = self.folder.wandb_id.read_text().strip() if self.folder.wandb_id.exists() else None
+        ours = {key: value for key, value in settings.items() if key not in (self.swept or ())}
+        options: dict[str, Any] = {
+            "config": ours,
+            "group": known.run_group or Path(str(settings.get("data", ""))).stem or None,
+            "job_type": known.run_job_type or "train",
+            "name": known.run_name or self.name or None,
+            "tags": [*(known.run_tags or ()), *self.tags],
+        }
+        if self.swept is None:
+            options |= {"project": known.project or "fundamentallm", "id": known.run_id or stored}
+        if known.mode in ("offline", "dryrun"):
+            self.why_offline = "WANDB_MODE is offline"
+        else:
+            try:
+                resume = "allow" if self.swept is not None or options["id"] else None
+                run = wandb.init(**options, resume=resume, settings=self._limits())
+                self._prepare_to_log(run)
+                if run.resumed:
+                    run.config.update(ours, allow_val_change=True)
+            except wandb.Error as error:
+                self.why_offline = " ".join(str(error).split())
+                _say(f"W&B cannot be reached ({self.why_offline}); the run goes on without it")
+            else:
+                self._keep_id(run)
+                return run
+        run = wandb.init(**options, mode="offline", settings=self._limits())
+        self._keep_id(run)
+        return run
+
+    def _limits(self) -> wandb.Settings:
+        """How long W&B may keep a run waiting, and what its stop button does."""
+        settings = wandb.Settings(finish_timeout_raises=True, stop_fn=self._note_stop)
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            settings.init_timeout = INIT_SECONDS
+        if "WANDB_FINISH_TIMEOUT" not in os.environ:
+            settings.finish_timeout = (
+                FINISH_SECONDS_WITH_MODEL if self.log_model else FINISH_SECONDS
+            )
+        return settings
+
+    def _note_stop(self) -> None:
+        self.stopped_by_wandb = True
+
+    def _prepare_to_log(self, run: wandb.Run) -> None:
+        """Ask once what the client would ask before every Table, waiting up to 19 s each time."""
+        overrides = {"entity": run.entity, "project": run.project}
+        self.api = wandb.Api(overrides, timeout=ASK_SECONDS)
+        run._cached_public_api = self.api
+        run._assert_can_log_artifact = lambda artifact: None
+
+    def _keep_id(self, run: wandb.Run) -> None:
+        self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.wandb_id.write_text(run.id + "\n")
+
+    def _stop_was_asked(self) -> bool:
+        """Whether W&B wants this run stopped, asked now: the stream tells only every 15 s."""
+        if self.run is None or self.api is None:
+            return False
+        names = {"entityName": self.run.entity, "projectName": self.run.project}
+        try:
+            answer = self.api._service_api.execute_graphql(STOPPED, {**names, "runId": self.run.id})
+            return bool(answer["project"]["run"]["stopped"])
+        except Exception:  # W&B is away: whatever the client raises, the answer is not yes
+            return False
+
+    def _log_model(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
+        metadata = {key: summary[key] for key in ("best_val_loss", "best_step")}
+        artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=metadata)
+        artifact.add_file(str(self.folder.best), name="best.pt")
+        run.log_artifact(artifact, aliases=["best", "latest"])
+
+    def _end(self, run: wandb.Run, code: int) -> None:
+        """Finish within the limit, and say what did not get through."""
+        place = os.path.relpath(run.settings.sync_dir)
+        path = f"{run.entity}/{run.project}/{run.id}"
+        complaint = ""
+        try:
+            run.finish(exit_code=code)
+        except TimeoutError:
+            complaint = f"W&B did not take everything within {run.settings.finish_timeout:g} s"
+        if self.why_offline:
+            complaint = f"nothing was sent to W&B ({self.why_offline})"
+        elif not complaint and self.api is not None:
+            try:
+                if self.api.run(path).state == "running":
+                    complaint = "W&B has not seen the end of the run"
+            except Exception as error:  # as above: whatever it is, W&B cannot be asked
+                complaint = f"W&B does not answer ({' '.join(str(error).split())})"
+        if complaint:
+            self.verdict = f"{complaint}; the whole run is kept, and sent by: wandb sync {place}"
+
+    @contextmanager
+    def _failing_quietly(self) -> Iterator[None]:
+        """No error of the client's is worth a training run."""
+        try:
+            yield
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.run = None
+            self.verdict = f"W&B's client failed ({reason}); the whole run is in its own folder"
+            _say(self.verdict)
+
+
+def _say(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)

@@ -1,0 +1,200 @@
+"""The listener: GraphQL, the file stream, and files; with faults on demand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+import time
+import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from wandb_server import sweeps
+from wandb_server.graphql import NotFoundError, Operations
+from wandb_server.store import ENTITY, Store
+
+FILE_STREAM = re.compile(r"/files/[^/]+/([^/]+)/([^/]+)/file_stream")
+
+
+class WandbServer:
+    """A context in which the server listens on a free port of 127.0.0.1.
+
+    `down` closes the port, as a server does that went away; `up` opens it again with all it knew.
+    """
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.lock = threading.RLock()
+        self.status = 0
+        """When not 0, the HTTP status of every answer."""
+        self.delay = 0.0
+        """Seconds before every answer."""
+        self.requests: list[str] = []
+        """Names of operations, or paths, as they came."""
+        self.refused: list[str] = []
+        """What the server had no answer for: empty after a healthy test."""
+        self.port = 0
+
+    def __enter__(self) -> WandbServer:
+        self.up()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.down()
+
+    @property
+    def url(self) -> str:
+        """Where the client finds it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that bring a client here, and make it tell often."""
+        return {
+            "WANDB_BASE_URL": self.url,
+            "WANDB_API_KEY": "0123456789" * 4,
+            "WANDB_ENTITY": ENTITY,
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5",
+            "no_proxy": "127.0.0.1",
+        }
+
+    def up(self) -> None:
+        """Listen."""
+        self.listener = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.listener.daemon_threads = True
+        self.listener.wandb = self  # pyright: ignore[reportAttributeAccessIssue]
+        self.port = self.listener.server_address[1]
+        self.operations = Operations(self.store, self.url)
+        threading.Thread(target=self.listener.serve_forever, args=[0.05], daemon=True).start()
+
+    def down(self) -> None:
+        """Listen no more."""
+        self.listener.shutdown()
+        self.listener.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request. An error is answered, never dropped: a dropped request is tried for hours."""
+
+    protocol_version = "HTTP/1.1"
+
+    @property
+    def wandb(self) -> WandbServer:
+        return self.server.wandb  # pyright: ignore[reportAttributeAccessIssue]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the test's own output is enough."""
+
+    def do_POST(self) -> None:
+        body, path = self.read_body(), urlsplit(self.path).path
+        if self.fails(path):
+            return
+        stream = FILE_STREAM.fullmatch(path)
+        try:
+            with self.wandb.lock:
+                if path == "/graphql":
+                    request = json.loads(body)
+                    variables = request.get("variables") or {}
+                    named = re.search(r"\b(?:mutation|query)\s+(\w+)", request["query"])
+                    self.wandb.requests.append(named[1] if named else "")
+                    answer = {"data": self.wandb.operations.answer(request["query"], variables)}
+                elif stream:
+                    self.wandb.requests.append("file_stream")
+                    project, name = map(unquote, stream.groups())
+                    answer = self.take_stream(project, name, json.loads(body or b"{}"))
+                elif path.startswith("/sdk/otel/"):  # the client's own telemetry
+                    answer = {}
+                else:
+                    raise NotFoundError(path)
+        except NotFoundError as error:
+            self.wandb.refused.append(str(error))
+            self.reply({"errors": [{"message": str(error)}], "data": None}, 404)
+        except Exception as error:
+            self.wandb.refused.append(traceback.format_exc())
+            self.reply({"errors": [{"message": repr(error)}], "data": None}, 400)
+        else:
+            self.reply(answer)
+
+    def do_PUT(self) -> None:
+        body, path = self.read_body(), unquote(urlsplit(self.path).path)
+        if self.fails(path):
+            return
+        with self.wandb.lock:
+            self.wandb.store.blobs[path.removeprefix("/storage/")] = body
+        self.reply(b"")
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if self.fails(path):
+            return
+        blob = self.wandb.store.blobs.get(path.removeprefix("/storage/"))
+        if blob is not None:
+            self.reply(blob)
+        elif path in ("/", "/healthz", "/ready"):
+            self.reply({"ok": True})
+        else:
+            self.wandb.refused.append(path)
+            self.reply({"error": "not found"}, 404)
+
+    do_HEAD = do_GET
+
+    def take_stream(self, project: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Rows, console lines and the end of a run, as they come."""
+        store = self.wandb.store
+        run = store.run_or_new(project, name)
+        for file, chunk in (request.get("files") or {}).items():
+            offset, lines = chunk.get("offset", 0), chunk["content"]
+            if file == "wandb-history.jsonl":
+                rows = [json.loads(line) for line in lines]
+                run.history[offset : offset + len(rows)] = rows
+            elif file == "wandb-summary.json":
+                run.summary.update(json.loads(lines[-1]))
+            elif file == "wandb-events.jsonl":
+                run.events = offset + len(lines)
+            elif file == "output.log":
+                run.log[offset : offset + len(lines)] = lines
+        if request.get("preempting"):
+            run.preempting, run.state = True, "preempting"
+        sweep = store.sweep(project, run.sweep) if run.sweep else None
+        if request.get("complete"):
+            sweeps.finish(sweep, run, request.get("exitcode") or 0)
+        elif sweep is not None:
+            sweeps.stop_early(sweep)
+        limits = {"rate_limit_seconds": 0}
+        return {"exitcode": run.exit_code, "limits": limits, "stopped": run.stopped}
+
+    def fails(self, path: str) -> bool:
+        """Whether a fault was asked for, and answered the request."""
+        time.sleep(self.wandb.delay)
+        if self.wandb.status:
+            self.reply({"errors": [{"message": "as the test asked"}]}, self.wandb.status)
+        return bool(self.wandb.status)
+
+    def read_body(self) -> bytes:
+        if "chunked" in (self.headers.get("Transfer-Encoding") or ""):
+            body = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+
+    def reply(self, content: dict[str, Any] | bytes, status: int = 200) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

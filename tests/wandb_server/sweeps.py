@@ -1,0 +1,151 @@
+"""What an agent is told: the next point of a sweep, or to stop a run, or to go."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import time
+from typing import Any
+
+from wandb_server.store import Agent, Run, Store, Sweep, new_name
+
+STOP_BY_AGENT_AFTER = 40.0  # seconds; a run that the file stream told to stop ends itself before
+UNFINISHED = ("running", "pending")
+
+
+def commands(store: Store, agent: Agent, alive: set[str]) -> list[dict[str, Any]]:
+    """The answer to an agent's heartbeat; `alive` names the runs whose process it still has."""
+    sweep = agent.sweep
+    for run in agent.runs:
+        if run.name not in alive and run.state == "pending":
+            run.state = "crashed"  # its process ended and never reported
+    stop_early(sweep)
+    overdue = [
+        run
+        for run in sweep.runs
+        if run.name in alive
+        and run.stopped
+        and time.monotonic() - run.stopped_at > STOP_BY_AGENT_AFTER
+    ]
+    if overdue or alive:
+        return [{"type": "stop", "run_id": run.name, "logs": []} for run in overdue]
+    if sweep.state in ("FINISHED", "CANCELED"):
+        return [{"type": "exit", "logs": []}]
+    if sweep.state == "PAUSED":
+        return []
+    sweep.state = "RUNNING"
+    if sweep.queue:
+        run = sweep.queue.pop(0)
+        run.state, run.preempting, run.exit_code = "pending", False, None
+        point = {key: run.config[key] for key in sweep.config["parameters"]}
+    else:
+        suggested = suggest(sweep)
+        if suggested is None:
+            if any(run.state in (*UNFINISHED, "preempting") for run in sweep.runs):
+                return []  # one of them may be preempted and come back
+            sweep.state = "FINISHED"
+            return [{"type": "exit", "logs": []}]
+        point = suggested
+        run = store.run_or_new(sweep.project, new_name())
+        run.sweep = sweep.name
+        run.config = dict(point)
+        sweep.runs.append(run)
+    agent.runs.append(run)
+    program = sweep.config.get("program")
+    return [{"type": "run", "run_id": run.name, "program": program, "args": point, "logs": []}]
+
+
+def suggest(sweep: Sweep) -> dict[str, Any] | None:
+    """The next point, `{name: {"value": ...}}`, or None when there is none left."""
+    config = sweep.config
+    if config.get("run_cap") and len(sweep.runs) >= config["run_cap"]:
+        return None
+    number = len(sweep.runs)
+    if config["method"] == "grid":
+        points = itertools.islice(grid(config["parameters"]), number, number + 1)
+        values = next(points, None)
+    else:  # bayes needs no model here: any point is a point that bayes may suggest
+        chooser = random.Random(f"{sweep.name}-{number}")
+        values = {name: draw(spec, chooser) for name, spec in config["parameters"].items()}
+    return values and {name: {"value": value} for name, value in values.items()}
+
+
+def grid(parameters: dict[str, Any]) -> Any:
+    """Every point of a grid, in the order of the file."""
+    axes = []
+    for spec in parameters.values():
+        if "parameters" in spec:
+            axes.append(list(grid(spec["parameters"])))
+        else:
+            axes.append(spec["values"] if "values" in spec else [spec["value"]])
+    for values in itertools.product(*axes):
+        yield dict(zip(parameters, values, strict=True))
+
+
+def draw(spec: dict[str, Any], chooser: random.Random) -> Any:
+    """A value for one parameter."""
+    if "parameters" in spec:
+        return {name: draw(inner, chooser) for name, inner in spec["parameters"].items()}
+    if "value" in spec:
+        return spec["value"]
+    if "values" in spec:
+        return chooser.choice(spec["values"])
+    kind = spec.get("distribution")
+    low, high = spec["min"], spec["max"]
+    if kind == "log_uniform_values":
+        return math.exp(chooser.uniform(math.log(low), math.log(high)))
+    if kind == "int_uniform" or isinstance(low, int):
+        return chooser.randint(low, high)
+    return chooser.uniform(low, high)
+
+
+def stop_early(sweep: Sweep) -> None:
+    """W&B's hyperband, in the documented form: bands at `min_iter * eta ** k`.
+
+    At each band a run goes on if its metric then is among the best 1/eta of all that got there.
+    """
+    rule = sweep.config.get("early_terminate")
+    if not rule:
+        return
+    metric = sweep.config["metric"]["name"]
+    sign = -1 if sweep.config["metric"].get("goal") == "maximize" else 1
+    eta = rule.get("eta", 3)
+    curves = {
+        run: [sign * row[metric] for row in run.history if metric in row] for run in sweep.runs
+    }
+    band = rule["min_iter"]
+    while any(len(curve) >= band for curve in curves.values()):
+        reached = {run: min(curve[:band]) for run, curve in curves.items() if len(curve) >= band}
+        best = sorted(reached.values())[: max(1, len(reached) // eta)]
+        for run, value in reached.items():
+            if run.state == "running" and value > best[-1] and not run.stopped:
+                run.stop()
+                run.stopped_early = True
+        band *= eta
+
+
+def finish(sweep: Sweep | None, run: Run, exit_code: int) -> None:
+    """A process reported the end of its run."""
+    run.exit_code = exit_code
+    if run.preempting and exit_code:
+        run.state = "preempted"
+        if sweep is not None:
+            sweep.queue.append(run)
+    elif exit_code:
+        run.state = "killed" if run.stopped else "failed"
+    else:
+        run.state = "finished"
+
+
+def cancel(sweep: Sweep) -> None:
+    """Stop every run that goes on."""
+    for run in sweep.runs:
+        if run.state in UNFINISHED:
+            run.stop()
+
+
+def alive_runs(run_state: str | None) -> set[str]:
+    """The runs that a heartbeat names as running."""
+    return {name for name, alive in json.loads(run_state or "{}").items() if alive}
