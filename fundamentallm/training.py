@@ -130,8 +130,9 @@ class Run:
         """Train from where `progress` stands to the end, whatever ends it."""
         p, plan = self.progress, self.plan
         status = "done"
-        self.started = self.row_started = time.perf_counter() - p.seconds
         self.start_trackers()
+        self.started = time.perf_counter() - p.seconds
+        self.row_started = time.perf_counter()
         try:
             self.stopped_by = plan.last_step_by if p.step >= plan.total_steps else ""
             while not self.stopped_by:

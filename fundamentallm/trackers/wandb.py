@@ -165,7 +165,8 @@ class WandbTracker:
                 if run.resumed:
                     run.config.update(ours, allow_val_change=True)
             except wandb.Error as error:
-                self.why_offline = " ".join(str(error).split())
+                reason = " ".join(str(error).split())
+                self.why_offline = reason.partition(" Consider increasing")[0]
                 _say(f"W&B cannot be reached ({self.why_offline}); the run goes on without it")
             else:
                 self._keep_id(run)
@@ -176,7 +177,8 @@ class WandbTracker:
 
     def _limits(self) -> wandb.Settings:
         """How long W&B may keep a run waiting, and what its stop button does."""
-        settings = wandb.Settings(finish_timeout_raises=True, stop_fn=self._note_stop)
+        # A lambda, because the client copies its settings deeply, and a method's object with it.
+        settings = wandb.Settings(finish_timeout_raises=True, stop_fn=lambda: self._note_stop())
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             settings.init_timeout = INIT_SECONDS
         if "WANDB_FINISH_TIMEOUT" not in os.environ:
@@ -233,6 +235,7 @@ class WandbTracker:
                     complaint = "W&B has not seen the end of the run"
             except Exception as error:  # as above: whatever it is, W&B cannot be asked
                 complaint = f"W&B does not answer ({' '.join(str(error).split())})"
+        wandb.teardown()  # now, and not as Python exits: what it prints is not the last word
         if complaint:
             self.verdict = f"{complaint}; the whole run is kept, and sent by: wandb sync {place}"
 

@@ -210,7 +210,8 @@ class Operations:
         agent = self.store.agents.get(v["id"])
         if agent is None:
             raise NotFoundError("no such agent")
-        commands = sweeps.commands(self.store, agent, sweeps.alive_runs(v.get("runState")))
+        alive = sweeps.alive_runs(v.get("runState"))
+        commands = sweeps.commands(self.store, agent, alive, patience=self.store.patience)
         beat = {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}
         return {"agentHeartbeat": beat}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 import string
 import time
@@ -135,6 +136,8 @@ class Store:
         self.artifact_of_client: dict[str, str] = {}
         self.blobs: dict[str, bytes] = {}
         """What was PUT, by the path it was put under."""
+        self.patience = 40.0
+        """Seconds that a run has to stop by itself before its agent is told to stop it."""
 
     def run(self, project: str | None, name: str) -> Run | None:
         """A run, if it is known."""
@@ -157,8 +160,6 @@ class Store:
 
     def artifact_files(self, artifact: Artifact) -> dict[str, bytes]:
         """The files of an artifact, by the name that its manifest gives them."""
-        import json
-
         manifest = json.loads(self.blobs[artifact.manifest_path])
         return {
             name: self.blobs[f"artifacts/{artifact.id}/{name}"] for name in manifest["contents"]

@@ -11,12 +11,17 @@ from typing import Any
 
 from wandb_server.store import Agent, Run, Store, Sweep, new_name
 
-STOP_BY_AGENT_AFTER = 40.0  # seconds; a run that the file stream told to stop ends itself before
 UNFINISHED = ("running", "pending")
 
 
-def commands(store: Store, agent: Agent, alive: set[str]) -> list[dict[str, Any]]:
-    """The answer to an agent's heartbeat; `alive` names the runs whose process it still has."""
+def commands(
+    store: Store, agent: Agent, alive: set[str], *, patience: float
+) -> list[dict[str, Any]]:
+    """The answer to an agent's heartbeat.
+
+    `alive` names the runs whose process it still has; one that was to stop and goes on for
+    `patience` seconds is stopped by the agent.
+    """
     sweep = agent.sweep
     for run in agent.runs:
         if run.name not in alive and run.state == "pending":
@@ -25,9 +30,7 @@ def commands(store: Store, agent: Agent, alive: set[str]) -> list[dict[str, Any]
     overdue = [
         run
         for run in sweep.runs
-        if run.name in alive
-        and run.stopped
-        and time.monotonic() - run.stopped_at > STOP_BY_AGENT_AFTER
+        if run.name in alive and run.stopped and time.monotonic() - run.stopped_at > patience
     ]
     if overdue or alive:
         return [{"type": "stop", "run_id": run.name, "logs": []} for run in overdue]

@@ -1,0 +1,210 @@
+"""One run on W&B, told by the real client to the test server; and runs while W&B is away."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from wandb_client import VARYING, Client, check_same, wait_until, without_varying
+from wandb_server import WandbServer
+
+from fundamentallm.run_folder import RunFolder
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as running:
+        yield running
+        assert running.refused == []
+
+
+@pytest.fixture
+def client(server: WandbServer, tmp_path: Path) -> Client:
+    return Client(server, tmp_path)
+
+
+def sync(client: Client, output: str) -> None:
+    """Do what the last line of a run's output says."""
+    last = output.strip().splitlines()[-1]
+    command = re.search(r"the whole run is kept, and sent by: (wandb sync \S+)$", last)
+    assert command, output
+    client.run(*command[1].split())
+
+
+def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
+    done = client.train(text_file, *tiny_flags, "--output-dir=out", WANDB_TAGS="mine")
+    run, folder = client.only_run(), client.folder / "out"
+    check_same(client.server, run, folder)
+    assert run.display_name == "d16-l2-h2-lr1e-3-b4-s16"
+    assert (run.state, run.group, run.job_type, run.tags) == ("finished", "cats", "train", ["mine"])
+    assert isinstance(run.summary["val_loss"], float)
+    (model,) = [a for a in client.server.store.artifacts.values() if a.kind == "model"]
+    assert set(model.aliases) == {"best", "latest"}
+    kept = hashlib.sha256((folder / "best.pt").read_bytes()).digest()
+    sent = client.server.store.artifact_files(model)
+    assert {name: hashlib.sha256(data).digest() for name, data in sent.items()} == {"best.pt": kept}
+    assert "wandb sync" not in done.stdout
+
+
+def test_stopped_and_resumed_is_one_run(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    flags = [text_file, *tiny_flags, "--output-dir=out", "--max-steps=100000"]
+    process = client.popen(sys.executable, ROOT / "train.py", *flags)
+    wait_until(lambda: client.server.store.runs and len(client.only_run().history) > 3, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
+    step = (
+        RunFolder(client.folder / "out").read_config()
+        and list(RunFolder(client.folder / "out").rows())[-1]["step"]
+    )
+    client.train("--output-dir=out", "--resume", f"--max-steps={step + 20}")
+    run = client.only_run()
+    check_same(client.server, run, client.folder / "out")
+    assert run.starts == 2
+    assert run.values["max_steps"] == step + 20
+
+
+def test_what_was_not_sent_before_a_kill_is_sent_after_it(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    flags = [text_file, *tiny_flags, "--output-dir=out", "--max-steps=60"]
+    client.train(*flags)
+    whole = client.only_run()
+    lacking = whole.history[3:]
+    whole.history = whole.history[:3]  # the client was killed with the rest unsent
+    whole.summary["_step"] = whole.history[-1]["_step"]
+    folder = RunFolder(client.folder / "out")
+    client.train("--output-dir=out", "--resume", "--max-steps=70")
+    check_same(client.server, whole, folder.path)
+    assert [row["_step"] for row in lacking] == [row["_step"] for row in whole.history[3 : 3 + len(lacking)]]
+
+
+def test_what_the_kill_took_back_is_not_sent_twice(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    flags = [text_file, *tiny_flags, "--output-dir=out", "--max-steps=40"]
+    client.train(*flags)
+    run = client.only_run()
+    before = list(run.history)
+    (client.folder / "out/last.pt").unlink()  # as if killed before the first checkpoint
+    client.train(*flags, "--resume", "--max-steps=50")
+    assert run.history[: len(before)] == before
+    check_same(
+        client.server,
+        run,
+        client.folder / "out",
+        varying=VARYING,
+    )
+
+
+@pytest.mark.parametrize("variables", [{"WANDB_API_KEY": ""}, {}])
+def test_no_key_is_one_line_and_no_prompt(
+    client: Client, text_file: Path, tiny_flags: list[str], variables: dict[str, str]
+) -> None:
+    del client.environment["WANDB_API_KEY"]
+    done = client.train(text_file, *tiny_flags, "--output-dir=out", **variables)
+    assert done.stdout.count("no W&B key was found") == 1
+    assert "wandb login" in done.stdout
+    assert client.server.store.runs == {}
+    assert not (client.folder / "wandb").exists()
+    local = client.train(text_file, *tiny_flags, "--output-dir=local", "--no-wandb")
+    assert "W&B" not in local.stdout
+    assert without_varying(client.folder / "out") == without_varying(client.folder / "local")
+
+
+@pytest.mark.parametrize("how", ["flag", "variable"])
+def test_a_machine_without_the_client_trains(
+    client: Client, text_file: Path, tiny_flags: list[str], how: str
+) -> None:
+    (client.folder / "wandb.py").write_text("raise ImportError('there is no wandb here')\n")
+    flags = [text_file, *tiny_flags, "--output-dir=out"]
+    own = {"PYTHONPATH": str(client.folder)}
+    if how == "flag":
+        done = client.train(*flags, "--no-wandb", **own)
+    else:
+        done = client.train(*flags, **own, WANDB_MODE="disabled")
+    assert "is not installed" not in done.stdout
+    missing = client.train(*flags, "--overwrite", **own)
+    assert "wandb is not installed, so this run stays on this machine" in missing.stdout
+
+
+def test_offline_is_kept_and_sent_later(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    flags = [text_file, *tiny_flags, "--output-dir=out"]
+    done = client.train(*flags, WANDB_MODE="offline")
+    assert "nothing was sent to W&B (WANDB_MODE is offline)" in done.stdout.splitlines()[-1]
+    assert client.server.requests == []
+    sync(client, done.stdout)
+    check_same(client.server, client.only_run(), client.folder / "out")
+
+
+def status(code: int) -> Callable[[WandbServer], None]:
+    def fault(server: WandbServer) -> None:
+        server.status = code
+
+    return fault
+
+
+def slow(server: WandbServer) -> None:
+    server.delay = 2.0
+
+
+FAULTS = {
+    "unreachable": WandbServer.down,
+    "401": status(401),
+    "403": status(403),
+    "429": status(429),
+    "500": status(500),
+    "slow": slow,
+}
+
+
+def mend(server: WandbServer, name: str) -> None:
+    server.status, server.delay = 0, 0.0
+    if name == "unreachable":
+        server.up()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_w_and_b_away(
+    client: Client, text_file: Path, tiny_flags: list[str], name: str, moment: str
+) -> None:
+    server = client.server
+    flags = [text_file, *tiny_flags, "--max-steps=400", "--eval-every=40"]
+    limits = {"WANDB_INIT_TIMEOUT": "8" if name == "slow" else "1", "WANDB_FINISH_TIMEOUT": "4"}
+    process = (
+        client.popen(sys.executable, ROOT / "train.py", *flags, "--output-dir=out", **limits)
+        if moment == "during"
+        else None
+    )
+    if process is not None:
+        wait_until(lambda: server.store.runs and client.only_run().history, process)
+    FAULTS[name](server)
+    if process is None:
+        process = client.popen(
+            sys.executable, ROOT / "train.py", *flags, "--output-dir=out", **limits
+        )
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    # The client asks this before every table, and waits for the answer.
+    assert "ArtifactType" not in server.requests
+    client.train(*flags, "--output-dir=local", "--no-wandb")
+    assert without_varying(client.folder / "out") == without_varying(client.folder / "local")
+    mend(server, name)
+    if "the whole run is kept" in output:
+        sync(client, output)
+    else:
+        assert name == "slow"  # and yet in time
+    check_same(server, client.only_run(), client.folder / "out")
