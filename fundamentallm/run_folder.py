@@ -82,13 +82,17 @@ class RunFolder:
         self._replace(self.summary, json.dumps(summary, indent=2) + "\n")
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+        """The rows of metrics.jsonl, if any; a last line that a kill cut short is left out."""
+        if not self.metrics.exists():
+            return
         for line in self.metrics.read_text("utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
                 yield json.loads(line)
 
     def written(self) -> Iterator[tuple[int, Sample]]:
-        """What samples.txt holds: steps, and what the model wrote after them."""
+        """What samples.txt holds, if anything: steps, and what the model wrote after them."""
+        if not self.samples.exists():
+            return
         with self.samples.open(encoding="utf-8", newline="") as file:
             yield from parse_samples(file.read())
 

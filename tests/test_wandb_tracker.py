@@ -84,7 +84,9 @@ def test_what_was_not_sent_before_a_kill_is_sent_after_it(
     folder = RunFolder(client.folder / "out")
     client.train("--output-dir=out", "--resume", "--max-steps=70")
     check_same(client.server, whole, folder.path)
-    assert [row["_step"] for row in lacking] == [row["_step"] for row in whole.history[3 : 3 + len(lacking)]]
+    assert [row["_step"] for row in lacking] == [
+        row["_step"] for row in whole.history[3 : 3 + len(lacking)]
+    ]
 
 
 def test_what_the_kill_took_back_is_not_sent_twice(
@@ -181,7 +183,7 @@ def test_w_and_b_away(
     client: Client, text_file: Path, tiny_flags: list[str], name: str, moment: str
 ) -> None:
     server = client.server
-    flags = [text_file, *tiny_flags, "--max-steps=400", "--eval-every=40"]
+    flags = [text_file, *tiny_flags, "--max-steps=2500", "--eval-every=250"]
     limits = {"WANDB_INIT_TIMEOUT": "8" if name == "slow" else "1", "WANDB_FINISH_TIMEOUT": "4"}
     process = (
         client.popen(sys.executable, ROOT / "train.py", *flags, "--output-dir=out", **limits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,16 +78,16 @@ class Assignment:
     def without_repeats(self, words: Sequence[str]) -> list[str]:
         """The command line but for what only repeats the sweep's values, in any of W&B's forms."""
         repeats = {str(self.file.with_suffix(".json"))}
+        pairs = {(f"--{name}", str(value)) for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             repeats |= {f"{prefix}{name}={value}" for prefix in ("--", "", "+", "++")}
-        nested = {
-            f"--{name}" for name, value in self.parameters.items() if isinstance(value, Mapping)
-        }
+        nested = {f"--{name}" for name, value in self.parameters.items() if isinstance(value, dict)}
         kept: list[str] = []
-        rest = iter(words)
-        for word in rest:
-            if word in nested:
-                next(rest, None)  # its value follows, as Python writes a dict
+        rest = deque(words)
+        while rest:
+            word = rest.popleft()
+            if rest and ((word, rest[0]) in pairs or word in nested):
+                rest.popleft()  # ${args_no_equals}
             elif word in repeats or word.split("=")[0] in nested or self._is_json(word):
                 if kept and kept[-1] == "--config":  # --config ${args_json_file}
                     kept.pop()

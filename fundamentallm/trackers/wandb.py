@@ -7,7 +7,10 @@ were chosen, is in docs/wandb.md.
 from __future__ import annotations
 
 import os
+import ssl
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,6 +160,8 @@ class WandbTracker:
             options |= {"project": known.project or "fundamentallm", "id": known.run_id or stored}
         if known.mode in ("offline", "dryrun"):
             self.why_offline = "WANDB_MODE is offline"
+        elif reason := _unreachable(known.base_url):
+            self.why_offline = reason
         else:
             try:
                 resume = "allow" if self.swept is not None or options["id"] else None
@@ -167,10 +172,11 @@ class WandbTracker:
             except wandb.Error as error:
                 reason = " ".join(str(error).split())
                 self.why_offline = reason.partition(" Consider increasing")[0]
-                _say(f"W&B cannot be reached ({self.why_offline}); the run goes on without it")
             else:
                 self._keep_id(run)
                 return run
+        if known.mode == "online":
+            _say(f"W&B cannot be reached ({self.why_offline}); the run goes on without it")
         run = wandb.init(**options, mode="offline", settings=self._limits())
         self._keep_id(run)
         return run
@@ -249,6 +255,19 @@ class WandbTracker:
             self.run = None
             self.verdict = f"W&B's client failed ({reason}); the whole run is in its own folder"
             _say(self.verdict)
+
+
+def _unreachable(url: str) -> str:
+    """Why nothing at all answers at `url`, or "": asked once, the client would try for 20 s."""
+    try:
+        urllib.request.urlopen(url, timeout=ASK_SECONDS).close()
+    except urllib.error.HTTPError:
+        return ""  # an answer
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        # The client brings certificates of its own, so what Python's think says nothing.
+        return "" if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
+    return ""
 
 
 def _say(line: str) -> None:

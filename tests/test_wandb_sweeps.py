@@ -1,0 +1,277 @@
+"""Whole sweeps: the real `wandb sweep` and `wandb agent`, our `train.py`, the test server."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY
+from wandb_client import VARYING, Client, check_same, child_of, wait_until, without_varying
+from wandb_server import Run, Sweep, WandbServer
+
+pytestmark = pytest.mark.slow
+
+METRIC = {"name": "val_loss", "goal": "minimize"}
+FIXED = {name: {"value": value} for name, value in TINY.items()}
+UNENDING = FIXED | {"max_steps": {"value": 1_000_000}, "epochs": {"value": 1_000_000}}
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as running:
+        yield running
+        assert running.refused == []
+
+
+@pytest.fixture
+def client(server: WandbServer, tmp_path: Path, text: str) -> Client:
+    (tmp_path / "cats.txt").write_text(text, "utf-8")
+    return Client(server, tmp_path)
+
+
+def sweep_of(method: str, parameters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A sweep file over the test's text."""
+    data = {"data": {"value": "cats.txt"}}
+    return {"method": method, "metric": METRIC, "parameters": data | parameters, **more}
+
+
+def finish(client: Client, sweep: Sweep, **environment: str) -> str:
+    """Run one agent to the end of the sweep."""
+    output, _ = client.agent(sweep, **environment).communicate(timeout=400)
+    assert sweep.state == "FINISHED", output
+    return output
+
+
+def check_all(client: Client, sweep: Sweep) -> None:
+    for run in sweep.runs:
+        check_same(client.server, run, client.folder / "runs" / run.name)
+
+
+def test_a_grid_to_its_end(client: Client) -> None:
+    """With impossible points; and the public API finds the best run and its curve."""
+    parameters = FIXED | {
+        "learning_rate": {"values": [0.001, 0.003]},
+        "num_heads": {"values": [2, 3]},
+    }
+    sweep = client.sweep(sweep_of("grid", parameters))
+    finish(client, sweep)
+    assert [(r.values["learning_rate"], r.values["num_heads"]) for r in sweep.runs] == [
+        (0.001, 2),
+        (0.001, 3),
+        (0.003, 2),
+        (0.003, 3),
+    ]
+    for run in sweep.runs:
+        assert (run.state, run.exit_code) == ("finished", 0)
+        folder = client.folder / "runs" / run.name
+        if run.values["num_heads"] == 2:
+            check_same(client.server, run, folder)
+            assert run.display_name.startswith("d16-l2-h2-lr")
+            assert not [a for a in client.server.store.artifacts.values() if a.kind == "model"]
+        else:
+            assert run.tags == ["impossible"]
+            assert run.rows() == [
+                {"step": 0, "val_loss": math.log(32), "best_val_loss": math.log(32)}
+            ]
+            assert json.loads((folder / "summary.json").read_text())["status"] == "impossible"
+            assert not (folder / "last.pt").exists()
+    script = (
+        "import wandb, json, sys\n"
+        "sweep = wandb.Api().sweep(sys.argv[1])\n"
+        "best = sweep.best_run()\n"
+        "rows = [row['val_loss'] for row in best.history(keys=['val_loss'], pandas=False)]\n"
+        "print(json.dumps([best.id, best.summary['val_loss'], best.config['learning_rate'], rows]))"
+    )
+    answer = client.run("python", "-c", script, sweep.path).stdout.splitlines()[-1]
+    best = min(sweep.runs, key=lambda run: run.summary["val_loss"])
+    name, score, rate, rows = json.loads(answer)
+    assert (name, score) == (best.name, best.summary["val_loss"])
+    assert rate == best.values["learning_rate"]
+    assert rows == [row["val_loss"] for row in best.rows() if "val_loss" in row]
+
+
+COMMANDS = {
+    "args": ["${args}"],
+    "nothing": [],
+    "no_boolean_flags": ["${args_no_boolean_flags}"],
+    "no_hyphens": ["${args_no_hyphens}"],
+    "json_file": ["${args_json_file}"],
+    "json_file_as_config": ["--config", "${args_json_file}"],
+    "no_equals": ["${args_no_equals}"],
+    "fixed_folder": ["--output-dir", "elsewhere", "${args}"],
+}
+
+
+def test_every_form_of_command_is_the_same_run(client: Client) -> None:
+    rows = []
+    for name, words in COMMANDS.items():
+        parameters = {
+            **FIXED,
+            "optimizer": {"parameters": {"learning-rate": {"value": 0.002}}},
+            "dropout": {"value": 0.25},
+            "early_stopping": {"value": True},
+            "mixed-precision": {"value": False},
+            "lr_schedule": {"value": "cosine"},
+        }
+        command = ["${env}", "${interpreter}", "${program}", *words]
+        sweep = client.sweep(sweep_of("grid", parameters, command=command))
+        finish(client, sweep)
+        (run,) = sweep.runs
+        folder = "elsewhere" if name == "fixed_folder" else "runs"
+        check_same(client.server, run, client.folder / folder / run.name)
+        assert run.values["learning_rate"] == 0.002
+        rows.append(without_varying(client.folder / folder / run.name))
+    assert all(other == rows[0] for other in rows)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words", "message"),
+    [
+        ({"lr": {"value": 0.1}}, ["${args}"], "lr is not a hyperparameter; did you mean"),
+        ({"lr": {"value": 0.1}}, [], "lr is not a hyperparameter; did you mean learning_rate?"),
+        (
+            {"epochs": {"value": 3}},
+            ["--epochs", "5", "${args}"],
+            "epochs was typed as 5 and is 3 in sweep",
+        ),
+        ({"data": {"value": "dogs.txt"}}, ["${args}"], "dogs.txt: no such file"),
+        ({"dropout": {"value": 1.5}}, ["${args}"], "--dropout: got '1.5'; give a number"),
+    ],
+)
+def test_bad_input_fails_the_run_in_one_line(
+    client: Client, parameters: dict[str, Any], words: list[str], message: str
+) -> None:
+    command = ["${env}", "${interpreter}", "${program}", *words]
+    sweep = client.sweep(sweep_of("grid", parameters, command=command))
+    output = finish(client, sweep)
+    (run,) = sweep.runs
+    assert (run.state, run.exit_code) == ("failed", 2)
+    assert output.count(message) == 1, output
+    assert message in run.summary["stopped_by"]
+    assert "Traceback" not in output
+
+
+def test_a_diverged_run_is_scored_and_the_agent_goes_on(client: Client) -> None:
+    parameters = FIXED | {
+        "learning_rate": {"values": [1000, 0.001]},
+        "gradient_clip": {"value": 0},
+        "max_steps": {"value": 200},
+        "eval_every": {"value": 200},
+    }
+    sweep = client.sweep(sweep_of("grid", parameters))
+    finish(client, sweep)
+    diverged, healthy = sweep.runs
+    assert (diverged.tags, diverged.state, diverged.exit_code) == (["diverged"], "finished", 0)
+    assert diverged.summary["val_loss"] == math.log(32)
+    assert [row["val_loss"] for row in diverged.rows() if "val_loss" in row] == [math.log(32)]
+    assert healthy.summary["val_loss"] < math.log(32)
+
+
+def test_hyperband_stops_runs_and_the_agent_goes_on(client: Client) -> None:
+    """The stop comes by the file stream, which the client reads every 15 s."""
+    parameters = UNENDING | {
+        "learning_rate": {"values": [1e-3, 1e-5, 2e-5, 3e-5]},
+        "max_minutes": {"value": 0.4},
+        "eval_every": {"value": 200},
+    }
+    rule = {"type": "hyperband", "min_iter": 2, "eta": 3}
+    sweep = client.sweep(sweep_of("grid", parameters, early_terminate=rule))
+    sweep.config["method"] = "random"
+    sweep.config["run_cap"] = 4
+    finish(client, sweep)
+    assert len(sweep.runs) == 4
+    stopped = [run for run in sweep.runs if run.stopped_early]
+    assert stopped, "no run was worse than the best of those before"
+    for run in stopped:
+        assert (run.state, run.exit_code) == ("finished", 0)
+        assert run.summary["stopped_by"] == "wandb"
+        assert (client.folder / "runs" / run.name / "last.pt").exists()
+    check_all(client, sweep)
+
+
+def test_a_stop_by_the_agents_signal_ends_well(client: Client) -> None:
+    client.server.store.patience = 0.0  # the agent is told at its next heartbeat
+    sweep = client.sweep(sweep_of("grid", UNENDING | {"seed": {"values": [1]}}))
+    agent = client.agent(sweep)
+    wait_until(lambda: sweep.runs and len(sweep.runs[0].history) > 2, agent)
+    sweep.runs[0].stop()
+    output, _ = agent.communicate(timeout=100)
+    run = sweep.runs[0]
+    assert (run.state, run.exit_code, run.summary["stopped_by"]) == ("finished", 0, "wandb"), output
+    check_all(client, sweep)
+
+
+def test_two_agents_share_a_grid(client: Client) -> None:
+    parameters = FIXED | {"seed": {"values": [1, 2, 3, 4, 5, 6]}}
+    sweep = client.sweep(sweep_of("grid", parameters))
+    agents = [client.agent(sweep), client.agent(sweep)]
+    for agent in agents:
+        output, _ = agent.communicate(timeout=300)
+        assert agent.returncode == 0, output
+    assert sorted(run.values["seed"] for run in sweep.runs) == [1, 2, 3, 4, 5, 6]
+    check_all(client, sweep)
+
+
+def test_a_killed_agent_leaves_the_rest_to_another(client: Client) -> None:
+    parameters = FIXED | {"seed": {"values": [1, 2, 3]}, "max_steps": {"value": 4000}}
+    sweep = client.sweep(sweep_of("grid", parameters))
+    agent = client.agent(sweep)
+    wait_until(lambda: sweep.runs and sweep.runs[0].history, agent)
+    agent.kill()
+    finish(client, sweep)
+    assert [run.values["seed"] for run in sweep.runs] == [1, 2, 3]
+    agent.communicate(timeout=100)  # until the orphaned run closes the pipe
+    assert sweep.runs[0].state == "finished"  # its process goes on without the agent
+    check_all(client, sweep)
+
+
+def preempt(client: Client, sweep: Sweep, number: int, *, at_least: int) -> Run:
+    """Start an agent, and send `number` to its run once that has some rows."""
+    agent = client.agent(sweep, "--count", "1")
+    known = len(sweep.runs[0].history) if sweep.runs else 0
+    wait_until(lambda: sweep.runs and len(sweep.runs[0].history) >= known + at_least, agent)
+    child = child_of(agent)
+    assert child is not None
+    os.kill(child, number)
+    agent.communicate(timeout=100)
+    return sweep.runs[0]
+
+
+def test_preempted_and_killed_and_still_one_curve(client: Client) -> None:
+    parameters = FIXED | {"seed": {"values": [1]}, "max_steps": {"value": 3000}}
+    sweep = client.sweep(sweep_of("grid", parameters))
+    run = preempt(client, sweep, signal.SIGTERM, at_least=5)
+    assert (run.state, run.exit_code) == ("preempted", 143)
+    assert sweep.queue == [run]
+    run = preempt(client, sweep, signal.SIGKILL, at_least=5)
+    run.state = "preempted"  # what W&B concludes when it hears no more of a preemptible run
+    sweep.queue.append(run)
+    finish(client, sweep)
+    assert (run.state, run.exit_code, run.starts) == ("finished", 0, 3)
+    assert len(sweep.runs) == 1
+    folder = client.folder / "runs" / run.name
+    check_same(client.server, run, folder, varying=VARYING)
+    steps = [row["step"] for row in run.rows()]
+    assert steps == sorted(set(steps))
+    flags = [f"--{name}={entry['value']}" for name, entry in FIXED.items()]
+    client.train(
+        "cats.txt", *flags, "--max-steps=3000", "--seed=1", "--output-dir=whole", "--no-wandb"
+    )
+    assert without_varying(folder) == without_varying(client.folder / "whole")
+
+
+def test_offline_under_an_agent(client: Client) -> None:
+    sweep = client.sweep(sweep_of("grid", FIXED | {"seed": {"values": [1, 2]}}))
+    output = finish(client, sweep, WANDB_MODE="offline")
+    commands = [line.split("sent by: ")[1] for line in output.splitlines() if "sent by: " in line]
+    assert len(commands) == 2, output
+    for command in commands:
+        client.run(*command.split())
+    check_all(client, sweep)
+    assert [run.values["seed"] for run in sweep.runs] == [1, 2]
