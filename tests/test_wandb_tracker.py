@@ -8,13 +8,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TEXT, TINY
 from wandb_client import VARYING, Client, check_same, wait_until, without_varying
 from wandb_server import WandbServer
 
+from fundamentallm.hyperparameters import Config
 from fundamentallm.run_folder import RunFolder
+from fundamentallm.trackers.folder import FolderTracker
+from fundamentallm.training import train
 
 
 @pytest.fixture
@@ -176,34 +180,45 @@ def mend(server: WandbServer, name: str) -> None:
         server.up()
 
 
+LONG = ["--max-steps=2500", "--eval-every=250"]
+
+
+@pytest.fixture(scope="module")
+def local_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What a run without W&B writes."""
+    folder = tmp_path_factory.mktemp("local")
+    config = Config(**{**TINY, "max_steps": 2500, "eval_every": 250})
+    run_folder = RunFolder(folder)
+    train(config, TEXT, folder=run_folder, trackers=[FolderTracker(run_folder)])
+    return without_varying(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("moment", ["before", "during"])
 def test_w_and_b_away(
-    client: Client, text_file: Path, tiny_flags: list[str], name: str, moment: str
+    client: Client,
+    text_file: Path,
+    tiny_flags: list[str],
+    local_rows: list[dict[str, Any]],
+    name: str,
+    moment: str,
 ) -> None:
     server = client.server
-    flags = [text_file, *tiny_flags, "--max-steps=2500", "--eval-every=250"]
+    flags = [text_file, *tiny_flags, *LONG, "--output-dir=out"]
     limits = {"WANDB_INIT_TIMEOUT": "8" if name == "slow" else "1", "WANDB_FINISH_TIMEOUT": "4"}
-    process = (
-        client.popen(sys.executable, ROOT / "train.py", *flags, "--output-dir=out", **limits)
-        if moment == "during"
-        else None
-    )
-    if process is not None:
+    if moment == "before":
+        FAULTS[name](server)
+    process = client.popen(sys.executable, ROOT / "train.py", *flags, **limits)
+    if moment == "during":
         wait_until(lambda: server.store.runs and client.only_run().history, process)
-    FAULTS[name](server)
-    if process is None:
-        process = client.popen(
-            sys.executable, ROOT / "train.py", *flags, "--output-dir=out", **limits
-        )
+        FAULTS[name](server)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    # The client asks this before every table, and waits for the answer.
+    # The client would ask this before every table, and wait for the answer.
     assert "ArtifactType" not in server.requests
-    client.train(*flags, "--output-dir=local", "--no-wandb")
-    assert without_varying(client.folder / "out") == without_varying(client.folder / "local")
+    assert without_varying(client.folder / "out") == local_rows
     mend(server, name)
     if "the whole run is kept" in output:
         sync(client, output)

@@ -1,0 +1,103 @@
+"""Every file in sweeps/ can be run as it is, over documented ranges, and comes to an end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from fundamentallm.corpus import builtin_corpus
+from fundamentallm.hyperparameters import Config
+
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+SEARCHES = ("random", "bayes", "full", "coarse", "fine")
+GRIDS = ["batch_size", "dropout", "model_size", "seq_len", "schedule", "grid", "quickstart"]
+SMALLER_ON_PURPOSE = ("quickstart",)
+
+
+def load(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text("utf-8"))
+
+
+def corners(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every point that `values` allow, with both ends of what is drawn from a range."""
+    axes = [
+        spec["values"] if "values" in spec
+        else [spec["value"]] if "value" in spec
+        else [spec["min"], spec["max"]]
+        for spec in sweep["parameters"].values()
+    ]  # fmt: skip
+    return [
+        dict(zip(sweep["parameters"], point, strict=True)) for point in itertools.product(*axes)
+    ]
+
+
+def cost(point: dict[str, Any]) -> float:
+    """Parameters times tokens, near enough to compare."""
+    config = Config(**point)
+    tokens = config.epochs * len(builtin_corpus()) * (1 - config.val_split)
+    if config.max_steps:
+        tokens = min(tokens, config.max_steps * config.batch_size * config.max_seq_len)
+    return 12 * config.num_layers * config.model_dim**2 * tokens
+
+
+def test_none_is_missing() -> None:
+    assert {file.stem for file in FILES} == {"lr", *GRIDS, *SEARCHES}
+    page = (ROOT / "sweeps/README.md").read_text("utf-8")
+    assert all(f"({file.name})" in page for file in FILES)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_is_what_it_says(file: Path) -> None:
+    sweep, text = load(file), file.read_text("utf-8")
+    assert text.startswith("# ")
+    assert "?" in text.partition("program:")[0] or file.stem in SEARCHES
+    assert re.search(r"^# Costs (up to )?\d+ runs", text, re.MULTILINE)
+    assert sweep["metric"] == {"name": "val_loss", "goal": "minimize"}
+    ends = sweep["method"] == "grid" or sweep["run_cap"] > 0
+    assert ends
+    points = corners(sweep)
+    said = re.search(r"^# Costs (?:up to )?(\d+) runs", text, re.MULTILINE)
+    assert said is not None
+    assert int(said[1]) == sweep.get("run_cap", len(points))
+    for point in points:
+        config = Config(**point)  # no combination is impossible
+        assert config.warnings() == [] or file.stem in SMALLER_ON_PURPOSE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_its_cheapest_point_trains(file: Path, tmp_path: Path) -> None:
+    sweep = load(file)
+    point = min(corners(sweep), key=cost) | {"max_steps": 2}
+    assigned = tmp_path / "config-abc.yaml"
+    content = {"wandb_version": 1, **{name: {"value": v} for name, v in point.items()}}
+    assigned.write_text(yaml.safe_dump(content), "utf-8")
+    environment = {
+        "WANDB_SWEEP_ID": "s",
+        "WANDB_RUN_ID": "abc",
+        "WANDB_SWEEP_PARAM_PATH": str(assigned),
+    }
+    repeated = [f"--{name}={value}" for name, value in point.items()]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / sweep["program"]), *repeated],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "runs/abc/summary.json").read_text())
+    assert (summary["status"], summary["step"]) == ("done", 2)
+    trained = yaml.safe_load((tmp_path / "runs/abc/config.yaml").read_text())
+    assert {name: trained[name] for name in point} == point
