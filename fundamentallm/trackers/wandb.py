@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import ssl
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fundamentallm.trackers.protocol import Number
 INIT_SECONDS = 10.0
 FINISH_SECONDS = 30.0
 FINISH_SECONDS_WITH_MODEL = 120.0
+GRACE_SECONDS = 3.0
 ASK_SECONDS = 5
 SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
 STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
@@ -229,10 +231,9 @@ class WandbTracker:
         place = os.path.relpath(run.settings.sync_dir)
         path = f"{run.entity}/{run.project}/{run.id}"
         complaint = ""
-        try:
-            run.finish(exit_code=code)
-        except TimeoutError:
-            complaint = f"W&B did not take everything within {run.settings.finish_timeout:g} s"
+        limit = run.settings.finish_timeout
+        if not _finish_within(run, code, limit):
+            complaint = f"W&B did not take everything within {limit:g} s"
         if self.why_offline:
             complaint = f"nothing was sent to W&B ({self.why_offline})"
         elif not complaint and self.api is not None:
@@ -241,7 +242,8 @@ class WandbTracker:
                     complaint = "W&B has not seen the end of the run"
             except Exception as error:  # as above: whatever it is, W&B cannot be asked
                 complaint = f"W&B does not answer ({' '.join(str(error).split())})"
-        wandb.teardown()  # now, and not as Python exits: what it prints is not the last word
+        with suppress(Exception):  # now, and not as Python exits: its is not the last word
+            wandb.teardown()
         if complaint:
             self.verdict = f"{complaint}; the whole run is kept, and sent by: wandb sync {place}"
 
@@ -255,6 +257,30 @@ class WandbTracker:
             self.run = None
             self.verdict = f"W&B's client failed ({reason}); the whole run is in its own folder"
             _say(self.verdict)
+
+
+def _finish_within(run: wandb.Run, code: int, seconds: float) -> bool:
+    """Finish, and say whether the client did so in time.
+
+    It has a time limit of its own, but may be busy trying again and never look at it: then its
+    service is ended, which has written everything to the disk by then.
+    """
+    in_time: list[bool] = []
+
+    def finish() -> None:
+        with suppress(Exception):  # a time-out of the client's, or its service is gone
+            run.finish(exit_code=code)
+            in_time.append(True)
+
+    thread = threading.Thread(target=finish, daemon=True)
+    thread.start()
+    thread.join(seconds + GRACE_SECONDS)
+    if thread.is_alive():
+        connection = wandb.setup()._connection
+        if connection is not None and connection._proc is not None:
+            connection._proc._process.kill()
+        thread.join(GRACE_SECONDS)
+    return bool(in_time)
 
 
 def _unreachable(url: str) -> str:

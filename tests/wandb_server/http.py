@@ -64,7 +64,7 @@ class WandbServer:
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0123456789" * 4,
             "WANDB_ENTITY": ENTITY,
-            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5",
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
             "no_proxy": "127.0.0.1",
         }
 
