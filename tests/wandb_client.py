@@ -107,8 +107,19 @@ def tables(server: WandbServer, run: Run) -> list[list[Any]]:
     return rows
 
 
-def check_same(server: WandbServer, run: Run, folder: Path, *, varying: Sequence[str] = ()) -> None:
-    """The server holds every row, sample and setting of the folder, once, and nothing else."""
+def check_same(
+    server: WandbServer,
+    run: Run,
+    folder: Path,
+    *,
+    varying: Sequence[str] = (),
+    synced: bool = False,
+) -> None:
+    """The server holds every row, sample and setting of the folder, once, and nothing else.
+
+    `varying` may differ; and a run that `wandb sync` sent again (`synced`) came twice.
+    """
+    assert synced or run.repeated == []
 
     def fixed(row: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in row.items() if key not in (*varying, "samples")}

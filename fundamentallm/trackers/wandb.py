@@ -245,7 +245,8 @@ class WandbTracker:
         with suppress(Exception):  # now, and not as Python exits: its is not the last word
             wandb.teardown()
         if complaint:
-            self.verdict = f"{complaint}; the whole run is kept, and sent by: wandb sync {place}"
+            command = f"wandb sync {'' if self.why_offline else '--no-skip-online '}{place}"
+            self.verdict = f"{complaint}; the whole run is kept, and sent by: {command}"
 
     @contextmanager
     def _failing_quietly(self) -> Iterator[None]:

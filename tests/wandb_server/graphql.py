@@ -348,7 +348,7 @@ class Operations:
             "computeSeconds": 0,
             "readOnly": False,
             "historyKeys": {"keys": types, "lastStep": last[0]["_step"] if last else -1},
-            "historyLineCount": len(run.history),
+            "historyLineCount": run.history_lines,
             "eventsLineCount": run.events,
             "logLineCount": len(run.log),
             "historyTail": json.dumps([json.dumps(row) for row in last]),

@@ -39,6 +39,7 @@ class WandbServer:
         self.refused: list[str] = []
         """What the server had no answer for: empty after a healthy test."""
         self.port = 0
+        self.away = False
 
     def __enter__(self) -> WandbServer:
         self.up()
@@ -70,6 +71,7 @@ class WandbServer:
 
     def up(self) -> None:
         """Listen."""
+        self.away = False
         self.listener = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.listener.daemon_threads = True
         self.listener.wandb = self  # pyright: ignore[reportAttributeAccessIssue]
@@ -78,7 +80,8 @@ class WandbServer:
         threading.Thread(target=self.listener.serve_forever, args=[0.05], daemon=True).start()
 
     def down(self) -> None:
-        """Listen no more."""
+        """Listen no more, and answer no one who is still connected."""
+        self.away = True
         self.listener.shutdown()
         self.listener.server_close()
 
@@ -155,8 +158,7 @@ class Handler(BaseHTTPRequestHandler):
         for file, chunk in (request.get("files") or {}).items():
             offset, lines = chunk.get("offset", 0), chunk["content"]
             if file == "wandb-history.jsonl":
-                rows = [json.loads(line) for line in lines]
-                run.history[offset : offset + len(rows)] = rows
+                run.take_history(offset, [json.loads(line) for line in lines])
             elif file == "wandb-summary.json":
                 run.summary.update(json.loads(lines[-1]))
             elif file == "wandb-events.jsonl":
@@ -174,7 +176,10 @@ class Handler(BaseHTTPRequestHandler):
         return {"exitcode": run.exit_code, "limits": limits, "stopped": run.stopped}
 
     def fails(self, path: str) -> bool:
-        """Whether a fault was asked for, and answered the request."""
+        """Whether a fault was asked for, and has dealt with the request."""
+        if self.wandb.away:  # a connection from before: hung up, as when a server dies
+            self.close_connection = True
+            return True
         time.sleep(self.wandb.delay)
         if self.wandb.status:
             self.reply({"errors": [{"message": "as the test asked"}]}, self.wandb.status)

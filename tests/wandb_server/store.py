@@ -35,6 +35,10 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    history_lines: int = 0
+    """How many lines of history were sent: more than rows, if some came twice."""
+    repeated: list[int] = field(default_factory=list)
+    """Steps that were sent again, as `wandb sync` does."""
     log: list[str] = field(default_factory=list)
     events: int = 0
     tags: list[str] = field(default_factory=list)
@@ -69,6 +73,17 @@ class Run:
             kept = {key: value for key, value in row.items() if not key.startswith("_")}
             rows.append({"step": row["_step"], **kept})
         return rows
+
+    def take_history(self, offset: int, rows: list[dict[str, Any]]) -> None:
+        """Lines `offset` and on: a line sent twice counts once, a step sent twice is replaced."""
+        for row in rows[max(0, self.history_lines - offset) :]:
+            steps = [known["_step"] for known in self.history]
+            if row["_step"] in steps:
+                self.repeated.append(row["_step"])
+                self.history[steps.index(row["_step"])] = row
+            else:
+                self.history.append(row)
+        self.history_lines = max(self.history_lines, offset + len(rows))
 
     def stop(self) -> None:
         """Ask it to stop, as the UI's button does."""
