@@ -7,7 +7,8 @@ What it does not prove: that W&B's own server answers alike. The requests are th
 they are real; the answers are our reading of what the client accepts. In particular these are
 read from W&B's documentation alone: when a preempted run is handed out again, what a sweep's
 `stop`, `cancel` and `pause` do to its runs, how hyperband counts its bands, which state a run
-ends in, and that a step which `wandb sync` sends a second time replaces the first. Nothing here limits rates, checks permissions, or delays what was written.
+ends in, and that a step which `wandb sync` sends a second time replaces the first.
+Nothing here limits rates, checks permissions, or delays what was written.
 
 `store` holds what the server knows, `graphql` answers questions about it, `sweeps` decides what
 an agent is told, `http` is the listener, with faults on demand.
