@@ -96,6 +96,7 @@ class WandbTracker:
             self.run = self._begin(settings)
             if self.run.resumed:
                 self.held = self.run.starting_step - 1
+                self._send_tables_again(self.run)
         if step:
             written: dict[int, list[Sample]] = {}
             for at, sample in self.folder.written():
@@ -204,6 +205,12 @@ class WandbTracker:
         self.api = wandb.Api(overrides, timeout=ASK_SECONDS)
         run._cached_public_api = self.api
         run._assert_can_log_artifact = lambda artifact: None
+
+    def _send_tables_again(self, run: wandb.Run) -> None:
+        """Send the files of earlier processes' Tables: a kill can come between row and file."""
+        for earlier in Path(run.settings.wandb_dir).glob(f"run-*-{run.id}/files"):
+            if earlier != Path(run.settings.files_dir):
+                run.save(earlier / "media/table/*.json", base_path=earlier, policy="now")
 
     def _keep_id(self, run: wandb.Run) -> None:
         self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
