@@ -275,3 +275,40 @@ def test_offline_under_an_agent(client: Client) -> None:
         client.run(*command.split())
     check_all(client, sweep)
     assert [run.values["seed"] for run in sweep.runs] == [1, 2]
+
+
+def test_pause_resume_and_update(client: Client) -> None:
+    """The real client pauses only a sweep that runs; its run goes on to its own end."""
+    parameters = FIXED | {"max_steps": {"value": 1000}}
+    sweep = client.sweep(sweep_of("grid", parameters | {"seed": {"values": [1, 2, 3]}}))
+    agent = client.agent(sweep)
+    wait_until(lambda: sweep.runs and sweep.runs[0].history, agent)
+    client.run("wandb", "sweep", "--pause", sweep.path)
+    wait_until(lambda: sweep.runs[0].state == "finished", agent)
+    beats = client.server.requests.count("Heartbeat")
+    wait_until(lambda: client.server.requests.count("Heartbeat") >= beats + 3, agent)
+    assert len(sweep.runs) == 1
+    changed = sweep.config | sweep_of("grid", parameters | {"seed": {"values": [1, 4]}})
+    (client.folder / "changed.yaml").write_text(json.dumps(changed), "utf-8")
+    client.run("wandb", "sweep", "--update", sweep.path, "changed.yaml")
+    client.run("wandb", "sweep", "--resume", sweep.path)
+    output, _ = agent.communicate(timeout=300)
+    assert [run.values["seed"] for run in sweep.runs] == [1, 4], output
+    assert sweep.state == "FINISHED"
+    check_all(client, sweep)
+
+
+def test_stop_lets_the_run_end_and_cancel_ends_it(client: Client) -> None:
+    client.server.store.patience = 0.0
+    parameters = FIXED | {"seed": {"values": [1, 2]}, "max_steps": {"value": 2000}}
+    for word, config in (("--stop", parameters), ("--cancel", parameters | UNENDING)):
+        sweep = client.sweep(sweep_of("grid", config))
+        agent = client.agent(sweep)
+        wait_until(lambda sweep=sweep: sweep.runs and sweep.runs[0].history, agent)
+        client.run("wandb", "sweep", word, sweep.path)
+        output, _ = agent.communicate(timeout=300)
+        (run,) = sweep.runs
+        assert (run.state, run.exit_code) == ("finished", 0), output
+        ended = "wandb" if word == "--cancel" else "max_steps"
+        assert run.summary["stopped_by"] == ended
+        check_all(client, sweep)
