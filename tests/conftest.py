@@ -12,8 +12,12 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # the suites run side by side, and results depend on it
 
 import pytest
+from hypothesis import settings
 
 from fundamentallm.hyperparameters import Config
+
+settings.register_profile("no clock", deadline=None)  # these machines are shared
+settings.load_profile("no clock")
 
 ROOT = Path(__file__).parent.parent
 TEXT = "".join(f"The {n} cats sat on mat {n * 7 % 13}.\nWhy? Nobody knows.\n" for n in range(300))

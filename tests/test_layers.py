@@ -43,7 +43,8 @@ RUNGS = {
 }
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
-    "yaml": ("run_folder", "sweep.assignment"),
+    "yaml": ("run_folder", "sweep.assignment", "sweep.sweep_yaml"),
+    "scipy": ("sweep.distributions",),
     "tqdm": ("trackers.console",),
     "wandb": ("trackers.wandb",),
     "optuna": (),

@@ -1,0 +1,85 @@
+"""What is found wrong, or worth a warning, in a sweep file: where, what, and what would do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fundamentallm.errors import FundamentallmError
+
+Key = tuple[str | int, ...]
+"""Where something stands in the file: the keys, and the positions in lists, that lead to it."""
+
+
+class SweepError(FundamentallmError):
+    """A sweep file, or the folder of a sweep, cannot be used; every reason in one message."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line for the reader of a sweep file."""
+
+    level: str
+    """`error`, or `warning`: the sweep can run, and may not mean what its author thinks."""
+    line: int
+    key: str
+    message: str
+
+    def text(self, file: str) -> str:
+        """`FILE:LINE: KEY: MESSAGE`."""
+        where = f"{file}:{self.line}" if self.line else file
+        return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
+
+
+@dataclass
+class Findings:
+    """All that is found in one file."""
+
+    file: str
+    lines: dict[Key, int] = field(default_factory=dict)
+    """The line of every key."""
+    found: list[Finding] = field(default_factory=list)
+
+    def error(self, key: Key, message: str, *, line: int = 0) -> None:
+        """Note a mistake."""
+        self.found.append(Finding("error", line or self.line(key), spell(key), message))
+
+    def warn(self, key: Key, message: str, *, line: int = 0) -> None:
+        """Note what may not be meant."""
+        self.found.append(Finding("warning", line or self.line(key), spell(key), message))
+
+    def line(self, key: Key) -> int:
+        """The line of `key`, or of what it stands in; 0 if that is the whole file."""
+        while key and key not in self.lines:
+            key = key[:-1]
+        return self.lines.get(key, 0)
+
+    def sorted(self) -> list[Finding]:
+        """By line, each once."""
+        return sorted(set(self.found), key=lambda each: (each.line, each.key, each.message))
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The mistakes."""
+        return [each for each in self.sorted() if each.level == "error"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """The warnings."""
+        return [each for each in self.sorted() if each.level == "warning"]
+
+    def raise_errors(self) -> None:
+        """Stop here if there is any mistake.
+
+        Raises:
+            SweepError: With a line for every one.
+        """
+        if self.errors:
+            raise SweepError("\n".join(each.text(self.file) for each in self.errors))
+
+
+def spell(key: Key) -> str:
+    """`parameters.learning_rate.values[2]`."""
+    words = ""
+    for part in key:
+        words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
+    return words

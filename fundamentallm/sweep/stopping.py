@@ -1,0 +1,112 @@
+"""W&B's hyperband: which running runs are so far behind that they may end.
+
+Source: what W&B documents of `early_terminate`, and `hyperband_stopping.py` of its `sweeps`
+package 0.3.0. An iteration is one logged value of the metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fundamentallm.sweep.findings import Findings
+
+FIELDS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """The rule: at each band a run must be among the best 1/`eta` that got so far."""
+
+    bands: tuple[int, ...]
+    """Iterations after which a run is looked at, rising; a band may stand twice."""
+    eta: float = 3.0
+    strict: bool = True
+    """Whether a run is judged by its value at the band, and not by the best since it began."""
+
+    def stops(self, history: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+        """Whether a run with `history` should end now.
+
+        Args:
+            history: The values of the metric so far; less is better.
+            others: The histories of every run of the sweep, this one among them.
+        """
+        reached = [band for band in self.bands if band <= len(history)]
+        if not reached:
+            return False
+        band = reached[-1]
+        value = history[band - 1] if self.strict else min(history)
+        return value > self.threshold(band, others)
+
+    def threshold(self, band: int, histories: Sequence[Sequence[float]]) -> float:
+        """The value that a run must not exceed at `band`; infinite where no run got so far."""
+        values = sorted(history[band - 1] for history in histories if len(history) >= band)
+        return (
+            values[int(1 / self.eta * len(values))] if values else math.inf
+        )  # rounded as W&B does
+
+
+def bands_from_min(min_iter: float, eta: float) -> tuple[int, ...]:
+    """`min_iter * eta^k`, a hundred of them as W&B counts, or until a float ends."""
+    bands: list[int] = []
+    band = min_iter
+    while len(bands) < 100 and math.isfinite(band):
+        bands.append(int(band))
+        band *= eta
+    return tuple(bands)
+
+
+def bands_from_max(max_iter: float, s: float, eta: float) -> tuple[int, ...]:
+    """`max_iter / eta^k` for k = 1 to `s`, as long as that is 1 or more."""
+    bands: list[int] = []
+    band = max_iter / eta
+    while len(bands) < int(s) and band >= 1:
+        bands.append(int(band))
+        band /= eta
+    return tuple(sorted(bands))
+
+
+def read_hyperband(content: object, findings: Findings) -> Hyperband | None:
+    """The `early_terminate` of a sweep file. Mistakes go to `findings`."""
+    key = ("early_terminate",)
+    if not isinstance(content, dict) or content.get("type") != "hyperband":
+        findings.error(key, "W&B has hyperband alone; give type: hyperband and min_iter")
+        return None
+    for name in content:
+        if name not in FIELDS:
+            findings.warn((*key, name), f"W&B takes no notice of it; there are {', '.join(FIELDS)}")
+    if not _numbers_are_possible(content, findings):
+        return None
+    eta = float(content.get("eta", 3))
+    if "max_iter" in content and "s" in content:
+        bands = bands_from_max(content["max_iter"], content["s"], eta)
+        if not bands:
+            findings.error(key, "there is no band; raise max_iter or s, or lower eta")
+            return None
+    elif "min_iter" in content:
+        bands = bands_from_min(content["min_iter"], eta)
+    else:
+        findings.error(key, "give min_iter, or max_iter together with s")
+        return None
+    return Hyperband(bands, eta, content.get("strict", True))
+
+
+def _numbers_are_possible(content: Mapping[str, object], findings: Findings) -> bool:
+    before = len(findings.errors)
+    kinds = {"min_iter": (int,), "max_iter": (int,), "s": (int, float), "eta": (int, float)}
+    least = {"min_iter": 1, "max_iter": 1, "s": 1}
+    for name, allowed in kinds.items():
+        number = content.get(name)
+        if name not in content:
+            continue
+        if type(number) not in allowed or not math.isfinite(number):  # pyright: ignore
+            what = "a whole number" if allowed == (int,) else "a number"
+            findings.error(("early_terminate", name), f"got {number!r}; give {what}")
+        elif name in least and number < least[name]:  # pyright: ignore
+            findings.error(("early_terminate", name), f"got {number}; give 1 or more")
+        elif name == "eta" and number <= 1:  # pyright: ignore
+            findings.error(("early_terminate", name), f"got {number}; give more than 1")
+    if type(content.get("strict", True)) is not bool:
+        findings.error(("early_terminate", "strict"), "give true or false")
+    return len(findings.errors) == before

@@ -1,0 +1,173 @@
+"""Reads the YAML of a sweep file from anybody: bounded, no code run, a line known for every key.
+
+PyYAML resolves scalars here exactly as it does for W&B's own client. What it would do beyond
+that is refused: duplicate keys, which it merges silently, and every tag that makes an object.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fundamentallm.sweep.findings import Findings, Key, SweepError
+
+LARGEST = 256 * 1024  # bytes
+DEEPEST = 32
+MOST_NODES = 100_000  # once aliases are written out
+PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}
+COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+MERGE = "tag:yaml.org,2002:merge"
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+"""A number to people and to YAML 1.2. PyYAML, as YAML 1.1, wants a dot and a signed exponent."""
+TEXTS = ("name", "description", "program", "project", "entity", "command", "job", "image_uri")
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_sweep_yaml(path: str | Path) -> tuple[str, dict[str, Any], Findings]:
+    """The text of the file, its content, and what is wrong with its YAML.
+
+    Raises:
+        SweepError: It cannot be read as a mapping at all.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise SweepError(f"{path}: {error.strerror}; give a sweep file") from None
+    except UnicodeDecodeError as error:
+        raise SweepError(f"{path}: not UTF-8 at byte {error.start}; give a sweep file") from None
+    if len(raw) > LARGEST:
+        raise SweepError(f"{path}: more than {LARGEST // 1024} KiB; no sweep file is so large")
+    return text, *parse_sweep_yaml(text, str(path))
+
+
+def parse_sweep_yaml(text: str, file: str) -> tuple[dict[str, Any], Findings]:
+    """Content and findings of a sweep file's text; `file` is how messages call it.
+
+    Raises:
+        SweepError: It is not YAML, not a mapping, too deep or too large.
+    """
+    findings = Findings(file)
+    try:
+        _check_depth(text, file)
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else file
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise SweepError(f"{where}: not YAML: {problem}") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise SweepError(f"{file}: not a sweep; give a mapping with method and parameters")
+    return _Reader(findings).mapping(root, ()), findings
+
+
+def _check_depth(text: str, file: str) -> None:
+    """See that nothing nests too deep, before anything recurses."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                line = event.start_mark.line + 1
+                raise SweepError(f"{file}:{line}: nested more than {DEEPEST} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+class _Reader:
+    """Turns nodes into plain Python, counting them."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.nodes = 0
+        self.constructor = yaml.SafeLoader("")
+
+    def value(self, node: yaml.Node, key: Key) -> Any:
+        """The content of any node."""
+        self.nodes += 1
+        file, line = self.findings.file, node.start_mark.line + 1
+        if self.nodes > MOST_NODES:
+            raise SweepError(f"{file}: more than {MOST_NODES:,} values once aliases are followed")
+        if len(key) > DEEPEST:
+            raise SweepError(f"{file}:{line}: nested more than {DEEPEST} deep, by an alias")
+        self.findings.lines.setdefault(key, line)
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, key)
+        if node.tag not in COLLECTIONS:
+            self.findings.error(key, f"the tag {node.tag} is not allowed; write plain YAML")
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, key)
+        return [self.value(each, (*key, index)) for index, each in enumerate(node.value)]
+
+    def scalar(self, node: yaml.ScalarNode, key: Key) -> Any:
+        """A number, a text, true, false or null."""
+        line = node.start_mark.line + 1
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            self.findings.error(key, f"{node.value} is a date to YAML; put it in quotes", line=line)
+            return node.value
+        if node.tag not in PLAIN:
+            self.findings.error(
+                key, f"the tag {node.tag} is not allowed; write a plain value", line=line
+            )
+            return None
+        plain = not node.style and node.tag.endswith(":str")
+        if plain and EXPONENT.fullmatch(node.value) and not set(TEXTS) & set(key):
+            number = float(node.value)
+            self.findings.warn(
+                key,
+                f"{node.value} is text to YAML, and W&B refuses it; taken as the number "
+                f"{number:g} here, written {_spelled_out(number)} it is one everywhere",
+                line=line,
+            )
+            return number
+        try:
+            return self.constructor.construct_object(node)
+        except (ValueError, yaml.YAMLError):  # thousands of digits, say
+            self.findings.error(key, f"{node.value[:40]} cannot be read", line=line)
+            return None
+
+    def mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+        """A mapping, with YAML's `<<` written out: what it brings yields to what stands here."""
+        own: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        merged: dict[str, Any] = {}
+        for name_node, value_node in node.value:
+            line = name_node.start_mark.line + 1
+            if name_node.tag == MERGE:
+                given = self.value(value_node, key)
+                for each in given if isinstance(given, list) else [given]:
+                    if isinstance(each, dict):
+                        merged = each | merged
+                    else:
+                        self.findings.error(key, "<< takes a mapping, or a list of them", line=line)
+                continue
+            name = name_node.value
+            if not isinstance(name_node, yaml.ScalarNode) or name_node.tag not in PLAIN:
+                self.findings.error(key, "a key that is no plain word; write a name", line=line)
+                continue
+            if not name_node.tag.endswith(":str"):
+                self.findings.error(
+                    key, f"the key {name} is not text to YAML; put it in quotes", line=line
+                )
+            here = (*key, name)
+            if name in own:
+                self.findings.error(
+                    here, f"stands twice, also on line {first[name]}; keep one", line=line
+                )
+                continue
+            self.findings.lines[here] = first[name] = line
+            own[name] = self.value(value_node, here)
+        return merged | own
+
+
+def _spelled_out(number: float) -> str:
+    """The number without an exponent where that is short, else as YAML 1.1 wants it."""
+    plain = f"{number:.12f}".rstrip("0").rstrip(".")
+    return plain if float(plain) == number and len(plain) < 14 else f"{number:.1e}"
