@@ -287,6 +287,9 @@ def _read_declarations() -> dict[str, Hyperparameter]:
 
 HYPERPARAMETERS: Mapping[str, Hyperparameter] = _read_declarations()
 
+CONSTRAINED = (("model_dim", "num_heads"), ("lr_schedule", "lr_steps"))
+"""Hyperparameters of which not every combination is possible: what `__post_init__` refuses."""
+
 
 def nearest_name(name: str, others: Iterable[str] = ()) -> str | None:
     """The hyperparameter, or one of `others`, that `name` most likely means; None if none does.

@@ -1,0 +1,189 @@
+"""How close each search comes to the best, after how many runs, on simulated training.
+
+    python benchmarks/search_quality.py --seeds 30 [--wandb-python ENV/bin/python] [--json FILE]
+
+For each of many landscapes (simulated_training.py), every method makes 30 runs; regret is how much
+worse the run that it would pick is than the best there is, in nats, without noise. Intervals are
+95% of a paired bootstrap over landscapes of the ratio to W&B's own bayes, or to random without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from simulated_training import SWEEP, UNIFORM_GUESS, SimulatedTraining
+
+from fundamentallm.sweep.methods import make_method
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.search import Tried, Values
+from fundamentallm.sweep.spec import parse_sweep
+
+RUNS = 30
+SHOWN = (10, 20, 30)
+Suggest = Callable[[int, Sequence[Tried]], Values]
+
+
+def ours(sampler: str, seed: int) -> Suggest:
+    points = Points(parse_sweep(SWEEP, "simulated"), {})
+    search = make_method(points, seed=seed, sampler=sampler).search
+    if hasattr(search, "defaults"):
+        search.defaults = None  # pyright: ignore  (the benchmark itself puts them first, or not)
+    return search.suggest
+
+
+def optuna_default(seed: int) -> Suggest:
+    """What a user writes who has read Optuna's first page: `values` as categories, TPE."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    fields = parse_sweep(SWEEP, "simulated").content["parameters"]
+
+    def suggest(k: int, tried: Sequence[Tried]) -> Values:
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed * 1000 + k))
+        space = {}
+        for name, entry in fields.items():
+            if "values" in entry:
+                space[name] = optuna.distributions.CategoricalDistribution(entry["values"])
+            elif type(entry["min"]) is int:
+                space[name] = optuna.distributions.IntDistribution(entry["min"], entry["max"])
+            else:
+                log = "distribution" in entry
+                space[name] = optuna.distributions.FloatDistribution(
+                    entry["min"], entry["max"], log=log
+                )
+        for run in tried:
+            state = optuna.trial.TrialState.RUNNING if run.running else None
+            study.add_trial(
+                optuna.create_trial(
+                    params=dict(run.values), distributions=space, value=run.score,
+                    state=state or optuna.trial.TrialState.COMPLETE,
+                )
+            )  # fmt: skip
+        return study.ask(fixed_distributions=space).params
+
+    return suggest
+
+
+def wandb_bayes(python: str, seed: int) -> Suggest:
+    script = Path(__file__).with_name("wandb_bayes.py")
+    process = subprocess.Popen(
+        [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin
+    assert process.stdout
+    pipe_in, pipe_out = process.stdin, process.stdout
+
+    def suggest(k: int, tried: Sequence[Tried]) -> Values:
+        runs = [[dict(run.values), run.score] for run in tried]
+        print(
+            json.dumps({"sweep": SWEEP, "runs": runs, "seed": seed * 1000 + k}),
+            file=pipe_in, flush=True,
+        )  # fmt: skip
+        return json.loads(pipe_out.readline())
+
+    return suggest
+
+
+def study(make: Callable[[int], Suggest], workers: int, defaults: bool, seed: int) -> list[float]:
+    """Regret of the run that would be picked, after each of RUNS runs."""
+    landscape = SimulatedTraining(seed)
+    suggest = make(seed)
+    first = Points(parse_sweep(SWEEP, "simulated"), {}).defaults()
+    clock = random.Random(f"durations {seed}")
+    tried: list[Tried] = []
+    in_flight: list[tuple[float, int]] = []  # when it ends, which run
+    now, best, regrets = 0.0, (UNIFORM_GUESS + 1, UNIFORM_GUESS), []
+    while len(regrets) < RUNS:
+        while len(in_flight) < workers and len(tried) < RUNS:
+            k = len(tried)
+            values = first if defaults and k == 0 else suggest(k, tried)
+            tried.append(Tried(values, None, running=True))
+            in_flight.append((now + clock.uniform(0.8, 1.2), k))
+        now, k = min(in_flight)
+        in_flight.remove((now, k))
+        values = tried[k].values
+        score = landscape.train(values, k)
+        tried[k] = Tried(values, score, failed=score == UNIFORM_GUESS)
+        best = min(best, (score, landscape.regret(values)))
+        regrets.append(best[1])
+    return regrets
+
+
+def ratio_interval(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """95% of the bootstrapped ratios of medians, landscapes drawn in pairs."""
+    dice = random.Random(0)
+    ratios = []
+    for _ in range(2000):
+        drawn = dice.choices(range(len(ours)), k=len(ours))
+        pair = (statistics.median([each[i] for i in drawn]) for each in (ours, theirs))
+        ratios.append(next(pair) / next(pair))
+    ratios.sort()
+    return ratios[50], ratios[1949]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--wandb-python", help="a Python that has sweeps==0.3.0")
+    parser.add_argument("--only", help="methods whose name contains this")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", dest="json_file")
+    arguments = parser.parse_args()
+    makers: dict[str, tuple[Callable[[int], Suggest], int]] = {
+        "ours, gp": (partial(ours, "gp"), 1),
+        "ours, gp, 4 workers": (partial(ours, "gp"), 4),
+        "ours, tpe": (partial(ours, "tpe"), 1),
+        "Optuna's default": (optuna_default, 1),
+        "random": (partial(ours, "random"), 1),
+    }
+    if arguments.wandb_python:
+        makers["W&B's bayes"] = (partial(wandb_bayes, arguments.wandb_python), 1)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    results: dict[str, list[list[float]]] = {}
+    for name, (make, workers) in makers.items():
+        if arguments.only and arguments.only not in name:
+            continue
+        for defaults in (True, False):
+            started = time.time()
+            one = partial(study, make, workers, defaults)
+            with ProcessPoolExecutor(arguments.processes) as pool:
+                label = f"{name}, defaults first" if defaults else name
+                results[label] = list(pool.map(one, seeds))
+            print(f"# {label}: {time.time() - started:.0f} s", flush=True)
+    points = Points(parse_sweep(SWEEP, "simulated"), {})
+    own = [SimulatedTraining(seed).regret(points.defaults()) for seed in seeds]
+    peer = "W&B's bayes" if "W&B's bayes" in results else "random"
+    report(results, own, peer, len(seeds))
+    if arguments.json_file:
+        content: dict[str, Any] = {"regret": results, "defaults": own, "seeds": list(seeds)}
+        Path(arguments.json_file).write_text(json.dumps(content))
+
+
+def report(results: dict[str, list[list[float]]], own: list[float], peer: str, count: int) -> None:
+    print(f"\nMedian regret in nats over {count} landscapes.\n")
+    print(f"| search | @10 | @20 | @30 | @30, ratio to {peer} (95%) |\n|---|---|---|---|---|")
+    print(f"| the defaults, one run | {statistics.median(own):.3f} | | | |")
+    for name, studies in results.items():
+        cells = [f"{statistics.median([each[n - 1] for each in studies]):.3f}" for n in SHOWN]
+        ratio = ""
+        if peer in results:
+            last = [[each[-1] for each in group] for group in (studies, results[peer])]
+            low, high = ratio_interval(last[0], last[1])
+            medians = [statistics.median(each) for each in last]
+            ratio = f"{medians[0] / medians[1]:.2f} ({low:.2f} to {high:.2f})"
+        print(f"| {name} | {' | '.join(cells)} | {ratio} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""A simulated training run: nine hyperparameters in, a validation loss out, in microseconds.
+
+The shape follows what docs/experiments.md measured of the real trainer: a learning rate ten times
+too low costs about 0.8 nats, three times too high 0.1, and more than that diverges; wider models
+want lower rates; the rest is worth hundredths to tenths. Where the best lies, and how much each
+thing matters, is drawn anew for every `seed`, so that no search is fitted to one landscape.
+Written and committed before any search was tuned against it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+VOCABULARY = 65
+UNIFORM_GUESS = math.log(VOCABULARY)
+NOISE = 0.01  # what two seeds of the real trainer differ by
+SWEEP = """\
+program: train.py
+method: bayes
+run_cap: 30
+metric: {name: val_loss, goal: minimize}
+parameters:
+  learning_rate: {distribution: log_uniform_values, min: 0.00001, max: 0.1}
+  weight_decay: {distribution: log_uniform_values, min: 0.001, max: 1.0}
+  model_dim: {values: [64, 96, 128, 192, 256, 384, 512]}
+  num_heads: {values: [2, 4, 6, 8, 12, 16]}
+  num_layers: {min: 2, max: 12}
+  dropout: {min: 0.0, max: 0.3}
+  batch_size: {values: [8, 16, 32, 64, 128]}
+  lr_schedule: {values: [constant, cosine, exponential, linear]}
+  warmup_steps: {values: [0, 20, 50, 100, 200]}
+"""
+
+
+class SimulatedTraining:
+    """One landscape."""
+
+    def __init__(self, seed: int) -> None:
+        dice = random.Random(f"landscape {seed}")
+        self.seed = seed
+        self.log_rate = dice.uniform(-3.4, -2.4)  # at width 128 and batch 32
+        self.rate_by_width = dice.uniform(0.2, 1.0)  # decades of rate a decade of width
+        self.rate_by_batch = dice.uniform(0.2, 0.5)
+        self.too_low, self.too_high = dice.uniform(0.4, 0.9), dice.uniform(0.3, 0.7)
+        self.cliff = dice.uniform(0.5, 1.0)  # decades above the best rate
+        self.warmup_helps = dice.uniform(0.1, 0.4)  # decades that warm-up moves the cliff
+        self.log_width = dice.uniform(math.log2(96), math.log2(400))
+        self.width, self.depth = dice.uniform(0.02, 0.08), dice.uniform(0.01, 0.04)
+        self.layers = dice.uniform(3, 9)
+        self.head_dim, self.heads = dice.choice([16, 32, 64]), dice.uniform(0.005, 0.02)
+        self.dropout, self.overfit = dice.uniform(0.0, 0.2), dice.uniform(0.5, 3.0)
+        self.log_decay, self.decay = dice.uniform(-2, -0.5), dice.uniform(0.005, 0.03)
+        self.log_batch, self.batch = dice.uniform(3, 5.5), dice.uniform(0.01, 0.05)
+        self.schedules = {
+            "constant": dice.uniform(0.03, 0.1),
+            "exponential": dice.uniform(0.0, 0.08),
+            "cosine": dice.uniform(0.0, 0.02),
+            "linear": dice.uniform(0.0, 0.02),
+        }
+        self.best = self._find_best(dice)
+
+    def is_possible(self, values: Mapping[str, Any]) -> bool:
+        """Whether the heads divide the width."""
+        return values["model_dim"] % values["num_heads"] == 0
+
+    def diverges(self, values: Mapping[str, Any]) -> bool:
+        """Whether the learning rate is over the cliff."""
+        warm = min(values["warmup_steps"], 100) / 100 * self.warmup_helps
+        return self._above_best_rate(values) > self.cliff + warm
+
+    def loss(self, values: Mapping[str, Any]) -> float:
+        """Without noise; a uniform guess's for a run that diverges or cannot exist."""
+        if not self.is_possible(values) or self.diverges(values):
+            return UNIFORM_GUESS
+        rate = self._above_best_rate(values)
+        width = math.log2(values["model_dim"]) - self.log_width
+        over = max(width, 0) + max(values["num_layers"] - self.layers, 0) / 4
+        drop = values["dropout"] - self.dropout - 0.05 * over  # larger models want more
+        loss = 1.5
+        loss += (self.too_low if rate < 0 else self.too_high) * rate**2
+        loss += self.width * width**2 + self.depth * (values["num_layers"] - self.layers) ** 2 / 4
+        loss += (
+            self.heads * math.log2(values["model_dim"] / values["num_heads"] / self.head_dim) ** 2
+        )
+        loss += self.overfit * drop**2
+        loss += self.decay * (math.log10(values["weight_decay"]) - self.log_decay) ** 2
+        loss += self.batch * (math.log2(values["batch_size"]) - self.log_batch) ** 2 / 2
+        loss += self.schedules[values["lr_schedule"]]
+        loss += 0.0002 * abs(values["warmup_steps"] - 50)
+        return min(loss, UNIFORM_GUESS)
+
+    def train(self, values: Mapping[str, Any], run: int) -> float:
+        """What run number `run` would report."""
+        loss = self.loss(values)
+        if loss == UNIFORM_GUESS:
+            return loss
+        return loss + random.Random(f"noise {self.seed} {run}").gauss(0, NOISE)
+
+    def regret(self, values: Mapping[str, Any]) -> float:
+        """How much worse than the best there is, without noise."""
+        return self.loss(values) - self.best
+
+    def _above_best_rate(self, values: Mapping[str, Any]) -> float:
+        best = self.log_rate - self.rate_by_width * math.log10(values["model_dim"] / 128)
+        best += self.rate_by_batch * math.log10(values["batch_size"] / 32)
+        return math.log10(values["learning_rate"]) - best
+
+    def _find_best(self, dice: random.Random) -> float:
+        """The least loss, by coordinate descent from many starts."""
+        choices: dict[str, list[Any]] = {
+            "learning_rate": [10 ** (-5 + i / 100) for i in range(401)],
+            "weight_decay": [10 ** (-3 + i / 50) for i in range(151)],
+            "model_dim": [64, 96, 128, 192, 256, 384, 512],
+            "num_heads": [2, 4, 6, 8, 12, 16],
+            "num_layers": list(range(2, 13)),
+            "dropout": [i / 200 for i in range(61)],
+            "batch_size": [8, 16, 32, 64, 128],
+            "lr_schedule": list(self.schedules),
+            "warmup_steps": [0, 20, 50, 100, 200],
+        }
+        best = UNIFORM_GUESS
+        for _ in range(12):
+            point = {name: dice.choice(values) for name, values in choices.items()}
+            before = math.inf
+            while self.loss(point) < before:
+                before = self.loss(point)
+                for name, values in choices.items():
+                    point[name] = min(values, key=lambda v: self.loss({**point, name: v}))
+            best = min(best, before)
+        return best

@@ -1,0 +1,58 @@
+"""Which search a sweep asks for. A new method or sampler is one file, and a line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fundamentallm.sweep.bayes import GP_LONGEST, SAMPLERS, BayesSearch
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.search import RandomSearch, Search, grid_search
+
+CHOICES = ("auto", *SAMPLERS, "random")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a sweep's values are chosen."""
+
+    search: Search
+    label: str
+    """grid, random, gp or tpe."""
+    left_out: int = 0
+    """Points of the grid that cannot exist."""
+
+
+def make_method(points: Points, *, seed: int, sampler: str = "auto") -> Method:
+    """The search for `points.sweep`.
+
+    Args:
+        points: The sweep, and which values go together.
+        seed: Of random and bayes.
+        sampler: One of CHOICES; `auto` is the file's own method, and for bayes the Gaussian
+            process, or TPE where it does better: with early termination, or many runs.
+
+    Raises:
+        SweepError: The sampler does not go with a grid, or no point of a grid is possible.
+    """
+    sweep = points.sweep
+    if sweep.method == "grid":
+        if sampler != "auto":
+            raise SweepError(f"--sampler {sampler}: the sweep is a grid; leave it out")
+        search, left_out = grid_search(sweep.parameters, is_possible=points.is_possible)
+        return Method(search, "grid", left_out)
+    if sampler == "random" or (sampler == "auto" and sweep.method == "random"):
+        search = RandomSearch(sweep.parameters, seed=seed, is_possible=points.is_possible)
+        return Method(search, "random")
+    if sampler == "auto":
+        long = (sweep.run_cap or 0) > GP_LONGEST
+        sampler = "tpe" if sweep.hyperband is not None or long else "gp"
+    search = BayesSearch(
+        sweep.parameters,
+        seed=seed,
+        is_possible=points.is_possible,
+        groups=points.together(),
+        defaults=points.defaults(),
+        sampler=sampler,
+    )
+    return Method(search, sampler)

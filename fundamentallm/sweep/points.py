@@ -1,0 +1,207 @@
+"""From a sweep's values to a run's settings, and whether a run of our trainer can have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from fundamentallm.declaration import ConfigError
+from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config, nearest_name
+from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
+from fundamentallm.sweep.findings import Findings
+from fundamentallm.sweep.parameters import Parameter
+from fundamentallm.sweep.search import Values
+from fundamentallm.sweep.spec import Sweep
+
+DATA = "data"
+"""The parameter, beside the hyperparameters, that names the text."""
+METRICS = ("val_loss", "best_val_loss", "val_perplexity", "val_bits_per_char", "train_loss")
+METRICS += ("train_perplexity", "epoch", "optim/learning_rate", "optim/grad_norm")
+METRICS += ("perf/tokens_per_second", "perf/memory_gb")
+MOST_TOGETHER = 64  # combinations that are searched as one choice
+
+
+class Points:
+    """The runs that a sweep may try, with the `fixed` settings that all of them share."""
+
+    def __init__(self, sweep: Sweep, fixed: Mapping[str, Any]) -> None:
+        self.sweep, self.fixed = sweep, fixed
+        self.searched = [p for p in sweep.parameters if not p.is_constant]
+
+    def settings(self, values: Values) -> dict[str, Any]:
+        """Hyperparameters by name, parsed, and `data` if the sweep gives it.
+
+        Raises:
+            ConfigError: A value is not possible for its hyperparameter.
+        """
+        settings = dict(self.fixed)
+        for parameter in self.sweep.parameters:
+            name, value = hyperparameter_name(parameter), values[parameter.name]
+            settings[name] = str(value) if name == DATA else HYPERPARAMETERS[name].parse(value)
+        return settings
+
+    def is_possible(self, values: Values) -> bool:
+        """Whether a run can have these values together."""
+        try:
+            settings = self.settings(values)
+            settings.pop(DATA, None)
+            Config(**settings)
+        except ConfigError:
+            return False
+        return True
+
+    def defaults(self) -> Values:
+        """What the sweep allows that is nearest to the documented defaults."""
+        values: dict[str, Any] = {}
+        for parameter in self.sweep.parameters:
+            known = HYPERPARAMETERS.get(hyperparameter_name(parameter))
+            default = self.fixed.get(known.name, known.default) if known else None
+            values[parameter.name] = _nearest(parameter, default)
+        return values
+
+    def together(self) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]:
+        """Searched parameters of which not every combination is possible.
+
+        With each group its possible combinations; None where they are too many to list.
+        """
+        by_name = {hyperparameter_name(p): p for p in self.sweep.parameters}
+        groups: list[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]] = []
+        for names in CONSTRAINED:
+            swept = [by_name[name] for name in names if name in by_name]
+            if not any(p in self.searched for p in swept):
+                continue
+            grids = [p.distribution.grid() for p in swept]
+            members = tuple(p.name for p in swept)
+            lengths = [0 if grid is None else len(grid) for grid in grids]
+            if not 0 < prod(lengths) <= MOST_TOGETHER:
+                groups.append((members, None))
+                continue
+            fixed = {name: self.fixed[name] for name in names if name in self.fixed}
+            fitting = [
+                point
+                for point in product(*(grid or () for grid in grids))
+                if _fits(fixed, {hyperparameter_name(p): v for p, v in zip(swept, point)})  # noqa: B905
+            ]
+            if len(fitting) < prod(lengths):
+                groups.append((members, fitting))
+        return groups
+
+
+def hyperparameter_name(parameter: Parameter) -> str:
+    """The innermost name, as our trainer spells it: nesting only groups."""
+    return parameter.path[-1].replace("-", "_")
+
+
+def is_ours(sweep: Sweep) -> bool:
+    """Whether the sweep is of our trainer: its program is our train.py, or its command says so."""
+    if "fundamentallm" in " ".join(sweep.command):
+        return True
+    program = Path(sweep.program)
+    if program.name != "train.py":
+        return False
+    for path in (program, Path(sweep.file).parent / program):
+        if path.is_file():
+            return "fundamentallm" in path.read_text("utf-8", errors="replace")
+    return True
+
+
+def fixed_flags(sweep: Sweep) -> list[str]:
+    """The flags that the file's `command` itself gives every run."""
+    words = [word for word in sweep.command if not word.startswith("${")]
+    start = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    return [word for word in words[start:] if word not in ("--no-wandb", "-m")]
+
+
+def check_points(sweep: Sweep, fixed: Mapping[str, Any]) -> Findings:
+    """What our trainer could not run, or would run otherwise than its author means."""
+    findings = Findings(sweep.file, _lines(sweep))
+    metric = sweep.metric
+    if metric is not None and metric.name not in METRICS:
+        findings.error(("metric", "name"), _unknown_metric(metric.name))
+    seen: dict[str, str] = {}
+    for parameter in sweep.parameters:
+        name, key = hyperparameter_name(parameter), parameter.key
+        if name in seen:
+            findings.error(key, f"{name} is given twice, also as {seen[name]}; keep one")
+        elif name in fixed:
+            findings.error(key, f"{name} is also fixed to {fixed[name]}; take one of them away")
+        elif name in HYPERPARAMETERS:
+            _check_values(parameter, findings)
+        elif name != DATA:
+            near = nearest_name(name)
+            hint = f"did you mean {near}?" if near else "see fundamentallm train --help"
+            findings.error(key, f"no hyperparameter; {hint}")
+        seen[name] = parameter.name
+    return findings
+
+
+def _check_values(parameter: Parameter, findings: Findings) -> None:
+    """See that a hyperparameter can have every value, or at least the ends."""
+    known = HYPERPARAMETERS[hyperparameter_name(parameter)]
+    distribution = parameter.distribution
+    if isinstance(distribution, Categorical):
+        candidates = distribution.values
+    elif isinstance(distribution, IntUniform):
+        candidates = (distribution.low, distribution.high)
+    elif known.type is int and (distribution.q is None or distribution.q % 1):  # pyright: ignore
+        findings.error(
+            parameter.key,
+            f"{known.name} is a whole number and {distribution.kind} draws fractions; "
+            "give int_uniform, or a q_ distribution with q: 1",
+        )
+        return
+    else:
+        candidates = (distribution.quantile(0.05), distribution.quantile(0.95))
+    for value in candidates:
+        try:
+            known.parse(value)
+        except ConfigError as error:
+            findings.error(parameter.key, str(error))
+            return
+
+
+def _nearest(parameter: Parameter, default: Any) -> Any:
+    """The value that the parameter allows which is nearest to `default`."""
+    distribution = parameter.distribution
+    if isinstance(distribution, Continuous):
+        if default is None:
+            return distribution.quantile(0.5)
+        low, high = distribution.ends
+        if distribution.q is None and low <= default <= high:
+            return type(default)(default)
+        return distribution.quantile(min(max(distribution.position(default), 1e-9), 1 - 1e-9))
+    if isinstance(distribution, IntUniform):
+        middle = (distribution.low + distribution.high) // 2
+        return min(max(middle if default is None else default, distribution.low), distribution.high)
+    values = distribution.grid() or distribution.values  # pyright: ignore
+    if default in values:
+        return default
+    numbers = [v for v in values if type(v) in (int, float)]
+    if type(default) in (int, float) and len(numbers) == len(values):
+        return min(numbers, key=lambda value: abs(value - default))
+    return values[0]
+
+
+def _fits(fixed: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    try:
+        Config(**{**fixed, **values})
+    except ConfigError:
+        return False
+    return True
+
+
+def _unknown_metric(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, METRICS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(METRICS)}"
+    return f"our trainer logs no {name}; {hint}"
+
+
+def _lines(sweep: Sweep) -> dict[Any, int]:
+    from fundamentallm.sweep.sweep_yaml import parse_sweep_yaml
+
+    return parse_sweep_yaml(sweep.text, sweep.file)[1].lines
