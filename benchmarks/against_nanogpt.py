@@ -25,8 +25,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fundamentallm import Config, train
-from fundamentallm.data import Dataset, prepare, read_text, scoring_windows, training_batch
+from fundamentallm.data import Dataset, prepare, scoring_windows, training_batch
 from fundamentallm.presets import PRESETS
+from fundamentallm.text import read_text
 
 CONTEXT, BATCH, STEPS, WARMUP, PEAK, FLOOR = 64, 12, 2000, 100, 1e-3, 1e-4
 TRIAL_STEPS = 150

@@ -1,8 +1,7 @@
-"""Text to vocabulary to tokens to batches."""
+"""From a text to a vocabulary, tokens and batches."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from fundamentallm import token_cache
-from fundamentallm.corpus import NAME as BUILTIN
-from fundamentallm.corpus import builtin_corpus
 from fundamentallm.declaration import ImpossibleCombinationError
-from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
+from fundamentallm.text import DataError, Text
 
 Tokens = NDArray[np.uint8 | np.uint16]
 
@@ -26,72 +23,8 @@ UNKNOWN = "\ufffd"  # how a character that training never saw is shown
 CHUNK = 1 << 22  # characters encoded at a time: UTF-32 takes four bytes of each
 
 
-class DataError(FundamentallmError):
-    """A text cannot be read, or is too short for what is asked of it."""
-
-
 class TooShortError(DataError, ImpossibleCombinationError):
     """The text has too few characters for the hyperparameters."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text, where it came from, and the SHA-256 of its UTF-8."""
-
-    name: str
-    content: str
-    sha256: str
-
-    @classmethod
-    def of(cls, content: str, name: str = "text") -> Text:
-        """Wrap a string; lone surrogates, which UTF-8 cannot write, are hashed as they are."""
-        return cls(
-            name, content, hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-        )
-
-
-def read_text(path: str | Path | None) -> Text:
-    r"""Read a UTF-8 file, or the built-in corpus if `path` is None or `"built-in"`.
-
-    A byte-order mark is dropped and `\r\n` becomes `\n`, as in Python's text mode.
-
-    Raises:
-        DataError: The file is missing, empty, binary, or not UTF-8 (with the byte offset).
-    """
-    if path is None or str(path) == BUILTIN:
-        return Text.of(builtin_corpus(), BUILTIN)
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; give a UTF-8 text file") from None
-    except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror}; give a UTF-8 text file that can be read"
-        ) from None
-    content = _decode(raw, path).replace("\r\n", "\n").replace("\r", "\n")
-    if not content.strip():
-        raise DataError(f"{path}: there is no text in it; give a UTF-8 text file")
-    return Text.of(content, str(path))
-
-
-def _decode(raw: bytes, path: Path) -> str:
-    """Bytes as text, or an error that says what the bytes look like instead."""
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path}: this is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path.name}")
-    zero = raw.find(b"\x00")
-    if zero >= 0:
-        raise DataError(
-            f"{path}: a zero byte at offset {zero}, so this is binary or UTF-16; "
-            "give a UTF-8 text file"
-        )
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}; "
-            "convert it, e.g. iconv -f LATIN1 -t UTF-8"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -177,8 +110,14 @@ def split_text(text: str, val_split: float) -> tuple[str, str]:
     return text[:boundary], text[boundary:]
 
 
-def prepare(text: Text, config: Config) -> Dataset:
+def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset:
     """Split, build the vocabulary from the training part alone, and encode.
+
+    Args:
+        text: What to learn.
+        config: Says how to split it, and what a token is.
+        cache: A folder in which the tokens are kept for `load_prepared`; without one, those of a
+            long text are kept in the user's cache.
 
     Raises:
         TooShortError: A part is too short: training needs a token more than `max_seq_len`,
@@ -198,19 +137,37 @@ def prepare(text: Text, config: Config) -> Dataset:
             f"--val-split {config.val_split:g}; give at least {math.ceil(2 / config.val_split)}, "
             "or a larger --val-split"
         )
-    key = f"tokens1-{text.sha256}-{config.tokenizer}-{config.val_split!r}"
-    worth_keeping = len(text.content) >= token_cache.WORTH_KEEPING
-    kept = token_cache.load(key) if worth_keeping else None
+    if cache is None and len(text.content) >= token_cache.WORTH_KEEPING:
+        cache = token_cache.cache_folder()
+    kept = load_prepared(text.name, text.sha256, config, cache) if cache is not None else None
     if kept is not None:
-        vocabulary = Vocabulary(config.tokenizer, str(kept["characters"]))
-        train, val = kept["train"], kept["val"]
-    else:
-        vocabulary = Vocabulary.of(train_text, config.tokenizer)
-        train, val = vocabulary.encode(train_text), vocabulary.encode(val_text)
-        if worth_keeping:
-            characters = np.array(vocabulary.characters)
-            token_cache.keep(key, train=train, val=val, characters=characters)
+        return kept
+    vocabulary = Vocabulary.of(train_text, config.tokenizer)
+    train, val = vocabulary.encode(train_text), vocabulary.encode(val_text)
+    if cache is not None:
+        counts = {"val_characters": np.array(len(val_text))}
+        characters = np.array(vocabulary.characters)
+        key = _cache_key(text.sha256, config)
+        token_cache.keep(cache, key, train=train, val=val, characters=characters, **counts)
     return Dataset(text.name, text.sha256, vocabulary, train, val, len(val_text))
+
+
+def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Dataset | None:
+    """What `prepare` kept in `cache` of the text with this hash; the text itself is not needed.
+
+    None if nothing is kept, or if the text is too short, as `prepare` will say.
+    """
+    kept = token_cache.load(cache, _cache_key(sha256, config))
+    if kept is None or len(kept["train"]) <= config.max_seq_len:
+        return None
+    vocabulary = Vocabulary(config.tokenizer, str(kept["characters"]))
+    return Dataset(
+        name, sha256, vocabulary, kept["train"], kept["val"], int(kept["val_characters"])
+    )
+
+
+def _cache_key(sha256: str, config: Config) -> str:
+    return f"tokens2-{sha256}-{config.tokenizer}-{config.val_split!r}"
 
 
 def training_batch(train: Tokens, config: Config, step: int) -> torch.Tensor:

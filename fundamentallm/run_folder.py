@@ -81,6 +81,13 @@ class RunFolder:
         """Write summary.json."""
         self._replace(self.summary, json.dumps(summary, indent=2) + "\n")
 
+    def read_summary(self) -> dict[str, Any]:
+        """What summary.json holds; nothing if it is not there."""
+        try:
+            return json.loads(self.summary.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl, if any; a last line that a kill cut short is left out."""
         if not self.metrics.exists():

@@ -17,19 +17,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fundamentallm"
 
 
-def load(key: str) -> dict[str, np.ndarray] | None:
+def load(folder: Path, key: str) -> dict[str, np.ndarray] | None:
     """The arrays kept under `key`, or None if there are none or their checksums fail."""
     try:
-        with np.load(cache_folder() / f"{key}.npz", allow_pickle=False) as archive:
+        with np.load(folder / f"{key}.npz", allow_pickle=False) as archive:
             return dict(archive)  # zip's CRC-32 of each array is checked as it is read
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
 
 
-def keep(key: str, **arrays: np.ndarray) -> None:
+def keep(folder: Path, key: str, **arrays: np.ndarray) -> None:
     """Keep `arrays` under `key`; a folder that cannot be written only costs the next run time."""
     try:
-        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
             np.savez(file, allow_pickle=False, **arrays)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.data import Dataset, Text, prepare, training_batch
+from fundamentallm.data import Dataset, prepare, training_batch
 from fundamentallm.device import peak_memory_gb, pick_device
 from fundamentallm.evaluate import perplexity, score
 from fundamentallm.generate import Sampling, generate
@@ -20,6 +20,7 @@ from fundamentallm.learner import Learner
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
+from fundamentallm.text import Text
 from fundamentallm.trackers.protocol import Number, Tracker
 
 LOG_EVERY = 10  # steps; a row waits for the device, so not after every step

@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from fundamentallm import token_cache
 from fundamentallm.data import (
     UNKNOWN,
-    DataError,
-    Text,
     Vocabulary,
     prepare,
-    read_text,
     scoring_windows,
     split_text,
     training_batch,
 )
 from fundamentallm.hyperparameters import Config
+from fundamentallm.text import DataError, Text, read_text
 
 any_text = st.text(st.characters(exclude_categories=()))
 

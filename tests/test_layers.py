@@ -20,7 +20,15 @@ RUNGS = {
     "run_name": 0,
     "samples": 0,
     "sweep": 1,
+    "sweep.bayes": 2,
+    "sweep.methods": 2,
+    "sweep.database": 2,
+    "sweep.ledger": 2,
+    "sweep.trial": 3,
+    "sweep.workers": 3,
+    "sweep.engine": 3,
     "corpus": 1,
+    "text": 1,
     "token_cache": 1,
     "data": 1,
     "schedules": 1,
@@ -47,7 +55,10 @@ ONLY_IN = {  # library: the only places that import it
     "scipy": ("sweep.distributions",),
     "tqdm": ("trackers.console",),
     "wandb": ("trackers.wandb",),
-    "optuna": (),
+    "optuna": ("sweep.bayes", "sweep.ledger"),
+    "sqlalchemy": ("sweep.database",),
+    "filelock": ("sweep.database", "sweep.ledger"),
+    "rich": ("cli",),
 }
 
 

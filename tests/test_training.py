@@ -15,9 +15,10 @@ from conftest import ROOT
 
 from fundamentallm import Config, train
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.data import Text, prepare
+from fundamentallm.data import prepare
 from fundamentallm.evaluate import score
 from fundamentallm.run_folder import RunFolder
+from fundamentallm.text import Text
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.trackers.protocol import Number, Sample
 

@@ -17,9 +17,9 @@ from fundamentallm.cli.messages import warn_of_unknown
 def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     """Score all of DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
-    from fundamentallm.data import DataError, read_text
     from fundamentallm.device import pick_device
     from fundamentallm.evaluate import score
+    from fundamentallm.text import DataError, read_text
 
     where = pick_device(device)
     path = find_checkpoint(run)

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import click
 
 from fundamentallm import __version__
+from fundamentallm.cli.agent import agent
 from fundamentallm.cli.evaluate import evaluate
 from fundamentallm.cli.generate import generate
+from fundamentallm.cli.sweep import sweep
 from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import BAD_INPUT, DONE, INTERRUPTED
@@ -29,7 +31,7 @@ def cli() -> None:
     """Small character-level transformers, tuned well."""
 
 
-for command in (train, generate, evaluate):
+for command in (train, generate, evaluate, sweep, agent):
     cli.add_command(command)
 
 

@@ -23,7 +23,7 @@ from fundamentallm.run_folder import RunFolder, new_run_folder
 from fundamentallm.sweep.assignment import Assignment
 
 if TYPE_CHECKING:
-    from fundamentallm.data import Text
+    from fundamentallm.text import Text
     from fundamentallm.training import Result
 
 FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-precision false"
@@ -111,7 +111,7 @@ def _train(request: Request) -> int:
 
 
 def _read_text(data: str | None, recorded_sha256: str | None) -> Text:
-    from fundamentallm.data import read_text
+    from fundamentallm.text import read_text
 
     text = read_text(data)
     if recorded_sha256 and text.sha256 != recorded_sha256:

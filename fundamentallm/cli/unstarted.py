@@ -19,7 +19,8 @@ def score_impossible(
     request: Request, settings: Mapping[str, Any], data: str | None, reason: str
 ) -> int:
     """Give a point that cannot be trained the score of a uniform guess; the exit code."""
-    from fundamentallm.data import Vocabulary, read_text, split_text
+    from fundamentallm.data import Vocabulary, split_text
+    from fundamentallm.text import read_text
 
     known = {name: settings[name] for name in ("val_split", "tokenizer") if name in settings}
     simple = Config(**known)

@@ -1,0 +1,172 @@
+"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from fundamentallm.sweep.order import Row
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import Attempt, Run
+from fundamentallm.sweep.spec import Metric
+from fundamentallm.trackers.console import printable
+
+WORDS = {
+    "done": "done",
+    "stopped": "stopped early by hyperband",
+    "diverged": "diverged",
+    "impossible": "impossible",
+    "failed": "failed",
+    "died": "was killed",
+    "interrupted": "interrupted, and saved",
+}
+
+
+class Lines:
+    """A `Watcher` that prints a line for every beginning and end of a run."""
+
+    def __init__(self, points: Points, metric: Metric) -> None:
+        self.names = [parameter.name for parameter in points.searched]
+        self.metric = metric
+        self.limit: int | None = None
+        self.runs: Sequence[Run] = ()
+        self.rows: dict[int, tuple[Row, float]] = {}
+        """The last row of each run in progress here, and when the run began."""
+        self.began = time.monotonic()
+
+    def started(self, run: Run, *, going_on: bool) -> None:
+        """Say what is tried."""
+        self.rows[run.number] = (Row(0, 0, {}), time.monotonic())
+        again = " goes on" if going_on else " starts again" if len(run.attempts) > 1 else " starts"
+        self.line(f"run {self.counted(run.number)}{again}: {self.values(run.values)}")
+
+    def row(self, run: Run, row: Row) -> None:
+        """Keep it for the table."""
+        before, since = self.rows.get(run.number, (row, time.monotonic()))
+        shown = dict(before.metrics) | dict(row.metrics)
+        self.rows[run.number] = (Row(row.step, row.total_steps, shown), since)
+
+    def ended(self, run: Run, ended: Attempt) -> None:
+        """Say how it went, and what is best so far."""
+        self.rows.pop(run.number, None)
+        what = WORDS.get(ended.status, ended.status)
+        if ended.status in ("failed", "died"):
+            what += f": {ended.note}"
+        score = "" if ended.score is None else f", {self.metric.name} {ended.score:.4f}"
+        others = [r for r in self.runs if r.number != run.number]
+        best = best_of([*others, Run(run.number, (*run.attempts[:-1], ended))], self.metric)
+        best_text = "" if best is None else f" (best {best.last.score:.4f}, run {best.number + 1})"
+        self.line(f"run {self.counted(run.number)} {what}{score} after {ended.seconds:.1f} s"
+                  f"{best_text}")  # fmt: skip
+
+    def say(self, line: str) -> None:
+        """Pass it on."""
+        self.line(line)
+
+    def look(self, runs: Sequence[Run], limit: int | None) -> None:
+        """Keep them for the count and the best."""
+        self.runs, self.limit = runs, limit
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        click.echo(printable(text))
+
+    def counted(self, number: int) -> str:
+        """`3 of 12`."""
+        return f"{number + 1}" if self.limit is None else f"{number + 1} of {self.limit}"
+
+    def values(self, values: Mapping[str, Any]) -> str:
+        """What is searched, with its value."""
+        return ", ".join(f"{name} {short(values[name])}" for name in self.names) or "no choice"
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class Table(Lines):
+    """A `Watcher` that keeps a table on the terminal up to date, with the lines above it."""
+
+    def __enter__(self) -> Table:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console = Console(stderr=True, highlight=False)
+        self.live = Live(
+            console=self.console, refresh_per_second=4, get_renderable=self.render, transient=True
+        )
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def line(self, text: str) -> None:
+        """Print a line above the table."""
+        from rich.text import Text
+
+        self.console.print(Text(printable(text)))
+
+    def render(self) -> Any:
+        """The table: runs here, and under it the sweep as a whole."""
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(box=None, pad_edge=False, caption_justify="left", caption_style="")
+        columns = ("run", "step", "train_loss", self.metric.name, "seconds", "tries")
+        for name in dict.fromkeys(columns):
+            table.add_column(name, justify="left" if name == "tries" else "right", no_wrap=True)
+        now = time.monotonic()
+        values = {run.number: run.values for run in self.runs}
+        for number, (row, since) in sorted(self.rows.items()):
+            cells = [str(number + 1), f"{row.step}/{row.total_steps}" if row.total_steps else ""]
+            for name in dict.fromkeys(("train_loss", self.metric.name)):
+                found = row.metrics.get(name)
+                cells.append("" if found is None else f"{found:.4f}")
+            tries = self.values(values[number]) if number in values else ""
+            table.add_row(*cells, f"{now - since:.0f}", Text(tries, overflow="ellipsis"))
+        table.caption = Text(self.summary(now))
+        return table
+
+    def summary(self, now: float) -> str:
+        """Runs done and running, the best, and the time left."""
+        done = [run for run in self.runs if run.is_finished]
+        running = sum(run.last.status == "running" for run in self.runs)
+        of = "" if self.limit is None else f" of {self.limit}"
+        parts = [f"{len(done)}{of} done", f"{running} running"]
+        if best := best_of(self.runs, self.metric):
+            parts.append(f"best {self.metric.name} {best.last.score:.4f} (run {best.number + 1})")
+        parts.append(f"{_clock(now - self.began)} gone")
+        lengths = [run.last.seconds for run in done if run.last.status == "done"]
+        if lengths and self.limit is not None and running:
+            left = (self.limit - len(done)) * sum(lengths) / len(lengths) / running
+            parts.append(f"about {_clock(left)} left")
+        return ", ".join(parts)
+
+
+def best_of(runs: Sequence[Run], metric: Metric) -> Run | None:
+    """The finished run with the best score."""
+    scored = [run for run in runs if run.is_finished and run.last.score is not None]
+    return min(scored, key=lambda run: metric.sign * (run.last.score or 0.0), default=None)
+
+
+def view(points: Points, metric: Metric) -> Lines:
+    """A table where there is a terminal, else lines."""
+    return Table(points, metric) if sys.stderr.isatty() else Lines(points, metric)
+
+
+def short(value: object) -> str:
+    """A value as people write it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

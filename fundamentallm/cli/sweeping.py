@@ -1,0 +1,228 @@
+"""What `sweep`, `agent` and `refine` share: from what was typed to an engine at work."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.messages import warn
+from fundamentallm.cli.options import HyperparameterCommand
+from fundamentallm.cli.request import Request
+from fundamentallm.cli.signals import StopSignals
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.points import Points, check_points, fixed_flags, is_ours
+from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
+from fundamentallm.sweep.sweep_folder import SweepFolder
+
+if TYPE_CHECKING:
+    from fundamentallm.cli.sweep_view import Lines
+    from fundamentallm.sweep.engine import Engine, Means
+    from fundamentallm.sweep.ledger import Ledger
+
+STORAGE = "FUNDAMENTALLM_STORAGE"
+LEASE_SECONDS = 60.0
+Facts = dict[str, Any]
+"""What the maker of a sweep settles for all its workers; kept in the storage."""
+
+
+@click.command(cls=HyperparameterCommand, add_help_option=False)
+@click.option("--preset")
+@click.option("--config", "config_file")
+@click.option("--device", default="auto")
+def _flags_of_every_run(**values: Any) -> None:
+    """The flags that may follow `--`."""
+
+
+def read_fixed(sweep: Sweep, words: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The settings that every run has, and its device, from the file's command and from `words`.
+
+    Raises:
+        click.UsageError: A flag is unknown, or not one for every run.
+    """
+    arguments = [*fixed_flags(sweep), *words]
+    normalize = {"token_normalize_func": lambda token: token.replace("_", "-")}
+    context = _flags_of_every_run.make_context("-- FLAGS", arguments, **normalize)  # pyright: ignore
+    params = dict(context.params)
+    preset, config_file = params.pop("preset"), params.pop("config_file")
+    device = params.pop("device")
+    typed = {name: given for name, given in params.items() if given}
+    request = Request(
+        typed, output_dir=None, preset=preset, config_file=config_file, resume=False,
+        overwrite=False, device=device, no_wandb=True, log_model=None, sweep=None,
+    )  # fmt: skip
+    settings = request.settle()
+    for name in ("data", "data_sha256"):
+        settings.pop(name, None)
+    return settings, device
+
+
+def check(sweep: Sweep, fixed: Mapping[str, Any]) -> None:
+    """Print what the sweep's author should know, and refuse what cannot run.
+
+    Raises:
+        SweepError: The sweep is of another program, or our trainer could not run it.
+    """
+    if not is_ours(sweep):
+        raise SweepError(
+            f"{sweep.file}: it runs {sweep.program}, and only fundamentallm's own train.py can be "
+            "run without W&B so far; the file itself is without mistakes"
+        )
+    findings = check_points(sweep, fixed)
+    for each in (*sweep.warnings, *findings.warnings):
+        warn(each.text(sweep.file))
+    findings.raise_errors()
+
+
+def storage_url(typed: str | None, folder: SweepFolder) -> str:
+    """Where the sweep's runs are kept: what was typed, the environment's, or beside the runs.
+
+    Raises:
+        SweepError: A password was typed, where every user of the machine could read it.
+    """
+    from fundamentallm.sweep.database import has_password
+
+    if typed and has_password(typed):
+        raise SweepError(
+            f"--storage: leave the password out, for others can read a command line; give the "
+            f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
+        )
+    return typed or os.environ.get(STORAGE) or folder.url
+
+
+def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None) -> Means:
+    """What this machine gives: a thread and a core for each worker, or workers on each GPU."""
+    from fundamentallm.sweep.engine import Means
+    from fundamentallm.sweep.workers import usable_cores, visible_gpus
+
+    cores, gpus = usable_cores(), visible_gpus(device)
+    if workers is None:
+        workers = len(gpus) * (workers_per_gpu or 1) if gpus else cores
+        workers = min(workers, runs or workers)
+    elif workers_per_gpu is not None:
+        raise click.UsageError("--workers and --workers-per-gpu exclude each other; give one")
+    return Means(workers, max(1, cores // workers), device, gpus)
+
+
+def engine_for(
+    facts: Facts,
+    ledger: Ledger,
+    folder: SweepFolder,
+    view: Lines,
+    points: Points,
+    *,
+    means: Means,
+    data: str | None,
+    retries: int,
+    count: int | None,
+) -> Engine:
+    """An engine for the sweep that `facts` describe."""
+    from fundamentallm.sweep.engine import Data, Engine
+    from fundamentallm.sweep.methods import make_method
+    from fundamentallm.sweep.workers import Workers
+
+    method = make_method(points, seed=facts["seed"], sampler=facts["sampler"])
+    if method.left_out:
+        view.say(f"{method.left_out} points of the grid cannot exist and are left out")
+    return Engine(
+        ledger,
+        folder,
+        points,
+        method,
+        means=means,
+        data=Data(data, facts["data_name"], facts["data_sha256"]),
+        watcher=view,
+        workers=Workers(threads=means.threads),
+        retries=retries,
+        count=count,
+    )
+
+
+def work(
+    facts: Facts,
+    ledger: Ledger,
+    folder: SweepFolder,
+    *,
+    data: str | None,
+    workers: int | None,
+    workers_per_gpu: int | None,
+    retries: int,
+    count: int | None,
+) -> int:
+    """Run the sweep from here, show it, and return the exit code."""
+    from fundamentallm.cli.sweep_view import view
+
+    sweep = parse_sweep(facts["text"], facts["file"])
+    points = Points(sweep, facts["fixed"])
+    metric = sweep.metric or Metric("val_loss")
+    with view(points, metric) as shown, StopSignals() as signals:
+        here = means(workers, workers_per_gpu, facts["device"], sweep.run_cap)
+        engine = engine_for(
+            facts, ledger, folder, shown, points,
+            means=here, data=data, retries=retries, count=count,
+        )  # fmt: skip
+        runs = "runs" if engine.limit is None else f"{engine.limit} runs"
+        searched = ", ".join(parameter.name for parameter in points.searched) or "nothing"
+        plural = "s" if here.workers > 1 else ""
+        shown.say(
+            f"sweep {folder.name}: {engine.method.label} over {searched}; {runs}, "
+            f"{here.workers} worker{plural} with {here.threads} "
+            f"thread{'s' if here.threads > 1 else ''} each; folder {_place(folder.path)}"
+        )
+        told: list[str] = []
+
+        def who_stops() -> str:
+            if signals.name and not told:
+                told.append(signals.name)
+                shown.say("stopping: runs in progress save themselves; once more ends at once")
+            return signals.name
+
+        stopped_by = engine.run(who_stops)
+    return _conclude(ledger, folder, metric, stopped_by, engine.limit)
+
+
+def _conclude(
+    ledger: Ledger, folder: SweepFolder, metric: Metric, stopped_by: str, limit: int | None
+) -> int:
+    """Say what was found and what can be done next; the exit code."""
+    from fundamentallm.cli.sweep_view import best_of
+
+    runs = ledger.runs()
+    finished = sum(run.is_finished for run in runs)
+    failed = [run for run in runs if run.last.status in ("failed", "died")]
+    place = _place(folder.path)
+    best = best_of(runs, metric)
+    if best is not None:
+        where = _place(folder.run(best.number).path)
+        click.echo(
+            f"best {metric.name} {best.last.score:.4f}: run {best.number + 1} of {finished} "
+            f"finished; try: fundamentallm generate {where}"
+        )
+    for run in failed[:3]:
+        click.echo(f"run {run.number + 1} failed: {run.last.note}", err=True)
+    left = f"; {limit - finished - len(failed)} runs are left" if limit is not None else ""
+    if stopped_by:
+        click.echo(
+            f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {place}", err=True
+        )
+        codes = {"SIGINT": exit_codes.INTERRUPTED, "SIGTERM": exit_codes.PREEMPTED}
+        return codes.get(stopped_by, exit_codes.FAILED)
+    if failed:
+        click.echo(
+            f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "
+            f"try them again with: fundamentallm agent {place} --retries 1",
+            err=True,
+        )
+        return exit_codes.FAILED
+    return exit_codes.DONE
+
+
+def _place(path: Path) -> str:
+    """A path as one would type it from here."""
+    relative = os.path.relpath(path)
+    return shlex.quote(relative if not relative.startswith("..") else str(path))

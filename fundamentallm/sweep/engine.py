@@ -1,0 +1,337 @@
+"""Runs a sweep on this machine: claims runs, starts a process for each, notes what they find."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fundamentallm.declaration import ConfigError
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.ledger import Ledger, LostError
+from fundamentallm.sweep.methods import Method
+from fundamentallm.sweep.order import Ended, Order, Row
+from fundamentallm.sweep.points import DATA, Points
+from fundamentallm.sweep.records import Attempt, Run, tried
+from fundamentallm.sweep.search import Values
+from fundamentallm.sweep.spec import Metric
+from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.sweep.workers import Trial, Workers
+
+DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
+LOOK_SECONDS = 2.0  # between looks at what other workers have left behind
+LISTEN_SECONDS = 0.25
+
+
+class Watcher(Protocol):
+    """Told of a sweep as it happens."""
+
+    def started(self, run: Run, *, going_on: bool) -> None:
+        """An attempt begins here."""
+
+    def row(self, run: Run, row: Row) -> None:
+        """A run on this machine logged a row."""
+
+    def ended(self, run: Run, ended: Attempt) -> None:
+        """An attempt on this machine is over."""
+
+    def say(self, line: str) -> None:
+        """Something that a person would want to know."""
+
+    def look(self, runs: Sequence[Run], limit: int | None) -> None:
+        """All runs of the sweep, on every machine, as they stand; and how many there will be."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What this machine gives to the sweep."""
+
+    workers: int
+    threads: int
+    """Of each worker."""
+    device: str = "auto"
+    gpus: Sequence[str] = ()
+    """Shared out among workers; empty where trials find their device themselves."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text of every run, if it is the same for all."""
+
+    path: str | None
+    """None is the built-in text."""
+    name: str
+    sha256: str
+
+
+@dataclass
+class Active:
+    """A trial in progress on this machine."""
+
+    run: Run
+    trial: Trial
+    slot: int
+    began: float
+    history: dict[int, float] = field(default_factory=dict)
+    """The metric by step."""
+    heard_of: bool = False
+    lost: bool = False
+
+
+class Engine:
+    """One worker of a sweep: as many trials at a time as `means` allows, until there is no more."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        folder: SweepFolder,
+        points: Points,
+        method: Method,
+        *,
+        means: Means,
+        data: Data,
+        watcher: Watcher,
+        workers: Workers,
+        retries: int = 0,
+        count: int | None = None,
+        wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
+    ) -> None:
+        """Nothing is claimed until `run`.
+
+        Args:
+            ledger: Who does what.
+            folder: Where runs are written.
+            points: From values to settings.
+            method: Chooses values.
+            means: What this machine gives.
+            data: The text.
+            watcher: Told of everything.
+            workers: Starts processes.
+            retries: How often a run that failed by an error of its own is tried again.
+            count: The most runs that are claimed here.
+            wandb: Gives the environment and the tracker's arguments of a run; None for no W&B.
+        """
+        self.ledger, self.folder, self.points, self.method = ledger, folder, points, method
+        self.means, self.data, self.watcher, self.workers = means, data, watcher, workers
+        self.retries, self.left_to_claim, self.wandb = retries, count, wandb
+        sweep = points.sweep
+        self.metric = sweep.metric or Metric("val_loss")
+        caps = [cap for cap in (sweep.run_cap, method.search.size) if cap is not None]
+        self.limit = min(caps, default=None)
+        self.active: list[Active] = []
+        self.over = threading.Event()
+
+    def run(self, stop_requested: Callable[[], str]) -> str:
+        """Work until the sweep has no more runs, or `stop_requested` says why not; that reason."""
+        beating = threading.Thread(target=self._beat, daemon=True)
+        beating.start()
+        next_look, stopping, waiting = 0.0, "", False
+        try:
+            while True:
+                if not stopping and (stopping := stop_requested()):
+                    for each in self.active:
+                        each.trial.stop(stopping)
+                ended = self._hear()
+                if not stopping and (ended or time.monotonic() >= next_look):
+                    next_look = time.monotonic() + LOOK_SECONDS
+                    self._fill()
+                    self.watcher.look(runs := self.ledger.runs(), self.limit)
+                    if not self.active:
+                        elsewhere = sum(run.last.status in ("running", "waiting") for run in runs)
+                        if not elsewhere or self._has_claimed_all():
+                            return ""
+                        if not waiting:
+                            waiting = True
+                            self.watcher.say(f"waiting for {elsewhere} runs of other workers")
+                if stopping and not self.active:
+                    return stopping
+                self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
+        finally:
+            self.over.set()
+            for each in self.active:
+                each.trial.kill()
+            beating.join(timeout=5)
+
+    def _has_claimed_all(self) -> bool:
+        return self.left_to_claim is not None and self.left_to_claim <= 0
+
+    def _fill(self) -> None:
+        """Start runs while there is room."""
+        taken = {each.slot for each in self.active}
+        for slot in range(self.means.workers):
+            if slot in taken:
+                continue
+            if self._has_claimed_all():
+                return
+            run = self.ledger.claim(
+                next_values=self._next_values,
+                again=self._is_worth_another_attempt,
+                parameters=self.points.sweep.parameters,
+            )
+            if run is None:
+                return
+            if self.left_to_claim is not None:
+                self.left_to_claim -= 1
+            self._start(run, slot)
+
+    def _next_values(self, number: int, runs: Sequence[Run]) -> Values | None:
+        """The values of a new run; None if the sweep has enough."""
+        if self.limit is not None and number >= self.limit:
+            return None
+        target, sign = self.metric.target, self.metric.sign
+        scores = [run.last.score for run in runs if run.last.score is not None]
+        if target is not None and any(sign * score <= sign * target for score in scores):
+            return None
+        return self.method.search.suggest(number, tried(runs, self.metric))
+
+    def _is_worth_another_attempt(self, run: Run) -> bool:
+        return run.may_be_tried_again(retries=self.retries, deaths=DEATHS)
+
+    def _start(self, run: Run, slot: int) -> None:
+        before = run.attempts[-2] if len(run.attempts) > 1 else None
+        folder = self.folder.run(run.number)
+        if before is not None and before.status == "lost":
+            self.folder.take_over(run.number)
+        try:
+            folder.create()
+            settings = self.points.settings(run.values)
+        except (SweepError, ConfigError) as error:
+            self._finish(run, "failed", str(error), began=time.monotonic())
+            return
+        going_on = folder.last.exists()
+        if before is not None and before.history and not going_on:
+            self.watcher.say(
+                f"run {run.number + 1} starts again: its checkpoint is not on this machine"
+            )
+        self.watcher.started(run, going_on=going_on)
+        trial = self.workers.start(self._order(run, settings, slot))
+        self.active.append(Active(run, trial, slot, began=time.monotonic()))
+
+    def _order(self, run: Run, settings: dict[str, Any], slot: int) -> Order:
+        own_text = settings.pop(DATA, None)
+        path = self.data.path if own_text is None else str(own_text)
+        environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
+        gpus = self.means.gpus
+        return Order(
+            folder=self.folder.run(run.number).path,
+            settings=settings,
+            data=None if path in (None, "built-in") else str(Path(path).absolute()),
+            data_name=self.data.name if own_text is None else str(own_text),
+            data_sha256=self.data.sha256 if own_text is None else "",
+            tokens=self.folder.tokens,
+            threads=self.means.threads,
+            device=self.means.device,
+            visible_gpu=gpus[slot % len(gpus)] if gpus else None,
+            environment=environment,
+            wandb=wandb,
+        )
+
+    def _hear(self) -> bool:
+        """Take in what trials said; whether one ended."""
+        ended = False
+        for each in list(self.active):
+            if time.monotonic() - each.trial.heard > self.ledger.lease:
+                self.watcher.say(f"run {each.run.number + 1} gives no sign of life; it is killed")
+                each.trial.kill()
+            for message in each.trial.messages():
+                if isinstance(message, Ended):
+                    self._end(each, message)
+                    ended = True
+                else:
+                    self._take_row(each, message)
+        return ended
+
+    def _take_row(self, each: Active, row: Row) -> None:
+        if not each.heard_of:  # a run that goes on has a past
+            each.heard_of = True
+            for earlier in self.folder.run(each.run.number).rows():
+                if earlier["step"] < row.step:
+                    self._note(each, earlier["step"], earlier.get(self.metric.name))
+        self.watcher.row(each.run, row)
+        if self._note(each, row.step, row.metrics.get(self.metric.name)):
+            self._stop_if_far_behind(each)
+
+    def _note(self, each: Active, step: int, value: float | None) -> bool:
+        """Note a value of the metric; whether there was one."""
+        if value is None or not math.isfinite(value) or each.lost:
+            return False
+        each.history[step] = value
+        try:
+            self.ledger.report(each.run.last.id, step, value)
+        except LostError:
+            self._lose(each)
+        return True
+
+    def _stop_if_far_behind(self, each: Active) -> None:
+        hyperband, sign = self.points.sweep.hyperband, self.metric.sign
+        if hyperband is None or each.lost:
+            return
+        histories = [
+            [sign * value for value in run.last.history]
+            for run in self.ledger.runs()
+            if run.last.history
+        ]
+        own = [sign * each.history[step] for step in sorted(each.history)]
+        if hyperband.stops(own, histories):
+            each.trial.stop("hyperband")
+
+    def _lose(self, each: Active) -> None:
+        each.lost = True
+        each.trial.kill()
+        self.watcher.say(
+            f"run {each.run.number + 1} was given to another worker while this one was away; "
+            "what it found here does not count"
+        )
+
+    def _end(self, each: Active, ended: Ended) -> None:
+        each.trial.close()
+        self.active.remove(each)
+        if each.lost:
+            return
+        status = ended.status
+        if status == "interrupted" and ended.stopped_by == "hyperband":
+            status = "stopped"
+        self._finish(each.run, status, ended.stopped_by, began=each.began, active=each)
+
+    def _finish(
+        self, run: Run, status: str, note: str, *, began: float, active: Active | None = None
+    ) -> None:
+        folder = self.folder.run(run.number)
+        if status in ("failed", "died"):
+            with suppress(OSError):
+                folder.write_summary({"status": "failed", "stopped_by": note})
+        score = self._score(run.number, status)
+        seconds = time.monotonic() - began
+        try:
+            self.ledger.finish(run.last.id, status, score=score, seconds=seconds, note=note)
+        except LostError:
+            if active is not None:
+                self._lose(active)
+            return
+        done = Attempt(
+            run.last.id, run.number, run.values, status, run.last.owner,
+            score=score, seconds=seconds, note=note,
+        )  # fmt: skip
+        self.watcher.ended(run, done)
+
+    def _score(self, number: int, status: str) -> float | None:
+        """The best value of the metric; of a run that never had one, what its summary says."""
+        folder, sign, name = self.folder.run(number), self.metric.sign, self.metric.name
+        values = [row[name] for row in folder.rows() if name in row]
+        if values:
+            return min(values, key=lambda value: sign * value)
+        if status in ("diverged", "impossible"):
+            return folder.read_summary().get(name)
+        return None
+
+    def _beat(self) -> None:
+        """Tell the ledger every now and then that the trials here live."""
+        while not self.over.wait(self.ledger.lease / 6):
+            # A database that is away for a moment is met again at the next beat.
+            with suppress(Exception):
+                self.ledger.beat([each.run.last.id for each in list(self.active)])

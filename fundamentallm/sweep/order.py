@@ -1,0 +1,74 @@
+"""What a worker tells a trial, and what the trial answers: all that passes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt at a run, for a process of its own."""
+
+    folder: Path
+    """The run's, absolute. It is there; if it holds a checkpoint, the run goes on from it."""
+    settings: Mapping[str, Any]
+    """Hyperparameters that are not left to their default."""
+    data: str | None
+    """The path of the text; None for the built-in one."""
+    data_name: str
+    data_sha256: str
+    """Empty if the sweep itself says which text, so that it is not known before."""
+    tokens: Path
+    """Where encoded texts are kept for every trial of the sweep."""
+    threads: int
+    device: str
+    visible_gpu: str | None
+    """CUDA_VISIBLE_DEVICES, where workers share GPUs out."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """For W&B's client; empty for a trial that does not show itself there."""
+    wandb: Mapping[str, Any] | None = None
+    """`WandbTracker`'s arguments."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The process has begun; sent before it imports anything."""
+
+    pid: int
+    parent: int
+    was_warm: bool
+    """Whether torch was there already."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Sent every few seconds, whatever else the trial is doing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of metrics."""
+
+    step: int
+    total_steps: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The trial is over, and its files are written."""
+
+    status: str
+    """`done`, `diverged`, `interrupted`, `impossible` or `failed`."""
+    stopped_by: str
+    """As in summary.json; for `failed`, what went wrong."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """From the worker: save, and end."""
+
+    reason: str

@@ -1,0 +1,115 @@
+"""What a sweep knows of its runs, apart from where that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fundamentallm.sweep.search import Tried, Values
+from fundamentallm.sweep.spec import Metric
+
+FINISHED = ("done", "diverged", "impossible", "stopped")
+"""How an attempt can end so that its run is over; `stopped` is hyperband's doing."""
+UNFINISHED = ("failed", "died", "interrupted", "lost")
+"""How an attempt can end so that its run may be tried again: by an error of its own, killed from
+outside, asked to stop, or given up because nothing was heard of its worker."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a run, by one worker."""
+
+    id: int
+    """In the storage."""
+    run: int
+    """Counted from 0; a run that is tried again is the same run."""
+    values: Values
+    status: str
+    """`waiting`, `running`, or one of FINISHED and UNFINISHED."""
+    owner: str
+    score: float | None = None
+    """The best value of the metric that it reached."""
+    history: tuple[float, ...] = ()
+    """The values of the metric, in the order of the step."""
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a sweep: its attempts, the last of which counts."""
+
+    number: int
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def last(self) -> Attempt:
+        """The attempt that counts."""
+        return self.attempts[-1]
+
+    @property
+    def values(self) -> Values:
+        """What it tries; the same in every attempt."""
+        return self.last.values
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has its result."""
+        return self.last.status in FINISHED
+
+    def may_be_tried_again(self, *, retries: int, deaths: int) -> bool:
+        """Whether an unfinished run is worth another attempt.
+
+        Args:
+            retries: How many attempts may fail by an error of their own.
+            deaths: How many in a row may be killed from outside.
+        """
+        if self.last.status in ("interrupted", "lost"):
+            return True
+        if self.last.status == "died":
+            in_a_row = 0
+            for attempt in reversed(self.attempts):
+                in_a_row += attempt.status == "died"
+                if attempt.status not in ("died", "lost"):
+                    break
+            return in_a_row < deaths
+        failed = sum(attempt.status == "failed" for attempt in self.attempts)
+        return self.last.status == "failed" and failed <= retries
+
+
+def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
+    """Runs in the order of their numbers, attempts in the order in which they were made."""
+    grouped: dict[int, list[Attempt]] = {}
+    for attempt in attempts:
+        grouped.setdefault(attempt.run, []).append(attempt)
+    return [Run(number, tuple(grouped[number])) for number in sorted(grouped)]
+
+
+def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
+    """What a search may learn from `runs`, with W&B's `impute` applied."""
+    scores = [run.last.score for run in runs if run.is_finished and run.last.score is not None]
+    worst = max(scores, key=lambda score: metric.sign * score, default=None)
+
+    def imputed(run: Run, how: str) -> float | None:
+        history = run.last.history
+        if how == "worst" or not history:
+            return worst
+        return history[-1] if how == "latest" else _best(history, metric)
+
+    found: list[Tried] = []
+    for run in runs:
+        status, score = run.last.status, run.last.score
+        running = status in ("running", "waiting", "interrupted", "lost")
+        failed = status in ("failed", "died", "diverged", "impossible")
+        if failed and metric.impute != "worst":
+            score, failed = imputed(run, metric.impute), False
+        elif running:
+            how = metric.impute_while_running
+            score = imputed(run, how) if how else None
+        signed = None if score is None else metric.sign * score
+        found.append(Tried(run.values, signed, running=running, failed=failed))
+    return found
+
+
+def _best(history: Sequence[float], metric: Metric) -> float:
+    return min(history, key=lambda value: metric.sign * value)

@@ -1,0 +1,90 @@
+"""A sweep's folder: the file it runs, its storage, and a folder for every run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.sweep.findings import SweepError
+
+
+class SweepFolder:
+    """The files of one sweep under `path`; nothing is touched until a method is called."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.name = self.path.name
+        self.file = self.path / "sweep.yaml"
+        """The sweep file, as it was given."""
+        self.database = self.path / "study.db"
+        self.storage = self.path / "storage.txt"
+        """The address of the storage, without a password, where it is not `database`."""
+        self.tokens = self.path / "tokens"
+
+    @property
+    def url(self) -> str:
+        """The storage that was chosen when the sweep was made."""
+        if self.storage.exists():
+            return self.storage.read_text("utf-8").strip()
+        return f"sqlite:///{self.database}"
+
+    def run(self, number: int) -> RunFolder:
+        """The folder of run `number`, counted from 0; its name counts from 1."""
+        return RunFolder(self.path / f"run-{number + 1:04}")
+
+    def create(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises:
+            RunFolderError: It cannot be.
+        """
+        RunFolder(self.path).create()
+
+    def check_is_ours(self) -> None:
+        """See that a sweep, or nothing, is here.
+
+        Raises:
+            SweepError: Other things are.
+        """
+        if self.path.is_dir() and not self.file.exists():
+            others = [p.name for p in self.path.iterdir() if p.name not in ("workers", "tokens")]
+            others = [name for name in others if not name.startswith(("study.db", "ledger.lock"))]
+            if others:
+                raise SweepError(
+                    f"{self.path}: not a sweep's folder, and not empty ({others[0]} is there); "
+                    "give another --output-dir"
+                )
+
+    def write_file(self, text: str) -> None:
+        """Write sweep.yaml, whole or not at all."""
+        part = self.file.with_name(f".{self.file.name}-{uuid.uuid4().hex[:8]}")
+        part.write_text(text, "utf-8", newline="")
+        os.replace(part, self.file)
+
+    def take_over(self, number: int) -> None:
+        """Move run `number` away from a process that may still be writing, and go on in a copy.
+
+        Such a process works by names relative to its current folder, so that all it writes from
+        now on follows the folder that is moved away, and none of it reaches the copy.
+        """
+        folder = self.run(number)
+        name = folder.path.name
+        if folder.path.exists():
+            os.rename(folder.path, self.path / f".{name}-left-{uuid.uuid4().hex[:8]}")
+        left = sorted(self.path.glob(f".{name}-left-*"), key=lambda path: path.stat().st_mtime)
+        if not left:
+            return  # it was on another machine
+        part = RunFolder(self.path / f".{name}-part-{uuid.uuid4().hex[:8]}")
+        part.path.mkdir()
+        source = RunFolder(left[-1])
+        # The checkpoint first: rows are written before it, so the copy has all that it builds on.
+        for file in (source.last, source.best, *source.files):
+            target = part.path / file.name
+            if file.exists() and not target.exists():
+                shutil.copy2(file, target)
+        os.rename(part.path, folder.path)
+        for path in (*left, *self.path.glob(f".{name}-part-*")):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,113 @@
+"""One run of a sweep, told by an order: as `fundamentallm train`, in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch._dynamo  # torch.optim imports it at the first step, which would take a second then
+
+from fundamentallm.checkpoint import Checkpoint, CheckpointError
+from fundamentallm.data import Dataset, Vocabulary, load_prepared, prepare, split_text
+from fundamentallm.declaration import ImpossibleCombinationError
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.hyperparameters import Config
+from fundamentallm.plan import Plan
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.samples import Sample
+from fundamentallm.sweep.child import Line
+from fundamentallm.sweep.order import Ended, Order, Row
+from fundamentallm.text import read_text
+from fundamentallm.trackers.folder import FolderTracker
+from fundamentallm.trackers.protocol import Number, Tracker
+from fundamentallm.training import train
+
+
+class LineTracker:
+    """A `Tracker` that tells the worker of every row."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.total_steps = 0
+
+    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+        """Note how long the run will be."""
+        self.total_steps = total_steps
+
+    def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
+        """Send the row."""
+        self.line.send(Row(step, self.total_steps, dict(metrics)))
+
+    def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
+        """The worker has no use for them."""
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """The end is sent once every tracker is done."""
+
+
+def run_trial(order: Order, line: Line) -> Ended:
+    """Train, or go on; the current folder is the run's."""
+    torch.set_num_threads(order.threads)
+    folder = RunFolder(".")
+    try:
+        config = Config(**order.settings)
+        dataset = _dataset(order, config)
+    except ImpossibleCombinationError as error:
+        return _score_impossible(order, folder, str(error))
+    except FundamentallmError as error:
+        return Ended("failed", str(error))
+    for warning in Plan(config, dataset.batches_per_epoch(config)).warnings():
+        print(f"warning: {warning}", file=sys.stderr)
+    checkpoint = _checkpoint(folder, config, dataset)
+    if checkpoint is None:
+        folder.clear(keep_wandb_id=True)
+    trackers: list[Tracker] = [FolderTracker(folder), LineTracker(line)]
+    if order.wandb is not None:
+        from fundamentallm.trackers.wandb import WandbTracker
+
+        trackers.append(WandbTracker(folder, **order.wandb))
+    result = train(
+        config,
+        dataset,
+        folder=folder,
+        trackers=trackers,
+        device=order.device,
+        checkpoint=checkpoint,
+        stop_requested=line.stop_requested,
+    )
+    return Ended(result.status, result.stopped_by)
+
+
+def _dataset(order: Order, config: Config) -> Dataset:
+    """The tokens that another trial has kept, or the text, encoded and kept for the others."""
+    kept = None
+    if order.data_sha256:
+        kept = load_prepared(order.data_name, order.data_sha256, config, order.tokens)
+    return kept or prepare(read_text(order.data), config, cache=order.tokens)
+
+
+def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoint | None:
+    """Where the run stands, if it has begun and its checkpoint can be used."""
+    if not folder.last.exists():
+        return None
+    try:
+        checkpoint = Checkpoint.load(folder.last)
+        checkpoint.check_continues(config, dataset)
+    except CheckpointError as error:
+        print(f"warning: {error}; the run starts again", file=sys.stderr)
+        return None
+    return checkpoint
+
+
+def _score_impossible(order: Order, folder: RunFolder, reason: str) -> Ended:
+    """What a run that cannot exist is worth: a uniform guess, as on W&B."""
+    simple = Config(**{k: v for k, v in order.settings.items() if k in ("val_split", "tokenizer")})
+    train_part, _ = split_text(read_text(order.data).content, simple.val_split)
+    loss = math.log(len(Vocabulary.of(train_part, simple.tokenizer)))
+    score = {"val_loss": loss, "best_val_loss": loss, "best_step": 0}
+    tracker = FolderTracker(folder)
+    tracker.start({**order.settings, "data": order.data_name}, total_steps=0, step=0)
+    tracker.finish({"status": "impossible", "stopped_by": reason, **score})
+    return Ended("impossible", reason)
