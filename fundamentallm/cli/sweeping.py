@@ -96,7 +96,10 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
 
 
 def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None) -> Means:
-    """What this machine gives: a thread and a core for each worker, or workers on each GPU."""
+    """What this machine gives: its cores shared out among workers, or workers on each GPU.
+
+    OMP_NUM_THREADS, where it is set, is the number of threads of each worker.
+    """
     from fundamentallm.sweep.engine import Means
     from fundamentallm.sweep.workers import usable_cores, visible_gpus
 
@@ -106,7 +109,9 @@ def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: i
         workers = min(workers, runs or workers)
     elif workers_per_gpu is not None:
         raise click.UsageError("--workers and --workers-per-gpu exclude each other; give one")
-    return Means(workers, max(1, cores // workers), device, gpus)
+    typed = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(typed) if typed.isdigit() and typed != "0" else max(1, cores // workers)
+    return Means(workers, threads, device, gpus)
 
 
 def engine_for(

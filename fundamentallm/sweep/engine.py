@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fundamentallm.declaration import ConfigError
 from fundamentallm.sweep.findings import SweepError
@@ -21,30 +21,12 @@ from fundamentallm.sweep.records import Attempt, Run, tried
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import Metric
 from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.sweep.watcher import Watcher
 from fundamentallm.sweep.workers import Trial, Workers
 
 DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 LOOK_SECONDS = 2.0  # between looks at what other workers have left behind
 LISTEN_SECONDS = 0.25
-
-
-class Watcher(Protocol):
-    """Told of a sweep as it happens."""
-
-    def started(self, run: Run, *, going_on: bool) -> None:
-        """An attempt begins here."""
-
-    def row(self, run: Run, row: Row) -> None:
-        """A run on this machine logged a row."""
-
-    def ended(self, run: Run, ended: Attempt) -> None:
-        """An attempt on this machine is over."""
-
-    def say(self, line: str) -> None:
-        """Something that a person would want to know."""
-
-    def look(self, runs: Sequence[Run], limit: int | None) -> None:
-        """All runs of the sweep, on every machine, as they stand; and how many there will be."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +113,7 @@ class Engine:
         beating = threading.Thread(target=self._beat, daemon=True)
         beating.start()
         next_look, stopping, waiting = 0.0, "", False
+        self.watcher.look(self.ledger.runs(), self.limit)
         try:
             while True:
                 if not stopping and (stopping := stop_requested()):

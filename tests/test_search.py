@@ -1,0 +1,223 @@
+"""What every way of choosing values must do; then what is special to each."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from fundamentallm.sweep.bayes import BayesSearch, scored
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.methods import Method, make_method
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import Attempt, Run, tried
+from fundamentallm.sweep.search import Tried
+from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
+
+MIXED = """\
+program: train.py
+method: {method}
+run_cap: 30
+metric: {{name: val_loss}}
+parameters:
+  learning_rate: {rate}
+  model_dim: {{values: [48, 64, 96]}}
+  num_heads: {{values: [2, 3, 4, 6]}}
+  lr_schedule: {{values: [constant, cosine, step]}}
+  lr_steps: {{values: ["", "10"]}}
+  batch_size: {{values: [8, 16]}}
+  epochs: {{value: 3}}
+"""
+RATE = "{distribution: log_uniform_values, min: 0.0001, max: 0.01}"
+METHODS = {
+    "grid": ("grid", "auto"),
+    "random": ("random", "auto"),
+    "gp": ("bayes", "gp"),
+    "tpe": ("bayes", "tpe"),
+    "random for bayes": ("bayes", "random"),
+}
+
+
+def make(name: str, seed: int = 0) -> tuple[Points, Method]:
+    method, sampler = METHODS[name]
+    rate = "{values: [0.0005, 0.001]}" if method == "grid" else RATE
+    points = Points(parse_sweep(MIXED.format(method=method, rate=rate), "mixed.yaml"), {})
+    return points, make_method(points, seed=seed, sampler=sampler)
+
+
+def loss(values: Any) -> float:
+    """Least at a rate of 0.002, in the widest model."""
+    rate = math.log10(values["learning_rate"] / 0.002) ** 2
+    return 1 + rate + (96 - values["model_dim"]) / 100
+
+
+def study(name: str, runs: int, seed: int = 0, known: list[Tried] | None = None) -> list[Tried]:
+    """`runs` runs one after another, each told to the next."""
+    _, method = make(name, seed)
+    done = list(known or [])
+    while len(done) < min(runs, method.search.size or runs):
+        values = method.search.suggest(len(done), done)
+        done.append(Tried(values, loss(values)))
+    return done
+
+
+@pytest.fixture(params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_only_possible_values_are_suggested(name: str) -> None:
+    points, _ = make(name)
+    for each in study(name, 14):
+        assert points.is_possible(each.values)
+        assert list(each.values) == [p.name for p in points.sweep.parameters]
+        assert each.values["epochs"] == 3
+        for parameter in points.sweep.parameters:
+            assert 0 <= parameter.distribution.position(each.values[parameter.name]) <= 1
+
+
+def test_a_search_that_starts_again_suggests_what_an_unbroken_one_would(name: str) -> None:
+    unbroken = study(name, 14)
+    assert study(name, 14, known=study(name, 11)) == unbroken
+
+
+def test_another_seed_is_another_search(name: str) -> None:
+    if name != "grid":
+        assert study(name, 4, seed=1) != study(name, 4, seed=0)
+
+
+def test_suggestions_do_not_warn_or_change_what_they_are_given(name: str) -> None:
+    _, method = make(name)
+    known = study(name, 11)
+    before = list(known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.search.suggest(11, known)
+    assert known == before
+
+
+def test_runs_in_progress_and_failures_are_taken(name: str) -> None:
+    points, method = make(name)
+    done = study(name, 10)
+    running = [Tried(each.values, None, running=True) for each in done[:2]]
+    failed = [Tried(done[2].values, None, failed=True), Tried(done[3].values, 99.0, failed=True)]
+    values = method.search.suggest(12, [*running, *failed, *done[4:]])
+    assert points.is_possible(values)
+    nothing_good = [Tried(each.values, None, failed=True) for each in done]
+    assert points.is_possible(method.search.suggest(10, nothing_good))
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_bayes_begins_with_the_defaults_and_beats_random(sampler: str) -> None:
+    found = study(sampler, 24)
+    assert dict(found[0].values) == {
+        "batch_size": 16, "epochs": 3, "learning_rate": 0.001, "lr_schedule": "constant",
+        "lr_steps": "", "model_dim": 96, "num_heads": 6,
+    }  # fmt: skip
+    assert min(each.score or 9 for each in found) < 1.05
+    last = [each.score or 9 for each in found[-6:]]
+    at_random = [each.score or 9 for each in study("random", 24)]
+    assert sorted(last)[3] < sorted(at_random)[12]
+
+
+def test_grids_leave_out_what_cannot_exist() -> None:
+    points, method = make("grid")
+    assert method.search.size == 2 * 2 * 10 * 5  # rates, batches, widths with heads, schedules
+    assert method.left_out == 2 * 2 * (12 * 6 - 50)
+    every = [method.search.suggest(k, []) for k in range(method.search.size)]
+    assert len({repr(each) for each in every}) == method.search.size
+    assert all(points.is_possible(each) for each in every)
+
+
+def test_what_goes_together_is_one_choice_and_numbers_are_ranks() -> None:
+    points, method = make("gp")
+    assert isinstance(method.search, BayesSearch)
+    labels = {axis.label: type(axis).__name__ for axis in method.search.axes}
+    assert labels == {
+        "model_dim+num_heads": "Choice", "lr_schedule+lr_steps": "Choice",
+        "learning_rate": "Share", "batch_size": "Rank",
+    }  # fmt: skip
+    groups = dict(points.together())
+    assert (48, 6) in (groups["model_dim", "num_heads"] or [])
+    assert (64, 6) not in (groups["model_dim", "num_heads"] or [])
+
+
+def test_too_many_to_list_are_moved_to_the_nearest_possible() -> None:
+    text = MIXED.format(method="bayes", rate=RATE)
+    text = text.replace("{values: [48, 64, 96]}", "{min: 48, max: 512}")
+    points = Points(parse_sweep(text, "s"), {})
+    method = make_method(points, seed=0, sampler="tpe")
+    assert dict(points.together())["model_dim", "num_heads"] is None
+    done: list[Tried] = []
+    for k in range(14):
+        values = method.search.suggest(k, done)
+        assert points.is_possible(values)
+        done.append(Tried(values, float(values["model_dim"])))
+
+
+def test_which_sampler_bayes_means() -> None:
+    def label(name: str, change: Callable[[str], str] = lambda text: text) -> str:
+        text = change((ROOT / f"sweeps/{name}.yaml").read_text())
+        return make_method(Points(parse_sweep(text, "s"), {}), seed=0).label
+
+    assert label("lr") == "gp"
+    assert label("full") == "tpe"  # it has early_terminate
+    assert label("lr", lambda text: text.replace("run_cap: 12", "run_cap: 300")) == "tpe"
+    assert label("random") == "random"
+    assert label("grid") == "grid"
+
+
+def test_a_space_without_a_possible_point_is_refused() -> None:
+    text = "program: train.py\nmethod: {}\nrun_cap: 2\nmetric: {{name: val_loss}}\nparameters:\n"
+    text += "  model_dim: {{values: [7, 11]}}\n  num_heads: {{values: [2, 4]}}\n"
+    for method in ("grid", "random"):
+        points = Points(parse_sweep(text.format(method), "s"), {})
+        with pytest.raises(SweepError, match=r"no point|no combination"):
+            make_method(points, seed=0).search.suggest(0, [])
+    huge = "program: train.py\nmethod: grid\nparameters:\n"
+    huge += "  seed: {min: 0, max: 1000000}\n  max_steps: {min: 1, max: 1000000}\n"
+    with pytest.raises(SweepError, match="points"):
+        make_method(Points(parse_sweep(huge, "s"), {}), seed=0)
+
+
+def test_failures_count_as_the_worst_that_did_not_fail() -> None:
+    good, worse = Tried({"x": 1}, 1.5), Tried({"x": 2}, 2.5)
+    diverged = Tried({"x": 3}, 1000.0, failed=True)
+    broken = Tried({"x": 4}, None, failed=True)
+    running = Tried({"x": 5}, None, running=True)
+    told = scored([good, worse, diverged, broken, running])
+    assert [score for _, score in told] == [1.5, 2.5, 2.5, 2.5, None]
+    assert [score for _, score in scored([diverged, broken])] == [1000.0, 1000.0]
+    assert scored([broken]) == []
+
+
+def attempt(run: int, status: str, score: float | None = None, *history: float) -> Attempt:
+    return Attempt(run, run, {"x": run}, status, "me", score=score, history=history)
+
+
+@pytest.mark.parametrize(
+    ("impute", "while_running", "expected"),
+    [
+        ("worst", None, [(-3.0, False), (-1.0, False), (-2.0, True), (None, False)]),
+        ("latest", "latest", [(-3.0, False), (-1.0, False), (-1.5, False), (-4.0, False)]),
+        ("best", "best", [(-3.0, False), (-1.0, False), (-2.0, False), (-5.0, False)]),
+        ("worst", "worst", [(-3.0, False), (-1.0, False), (-2.0, True), (-1.0, False)]),
+    ],
+)
+def test_wandb_s_imputes(impute: str, while_running: str | None, expected: Any) -> None:
+    metric = Metric("accuracy", "maximize", None, impute, while_running)
+    attempts = [attempt(0, "done", 3.0, 1.0, 3.0), attempt(1, "done", 1.0, 1.0)]
+    attempts += [attempt(2, "diverged", 2.0, 2.0, 1.5), attempt(3, "running", None, 5.0, 4.0)]
+    found = tried([Run(each.run, (each,)) for each in attempts], metric)
+    assert [(each.score, each.failed) for each in found] == expected
+    assert [each.running for each in found] == [False, False, False, True]
+
+
+def test_every_bundled_bayes_has_its_defaults_among_the_possible() -> None:
+    for file in (ROOT / "sweeps").glob("*.yaml"):
+        points = Points(read_sweep(file), {})
+        assert points.is_possible(points.defaults())
