@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from fundamentallm.cli.sweeping import (
-    LEASE_SECONDS,
     Facts,
     check,
+    lease_seconds,
     read_fixed,
     storage_url,
     work,
@@ -97,7 +97,7 @@ def sweep(
         "device": device,
         "seed": sweep_seed,
         "sampler": sampler,
-        "lease": LEASE_SECONDS,
+        "lease": lease_seconds(),
         **_text_facts(data, own_text),
     }
     return _start(read, facts, folder, storage, data=data, workers=workers,

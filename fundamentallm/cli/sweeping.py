@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fundamentallm.sweep.ledger import Ledger
 
 STORAGE = "FUNDAMENTALLM_STORAGE"
+LEASE = "FUNDAMENTALLM_LEASE"
 LEASE_SECONDS = 60.0
 Facts = dict[str, Any]
 """What the maker of a sweep settles for all its workers; kept in the storage."""
@@ -93,6 +94,18 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
             f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
         )
     return typed or os.environ.get(STORAGE) or folder.url
+
+
+def lease_seconds() -> float:
+    """After how long a worker of which nothing is heard has lost its runs.
+
+    Raises:
+        SweepError: The environment gives no such time.
+    """
+    typed = os.environ.get(LEASE, "")
+    if typed and not (typed.isdigit() and int(typed) >= 3):
+        raise SweepError(f"{LEASE}={typed}: give whole seconds, 3 or more")
+    return float(typed or LEASE_SECONDS)
 
 
 def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None) -> Means:

@@ -38,7 +38,10 @@ class Database:
         """For SQLAlchemy's `create_engine`."""
         if self.is_local:
             return {"connect_args": {"timeout": BUSY_SECONDS}}
-        return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+        return {
+            "connect_args": {"connect_timeout": 10, "client_encoding": "utf8"},
+            "pool_pre_ping": True,
+        }
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -93,7 +96,7 @@ class Database:
 def without_password(url: str) -> str:
     """A database's address that may be shown."""
     try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+        return sqlalchemy.make_url(url).set(password=None).render_as_string()
     except sqlalchemy.exc.ArgumentError:
         return "(not a database's address)"
 

@@ -67,7 +67,8 @@ class Ledger:
         self.lease, self.folder = lease, folder
         self.database = Database(url, folder)
         direction = optuna.study.StudyDirection[goal.upper()]
-        with self.database.errors(), warnings.catch_warnings():
+        # Under the lock: two that make the tables at once are in each other's way.
+        with self.database.errors(), self.database.lock(name), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the heartbeat calls itself experimental
             self.storage = optuna.storages.RDBStorage(
                 self.database.url,

@@ -1,0 +1,233 @@
+"""Who does which run: handed out once, given away when a worker is gone, refused after that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from fundamentallm.sweep.database import has_password, without_password
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.ledger import Ledger, LostError, read_facts
+from fundamentallm.sweep.records import Attempt, Run
+from fundamentallm.sweep.spec import parse_sweep
+
+SWEEP = parse_sweep(
+    "program: train.py\nmethod: random\nrun_cap: 3\nmetric: {name: val_loss}\nparameters:\n"
+    "  rate: {distribution: log_uniform_values, min: 0.001, max: 0.01}\n"
+    "  wide: {distribution: normal}\n  size: {min: 1, max: 9}\n"
+    "  kind: {values: [a, [1, 2], null, 3]}\n  fixed: {value: 7}\n",
+    "s.yaml",
+)
+VALUES = {"rate": 0.002, "wide": -0.5, "size": 4, "kind": [1, 2], "fixed": 7}
+
+
+def open_ledger(folder: Path, lease: float = 60) -> Ledger:
+    return Ledger(f"sqlite:///{folder}/study.db", "tiny", folder, lease=lease, goal="minimize")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(open_ledger(tmp_path)) as opened:
+        yield opened
+
+
+def claim(
+    ledger: Ledger, limit: int = 3, again: Callable[[Run], bool] = lambda run: True
+) -> Run | None:
+    def values(number: int, runs: Sequence[Run]) -> Any:
+        return VALUES if number < limit else None
+
+    return ledger.claim(next_values=values, again=again, parameters=SWEEP.parameters)
+
+
+def claimed(ledger: Ledger, **options: Any) -> Attempt:
+    run = claim(ledger, **options)
+    assert run is not None
+    return run.last
+
+
+def test_runs_are_handed_out_once_and_no_more_than_there_are(ledger: Ledger) -> None:
+    numbers = [claimed(ledger).run for _ in range(3)]
+    assert numbers == [0, 1, 2]
+    assert claim(ledger) is None
+    assert [run.last.status for run in ledger.runs()] == ["running"] * 3
+    assert ledger.runs()[0].values == VALUES
+
+
+def test_what_is_found_is_kept(ledger: Ledger, tmp_path: Path) -> None:
+    attempt = claimed(ledger)
+    for step, value in [(20, 1.5), (10, 2.0)]:
+        ledger.report(attempt.id, step, value)
+    ledger.finish(attempt.id, "done", score=1.5, seconds=3.0, note="epochs")
+    with closing(open_ledger(tmp_path)) as another:
+        (run,) = another.runs()
+    assert run.is_finished
+    kept = run.last
+    assert (kept.score, kept.history, kept.seconds, kept.note) == (1.5, (2.0, 1.5), 3.0, "epochs")
+
+
+@pytest.mark.parametrize("status", ["failed", "died", "interrupted"])
+def test_an_unfinished_run_is_handed_out_again_with_its_values(ledger: Ledger, status: str) -> None:
+    first = claimed(ledger)
+    ledger.finish(first.id, status, score=None, seconds=1, note="why")
+    again = claim(ledger)
+    assert again is not None
+    assert (again.number, again.values, len(again.attempts)) == (0, VALUES, 2)
+    assert again.attempts[0].status == status
+    ledger.finish(again.last.id, status, score=None, seconds=1, note="why")
+    assert claimed(ledger, again=lambda run: False).run == 1  # not worth it: the next one
+    assert len(ledger.runs()) == 2
+
+
+def test_a_result_is_carved_in_stone(ledger: Ledger) -> None:
+    attempt = claimed(ledger)
+    ledger.finish(attempt.id, "done", score=1.0, seconds=1, note="")
+    with pytest.raises(LostError):
+        ledger.finish(attempt.id, "done", score=0.5, seconds=1, note="")
+    with pytest.raises(LostError):
+        ledger.report(attempt.id, 1, 0.5)
+    assert ledger.runs()[0].last.score == 1.0
+
+
+def test_a_worker_that_is_gone_loses_its_run_at_once_on_the_same_machine(tmp_path: Path) -> None:
+    gone, other = open_ledger(tmp_path), open_ledger(tmp_path)
+    attempt = claimed(gone)
+    next_one = claimed(other)
+    assert next_one.run == 1  # alive: its run is left to it
+    other.finish(next_one.id, "done", score=1.0, seconds=1, note="")
+    gone.alive.release()  # what the system does when a process dies
+    assert claimed(other).run == 0
+    with pytest.raises(LostError):
+        gone.finish(attempt.id, "done", score=0.1, seconds=1, note="")
+    assert [each.status for each in other.runs()[0].attempts] == ["lost", "running"]
+    for each in (gone, other):
+        each.close()
+
+
+def test_a_worker_of_which_nothing_is_heard_loses_its_run(tmp_path: Path) -> None:
+    quiet, other = open_ledger(tmp_path, lease=1), open_ledger(tmp_path, lease=1)
+    attempt = claimed(quiet)
+    waited = threading.Event()
+    while (run := claim(other, limit=1)) is None:
+        waited.wait(0.2)
+    assert (run.number, len(run.attempts)) == (0, 2)
+    with pytest.raises(LostError):
+        quiet.report(attempt.id, 1, 0.5)
+    for each in (quiet, other):
+        each.close()
+
+
+def test_a_worker_that_beats_keeps_its_run(tmp_path: Path) -> None:
+    beating, other = open_ledger(tmp_path, lease=2), open_ledger(tmp_path, lease=2)
+    attempt = claimed(beating)
+    for _ in range(12):
+        threading.Event().wait(0.3)
+        beating.beat([attempt.id])
+        assert claim(other, limit=1) is None
+    for each in (beating, other):
+        each.close()
+
+
+def test_killed_between_result_and_state_the_result_counts(tmp_path: Path) -> None:
+    gone, other = open_ledger(tmp_path), open_ledger(tmp_path)
+    attempt = claimed(gone)
+    result = {"status": "done", "score": 1.25, "seconds": 1, "note": ""}
+    gone.storage.set_trial_user_attr(attempt.id, "result", result)
+    gone.alive.release()
+    assert claim(other, limit=1) is None
+    assert (other.runs()[0].last.status, other.runs()[0].last.score) == ("done", 1.25)
+    for each in (gone, other):
+        each.close()
+
+
+def test_killed_between_creating_and_starting_the_run_is_not_lost(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as ledger:
+        ledger._create(0, VALUES, SWEEP.parameters)  # and no more: killed here
+        run = claim(ledger, limit=1)
+        assert run is not None
+        assert (run.number, len(run.attempts), run.last.status) == (0, 1, "running")
+
+
+@pytest.mark.parametrize(("score", "status"), [(None, "done"), (2.0, "stopped")])
+def test_ends_of_every_kind(ledger: Ledger, score: float | None, status: str) -> None:
+    attempt = claimed(ledger)
+    ledger.finish(attempt.id, status, score=score, seconds=1, note="")
+    assert ledger.runs()[0].is_finished
+    assert ledger.runs()[0].last.score == score
+
+
+def test_many_threads_claim_each_run_once(tmp_path: Path) -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        with closing(open_ledger(tmp_path)) as ledger:
+            while (run := claim(ledger, limit=20)) is not None:
+                found.append(run.number)
+                ledger.finish(run.last.id, "done", score=1.0, seconds=0, note="")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(20))
+
+
+def test_facts_and_where_they_are_not(ledger: Ledger, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    with pytest.raises(SweepError, match="has no sweep tiny"):
+        read_facts(url, "tiny", tmp_path)
+    ledger.facts = {"text": "x", "fixed": {"seed": 1}}
+    assert read_facts(url, "tiny", tmp_path) == ({"text": "x", "fixed": {"seed": 1}}, "minimize")
+    with pytest.raises(SweepError, match="it has: tiny"):
+        read_facts(url, "other", tmp_path)
+
+
+def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("not a database at all, and longer than a header is")
+    with pytest.raises(SweepError, match=r"study.db cannot be used: .*not a database"):
+        open_ledger(tmp_path)
+    with pytest.raises(SweepError) as error:
+        Ledger("postgresql://me:secret@127.0.0.1:1/x", "n", tmp_path, lease=60, goal="minimize")
+    assert "cannot be used" in str(error.value)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_passwords_are_seen_and_not_shown() -> None:
+    assert has_password("postgresql://me:secret@host/db")
+    assert not has_password("postgresql://me@host/db")
+    assert without_password("postgresql://me:secret@host/db") == "postgresql://me@host/db"
+    assert "secret" not in without_password("secret")
+
+
+def test_the_lock_of_a_worker_is_held_while_it_lives(ledger: Ledger) -> None:
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(ledger._life(ledger.owner), blocking=False).acquire()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "again"),
+    [
+        (["interrupted"], True),
+        (["lost"] * 9, True),
+        (["failed"], False),
+        (["died"] * 4, True),
+        (["died"] * 5, False),
+        (["died"] * 4 + ["interrupted"] + ["died"], True),
+        (["done"], False),
+        (["running"], False),
+    ],
+)
+def test_which_runs_are_worth_another_attempt(statuses: list[str], again: bool) -> None:
+    attempts = tuple(Attempt(i, 0, {}, status, "") for i, status in enumerate(statuses))
+    assert Run(0, attempts).may_be_tried_again(retries=0, deaths=5) is again
+    assert Run(0, attempts[:1]).may_be_tried_again(retries=1, deaths=5) is (
+        statuses[0] not in ("done", "running")
+    )

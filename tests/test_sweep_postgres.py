@@ -1,0 +1,132 @@
+"""One sweep on two machines, played by two processes, over a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import TEXT, Run
+from postgres import postgres
+from tiny_sweep import FLAGS, grid, kill, processes, start, summaries, wait_for
+
+from fundamentallm.sweep.ledger import Ledger
+from fundamentallm.sweep.spec import parse_sweep
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+def attempts(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
+    address = url.replace("postgresql://", "postgresql+psycopg://")
+    return optuna.load_study(study_name=name, storage=address).get_trials(deepcopy=False)
+
+
+def machine(tmp_path: Path, name: str) -> Path:
+    """A folder of its own, with the text and nothing else of the other's."""
+    place = tmp_path / name
+    place.mkdir()
+    (place / "cats.txt").write_text(TEXT)
+    return place
+
+
+def test_a_killed_machine_s_run_is_taken_over(tmp_path: Path, server: str, run: Run) -> None:
+    one, two = machine(tmp_path, "one"), machine(tmp_path, "two")
+    (one / "taken.yaml").write_text(grid(rates=2, seeds=1, steps=2500, every=50))
+    environment = {"FUNDAMENTALLM_STORAGE": server, "FUNDAMENTALLM_LEASE": "5"}
+    command = ("sweep", "taken.yaml", "cats.txt", "--workers", 1, "--", *FLAGS)
+    first = start(one, *command, **environment)
+    wait_for((one / "runs/taken/run-0001/last.pt").exists)
+    joined = ("agent", "runs/taken", "--data", "cats.txt", "--workers", 1)
+    second = start(two, *joined, FUNDAMENTALLM_STORAGE=server)
+    wait_for((two / "runs/taken/run-0002/metrics.jsonl").exists)
+    for pid in {first.pid, *processes(str(one))}:
+        kill(pid)
+    first.communicate()
+    said = second.communicate(timeout=200)[0]
+    assert second.returncode == 0, said
+    assert "run 1 starts again: its checkpoint is not on this machine" in said
+    found = attempts(server, "taken")
+    complete = [trial for trial in found if trial.state.name == "COMPLETE"]
+    assert sorted(trial.user_attrs["run"] for trial in complete) == [0, 1]
+    assert len(found) == 3
+    assert {each["status"] for each in summaries(two / "runs/taken").values()} == {"done"}
+    secret = server.split(":")[2].split("@")[0]
+    assert secret not in said
+    stored = (one / "runs/taken/storage.txt").read_text()
+    assert secret not in stored
+    assert not any(secret in path.read_text(errors="replace") for path in one.rglob("*.*ml"))
+
+
+def test_two_machines_share_a_grid_without_a_point_twice(tmp_path: Path, server: str) -> None:
+    one, two = machine(tmp_path, "one"), machine(tmp_path, "two")
+    (one / "shared.yaml").write_text(grid(rates=6, seeds=4, steps=30, every=10))
+    environment = {"FUNDAMENTALLM_STORAGE": server}
+    command = ("sweep", "shared.yaml", "cats.txt", "--workers", 2, "--", *FLAGS)
+    workers = [start(one, *command, **environment)]
+    wait_for((one / "runs/shared/sweep.yaml").exists)
+    joined = ("agent", "runs/shared", "--data", "cats.txt", "--workers", 2)
+    workers.append(start(two, *joined, **environment))
+    for worker in workers:
+        said = worker.communicate(timeout=200)[0]
+        assert worker.returncode == 0, said
+    found = attempts(server, "shared")
+    assert sorted(trial.user_attrs["run"] for trial in found) == list(range(24))
+    here, there = (summaries(place / "runs/shared") for place in (one, two))
+    assert here
+    assert there
+    assert not set(here) & set(there)
+    assert len(here) + len(there) == 24
+
+
+def test_the_name_of_a_sweep_is_not_taken_twice(tmp_path: Path, server: str, run: Run) -> None:
+    one, two = machine(tmp_path, "one"), machine(tmp_path, "two")
+    for place in (one, two):
+        (place / "named.yaml").write_text(grid(1, 1, 2, 1))
+    command = ("sweep", "named.yaml", "cats.txt", "--", *FLAGS)
+    first = start(one, *command, FUNDAMENTALLM_STORAGE=server)
+    assert "done" in first.communicate(timeout=100)[0]
+    second = start(two, *command, FUNDAMENTALLM_STORAGE=server)
+    assert "made elsewhere; join it by" in second.communicate(timeout=100)[0]
+    assert second.returncode == 2
+    third = start(two, "agent", "runs/other", FUNDAMENTALLM_STORAGE=server)
+    assert "has no sweep other" in third.communicate(timeout=100)[0]
+    (two / "cats.txt").write_text("other")
+    fourth = start(two, "agent", "runs/named", "--data", "cats.txt", FUNDAMENTALLM_STORAGE=server)
+    assert "is not the text of this sweep" in fourth.communicate(timeout=100)[0]
+
+
+def test_the_lock_is_let_go_of_when_its_holder_dies(tmp_path: Path, server: str) -> None:
+    sweep = parse_sweep("program: train.py\nmethod: grid\nparameters: {x: {value: 1}}\n", "s")
+
+    def opened() -> Ledger:
+        return Ledger(server, "locks", tmp_path, lease=60, goal="minimize")
+
+    with closing(opened()) as one, closing(opened()) as two:
+        holding = os.fork()
+        if holding == 0:
+            inherited = opened()
+            with inherited.database.lock("locks"):
+                (tmp_path / "held").touch()
+                threading.Event().wait()
+        wait_for((tmp_path / "held").exists)
+        os.kill(holding, signal.SIGKILL)
+        os.waitpid(holding, 0)
+        for ledger in (one, two):
+            claimed = ledger.claim(
+                next_values=lambda number, runs: {"x": 1},
+                again=lambda run: True,
+                parameters=sweep.parameters,
+            )
+            assert claimed is not None
+        assert [each.number for each in one.runs()] == [0, 1]
