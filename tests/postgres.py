@@ -59,7 +59,7 @@ def postgres() -> Iterator[str]:
 
     data = place / "data"
     try:
-        run(initdb, "-D", data, "-U", "tester", "-A", "scram-sha-256", "-N",
+        run(initdb, "-D", data, "-U", "tester", "-A", "scram-sha-256", "-N", "-E", "UTF8",
             f"--pwfile={place}/password")  # fmt: skip
         options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
         run(pg_ctl, "-D", data, "-w", "-o", options, "-l", place / "server.log", "start")

@@ -96,7 +96,7 @@ class Database:
 def without_password(url: str) -> str:
     """A database's address that may be shown."""
     try:
-        return sqlalchemy.make_url(url).set(password=None).render_as_string()
+        return sqlalchemy.make_url(url)._replace(password=None).render_as_string()
     except sqlalchemy.exc.ArgumentError:
         return "(not a database's address)"
 
