@@ -51,8 +51,8 @@ RUNGS = {
 }
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
-    "yaml": ("run_folder", "sweep.assignment", "sweep.sweep_yaml"),
-    "scipy": ("sweep.distributions",),
+    "yaml": ("run_folder", "sweep.assignment", "sweep.sweep_yaml", "sweep.refining", "cli"),
+    "scipy": ("sweep.distributions", "sweep.refining"),
     "tqdm": ("trackers.console",),
     "wandb": ("trackers.wandb",),
     "optuna": ("sweep.bayes", "sweep.ledger"),

@@ -28,8 +28,13 @@ def server() -> Iterator[str]:
 
 
 def attempts(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
-    address = url.replace("postgresql://", "postgresql+psycopg://")
-    return optuna.load_study(study_name=name, storage=address).get_trials(deepcopy=False)
+    storage = optuna.storages.RDBStorage(url.replace("postgresql:", "postgresql+psycopg:"))
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+        return study.get_trials(deepcopy=False)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def machine(tmp_path: Path, name: str) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fundamentallm.cli.sweep import worker_options
-from fundamentallm.cli.sweeping import storage_url, work
+from fundamentallm.cli.sweeping import opened, storage_url, work
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -19,40 +20,21 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 def agent(
     folder: str,
     data: str | None,
-    count: int | None,
-    workers: int | None,
-    workers_per_gpu: int | None,
-    retries: int,
     storage: str | None,
+    **options: Any,
 ) -> int:
     """Work on a sweep that `fundamentallm sweep` has begun; SWEEP is its folder.
 
     On another machine SWEEP need not be there: its last name is the sweep's, and --storage says
     where the sweep is kept.
     """
-    from fundamentallm.sweep.ledger import Ledger, read_facts
-
     place = SweepFolder(folder)
-    url = storage_url(storage, place)
-    if url.startswith("sqlite") and not place.database.exists():
-        raise SweepError(
-            f"{folder}: no sweep is there; give the folder that fundamentallm sweep has made, or "
-            "--storage if the sweep was begun on another machine"
-        )
-    facts, goal = read_facts(url, place.name, place.path)
-    if facts["data_sha256"]:
-        data = _text(data, facts["data"], facts["data_sha256"])
-    place.create()
-    ledger = Ledger(url, place.name, place.path, lease=facts["lease"], goal=goal)
-    try:
+    with opened(storage_url(storage, place), place) as (facts, ledger):
+        if facts["data_sha256"]:
+            data = _text(data, facts["data"], facts["data_sha256"])
         if not place.file.exists():
             place.write_file(facts["text"])
-        return work(
-            facts, ledger, place, data=data, workers=workers,
-            workers_per_gpu=workers_per_gpu, retries=retries, count=count,
-        )  # fmt: skip
-    finally:
-        ledger.close()
+        return work(facts, ledger, place, data=data, **options)
 
 
 def _text(typed: str | None, known: str | None, sha256: str) -> str | None:

@@ -11,6 +11,7 @@ from fundamentallm import __version__
 from fundamentallm.cli.agent import agent
 from fundamentallm.cli.evaluate import evaluate
 from fundamentallm.cli.generate import generate
+from fundamentallm.cli.refine import refine
 from fundamentallm.cli.sweep import sweep
 from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
@@ -31,7 +32,7 @@ def cli() -> None:
     """Small character-level transformers, tuned well."""
 
 
-for command in (train, generate, evaluate, sweep, agent):
+for command in (train, generate, evaluate, sweep, agent, refine):
     cli.add_command(command)
 
 

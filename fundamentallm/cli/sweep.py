@@ -7,19 +7,10 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.sweeping import (
-    Facts,
-    check,
-    lease_seconds,
-    read_fixed,
-    storage_url,
-    work,
-)
-from fundamentallm.sweep.changes import differences
-from fundamentallm.sweep.findings import SweepError
+from fundamentallm.cli.sweeping import Facts, begin, check, lease_seconds, read_fixed
 from fundamentallm.sweep.methods import CHOICES
-from fundamentallm.sweep.points import DATA, Points
-from fundamentallm.sweep.spec import Sweep, read_sweep
+from fundamentallm.sweep.points import DATA
+from fundamentallm.sweep.spec import read_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
@@ -62,20 +53,25 @@ def worker_options(command: Any) -> Any:
 @click.option(
     "--sampler", type=click.Choice(CHOICES), default="auto", help="In place of the file's method."
 )
+@click.option(
+    "--wandb",
+    type=click.Choice(("offline", "online")),
+    help="Show every run on W&B: now, or when you `wandb sync` it.  [default: neither]",
+)
+@click.option(
+    "--wandb-sweep-id", metavar="ID", help="A sweep made online that the runs shall join."
+)
 @worker_options
-@click.pass_context
 def sweep(
-    ctx: click.Context,
     file: str,
     words: tuple[str, ...],
     output_dir: str | None,
     sweep_seed: int,
     sampler: str,
-    count: int | None,
-    workers: int | None,
-    workers_per_gpu: int | None,
-    retries: int,
+    wandb: str | None,
+    wandb_sweep_id: str | None,
     storage: str | None,
+    **options: Any,
 ) -> int:
     """Run a W&B sweep file on this machine, or go on with it.
 
@@ -100,50 +96,10 @@ def sweep(
         "lease": lease_seconds(),
         **_text_facts(data, own_text),
     }
-    return _start(read, facts, folder, storage, data=data, workers=workers,
-                  workers_per_gpu=workers_per_gpu, retries=retries, count=count)  # fmt: skip
-
-
-def _start(
-    read: Sweep,
-    facts: Facts,
-    folder: SweepFolder,
-    storage: str | None,
-    **options: Any,
-) -> int:
-    """Make the sweep, or see that it is the one that is there, and work."""
-    from fundamentallm.sweep.ledger import Ledger
-    from fundamentallm.sweep.methods import make_method
-
-    folder.check_is_ours()
-    url = storage_url(storage, folder)
-    # Refused before anything is written: a grid without a point, say.
-    make_method(Points(read, facts["fixed"]), seed=facts["seed"], sampler=facts["sampler"])
-    folder.create()
-    goal = read.metric.goal if read.metric else "minimize"
-    ledger = Ledger(url, folder.name, folder.path, lease=facts["lease"], goal=goal)
-    try:
-        known = ledger.facts
-        if known and not folder.file.exists():
-            raise SweepError(
-                f"the storage has a sweep {folder.name} already, made elsewhere; join it by "
-                f"fundamentallm agent {folder.path}, or give another --output-dir"
-            )
-        if known:
-            changes = differences(known, facts)
-            if changes:
-                raise SweepError(
-                    f"{folder.path}: this sweep was begun otherwise: {'; '.join(changes)}; go on "
-                    "with it as it was (only run_cap may grow), or give another --output-dir"
-                )
-            facts = {**facts, "lease": known["lease"]}
-        ledger.facts = facts
-        folder.write_file(read.text)
-        if not url.startswith("sqlite"):
-            folder.storage.write_text(ledger.database.shown + "\n", "utf-8")
-        return work(facts, ledger, folder, **options)
-    finally:
-        ledger.close()
+    facts |= {"wandb": wandb or "", "wandb_sweep_id": wandb_sweep_id or ""}
+    if wandb_sweep_id and not wandb:
+        raise click.UsageError("--wandb-sweep-id needs --wandb offline or --wandb online")
+    return begin(facts, folder, storage, data=data, **options)
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from fundamentallm.cli.messages import warn
 from fundamentallm.cli.options import HyperparameterCommand
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.signals import StopSignals
+from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points, check_points, fixed_flags, is_ours
 from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from fundamentallm.cli.sweep_view import Lines
     from fundamentallm.sweep.engine import Engine, Means
     from fundamentallm.sweep.ledger import Ledger
+    from fundamentallm.sweep.methods import Method
 
 STORAGE = "FUNDAMENTALLM_STORAGE"
 LEASE = "FUNDAMENTALLM_LEASE"
@@ -127,6 +131,89 @@ def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: i
     return Means(workers, threads, device, gpus)
 
 
+def begin(
+    facts: Facts,
+    folder: SweepFolder,
+    storage: str | None,
+    *,
+    data: str | None,
+    before: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> int:
+    """Make the sweep of `facts`, or see that it is the one that is there; do `before`; and work.
+
+    Raises:
+        SweepError: Another sweep is there, or the same one begun otherwise.
+    """
+    from fundamentallm.sweep.ledger import Ledger
+
+    folder.check_is_ours()
+    url = storage_url(storage, folder)
+    read = parse_sweep(facts["text"], facts["file"])
+    # Refused before anything is written: a grid without a point, say.
+    method_of(facts, Points(read, facts["fixed"]))
+    folder.create()
+    goal = read.metric.goal if read.metric else "minimize"
+    ledger = Ledger(url, folder.name, folder.path, lease=facts["lease"], goal=goal)
+    try:
+        known = ledger.facts
+        if known and not folder.file.exists():
+            raise SweepError(
+                f"the storage has a sweep {folder.name} already, made elsewhere; join it by "
+                f"fundamentallm agent {folder.path}, or give another --output-dir"
+            )
+        if known:
+            changes = differences(known, facts)
+            if changes:
+                raise SweepError(
+                    f"{folder.path}: this sweep was begun otherwise: {'; '.join(changes)}; go on "
+                    "with it as it was (only run_cap may grow), or give another --output-dir"
+                )
+            facts = {**facts, "lease": known["lease"], "id": known["id"]}
+        facts.setdefault("id", uuid.uuid4().hex[:8])
+        ledger.facts = facts
+        folder.write_file(read.text)
+        if not url.startswith("sqlite"):
+            folder.storage.write_text(ledger.database.shown + "\n", "utf-8")
+        before()
+        return work(facts, ledger, folder, data=data, **options)
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
+    """The facts and the ledger of a sweep that is there.
+
+    Raises:
+        SweepError: It is not.
+    """
+    from fundamentallm.sweep.ledger import Ledger, read_facts
+
+    if url.startswith("sqlite") and not folder.database.exists():
+        raise SweepError(
+            f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "
+            "or --storage if the sweep was begun on another machine"
+        )
+    facts, goal = read_facts(url, folder.name, folder.path)
+    folder.create()
+    ledger = Ledger(url, folder.name, folder.path, lease=facts["lease"], goal=goal)
+    try:
+        yield facts, ledger
+    finally:
+        ledger.close()
+
+
+def method_of(facts: Facts, points: Points) -> Method:
+    """The search that `facts` ask for: the sweep's, or points that are written down."""
+    from fundamentallm.sweep.methods import Method, make_method
+    from fundamentallm.sweep.search import ListSearch
+
+    if facts.get("points"):
+        return Method(ListSearch(facts["points"]), "list")
+    return make_method(points, seed=facts["seed"], sampler=facts["sampler"])
+
+
 def engine_for(
     facts: Facts,
     ledger: Ledger,
@@ -140,11 +227,17 @@ def engine_for(
     count: int | None,
 ) -> Engine:
     """An engine for the sweep that `facts` describe."""
+    from fundamentallm.cli.sweep_wandb import PRELOADED, WandbRuns
     from fundamentallm.sweep.engine import Data, Engine
-    from fundamentallm.sweep.methods import make_method
     from fundamentallm.sweep.workers import Workers
 
-    method = make_method(points, seed=facts["seed"], sampler=facts["sampler"])
+    method = method_of(facts, points)
+    wandb = None
+    if facts["wandb"]:
+        wandb = WandbRuns(
+            points.sweep, folder, mode=facts["wandb"], sweep_id=facts["wandb_sweep_id"],
+            prefix=facts["id"],
+        )  # fmt: skip
     if method.left_out:
         view.say(f"{method.left_out} points of the grid cannot exist and are left out")
     return Engine(
@@ -155,9 +248,10 @@ def engine_for(
         means=means,
         data=Data(data, facts["data_name"], facts["data_sha256"]),
         watcher=view,
-        workers=Workers(threads=means.threads),
+        workers=Workers(threads=means.threads, preload=PRELOADED if wandb else ()),
         retries=retries,
         count=count,
+        wandb=wandb,
     )
 
 

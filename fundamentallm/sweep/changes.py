@@ -7,7 +7,7 @@ from typing import Any
 
 from fundamentallm.sweep.spec import parse_sweep
 
-SAME = ("fixed", "seed", "sampler", "data_sha256")
+SAME = ("fixed", "seed", "sampler", "data_sha256", "points")
 """Beside the file, what a sweep must keep for its runs to belong together."""
 
 
@@ -24,7 +24,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         new.pop("run_cap", None)
     found = list(_between(old, new, ""))
     for name in SAME:
-        found += _between(before[name], now[name], name.replace("data_sha256", "the text's hash"))
+        found += _between(
+            before.get(name), now.get(name), name.replace("data_sha256", "the text's hash")
+        )
     return found
 
 

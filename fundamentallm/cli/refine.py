@@ -1,0 +1,128 @@
+"""`fundamentallm refine`: the best configurations of a sweep again, longer, over seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fundamentallm.cli.sweep import worker_options
+from fundamentallm.cli.sweep_view import short
+from fundamentallm.cli.sweeping import Facts, begin, opened, storage_url
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.spec import Metric, parse_sweep
+from fundamentallm.sweep.sweep_folder import SweepFolder
+
+
+@click.command()
+@click.argument("sweep", metavar="SWEEP", type=click.Path())
+@click.option(
+    "--top", type=click.IntRange(1), default=4, metavar="N", help="How many.  [default: 4]"
+)
+@click.option("--epochs", type=click.IntRange(1), metavar="N", help="How long each is trained.")
+@click.option("--max-steps", type=click.IntRange(1), metavar="N", help="The same, in steps.")
+@click.option("--seeds", type=click.IntRange(1), default=3, metavar="N", help="[default: 3]")
+@click.option("--output-dir", metavar="DIR", help="[default: SWEEP-refined]")
+@worker_options
+def refine(
+    sweep: str,
+    top: int,
+    epochs: int | None,
+    max_steps: int | None,
+    seeds: int,
+    output_dir: str | None,
+    storage: str | None,
+    **options: Any,
+) -> int:
+    """Train the best configurations of SWEEP again, longer, each with several seeds.
+
+    Ends with a table of means and spreads, and a plain word on whether the winner can be told from
+    the rest. A run goes on from its checkpoint where the learning-rate schedule allows it.
+    """
+    if epochs is None and max_steps is None:
+        raise click.UsageError("say how long: --epochs N, or --max-steps N")
+    coarse = SweepFolder(sweep)
+    url = storage_url(storage, coarse)
+    with opened(url, coarse) as (facts, ledger):
+        runs = ledger.runs()
+    fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))
+    new, points = _refined(facts, coarse, fine, runs, top, seeds, epochs, max_steps)
+    code = begin(new, fine, storage, data=facts["data"], before=points, **options)
+    _show(fine, storage_url(storage, fine))
+    return code
+
+
+def _refined(
+    facts: Facts,
+    coarse: SweepFolder,
+    fine: SweepFolder,
+    runs: list[Run],
+    top: int,
+    seeds: int,
+    epochs: int | None,
+    max_steps: int | None,
+) -> tuple[Facts, Any]:
+    """The facts of the new sweep, and what is to be done before it starts."""
+    from fundamentallm.sweep.refining import continue_from, finalists, refined_sweep
+
+    old = parse_sweep(facts["text"], facts["file"])
+    points = Points(old, facts["fixed"])
+    metric = old.metric or Metric("val_loss")
+    best = finalists(runs, points, metric, top)
+    length = {"epochs": epochs or HYPERPARAMETERS["epochs"].default, "max_steps": max_steps or 0}
+    if epochs is None:
+        length["epochs"] = HYPERPARAMETERS["epochs"].default if max_steps is None else 1_000_000
+    asked: list[dict[str, Any]] = []
+    sources: dict[int, Run] = {}
+    for finalist in best:
+        first = points.settings(finalist.runs[0].values).get("seed", 0)
+        for seed in range(first, first + seeds):
+            for run in finalist.runs:
+                if points.settings(run.values).get("seed", 0) == seed:
+                    sources[len(asked)] = run
+            asked.append({**finalist.settings, **length, "seed": seed})
+    text = refined_sweep(fine.name, asked, metric, coarse.name)
+    new = {**facts, "text": text, "file": f"{fine.name}/sweep.yaml", "fixed": {}, "points": asked}
+    new |= {"sampler": "auto", "wandb": "", "wandb_sweep_id": ""}
+
+    def continue_checkpoints() -> None:
+        went_on = 0
+        for number, run in sources.items():
+            before = coarse.run(run.number)
+            changed = {k: v for k, v in asked[number].items() if k != "data"}
+            went_on += continue_from(before, fine.run(number), changed)
+        if went_on:
+            click.echo(f"{went_on} of {len(asked)} runs go on from their checkpoints")
+
+    return new, continue_checkpoints
+
+
+def _show(fine: SweepFolder, url: str) -> None:
+    """The table and the verdict, if all runs have finished."""
+    from fundamentallm.sweep.refining import Standing, verdict
+
+    with opened(url, fine) as (facts, ledger):
+        runs = ledger.runs()
+    metric = parse_sweep(facts["text"], facts["file"]).metric or Metric("val_loss")
+    asked = facts["points"]
+    varying = [n for n in asked[0] if n != "seed" and len({repr(p[n]) for p in asked}) > 1]
+    groups: dict[str, list[float]] = {}
+    for run in runs:
+        if run.is_finished and run.last.score is not None:
+            label = ", ".join(f"{n} {short(run.values[n])}" for n in varying) or "the configuration"
+            groups.setdefault(label, []).append(run.last.score)
+    if len(runs) < len(asked) or not all(run.is_finished for run in runs):
+        click.echo("not all runs have finished, so there is no verdict yet", err=True)
+        return
+    standings = [Standing(label, tuple(scores)) for label, scores in groups.items()]
+    standings.sort(key=lambda each: metric.sign * each.mean)
+    click.echo(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
+    for place, each in enumerate(standings, 1):
+        low, high = min(each.scores), max(each.scores)
+        click.echo(
+            f"{place:>3}  {each.mean:.4f}  {each.spread:.4f}  {low:.4f} to {high:.4f}  "
+            f"{len(each.scores)}  {each.label}"
+        )
+    click.echo(verdict(standings, metric))

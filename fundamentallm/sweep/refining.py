@@ -1,0 +1,159 @@
+"""Coarse to fine: which runs of a sweep are worth a longer look, and whether the winner is one."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from fundamentallm.hyperparameters import Config
+from fundamentallm.plan import Plan
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.points import DATA, Points
+from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.spec import Metric
+
+CONFIDENCE = 0.95
+LENGTH = ("epochs", "max_steps", "max_minutes")
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration of a sweep, seeds apart, with the runs that had it."""
+
+    settings: Mapping[str, Any]
+    """Hyperparameters, and `data` if the sweep gave it; without seed and length."""
+    runs: tuple[Run, ...]
+    score: float
+    """Mean of the runs' scores."""
+
+
+def finalists(runs: Sequence[Run], points: Points, metric: Metric, top: int) -> list[Finalist]:
+    """The `top` best configurations.
+
+    Raises:
+        SweepError: No run has finished.
+    """
+    groups: dict[str, list[Run]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if run.last.status not in ("done", "stopped") or run.last.score is None:
+            continue
+        own = points.settings(run.values)
+        own = {name: own[name] for name in sorted(own) if name not in ("seed", *LENGTH)}
+        groups.setdefault(repr(own), []).append(run)
+        settings[repr(own)] = own
+    if not groups:
+        raise SweepError(f"{points.sweep.name}: no run has finished yet; nothing can be refined")
+    found = [
+        Finalist(
+            settings[key],
+            tuple(members),
+            statistics.fmean(run.last.score for run in members if run.last.score is not None),
+        )
+        for key, members in groups.items()
+    ]
+    return sorted(found, key=lambda each: metric.sign * each.score)[:top]
+
+
+def refined_sweep(
+    name: str, points: Sequence[Mapping[str, Any]], metric: Metric, source: str
+) -> str:
+    """A sweep file that names every parameter of `points`; the points themselves are a part of it.
+
+    It is W&B's format, as every sweep's, so that all that reads a sweep reads this one.
+    """
+    names = list(dict.fromkeys(name for point in points for name in point))
+    parameters: dict[str, Any] = {}
+    for each in names:
+        values = list(dict.fromkeys(point[each] for point in points))
+        parameters[each] = {"value": values[0]} if len(values) == 1 else {"values": values}
+    content = {
+        "program": "train.py",
+        "name": name,
+        "method": "grid",
+        "metric": {"name": metric.name, "goal": metric.goal},
+        "parameters": parameters,
+    }
+    head = f"# The best of {source} again. Only {len(points)} points of this grid are run.\n"
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, Any]) -> bool:
+    """Let a longer run go on from a shorter one's checkpoint, if its schedule allows it.
+
+    It does where every step that is done had the learning rate that it has in the longer run: with
+    a constant rate, say, and not with a cosine, whose end has moved. Says whether it did.
+    """
+    rows = [row for row in before.rows() if row.get("epoch")]
+    if after.path.exists() or not rows or not before.last.exists():
+        return False
+    old_settings = before.read_config()
+    known = {name: value for name, value in old_settings.items() if not name.startswith(DATA)}
+    old, new = Config(**known), Config(**{**known, **settings})
+    batches = round(rows[-1]["step"] / rows[-1]["epoch"] * old.gradient_accumulation)
+    plans = Plan(old, batches), Plan(new, batches)
+    if plans[1].total_steps < rows[-1]["step"]:
+        return False
+    for step in range(rows[-1]["step"]):
+        if plans[0].learning_rate(step) != plans[1].learning_rate(step):
+            return False
+    after.create()
+    for file in (before.metrics, before.samples, before.best, before.last):
+        if file.exists():
+            shutil.copy2(file, after.path / file.name)
+    return True
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A configuration's scores over seeds."""
+
+    label: str
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of the scores."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation; 0 of one score."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+def verdict(standings: Sequence[Standing], metric: Metric) -> str:
+    """Whether the winner can be told from the rest, in words with the numbers they stand on.
+
+    Source: Tukey's honestly significant difference (scipy.stats.tukey_hsd), which allows for the
+    winner having been picked as the best of several.
+    """
+    ranked = sorted(standings, key=lambda each: metric.sign * each.mean)
+    best, rest = ranked[0], ranked[1:]
+    seeds = min(len(each.scores) for each in ranked)
+    if not rest:
+        return f"{best.label} is the only one; there is nothing to tell it from"
+    lead = f"{best.label} leads with {best.mean:.4f}, {rest[0].label} follows with "
+    lead += f"{rest[0].mean:.4f}"
+    if seeds < 2:
+        return f"{lead}; with one seed nobody can say whether that is more than chance"
+    if all(each.spread == 0 for each in ranked):
+        return f"{lead}; the scores of each do not differ at all between seeds"
+    from scipy.stats import tukey_hsd
+
+    found = tukey_hsd(*(each.scores for each in ranked))
+    doubtful = [
+        f"{each.label} (p = {p:.2g})"
+        for each, p in zip(rest, found.pvalue[0][1:], strict=True)
+        if p > 1 - CONFIDENCE
+    ]
+    basis = f"Tukey's HSD at {CONFIDENCE:.0%}, {seeds} seeds"
+    if not doubtful:
+        return f"{lead}; it is separable from all others ({basis})"
+    return f"{lead}; it is not separable from {', '.join(doubtful)} ({basis})"
