@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.sweeping import Facts, begin, check, lease_seconds, read_fixed
+from fundamentallm.cli.sweep_flags import check, read_fixed
+from fundamentallm.cli.sweeping import Facts, begin, lease_seconds
 from fundamentallm.sweep.methods import CHOICES
 from fundamentallm.sweep.points import DATA
 from fundamentallm.sweep.spec import read_sweep

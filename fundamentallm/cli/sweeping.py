@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import warn
-from fundamentallm.cli.options import HyperparameterCommand
-from fundamentallm.cli.request import Request
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.points import Points, check_points, fixed_flags, is_ours
-from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.spec import Metric, parse_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -34,54 +31,6 @@ LEASE = "FUNDAMENTALLM_LEASE"
 LEASE_SECONDS = 60.0
 Facts = dict[str, Any]
 """What the maker of a sweep settles for all its workers; kept in the storage."""
-
-
-@click.command(cls=HyperparameterCommand, add_help_option=False)
-@click.option("--preset")
-@click.option("--config", "config_file")
-@click.option("--device", default="auto")
-def _flags_of_every_run(**values: Any) -> None:
-    """The flags that may follow `--`."""
-
-
-def read_fixed(sweep: Sweep, words: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The settings that every run has, and its device, from the file's command and from `words`.
-
-    Raises:
-        click.UsageError: A flag is unknown, or not one for every run.
-    """
-    arguments = [*fixed_flags(sweep), *words]
-    normalize = {"token_normalize_func": lambda token: token.replace("_", "-")}
-    context = _flags_of_every_run.make_context("-- FLAGS", arguments, **normalize)  # pyright: ignore
-    params = dict(context.params)
-    preset, config_file = params.pop("preset"), params.pop("config_file")
-    device = params.pop("device")
-    typed = {name: given for name, given in params.items() if given}
-    request = Request(
-        typed, output_dir=None, preset=preset, config_file=config_file, resume=False,
-        overwrite=False, device=device, no_wandb=True, log_model=None, sweep=None,
-    )  # fmt: skip
-    settings = request.settle()
-    for name in ("data", "data_sha256"):
-        settings.pop(name, None)
-    return settings, device
-
-
-def check(sweep: Sweep, fixed: Mapping[str, Any]) -> None:
-    """Print what the sweep's author should know, and refuse what cannot run.
-
-    Raises:
-        SweepError: The sweep is of another program, or our trainer could not run it.
-    """
-    if not is_ours(sweep):
-        raise SweepError(
-            f"{sweep.file}: it runs {sweep.program}, and only fundamentallm's own train.py can be "
-            "run without W&B so far; the file itself is without mistakes"
-        )
-    findings = check_points(sweep, fixed)
-    for each in (*sweep.warnings, *findings.warnings):
-        warn(each.text(sweep.file))
-    findings.raise_errors()
 
 
 def storage_url(typed: str | None, folder: SweepFolder) -> str:

@@ -1,0 +1,115 @@
+"""Coarse to fine: the right configurations, checkpoints only where they may go on, honest words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Run
+from tiny_sweep import FLAGS, metric_rows, summaries
+
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import Attempt
+from fundamentallm.sweep.records import Run as SweepRun
+from fundamentallm.sweep.refining import Standing, finalists, verdict
+from fundamentallm.sweep.spec import Metric, parse_sweep
+
+LOSS = Metric("val_loss")
+SWEEP = """\
+program: train.py
+method: grid
+metric: {name: val_loss}
+parameters:
+  learning_rate: {values: [0.001, 0.01, 0.0001]}
+  lr_schedule: {values: [constant, cosine]}
+  max_steps: {value: 20}
+  eval_every: {value: 10}
+"""
+
+
+def finished(number: int, values: dict[str, object], score: float | None) -> SweepRun:
+    status = "failed" if score is None else "done"
+    return SweepRun(number, (Attempt(number, number, values, status, "", score=score),))
+
+
+def test_finalists_are_configurations_seeds_apart() -> None:
+    text = "program: train.py\nmethod: grid\nparameters:\n  dropout: {values: [0, 0.1, 0.2]}\n"
+    points = Points(parse_sweep(text + "  seed: {values: [0, 1]}\n", "s"), {"epochs": 5})
+    scores = [(0, 0, 2.0), (0, 1, 2.2), (0.1, 0, 1.9), (0.1, 1, 2.6), (0.2, 0, None)]
+    runs = [
+        finished(i, {"dropout": dropout, "seed": seed}, score)
+        for i, (dropout, seed, score) in enumerate(scores)
+    ]
+    found = finalists(runs, points, LOSS, top=5)
+    assert [each.settings for each in found] == [{"dropout": 0.0}, {"dropout": 0.1}]
+    assert [round(each.score, 3) for each in found] == [2.1, 2.25]
+    best = finalists(runs, points, Metric("val_loss", "maximize"), top=1)
+    assert best[0].settings == {"dropout": 0.1}
+    with pytest.raises(SweepError, match="no run has finished"):
+        finalists(runs[4:], points, LOSS, top=1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ([(1.0, 1.01, 0.99), (2.0, 2.01, 1.99)], "A leads with 1.0000, B follows with 2.0000; it is sep"),
+        ([(1.0, 1.2, 0.8), (1.05, 1.2, 0.9)], "it is not separable from B (p = "),
+        ([(1.0, 1.01, 0.99), (1.005, 1.01, 1.0), (3.0, 3.01, 2.99)], "not separable from B (p ="),
+        ([(1.0,), (2.0,)], "with one seed nobody can say"),
+        ([(1.0, 1.1)], "nothing to tell it from"),
+        ([(1.0, 1.0), (2.0, 2.0)], "do not differ at all between seeds"),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_what_the_numbers_allow(
+    scores: list[tuple[float, ...]], words: str
+) -> None:
+    standings = [Standing("ABC"[i], each) for i, each in enumerate(scores)]
+    assert words in verdict(standings, LOSS)
+    assert "C" not in verdict(standings, LOSS)
+
+
+def test_verdicts_on_pure_noise_are_seldom_wrong() -> None:
+    import random
+
+    dice = random.Random(0)
+    wrong = 0
+    for _ in range(300):
+        groups = [tuple(dice.gauss(2, 0.1) for _ in range(3)) for _ in range(4)]
+        wrong += "is separable" in verdict([Standing("x", each) for each in groups], LOSS)
+    assert wrong <= 15  # 5%
+
+
+def test_refining_goes_on_where_the_schedule_allows_it(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(SWEEP)
+    assert run("sweep", "c.yaml", text_file, "--", *FLAGS).returncode == 0
+    assert run("refine", "runs/c").returncode == 2  # say how long
+    refined = ("refine", "runs/c", "--top", 4, "--max-steps", 40, "--seeds", 2)
+    done = run(*refined)
+    assert done.returncode == 0, done.stderr
+    assert "4 points of this grid" not in done.stdout
+    folder = tmp_path / "runs/c-refined"
+    found = summaries(folder)
+    assert len(found) == 8
+    assert {each["step"] for each in found.values()} == {40}
+    went_on = 0
+    for name in found:
+        config = yaml.safe_load((folder / name / "config.yaml").read_text())
+        rows = metric_rows(folder / name)
+        assert [row["step"] for row in rows] == [10, 20, 30, 40]
+        for source in (tmp_path / "runs/c").glob("run-*"):
+            before = yaml.safe_load((source / "config.yaml").read_text())
+            if {**before, "max_steps": 40, "epochs": config["epochs"]} == config:
+                same = metric_rows(source) == rows[:2]  # to the time that each step took
+                assert same == (config["lr_schedule"] == "constant")
+                went_on += same
+    assert went_on == 2 or went_on == 3
+    assert f"{went_on} of 8 runs go on from their checkpoints" in done.stdout
+    assert "leads with" in done.stdout
+    again = run(*refined)
+    assert again.returncode == 0
+    assert "starts" not in again.stdout
+    assert run("refine", tmp_path / "nothing", "--epochs", 2).returncode == 2
