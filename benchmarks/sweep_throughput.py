@@ -1,0 +1,116 @@
+"""Trials per hour: `fundamentallm sweep` against a process for every trial, as `wandb agent` starts.
+
+    python benchmarks/sweep_throughput.py --trials 24 --steps 8 --rounds 3
+
+In turns, with equal cores. A: one `fundamentallm sweep`, its start and end included. B: the same
+trials by `python train.py --no-wandb`, one after another with all cores, as one agent runs them.
+C: the same, as many at a time as there are cores with one thread each, as that many agents would.
+The trials are the same model, steps and text; how long one takes is printed with the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SHAPE = {"model-dim": 64, "num-layers": 2, "num-heads": 4, "max-seq-len": 64, "batch-size": 8}
+
+
+def sweep_file(trials: int, steps: int) -> str:
+    seeds = ", ".join(map(str, range(trials)))
+    return (
+        "program: train.py\nmethod: grid\nmetric: {name: val_loss}\nparameters:\n"
+        f"  seed: {{values: [{seeds}]}}\n  max_steps: {{value: {steps}}}\n"
+    )
+
+
+def ours(place: Path, text: Path, trials: int, steps: int) -> tuple[float, float]:
+    """Seconds for all trials, and the median of what the sweep says one took."""
+    (place / "s.yaml").write_text(sweep_file(trials, steps))
+    flags = [f"--{name}={value}" for name, value in SHAPE.items()]
+    words = [sys.executable, "-m", "fundamentallm", "sweep", "s.yaml", str(text), "--", *flags]
+    started = time.perf_counter()
+    subprocess.run(words, cwd=place, check=True, capture_output=True)
+    seconds = time.perf_counter() - started
+    summaries = [json.loads(p.read_text()) for p in place.glob("runs/s/run-*/summary.json")]
+    assert len(summaries) == trials
+    assert {each["step"] for each in summaries} == {steps}
+    return seconds, statistics.median(each["seconds"] for each in summaries)
+
+
+def processes(place: Path, text: Path, trials: int, steps: int, at_once: int) -> float:
+    """Seconds for all trials, each in a process of its own."""
+    cores = len(os.sched_getaffinity(0))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // at_once))}
+    flags = [f"--{name}={value}" for name, value in SHAPE.items()]
+
+    def one(seed: int) -> None:
+        words = [sys.executable, str(ROOT / "train.py"), str(text), "--no-wandb", *flags]
+        words += [f"--seed={seed}", f"--max_steps={steps}", f"--output-dir=run-{at_once}-{seed}"]
+        subprocess.run(words, cwd=place, env=environment, check=True, capture_output=True)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(one, range(trials)))
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--text", type=Path, help="[default: the built-in corpus, as a file]")
+    parser.add_argument("--json", dest="json_file", type=Path)
+    arguments = parser.parse_args()
+    os.environ.pop("OMP_NUM_THREADS", None)
+    cores = len(os.sched_getaffinity(0))
+    names = ("ours", "a process each, one at a time", f"a process each, {cores} at a time")
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    lengths: list[float] = []
+    for _ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            text = arguments.text
+            if text is None:
+                from fundamentallm.corpus import builtin_corpus
+
+                text = place / "text.txt"
+                text.write_text(builtin_corpus(), "utf-8")
+            text = text.absolute()
+            shape = (arguments.trials, arguments.steps)
+            seconds, length = ours(place, text, *shape)
+            lengths.append(length)
+            taken = [
+                seconds,
+                processes(place, text, *shape, 1),
+                processes(place, text, *shape, cores),
+            ]
+        for name, each in zip(names, taken, strict=True):
+            rates[name].append(3600 * arguments.trials / each)
+            print(f"# {name}: {rates[name][-1]:.0f} trials an hour", flush=True)
+    print(
+        f"\n{arguments.trials} trials of {arguments.steps} steps ({statistics.median(lengths):.2f} s"
+        f" of training each), {cores} cores, medians of {arguments.rounds} rounds in turns\n"
+    )
+    print("| | trials an hour | ratio to ours, least to most |\n|---|---|---|")
+    for name, found in rates.items():
+        ratios = [a / b for a, b in zip(rates["ours"], found, strict=True)]
+        spread = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        print(f"| {name} | {statistics.median(found):.0f} | {'' if name == 'ours' else spread} |")
+    if arguments.json_file:
+        content = {"rates": rates, "seconds_a_trial": lengths, "arguments": str(arguments)}
+        arguments.json_file.write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main()
