@@ -1,4 +1,4 @@
-"""Trials per hour: `fundamentallm sweep` against a process for every trial, as `wandb agent` starts.
+"""Trials per hour: `fundamentallm sweep` against a process a trial, as `wandb agent` starts them.
 
     python benchmarks/sweep_throughput.py --trials 24 --steps 8 --rounds 3
 
@@ -98,9 +98,10 @@ def main() -> None:
         for name, each in zip(names, taken, strict=True):
             rates[name].append(3600 * arguments.trials / each)
             print(f"# {name}: {rates[name][-1]:.0f} trials an hour", flush=True)
+    length = statistics.median(lengths)
     print(
-        f"\n{arguments.trials} trials of {arguments.steps} steps ({statistics.median(lengths):.2f} s"
-        f" of training each), {cores} cores, medians of {arguments.rounds} rounds in turns\n"
+        f"\n{arguments.trials} trials of {arguments.steps} steps ({length:.2f} s of training each), "
+        f"{cores} cores, medians of {arguments.rounds} rounds in turns\n"
     )
     print("| | trials an hour | ratio to ours, least to most |\n|---|---|---|")
     for name, found in rates.items():

@@ -54,7 +54,7 @@ def test_finalists_are_configurations_seeds_apart() -> None:
 @pytest.mark.parametrize(
     ("scores", "words"),
     [
-        ([(1.0, 1.01, 0.99), (2.0, 2.01, 1.99)], "A leads with 1.0000, B follows with 2.0000; it is sep"),
+        ([(1.0, 1.01, 0.99), (2.0, 2.01, 1.99)], "B follows with 2.0000; it is separable from all"),
         ([(1.0, 1.2, 0.8), (1.05, 1.2, 0.9)], "it is not separable from B (p = "),
         ([(1.0, 1.01, 0.99), (1.005, 1.01, 1.0), (3.0, 3.01, 2.99)], "not separable from B (p ="),
         ([(1.0,), (2.0,)], "with one seed nobody can say"),

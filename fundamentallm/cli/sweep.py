@@ -18,7 +18,12 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 def worker_options(command: Any) -> Any:
     """The flags that `sweep`, `agent` and `refine` have in common."""
     for option in (
-        click.option("--count", type=click.IntRange(1), metavar="N", help="Run at most N more."),
+        click.option(
+            "--count",
+            type=click.IntRange(0),
+            metavar="N",
+            help="Run at most N more; 0 only makes the sweep.",
+        ),
         click.option(
             "--workers",
             type=click.IntRange(1),
