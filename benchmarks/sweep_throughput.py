@@ -100,8 +100,8 @@ def main() -> None:
             print(f"# {name}: {rates[name][-1]:.0f} trials an hour", flush=True)
     length = statistics.median(lengths)
     print(
-        f"\n{arguments.trials} trials of {arguments.steps} steps ({length:.2f} s of training each), "
-        f"{cores} cores, medians of {arguments.rounds} rounds in turns\n"
+        f"\n{arguments.trials} trials of {arguments.steps} steps ({length:.2f} s of training each),"
+        f" {cores} cores, medians of {arguments.rounds} rounds in turns\n"
     )
     print("| | trials an hour | ratio to ours, least to most |\n|---|---|---|")
     for name, found in rates.items():

@@ -128,6 +128,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     typo = line(sweep_file, text_file, "--", "--learning-rat=1")
     assert "there is no flag --learning-rat; did you mean --learning-rate?" in typo
     assert "seed is also fixed to 3" in line(sweep_file, text_file, "--", "--seed=3")
+    many = tmp_path / "many.yaml"
+    many.write_text(grid().replace("learning_rate", "a").replace("seed", "b"))
+    assert len(line(many).split("\n")) == 2
+    assert "give postgresql://" in line(sweep_file, text_file, "--storage", "mysql://host/db")
     assert "--sampler tpe: the sweep is a grid" in line(sweep_file, text_file, "--sampler", "tpe")
     assert "leave the password out" in line(
         sweep_file, text_file, "--storage", "postgresql://me:secret@host/db"

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         code = _refuse(error.format_message())
     except FundamentallmError as error:
-        code = _refuse(str(error))
+        code = max(map(_refuse, str(error).split("\n")))  # a sweep file may have many mistakes
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else DONE)

@@ -26,7 +26,15 @@ class Database:
         Args:
             url: `sqlite:///PATH` or `postgresql://...`.
             folder: The sweep's, where SQLite's users meet at a lock file.
+
+        Raises:
+            SweepError: It is neither.
         """
+        if not url.startswith(("sqlite:///", "postgresql", "postgres://")):
+            raise SweepError(
+                f"the storage {without_password(url)} is not of a kind that is known; give "
+                "postgresql://USER@HOST/DATABASE"
+            )
         self.shown = without_password(url)
         self.url = _with_driver(url)
         self.is_local = self.url.startswith("sqlite")
