@@ -39,14 +39,16 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
     Raises:
         SweepError: A password was typed, where every user of the machine could read it.
     """
-    from fundamentallm.sweep.database import has_password
+    from fundamentallm.sweep.database import Database, has_password
 
     if typed and has_password(typed):
         raise SweepError(
             f"--storage: leave the password out, for others can read a command line; give the "
             f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
         )
-    return typed or os.environ.get(STORAGE) or folder.url
+    url = typed or os.environ.get(STORAGE) or folder.url
+    Database(url, folder.path)  # refuses what it does not know
+    return url
 
 
 def lease_seconds() -> float:
