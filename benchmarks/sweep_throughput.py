@@ -1,8 +1,8 @@
 """Trials per hour: `fundamentallm sweep` against a process a trial, as `wandb agent` starts them.
 
-    python benchmarks/sweep_throughput.py --trials 24 --steps 8 --rounds 3
+    python benchmarks/sweep_throughput.py --trials 60 --steps 8 --rounds 3
 
-In turns, with equal cores. A: one `fundamentallm sweep`, its start and end included. B: the same
+In turns, with equal cores; a start costs a process the same for each trial, so fewer will do. A: one `fundamentallm sweep`, its start and end included. B: the same
 trials by `python train.py --no-wandb`, one after another with all cores, as one agent runs them.
 C: the same, as many at a time as there are cores with one thread each, as that many agents would.
 The trials are the same model, steps and text; how long one takes is printed with the result.
@@ -66,7 +66,8 @@ def processes(place: Path, text: Path, trials: int, steps: int, at_once: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--process-trials", type=int, default=8, help="of the peers")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text", type=Path, help="[default: the built-in corpus, as a file]")
@@ -87,16 +88,13 @@ def main() -> None:
                 text = place / "text.txt"
                 text.write_text(builtin_corpus(), "utf-8")
             text = text.absolute()
-            shape = (arguments.trials, arguments.steps)
-            seconds, length = ours(place, text, *shape)
+            steps, few = arguments.steps, arguments.process_trials
+            seconds, length = ours(place, text, arguments.trials, steps)
             lengths.append(length)
-            taken = [
-                seconds,
-                processes(place, text, *shape, 1),
-                processes(place, text, *shape, cores),
-            ]
-        for name, each in zip(names, taken, strict=True):
-            rates[name].append(3600 * arguments.trials / each)
+            taken = [(arguments.trials, seconds)]
+            taken += [(few, processes(place, text, few, steps, n)) for n in (1, cores)]
+        for name, (count, each) in zip(names, taken, strict=True):
+            rates[name].append(3600 * count / each)
             print(f"# {name}: {rates[name][-1]:.0f} trials an hour", flush=True)
     length = statistics.median(lengths)
     print(
