@@ -2,10 +2,11 @@
 
     python benchmarks/sweep_throughput.py --trials 60 --steps 8 --rounds 3
 
-In turns, with equal cores; a start costs a process the same for each trial, so fewer will do. A: one `fundamentallm sweep`, its start and end included. B: the same
-trials by `python train.py --no-wandb`, one after another with all cores, as one agent runs them.
-C: the same, as many at a time as there are cores with one thread each, as that many agents would.
-The trials are the same model, steps and text; how long one takes is printed with the result.
+In turns, with equal cores. A process costs the same for every trial, so few of them will do.
+A: one `fundamentallm sweep`, its start and end included. B: trials by `python train.py --no-wandb`,
+one after another with all cores, as one agent runs them. C: as many at a time as there are cores,
+with one thread each, as that many agents would. The trials are the same model, steps and text; how
+long one takes is printed with the result.
 """
 
 from __future__ import annotations
