@@ -17,6 +17,7 @@ from tiny_sweep import (
     grid,
     kill,
     metric_rows,
+    pause,
     processes,
     start,
     summaries,
@@ -100,7 +101,7 @@ def test_a_worker_stopped_past_its_lease_is_refused(tmp_path: Path, text_file: P
     command = ("sweep", file, text_file, "--workers", 1, "--", *FLAGS)
     asleep = start(tmp_path, *command, FUNDAMENTALLM_LEASE="4")
     wait_for(lambda: (folder / "run-0001/last.pt").exists())
-    os.kill(asleep.pid, signal.SIGSTOP)  # its trial trains on, and writes
+    pause(asleep, folder)  # its trial trains on, and writes
     trial = children(tmp_path)
     other = start(tmp_path, "agent", folder)
     wait_for(lambda: len(trials(folder)) == 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -93,3 +94,19 @@ def kill(pid: int) -> None:
     """SIGKILL, if it is there still."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def pause(process: subprocess.Popen[str], folder: Path) -> None:
+    """SIGSTOP, at a moment when the process does not hold the lock of the sweep's database."""
+    while True:
+        os.kill(process.pid, signal.SIGSTOP)
+        database = sqlite3.connect(folder / "study.db", timeout=1, isolation_level=None)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.05)
+        else:
+            return
+        finally:
+            database.close()

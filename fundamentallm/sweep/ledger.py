@@ -70,12 +70,14 @@ class Ledger:
         # Under the lock: two that make the tables at once are in each other's way.
         with self.database.errors(), self.database.lock(name), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the heartbeat calls itself experimental
-            self.storage = optuna.storages.RDBStorage(
+            self.uncached = optuna.storages.RDBStorage(
                 self.database.url,
                 engine_kwargs=self.database.engine_arguments,
                 heartbeat_interval=max(1, math.ceil(lease / 6)),
                 grace_period=max(1, math.ceil(lease)),
             )
+            # Finished trials do not change: kept here, 300 are read in 4 ms, and else in 75.
+            self.storage = optuna.storages.get_storage(self.uncached)
             study = optuna.create_study(
                 storage=self.storage, study_name=name, direction=direction, load_if_exists=True
             )
@@ -91,8 +93,8 @@ class Ledger:
         """Let go of the storage, and say that this worker is gone."""
         self.alive.release()
         self._life(self.owner).unlink(missing_ok=True)
-        self.storage.remove_session()
-        self.storage.engine.dispose()
+        self.uncached.remove_session()
+        self.uncached.engine.dispose()
         self.database.close()
 
     @property
@@ -142,7 +144,7 @@ class Ledger:
             else:
                 return None
             self.storage.set_trial_user_attr(chosen, "owner", self.owner)
-            self.storage.record_heartbeat(chosen)
+            self.uncached.record_heartbeat(chosen)
             self.storage.set_trial_state_values(chosen, TrialState.RUNNING)
             number = self.storage.get_trial(chosen).user_attrs["run"]
             return next(run for run in self.runs() if run.number == number)
@@ -150,7 +152,7 @@ class Ledger:
     def beat(self, attempts: Sequence[int]) -> None:
         """Say that this worker lives, and with it these attempts."""
         for attempt in attempts:
-            self.storage.record_heartbeat(attempt)
+            self.uncached.record_heartbeat(attempt)
 
     def report(self, attempt: int, step: int, value: float) -> None:
         """Note one value of the metric.
@@ -188,7 +190,7 @@ class Ledger:
 
     def _reap(self) -> None:
         """Take the runs of workers that are gone from them. Call it under the lock."""
-        stale = set(self.storage._get_stale_trial_ids(self.study_id))
+        stale = set(self.uncached._get_stale_trial_ids(self.study_id))
         for trial in self.storage.get_all_trials(
             self.study_id, deepcopy=False, states=(TrialState.RUNNING,)
         ):
