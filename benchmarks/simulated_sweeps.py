@@ -1,0 +1,372 @@
+"""Sweeps that never ran, with a known answer: what `explain` is held against.
+
+Each case draws what is true of it first (which parameters matter and how much, where the best lies,
+what its curves do) and then writes the run folders that such a sweep would leave. A third of
+the cases are nulls: nothing matters, every difference is noise, and no rule has anything to say.
+Sizes follow docs/experiments.md: seeds differ by about 0.01 nats, a wrong learning rate costs
+tenths. Written and committed before the rules.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CASES = range(100)
+"""Those that are reported; any other number is for developing against."""
+VOCABULARY = 90
+CLEAR, NEGLIGIBLE = 3.0, 1.0
+"""In noises: what must be noticed; what must not be. Between them nothing is judged."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter: how a sweep file spells it, and values by position in [0, 1]."""
+
+    name: str
+    content: dict[str, Any]
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+
+    def value(self, u: float) -> Any:
+        """What lies at `u`."""
+        if self.values:
+            return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+        if self.content.get("distribution") == "int_uniform":
+            return round(self.low + u * (self.high - self.low))
+        if "log" in self.content["distribution"]:
+            return math.exp(math.log(self.low) + u * math.log(self.high / self.low))
+        return self.low + u * (self.high - self.low)
+
+    def position(self, value: Any) -> float:
+        """Where `value` lies."""
+        if self.values:
+            return self.values.index(value) / max(len(self.values) - 1, 1)
+        if "log" in self.content["distribution"]:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its values have an order."""
+        return not isinstance(self.values[0] if self.values else 0.0, str)
+
+
+def _range(name: str, kind: str, low: float, high: float) -> Axis:
+    return Axis(name, {"distribution": kind, "min": low, "max": high}, (), low, high)
+
+
+def _values(name: str, *values: Any) -> Axis:
+    return Axis(name, {"values": list(values)}, values)
+
+
+RATES = ((0.0001, 0.0003, 0.001, 0.003, 0.01), (0.0001, 0.001, 0.01))
+DRAWN = (
+    _range("learning_rate", "log_uniform_values", 0.0001, 0.01),
+    _range("weight_decay", "log_uniform_values", 0.001, 1.0),
+    _range("dropout", "uniform", 0.0, 0.3),
+    _range("num_layers", "int_uniform", 2, 12),
+    _values("model_dim", 64, 128, 256, 512),
+    _values("batch_size", 8, 16, 32, 64, 128),
+    _values("lr_schedule", "constant", "exponential"),
+)
+LISTED = (
+    _values("weight_decay", 0.01, 0.1, 1.0),
+    _values("dropout", 0.0, 0.1, 0.2, 0.3),
+    _values("num_layers", 2, 4, 8),
+    _values("model_dim", 64, 128, 256),
+    _values("batch_size", 16, 32, 64, 128),
+    _values("lr_schedule", "constant", "exponential"),
+)
+
+
+@dataclass
+class Truth:
+    """What is so, and what a reader of the sweep should be told."""
+
+    is_null: bool
+    effects: dict[str, float] = field(default_factory=dict)
+    """Of each searched parameter: worst minus best over what was tried, in noises."""
+    edges: dict[str, str] = field(default_factory=dict)
+    """`low`, `high`, `inside`, or `unclear`, of those whose effect is clear."""
+    lead: float | None = None
+    """The true best configuration's lead over the next, in noises; None without repeated seeds."""
+    diverges_above: str = ""
+    """The parameter that makes runs diverge; `chance` if it is none."""
+    more_runs: str = "unclear"
+    """`help` or `waste`: what as many runs again would bring, in noises."""
+    falling: bool = False
+    overfitting: bool = False
+    best_early: bool = False
+    underfitting: bool = False
+    clipping: bool = False
+    unstable: bool = False
+
+
+class SimulatedSweep:
+    """Case `number`."""
+
+    def __init__(self, number: int) -> None:
+        self.dice = dice = random.Random(f"sweep {number}")
+        self.number = number
+        self.truth = Truth(is_null=number % 3 == 0)
+        self.noise = math.exp(dice.uniform(math.log(0.004), math.log(0.03)))
+        self.base = dice.uniform(1.3, 2.0)
+        self.method = dice.choice(["grid", "random", "random", "bayes"])
+        self._draw_axes()
+        self.shapes = {axis.name: self._shape(axis) for axis in self.axes}
+        self._draw_curves()
+        self.cliff = math.inf
+        self._draw_divergence()
+        self.points = self._draw_points()
+        self._measure()
+
+    # --- What is searched, and what it does to the loss ---
+
+    def _draw_axes(self) -> None:
+        dice = self.dice
+        if self.method == "grid":
+            count = dice.choice([1, 2, 2])
+            rates = _values("learning_rate", *dice.choice(RATES))
+            self.axes = [rates, *dice.sample(LISTED, count - 1)]
+            dice.shuffle(self.axes)
+            self.seeds = dice.choice([1, 2, 3]) if count == 2 else dice.choice([2, 3])
+        else:
+            count = dice.choice([1, 2, 3, 4])
+            self.axes = dice.sample(DRAWN, count)
+            self.seeds = 1
+        self.runs = dice.randint(max(10, 7 * count), max(16, 10 * count))
+        if self.method != "grid" and dice.random() < 0.3:
+            self.seeds = 2
+
+    def _shape(self, axis: Axis) -> Callable[[float], float]:
+        """The loss that a position on the axis costs, in nats: a valley, or a value's own cost."""
+        dice = self.dice
+        if self.truth.is_null or dice.random() < 0.35:
+            return lambda u: 0.0
+        most = 60 if axis.name == "learning_rate" else 20
+        size = self.noise * math.exp(dice.uniform(math.log(2), math.log(most)))
+        if not axis.is_numeric:
+            return lambda u: size * (u > 0.5)
+        middle = dice.choice(
+            [dice.uniform(0.25, 0.75), dice.uniform(-0.3, 0), dice.uniform(1, 1.3)]
+        )
+        left, right = dice.uniform(0.5, 1.5), dice.uniform(0.5, 1.5)
+        power = dice.uniform(1.5, 2.5)
+
+        def raw(u: float) -> float:
+            return (left if u < middle else right) * abs(u - middle) ** power
+
+        ends = [raw(i / 100) for i in range(101)]
+        scale = size / (max(ends) - min(ends))
+        return lambda u: scale * (raw(u) - min(ends))
+
+    def loss(self, values: dict[str, Any]) -> float:
+        """Without noise."""
+        costs = (self.shapes[axis.name](axis.position(values[axis.name])) for axis in self.axes)
+        return self.base + sum(costs)
+
+    # --- Where it was tried ---
+
+    def _draw_points(self) -> list[dict[str, Any]]:
+        if self.method == "grid":
+            grid = product(*(axis.values for axis in self.axes))
+            points = [dict(zip((a.name for a in self.axes), point, strict=True)) for point in grid]
+        else:
+            points = [self._draw_point() for _ in range(self.runs // self.seeds)]
+            if self.method == "bayes":  # a search that learns looks again where it was good
+                for index in range(len(points) // 3, len(points)):
+                    tries = [self._draw_point() for _ in range(2)]
+                    points[index] = min(tries, key=self.loss)
+        return [{**point, "seed": seed} for point in points for seed in range(self.seeds)]
+
+    def _draw_point(self) -> dict[str, Any]:
+        return {axis.name: axis.value(self.dice.random()) for axis in self.axes}
+
+    # --- What its runs look like ---
+
+    def _draw_curves(self) -> None:
+        dice, truth = self.dice, self.truth
+        self.evaluations = dice.randint(12, 24)
+        self.every = dice.choice([20, 50, 100])
+        self.wobble = self.noise * dice.uniform(0.05, 0.3)
+        if not truth.is_null:
+            kind = dice.choice(["", "", "falling", "overfitting", "best_early", "underfitting"])
+            if kind:
+                setattr(truth, kind, True)
+            truth.clipping = dice.random() < 0.3
+            truth.unstable = dice.random() < 0.3
+        self.rise = dice.uniform(0.03, 0.15)
+        self.fall = dice.uniform(0.04, 0.12)
+        self.turn = dice.uniform(0.3, 0.6) if not truth.best_early else 0.05
+        if truth.best_early:
+            self.evaluations = 24
+        self.gap = dice.uniform(-0.002, 0.002) if truth.underfitting else dice.uniform(0.04, 0.1)
+        self.clipped = dice.uniform(0.65, 0.95) if truth.clipping else dice.uniform(0.02, 0.35)
+        self.spike = dice.uniform(0.2, 0.6)
+
+    def _draw_divergence(self) -> None:
+        dice, truth = self.dice, self.truth
+        names = [axis.name for axis in self.axes]
+        if truth.is_null or dice.random() < 0.6:
+            return
+        if "learning_rate" in names and dice.random() < 0.75:
+            truth.diverges_above = "learning_rate"
+            self.cliff = dice.uniform(0.65, 0.8)
+        else:
+            truth.diverges_above = "chance"
+
+    def _diverges(self, point: dict[str, Any]) -> bool:
+        if self.truth.diverges_above == "chance":
+            return self.dice.random() < 0.12
+        axis = next((axis for axis in self.axes if axis.name == "learning_rate"), None)
+        return axis is not None and axis.position(point[axis.name]) > self.cliff
+
+    def _rows(self, point: dict[str, Any], loss: float, diverged: bool) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds: training every fifth of an evaluation's distance."""
+        dice, truth = self.dice, self.truth
+        follows = dice.random() > 0.1  # a few runs of every sweep are unlike the others
+        start, rows = math.log(VOCABULARY), []
+        spike_at = dice.choice([2, 3, 4])
+        total = 5 * self.evaluations
+        for index in range(1, total + 1):
+            t = index / total
+            val = loss + (start - loss) * math.exp(-t * 14)
+            if truth.falling and follows:
+                val += self.fall * loss * ((0.2 + t) ** -0.7 - 1.2**-0.7)
+            if (truth.overfitting or truth.best_early) and follows:
+                val = loss + (start - loss) * math.exp(-t * 14 / min(1, 2 * self.turn))
+                val += self.rise * loss * max(0, t - self.turn) / (1 - self.turn)
+            train = val - self.gap * loss * min(1, 4 * t)
+            if (truth.overfitting or truth.best_early) and follows and t > self.turn:
+                train -= 2 * self.rise * loss * (t - self.turn) / (1 - self.turn)
+            if truth.unstable and follows and spike_at <= index < spike_at + 2:
+                train += self.spike * start
+            norm = math.exp(dice.gauss(0, 0.4))
+            quantile = _normal_quantile(1 - self.clipped)
+            row = {
+                "step": index * self.every // 5,
+                "epoch": t,
+                "train_loss": train + dice.gauss(0, 4 * self.wobble),
+                "optim/learning_rate": point.get("learning_rate", 0.001),
+                "optim/grad_norm": norm / math.exp(0.4 * quantile),
+                "perf/tokens_per_second": 10_000.0,
+            }
+            if index % 5 == 0:
+                row["val_loss"] = val + dice.gauss(0, self.wobble)
+            rows.append(row)
+            if diverged and t > 0.2:
+                break
+        return rows
+
+    # --- The answer, as far as it follows from what was drawn ---
+
+    def _measure(self) -> None:
+        truth = self.truth
+        alive = [point for point in self.points if not self._above_cliff(point)]
+        for axis in self.axes:
+            tried = sorted({axis.position(point[axis.name]) for point in alive})
+            costs = [self.shapes[axis.name](u) for u in tried]
+            truth.effects[axis.name] = (max(costs) - min(costs)) / self.noise if costs else 0.0
+            if axis.is_numeric and truth.effects[axis.name] >= CLEAR:
+                truth.edges[axis.name] = self._edge(axis, tried)
+        configurations = {self._key(point): self.loss(point) for point in alive}
+        losses = sorted(configurations.values())
+        if self.seeds > 1 and len(losses) > 1:
+            truth.lead = (losses[1] - losses[0]) / self.noise
+        if self.method == "random" and self.seeds == 1:
+            truth.more_runs = self._worth_of_more(len(alive))
+
+    def _edge(self, axis: Axis, tried: list[float]) -> str:
+        shape = self.shapes[axis.name]
+        best = min(tried, key=shape)
+        if math.isfinite(self.cliff) and axis.name == "learning_rate" and best == max(tried):
+            return "inside"  # what lies beyond diverged
+        if axis.values:
+            order = sorted(tried, key=shape)
+            if (shape(order[1]) - shape(order[0])) / self.noise < CLEAR:
+                return "unclear"
+            return "low" if best == tried[0] else "high" if best == tried[-1] else "inside"
+        lowest = min((i / 200 for i in range(201)), key=shape)
+        if lowest in (0.0, 1.0):
+            return "high" if lowest else "low"
+        return "inside" if 0.2 <= lowest <= 0.8 else "unclear"
+
+    def _above_cliff(self, point: dict[str, Any]) -> bool:
+        return self.truth.diverges_above != "chance" and self._diverges(point)
+
+    def _key(self, point: dict[str, Any]) -> str:
+        return repr([point[axis.name] for axis in self.axes])
+
+    def _worth_of_more(self, runs: int) -> str:
+        """How much better, by the truth, the best of as many runs again would be."""
+        dice = random.Random(f"more {self.number}")
+        keep, self.dice = self.dice, dice
+        gains: list[float] = []
+        for _ in range(200):
+            losses = [self.loss(self._draw_point()) for _ in range(2 * runs)]
+            gains.append(min(losses[:runs]) - min(losses))
+        self.dice = keep
+        gain = sum(gains) / len(gains) / self.noise
+        return "help" if gain >= CLEAR else "waste" if gain <= NEGLIGIBLE else "unclear"
+
+    # --- On disk ---
+
+    def write(self, folder: Path) -> Path:
+        """Leave what `fundamentallm sweep` would have left, checkpoints apart."""
+        folder.mkdir(parents=True, exist_ok=True)
+        parameters = {axis.name: axis.content for axis in self.axes}
+        if self.seeds > 1:
+            parameters["seed"] = {"values": list(range(self.seeds))}
+        content = {
+            "program": "train.py",
+            "method": self.method,
+            "metric": {"name": "val_loss", "goal": "minimize"},
+            "parameters": parameters,
+        }
+        if self.method != "grid":
+            content["run_cap"] = len(self.points)
+        (folder / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        for index, point in enumerate(self.points):
+            self._write_run(folder / f"run-{index + 1:04}", point)
+        return folder
+
+    def _write_run(self, folder: Path, point: dict[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
+        diverged = self._diverges(point)
+        loss = self.loss(point) + self.dice.gauss(0, self.noise)
+        rows = self._rows(point, loss, diverged)
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        scored = [row for row in rows if "val_loss" in row]
+        best = min(scored, key=lambda row: row["val_loss"], default=None)
+        total = self.evaluations * self.every
+        summary = {
+            "status": "diverged" if diverged else "done",
+            "stopped_by": "train_loss is nan" if diverged else "max_steps",
+            "step": rows[-1]["step"],
+            "best_val_loss": best["val_loss"] if best else math.log(VOCABULARY),
+            "best_step": best["step"] if best else 0,
+            "val_loss": scored[-1]["val_loss"] if scored else math.log(VOCABULARY),
+            "total_steps": total,
+            "seconds": 60.0,
+            "vocabulary_size": VOCABULARY,
+        }
+        (folder / "summary.json").write_text(json.dumps(summary))
+        defaults = {"gradient_clip": 1.0, "warmup_steps": 0, "lr_schedule": "constant"}
+        config = {**defaults, "learning_rate": 0.001, "max_steps": total, **point}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def _normal_quantile(share: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(share)
