@@ -225,11 +225,11 @@ class SimulatedSweep:
         else:
             truth.diverges_above = "chance"
 
-    def _diverges(self, point: dict[str, Any]) -> bool:
+    def has_diverged(self, index: int) -> bool:
+        """Whether run `index` did, by its learning rate or by chance."""
         if self.truth.diverges_above == "chance":
-            return self.dice.random() < 0.12
-        axis = next((axis for axis in self.axes if axis.name == "learning_rate"), None)
-        return axis is not None and axis.position(point[axis.name]) > self.cliff
+            return random.Random(f"chance {self.number} {index}").random() < 0.12
+        return self._above_cliff(self.points[index])
 
     def _rows(self, point: dict[str, Any], loss: float, diverged: bool) -> list[dict[str, Any]]:
         """What metrics.jsonl holds: training every fifth of an evaluation's distance."""
@@ -302,7 +302,8 @@ class SimulatedSweep:
         return "inside" if 0.2 <= lowest <= 0.8 else "unclear"
 
     def _above_cliff(self, point: dict[str, Any]) -> bool:
-        return self.truth.diverges_above != "chance" and self._diverges(point)
+        axis = next((axis for axis in self.axes if axis.name == "learning_rate"), None)
+        return axis is not None and axis.position(point[axis.name]) > self.cliff
 
     def _key(self, point: dict[str, Any]) -> str:
         return repr([point[axis.name] for axis in self.axes])
@@ -337,12 +338,12 @@ class SimulatedSweep:
             content["run_cap"] = len(self.points)
         (folder / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         for index, point in enumerate(self.points):
-            self._write_run(folder / f"run-{index + 1:04}", point)
+            self._write_run(folder / f"run-{index + 1:04}", index, point)
         return folder
 
-    def _write_run(self, folder: Path, point: dict[str, Any]) -> None:
+    def _write_run(self, folder: Path, index: int, point: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
-        diverged = self._diverges(point)
+        diverged = self.has_diverged(index)
         loss = self.loss(point) + self.dice.gauss(0, self.noise)
         rows = self._rows(point, loss, diverged)
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,130 @@
+"""How often `explain` is right, wrong or silent, on simulated sweeps whose answer is known.
+
+    python benchmarks/explain_quality.py [FIRST LAST]
+
+prints the table of docs/explain.md. Each case is a folder on disk, read as any sweep is. Right is what
+the truth says, said; or nothing, where there is nothing. Wrong is a claim that is not so. Silent is
+an effect over three times the noise that was not mentioned. What lies between one and three times the
+noise is not judged.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from simulated_sweeps import CASES, CLEAR, NEGLIGIBLE, SimulatedSweep
+
+from fundamentallm.report.explain import explain
+from fundamentallm.report.read_runs import read_results
+from fundamentallm.report.rules.claim import Claim
+
+FLAGS = {
+    "still_falling": "falling",
+    "best_early": "best_early",
+    "overfitting": "overfitting",
+    "underfitting": "underfitting",
+    "clipping": "clipping",
+    "instability": "unstable",
+}
+
+
+def verdicts(case: SimulatedSweep, claims: list[Claim]) -> Iterator[tuple[str, str]]:
+    """A rule, and `right`, `wrong` or `silent`, for everything about the case that is judged."""
+    said = defaultdict(list)
+    for claim in claims:
+        said[claim.rule].append(claim)
+    truth = case.truth
+    yield from _matters(truth, {c.about for c in said["matters"] if c.verdict == "matters"})
+    yield from _edges(truth, {c.about: c.verdict for c in said["edge"]})
+    if truth.lead is not None:
+        clear = any(claim.verdict == "clear" for claim in said["winner"])
+        if truth.lead >= CLEAR:
+            yield "winner", "right" if clear else "silent"
+        elif truth.lead == 0:
+            yield "winner", "wrong" if clear else "right"
+    yield from _divergence(case, said["divergence"])
+    if truth.more_runs != "unclear":
+        verdict = said["more_runs"][0].verdict if said["more_runs"] else "silent"
+        right = "right" if verdict == truth.more_runs else "wrong"
+        yield "more_runs", "silent" if verdict == "silent" else right
+    for rule, flag in FLAGS.items():
+        if rule == "overfitting" and truth.best_early:
+            continue  # such runs do overfit; either may be said
+        claimed, true = bool(said[rule]), getattr(truth, flag)
+        yield rule, "right" if claimed == true else "wrong" if claimed else "silent"
+
+
+def _matters(truth, claimed):
+    for name, size in truth.effects.items():
+        if size >= CLEAR:
+            yield "matters", "right" if name in claimed else "silent"
+        elif size == 0:
+            yield "matters", "wrong" if name in claimed else "right"
+
+
+def _edges(truth, claimed):
+    for name, size in truth.effects.items():
+        edge = truth.edges.get(name, "inside" if size < NEGLIGIBLE else "unclear")
+        if edge == "unclear":
+            continue
+        said = claimed.get(name, "inside")
+        wrong = "silent" if said == "inside" else "wrong"
+        yield "edge", "right" if said == edge else wrong
+
+
+def _divergence(case, claims):
+    diverged = sum(map(case.has_diverged, range(len(case.points))))
+    verdict = claims[0].about if claims else ""
+    cause = case.truth.diverges_above
+    if cause == "chance" or not diverged:
+        yield "divergence", "wrong" if verdict else "right"
+    elif diverged >= 2:
+        wrong = "silent" if not verdict else "wrong"
+        yield "divergence", "right" if verdict == cause else wrong
+
+
+def judge(numbers) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], list[str]]:
+    """For all cases and for the nulls alone, by rule; and a line for each that was not right."""
+    everything: dict[str, Counter[str]] = defaultdict(Counter)
+    nulls: dict[str, Counter[str]] = defaultdict(Counter)
+    missed: list[str] = []
+    for number in numbers:
+        case = SimulatedSweep(number)
+        with tempfile.TemporaryDirectory() as folder:
+            claims = explain(read_results([case.write(Path(folder) / "sweep")]))
+        worst: dict[str, str] = {}
+        for rule, verdict in verdicts(case, claims):
+            everything[rule][verdict] += 1
+            if verdict != "right":
+                missed.append(f"case {number}: {rule} {verdict}: {case.truth}")
+            if verdict == "wrong" or rule not in worst:
+                worst[rule] = verdict
+        if case.truth.is_null:
+            for rule, verdict in worst.items():
+                nulls[rule]["false" if verdict == "wrong" else "right"] += 1
+    return everything, nulls, missed
+
+
+def main() -> None:
+    first, last = map(int, sys.argv[1:3]) if sys.argv[1:] else (CASES.start, CASES.stop)
+    everything, nulls, missed = judge(range(first, last))
+    print("| rule | right | wrong | silent | right of all | false claims on nulls |")
+    print("|---|---|---|---|---|---|")
+    total: Counter[str] = Counter()
+    for rule, counts in everything.items():
+        total += counts
+        false = f"{nulls[rule]['false']} of {nulls[rule].total()}"
+        share = counts["right"] / counts.total()
+        row = [counts["right"], counts["wrong"], counts["silent"], f"{share:.0%}", false]
+        print(f"| `{rule}` | " + " | ".join(map(str, row)) + " |")
+    share = total["right"] / total.total()
+    print(f"| all | {total['right']} | {total['wrong']} | {total['silent']} | {share:.0%} | |")
+    print("\n".join(missed), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

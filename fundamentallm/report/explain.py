@@ -1,0 +1,37 @@
+"""Everything that can be said of a sweep, in the order in which it is decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fundamentallm.report.results import Results
+from fundamentallm.report.rules.budget import more_runs
+from fundamentallm.report.rules.caveats import held_fixed, unfair_rate
+from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.report.rules.length import best_early, overfitting, still_falling, underfitting
+from fundamentallm.report.rules.parameters import edge, matters
+from fundamentallm.report.rules.stability import clipping, divergence, instability
+from fundamentallm.report.rules.winner import winner
+
+Rule = Callable[[Evidence], list[Claim]]
+RULES: tuple[Rule, ...] = (
+    winner,
+    matters,
+    edge,
+    divergence,
+    still_falling,
+    best_early,
+    overfitting,
+    underfitting,
+    clipping,
+    instability,
+    more_runs,
+    unfair_rate,
+    held_fixed,
+)
+
+
+def explain(results: Results, evidence: Evidence | None = None) -> list[Claim]:
+    """What the rules say, in their order; nothing where there is nothing to say."""
+    evidence = evidence or Evidence(results)
+    return [claim for rule in RULES for claim in rule(evidence)]

@@ -1,0 +1,99 @@
+"""The settings that a sweep varied, as positions that a model can be fitted to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.report.results import SEED, Results, RunResult
+from fundamentallm.sweep.distributions import Continuous
+from fundamentallm.sweep.points import hyperparameter_name
+
+IN_LOGS_FROM = 8  # times that the largest value is the least: doublings, decades
+FEW = 8  # different values, up to which a factor is taken for a list of values
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One setting that was varied."""
+
+    name: str
+    levels: tuple[Any, ...]
+    """Its different values; numbers rise."""
+    is_numeric: bool
+    in_logs: bool
+
+    def positions(self, runs: Sequence[RunResult]) -> np.ndarray[Any, Any]:
+        """Of each run: 0 at the least value and 1 at the largest; of a choice, its index."""
+        if not self.is_numeric:
+            return np.array([self.levels.index(_plain(run, self.name)) for run in runs], float)
+        return np.array([self.position(_plain(run, self.name)) for run in runs])
+
+    def position(self, value: float) -> float:
+        """Of a number: 0 at the least value that was tried and 1 at the largest."""
+        low, high, at = (self._scaled(each) for each in (self.levels[0], self.levels[-1], value))
+        return (at - low) / (high - low)
+
+    def value(self, position: float) -> float:
+        """The number at a position."""
+        low, high = self._scaled(self.levels[0]), self._scaled(self.levels[-1])
+        at = low + position * (high - low)
+        return math.exp(at) if self.in_logs else at
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether few values were tried, each likely more than once."""
+        return len(self.levels) <= FEW
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self.in_logs else float(value)
+
+
+def find_factors(results: Results, runs: Sequence[RunResult]) -> list[Factor]:
+    """What `runs` differ in, the seed and the text apart."""
+    found: list[Factor] = []
+    for name in results.varied:
+        if name == SEED or any(name not in run.settings for run in runs):
+            continue
+        values = [_plain(run, name) for run in runs]
+        numeric = all(type(value) in (int, float) for value in values)
+        levels = sorted(set(values)) if numeric else sorted(set(values), key=str)
+        if len(levels) > 1:
+            logs = numeric and levels[0] > 0 and _in_logs(results, name, levels)
+            found.append(Factor(name, tuple(levels), numeric, logs))
+    return found
+
+
+def shown(value: Any) -> str:
+    """A setting's value as people write it: 0.0003, 64, cosine."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or value == 0:
+        return str(value)
+    text = f"{value:.3g}"
+    if "e" not in text:
+        return text
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    plain = f"{value:.{places}f}"
+    return (plain.rstrip("0").rstrip(".") if "." in plain else plain) if len(plain) < 12 else text
+
+
+def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
+    for parameter in results.sweep.parameters if results.sweep else ():
+        if hyperparameter_name(parameter) == name:
+            distribution = parameter.distribution
+            if isinstance(distribution, Continuous):
+                return distribution.in_logs or levels[-1] / levels[0] >= 100
+    known = HYPERPARAMETERS.get(name)
+    span = levels[-1] / levels[0]
+    return span >= IN_LOGS_FROM or (known is not None and name == "learning_rate")
+
+
+def _plain(run: RunResult, name: str) -> Any:
+    value = run.settings[name]
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,168 @@
+"""From folders to `Results`: a sweep's folder, a run's, or one that holds either.
+
+Nothing here fails because one run was cut short: what cannot be read is noted, and the rest is
+shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.report.results import Curve, Results, RunResult
+from fundamentallm.run_folder import RunFolder, RunFolderError
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
+
+DEEPEST = 3  # folders below the one that was given
+LONGEST = 2_000  # characters of a sample that are kept
+ENDED = {"hyperband": "stopped"}
+
+
+class ReportError(FundamentallmError):
+    """There is nothing to report on."""
+
+
+def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
+    """Everything that lies in `paths`.
+
+    Args:
+        paths: Folders of runs or sweeps, or folders that hold them.
+        metric: What runs are compared by; by default the sweep's, else `val_loss`.
+
+    Raises:
+        ReportError: A folder holds no run, or no run has the metric.
+        SweepError: A sweep's file cannot be read.
+    """
+    folders: list[Path] = []
+    sweeps: list[Path] = []
+    for given in map(Path, paths):
+        found = list(_runs_below(given))
+        if not found:
+            raise ReportError(_nothing_in(given))
+        folders += [folder for folder in found if folder not in folders]
+        sweeps += [given] if (given / "sweep.yaml").is_file() else []
+    sweep, notes = _common_sweep(sweeps, folders)
+    chosen = Metric(metric) if metric else (sweep and sweep.metric) or Metric("val_loss")
+    names = _names(folders)
+    runs = [read_run(folder, names[folder], chosen, notes) for folder in folders]
+    title = str(paths[0]).rstrip("/") if len(paths) == 1 else f"{len(runs)} runs"
+    if len(paths) == 1:
+        title = Path(paths[0]).resolve().name
+    if not any(run.score is not None for run in runs):
+        notes.append(_without_metric(runs, chosen))
+    return Results(title, chosen, runs, sweep, notes)
+
+
+def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResult:
+    """One run; what is missing goes to `notes`."""
+    folder = RunFolder(path)
+    try:
+        settings = folder.read_config()
+    except RunFolderError as error:
+        settings = {}
+        notes.append(f"{error}; its settings are not known")
+    summary = folder.read_summary()
+    if not summary and folder.summary.exists():
+        notes.append(f"{name}: summary.json cannot be read")
+    curves = _read_curves(folder, name, notes)
+    status = str(summary.get("status", "unfinished"))
+    if status == "interrupted":
+        status = ENDED.get(str(summary.get("stopped_by")), status)
+    values = curves[metric.name].values if metric.name in curves else ()
+    score = min(values, key=lambda value: metric.sign * value, default=None)
+    if score is None and status in ("diverged", "impossible"):
+        score = _finite(summary.get(metric.name))
+    try:
+        samples = tuple(folder.written())
+    except (OSError, ValueError):
+        samples = ()
+        notes.append(f"{name}: samples.txt cannot be read")
+    return RunResult(name, status, settings, score, curves, summary, samples, str(path))
+
+
+def _runs_below(path: Path, depth: int = 0) -> Iterator[Path]:
+    """Folders of runs, in the order of their names; hidden ones are left out."""
+    if not path.is_dir():
+        return
+    if RunFolder(path).holds_a_run():
+        yield path
+    elif depth < DEEPEST:
+        for inner in sorted(each for each in path.iterdir() if not each.name.startswith(".")):
+            yield from _runs_below(inner, depth + 1)
+
+
+def _nothing_in(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: no such folder; give a run's or a sweep's, or ENTITY/PROJECT/SWEEP of W&B"
+    if not path.is_dir():
+        return f"{path}: not a folder; give a run's or a sweep's"
+    if (path / "sweep.yaml").is_file():
+        return f"{path}: no run of this sweep has begun; start it with fundamentallm agent {path}"
+    return f"{path}: no run is there; give a folder that holds config.yaml and metrics.jsonl"
+
+
+def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Sweep | None, list]:
+    """The sweep that all runs are of, if it is one and can be read; and notes."""
+    if len(sweeps) != 1 or any(sweeps[0] not in folder.parents for folder in folders):
+        return None, []
+    try:
+        return read_sweep(sweeps[0] / "sweep.yaml"), []
+    except SweepError as error:
+        return None, [f"the sweep file is not used: {str(error).splitlines()[0]}"]
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Short names, with the folder around where two would be the same."""
+    own = [folder.resolve().name for folder in folders]
+    return {
+        folder: name if own.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        for folder, name in zip(folders, own, strict=True)
+    }
+
+
+def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Curve]:
+    """All metrics, by name."""
+    try:
+        text = folder.metrics.read_text("utf-8", errors="replace")
+    except OSError:
+        notes.append(f"{name}: there is no metrics.jsonl")
+        return {}
+    points: dict[str, dict[int, float]] = {}
+    bad = 0
+    lines = text.splitlines(keepends=True)
+    for line in lines:
+        try:
+            row = json.loads(line)
+            step = int(row["step"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            bad += line.endswith("\n")  # a last one that a kill cut short is nobody's fault
+            continue
+        for key, value in row.items():
+            if key != "step" and _finite(value) is not None:
+                points.setdefault(key, {})[step] = value
+    if bad:
+        notes.append(f"{name}: {bad} lines of metrics.jsonl cannot be read and are left out")
+    return {key: _curve(values) for key, values in points.items()}
+
+
+def _curve(values: dict[int, float]) -> Curve:
+    steps = sorted(values)
+    return Curve(tuple(steps), tuple(float(values[step]) for step in steps))
+
+
+def _finite(value: Any) -> float | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None
+
+
+def _without_metric(runs: Sequence[RunResult], metric: Metric) -> str:
+    known = sorted({name for run in runs for name in run.curves})
+    if not known:
+        return "no run has logged anything yet"
+    shown = ", ".join(known[:8])
+    return f"no run has logged {metric.name}; they have {shown}; choose one with --metric"

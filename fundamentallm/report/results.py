@@ -1,0 +1,130 @@
+"""The results of runs, wherever they were read from: what every table, figure and rule looks at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.samples import Sample
+from fundamentallm.sweep.points import hyperparameter_name
+from fundamentallm.sweep.spec import Metric, Sweep
+
+SEED = "seed"
+NOT_COMPARED = ("data_sha256",)
+RANKED = ("done", "stopped")
+"""How a run can have ended whose score says something of its settings."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one run."""
+
+    steps: tuple[int, ...]
+    """Optimizer steps, rising."""
+    values: tuple[float, ...]
+    """Finite."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+EMPTY = Curve((), ())
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one run left."""
+
+    name: str
+    status: str
+    """`done`, `stopped` (by hyperband), `diverged`, `impossible`, `failed`, `interrupted`, or
+    `unfinished`: in progress, or killed."""
+    settings: Mapping[str, Any]
+    """As config.yaml has them: hyperparameters, `data` and its hash."""
+    score: float | None
+    """The best value that the metric reached."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """By the metric's name."""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    samples: Sequence[tuple[int, Sample]] = ()
+    place: str = ""
+    """The folder, or the address on W&B."""
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether its score can be compared."""
+        return self.status in RANKED and self.score is not None
+
+    def curve(self, metric: str) -> Curve:
+        """The values of one metric; empty if it was never logged."""
+        return self.curves.get(metric, EMPTY)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Runs that are looked at together: a sweep's, or any."""
+
+    title: str
+    metric: Metric
+    runs: Sequence[RunResult]
+    sweep: Sweep | None = None
+    """The sweep file, if the runs are of one sweep."""
+    notes: Sequence[str] = ()
+    """What is missing or could not be read, a sentence each."""
+
+    @cached_property
+    def ranked(self) -> list[RunResult]:
+        """Runs with a score that can be compared, the best first."""
+        scored = [run for run in self.runs if run.is_ranked]
+        return sorted(scored, key=self.loss)
+
+    @property
+    def best(self) -> RunResult | None:
+        """The run with the best score."""
+        return self.ranked[0] if self.ranked else None
+
+    def loss(self, run: RunResult) -> float:
+        """The score, turned so that less is better."""
+        assert run.score is not None
+        return self.metric.sign * run.score
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """Settings in which runs differ: the sweep's own first, in its order; then others."""
+        own = [] if self.sweep is None else [hyperparameter_name(p) for p in self.sweep.parameters]
+        names = dict.fromkeys((*own, *HYPERPARAMETERS, *self._all_names()))
+        return [
+            name
+            for name in names
+            if name not in NOT_COMPARED and len({_key(run, name) for run in self.runs}) > 1
+        ]
+
+    @cached_property
+    def fixed(self) -> dict[str, Any]:
+        """Settings that are the same in every run."""
+        if not self.runs:
+            return {}
+        first = self.runs[0].settings
+        names = (name for name in first if name not in (*self.varied, *NOT_COMPARED))
+        return {name: first[name] for name in names}
+
+    @cached_property
+    def configurations(self) -> list[list[RunResult]]:
+        """Ranked runs, those that differ in nothing but the seed together; the best mean first."""
+        names = [name for name in self.varied if name != SEED]
+        groups: dict[str, list[RunResult]] = {}
+        for run in self.ranked:
+            groups.setdefault(repr([_key(run, name) for name in names]), []).append(run)
+        return sorted(groups.values(), key=lambda runs: sum(map(self.loss, runs)) / len(runs))
+
+    def _all_names(self) -> list[str]:
+        return list(dict.fromkeys(name for run in self.runs for name in run.settings))
+
+
+def _key(run: RunResult, name: str) -> str:
+    """Text that two runs share if they agree in `name`."""
+    return json.dumps(run.settings.get(name), sort_keys=True, default=str)

@@ -1,0 +1,48 @@
+"""Whether more runs of the same kind would bring much."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fundamentallm.report.rules.claim import Claim, Evidence
+
+DRAWS = 4_000
+WORTH, WASTE = 3.0, 1.0
+"""In noises: a gain that is worth the runs, and one that is not."""
+
+
+def more_runs(evidence: Evidence) -> list[Claim]:
+    """What as many runs again would bring, if they were drawn as these were.
+
+    Source: a bootstrap of the best of n (Dodge et al., Show Your Work, EMNLP 2019): the gain from
+    the best of a quarter to the best of half of the runs, to the best of all, goes on.
+    """
+    results, sigma = evidence.results, evidence.sigma
+    if results.sweep is None or results.sweep.method == "grid" or not sigma:
+        return []
+    losses = np.array([results.loss(run) for run in results.runs if run.is_ranked])
+    if len(losses) < 8:
+        return []
+    quarter, half, whole = (_best_of(losses, len(losses) // part) for part in (4, 2, 1))
+    before, last = quarter - half, half - whole
+    gain = last * min(1.0, last / before) if before > 0 else 0.0
+    numbers = (
+        f"the best of {len(losses) // 2} runs is {half:.4f} on average, of {len(losses)} "
+        f"{whole:.4f}; as many again would bring about {gain:.4f}, {gain / sigma:.1f} times "
+        f"{evidence.sigma_is}"
+    )
+    if gain < WASTE * sigma:
+        says = f"more runs like these would hardly help: {numbers}; repeat the best over seeds"
+        return [Claim("more_runs", "waste", says)]
+    if gain >= WORTH * sigma:
+        return [Claim("more_runs", "help", f"more runs would help: {numbers}")]
+    return []
+
+
+def _best_of(losses: np.ndarray, count: int) -> float:
+    """The mean of the least of `count` losses, drawn without putting back."""
+    if count >= len(losses):
+        return float(losses.min())
+    dice = np.random.default_rng(0)
+    drawn = dice.permuted(np.tile(losses, (DRAWS, 1)), axis=1)[:, :count]
+    return float(drawn.min(1).mean())

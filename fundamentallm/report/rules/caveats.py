@@ -1,0 +1,51 @@
+"""What the sweep cannot tell: everything that was the same in all of its runs."""
+
+from __future__ import annotations
+
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.report.factors import shown
+from fundamentallm.report.results import SEED
+from fundamentallm.report.rules.claim import Claim, Evidence
+
+GROUPS = ("Model", "Sequence", "Training", "Schedule")
+RATE = "learning_rate"
+WANT_A_RATE = ("batch_size", "model_dim", "num_layers", "lr_schedule", "gradient_accumulation")
+
+
+def held_fixed(evidence: Evidence) -> list[Claim]:
+    """Each setting that all runs share; the answer may be another where it is another.
+
+    Source: Google's tuning playbook, "Identifying scientific, nuisance, and fixed
+    hyperparameters": what is fixed must be named as a caveat of every conclusion.
+    """
+    fixed = evidence.results.fixed
+    names = [
+        known.name
+        for known in HYPERPARAMETERS.values()
+        if known.group in GROUPS and known.name in fixed
+    ]
+    claims: list[Claim] = []
+    if names:
+        values = ", ".join(f"{name} {shown(fixed[name]) or 'none'}" for name in names)
+        claims.append(Claim("held_fixed", "fixed", f"all of this was seen only at {values}"))
+    if len(evidence.results.runs) > 1 and SEED in fixed:
+        says = f"every run had seed {fixed[SEED]}: how much chance there is was not measured"
+        claims.append(Claim("held_fixed", "one_seed", says, SEED))
+    return claims
+
+
+def unfair_rate(evidence: Evidence) -> list[Claim]:
+    """Settings were compared at one learning rate, though each of them wants its own.
+
+    Source: Google's tuning playbook: the learning rate is a nuisance hyperparameter, which has to
+    be tuned for each value of what is compared.
+    """
+    results = evidence.results
+    compared = [name for name in WANT_A_RATE if name in results.varied]
+    if RATE not in results.fixed or not compared:
+        return []
+    says = (
+        f"{' and '.join(compared)} {'was' if len(compared) == 1 else 'were'} compared at "
+        f"learning_rate {shown(results.fixed[RATE])} alone; each value may want its own"
+    )
+    return [Claim("unfair_rate", "one_rate", says, RATE)]

@@ -1,0 +1,68 @@
+"""What a rule looks at, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fundamentallm.report.effects import Noise, Surface, fit_surface, measure_noise
+from fundamentallm.report.results import Results, RunResult
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence or two, with the numbers that they stand on."""
+
+    rule: str
+    """The name of the function that says it."""
+    verdict: str
+    """What it comes to, in one word that a program can read: `matters`, `edge`, `falling`..."""
+    says: str
+    about: str = ""
+    """The setting, if it is of one."""
+
+
+class Evidence:
+    """Everything that rules have in common, worked out once."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """The spread between seeds, if it was measured."""
+        return measure_noise(self.results)
+
+    @cached_property
+    def surface(self) -> Surface | None:
+        """The loss as a function of the settings, if there are runs enough."""
+        return fit_surface(self.results)
+
+    @cached_property
+    def sigma(self) -> float | None:
+        """One noise, in nats: between seeds where that is known, else what the fit leaves over."""
+        if self.noise is not None:
+            return self.noise.sigma
+        return self.surface.residual if self.surface is not None else None
+
+    @property
+    def sigma_is(self) -> str:
+        """Where `sigma` comes from, in words."""
+        if self.noise is not None:
+            return f"the noise between seeds ({self.noise.sigma:.4f})"
+        return f"what settings leave unexplained ({self.sigma or 0:.4f})"
+
+    @cached_property
+    def complete(self) -> list[RunResult]:
+        """Runs that went on to their end."""
+        return [run for run in self.results.runs if run.status == "done"]
+
+    @property
+    def metric(self) -> str:
+        """The name of what runs are compared by."""
+        return self.results.metric.name
+
+
+def counted(part: int, whole: int, noun: str = "run") -> str:
+    """`6 of 8 runs`."""
+    return f"{part} of {whole} {noun}{'' if whole == 1 else 's'}"

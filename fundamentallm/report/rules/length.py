@@ -1,0 +1,152 @@
+"""Whether runs were too short or too long, and whether they learned by heart: from their curves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fundamentallm.report.results import Curve, RunResult
+from fundamentallm.report.rules.claim import Claim, Evidence, counted
+
+LEAST = 6
+"""Evaluations that a curve needs to be judged."""
+MOST_RUNS = 0.6
+"""Share of the judged runs that must agree."""
+STILL = 0.004
+"""What a loss must fall in the last third of the run to be still falling, as a share of it."""
+RISE = 0.005
+"""What it must rise after its least, as a share of it."""
+TOGETHER = 0.01
+"""How close training and validation loss must end, as a share, for no gap to be between them."""
+FLAT = ("constant",)
+
+
+def still_falling(evidence: Evidence) -> list[Claim]:
+    """The validation loss was still falling when runs ended.
+
+    Source: Google's tuning playbook, "Deciding how long to train": if the best step of most good
+    runs is at the end, the run is too short. A rate that decays to the end makes every loss
+    fall there, so only runs with a constant rate are judged.
+    """
+    judged = [
+        run
+        for run in evidence.complete
+        if run.settings.get("lr_schedule", "constant") in FLAT and len(_val(run)) >= 4
+    ]
+    falls = [fall for run in judged if (fall := _fall(_val(run))) is not None]
+    if len(judged) < 3 or len(falls) < MOST_RUNS * len(judged):
+        return []
+    says = (
+        f"val_loss was still falling in {counted(len(falls), len(judged))}, by "
+        f"{np.median(falls):.3f} in the last third (median): train longer before you compare"
+    )
+    return [Claim("still_falling", "falling", says)]
+
+
+def best_early(evidence: Evidence) -> list[Claim]:
+    """The best step was in the first tenth of the run.
+
+    Source: Google's tuning playbook, "Deciding how long to train": a best step in the first tenth
+    means that runs are longer than they need be.
+    """
+    judged = [run for run in evidence.complete if len(_val(run)) >= 10]
+    early = [run for run in judged if _best_share(_val(run)) <= 0.1]
+    if len(judged) < 3 or len(early) < MOST_RUNS * len(judged):
+        return []
+    says = (
+        f"the best step was in the first tenth of {counted(len(early), len(judged))}: shorten "
+        "them, or set early_stopping; after it they learned the text by heart"
+    )
+    return [Claim("best_early", "early", says)]
+
+
+def overfitting(evidence: Evidence) -> list[Claim]:
+    """The validation loss rose while the training loss went on falling.
+
+    Source: Goodfellow, Bengio and Courville, Deep Learning (2016), section 5.2 and 7.8.
+    """
+    judged = [run for run in evidence.complete if len(_val(run)) >= LEAST]
+    rises = [rise for run in judged if (rise := _rise(run)) is not None]
+    if len(judged) < 3 or len(rises) < MOST_RUNS * len(judged):
+        return []
+    says = (
+        f"{counted(len(rises), len(judged))} overfit: val_loss rose by {np.median(rises):.3f} "
+        "(median) after its least, while train_loss fell; try more dropout or weight_decay, a "
+        "smaller model, more text, or early_stopping"
+    )
+    return [Claim("overfitting", "overfitting", says)]
+
+
+def underfitting(evidence: Evidence) -> list[Claim]:
+    """Training and validation loss end together, and neither falls any more.
+
+    Source: Goodfellow, Bengio and Courville, Deep Learning (2016), section 5.2: no gap between the
+    two means that the model's capacity, or its training, is what limits it.
+    """
+    judged, together = [], []
+    for run in evidence.complete:
+        val, train = _val(run), run.curve("train_loss")
+        if len(val) < LEAST or len(train) < LEAST:
+            continue
+        judged.append(run)
+        last = val.values[-1]
+        gap = last - _tail(train)
+        if gap < TOGETHER * last and _fall(val) is None and _rise(run) is None:
+            together.append(gap)
+    if len(judged) < 3 or len(together) < MOST_RUNS * len(judged):
+        return []
+    says = (
+        f"{counted(len(together), len(judged))} end with train_loss and val_loss together (gap "
+        f"{np.median(together):+.3f}, median) and falling no more: there is room for a larger "
+        "model, less dropout, or another learning rate"
+    )
+    return [Claim("underfitting", "underfitting", says)]
+
+
+def _val(run: RunResult) -> Curve:
+    return run.curve("val_loss")
+
+
+def _wobble(values: np.ndarray) -> float:
+    """The noise of one evaluation, from second differences: what is no trend."""
+    if len(values) < 4:
+        return 0.0
+    return float(np.median(np.abs(np.diff(values, 2))) / 0.6745 / np.sqrt(6))
+
+
+def _fall(curve: Curve) -> float | None:
+    """How much a loss fell in the last third, if it was more than noise; else None."""
+    steps, values = np.array(curve.steps, float), np.array(curve.values)
+    last = steps >= steps[-1] * 2 / 3
+    if last.sum() < 3:
+        last[-3:] = True
+    x, y = steps[last], values[last]
+    slope = float(np.polyfit(x, y, 1)[0])
+    fall = -slope * (x[-1] - x[0])
+    noise = _wobble(values[len(values) // 2 :]) * np.sqrt(12 / len(x))
+    return fall if fall > max(STILL * values[-1], 3 * noise) else None
+
+
+def _rise(run: RunResult) -> float | None:
+    """How much a loss rose after its least while the training loss fell; else None."""
+    val, train = _val(run), run.curve("train_loss")
+    values = np.array(val.values)
+    best = int(values.argmin())
+    rise = float(np.mean(values[-2:]) - values[best])
+    noise = _wobble(values[len(values) // 2 :])
+    if best > 0.8 * len(values) or rise < max(RISE * values[best], 4 * noise):
+        return None
+    before = [v for s, v in zip(train.steps, train.values, strict=True) if s <= val.steps[best]]
+    if not before or _tail(train) >= np.mean(before[-3:]):
+        return None
+    return rise
+
+
+def _best_share(curve: Curve) -> float:
+    """When the least was reached, as a share of the run."""
+    return curve.steps[int(np.argmin(curve.values))] / curve.steps[-1]
+
+
+def _tail(curve: Curve) -> float:
+    """The mean of the last tenth, and of three at least."""
+    count = max(3, len(curve) // 10)
+    return float(np.mean(curve.values[-count:]))

@@ -1,0 +1,86 @@
+"""Which settings mattered, and whether the best of them lies at the edge of what was tried."""
+
+from __future__ import annotations
+
+from fundamentallm.report.effects import Effect
+from fundamentallm.report.factors import shown
+from fundamentallm.report.rules.claim import Claim, Evidence
+
+SURE = 2.0
+"""The t value from which the fitted loss counts as falling towards an edge."""
+
+
+def matters(evidence: Evidence) -> list[Claim]:
+    """Settings whose effect is certain, with its size; and those of which nothing can be said.
+
+    Source: effects.py. That an effect was not found does not mean that there is none; so say the
+    American Statistical Association's statement on p-values (2016) and Google's tuning playbook,
+    which asks for more points before a setting is called unimportant.
+    """
+    surface = evidence.surface
+    if surface is None:
+        return []
+    claims = [_of_one(effect, evidence) for effect in surface.effects]
+    if surface.undecided:
+        names = ", ".join(factor.name for factor in surface.undecided)
+        says = (
+            f"{names}: no effect that stands out from {evidence.sigma_is}, in "
+            f"{len(surface.runs)} runs"
+        )
+        claims.append(Claim("matters", "undecided", says, names))
+    return claims
+
+
+def _of_one(effect: Effect, evidence: Evidence) -> Claim:
+    name, size = effect.factor.name, effect.size
+    times = f", {size / evidence.sigma:.0f} times {evidence.sigma_is}" if evidence.sigma else ""
+    says = (
+        f"{name} matters: from worst to best it moves {evidence.metric} by {size:.3f} "
+        f"± {effect.error:.3f}{times}; p {_p(effect.p)}; best near {shown(effect.best)}"
+    )
+    return Claim("matters", "matters", says, name)
+
+
+def edge(evidence: Evidence) -> list[Claim]:
+    """The best value of a setting that matters is the least or the largest that was tried.
+
+    Source: Google's tuning playbook, "Identifying bad search space boundaries": if the best points
+    cluster at the edge of the space, it should be widened there. Not said where runs diverged
+    beyond.
+    """
+    surface = evidence.surface
+    claims: list[Claim] = []
+    for effect in surface.effects if surface is not None else ():
+        factor = effect.factor
+        if not factor.is_numeric:
+            continue
+        best = factor.position(effect.best)
+        sides = (("low", effect.low_side, best <= 0.0), ("high", effect.high_side, best >= 1.0))
+        for side, certainty, there in sides:
+            if there and certainty >= SURE and not _diverged_beyond(evidence, effect, side):
+                claims.append(_at_edge(effect, side, certainty, evidence))
+    return claims
+
+
+def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) -> Claim:
+    name, value = effect.factor.name, shown(effect.best)
+    which, to = ("smallest", "below") if side == "low" else ("largest", "above")
+    says = (
+        f"the best {name} is the {which} tried, {value}: {evidence.metric} still falls towards it "
+        f"(t = {certainty:.1f}); widen the range {to} it"
+    )
+    return Claim("edge", side, says, name)
+
+
+def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
+    name, ends = effect.factor.name, (effect.factor.levels[0], effect.factor.levels[-1])
+    values = [
+        run.settings[name]
+        for run in evidence.results.runs
+        if run.status == "diverged" and isinstance(run.settings.get(name), int | float)
+    ]
+    return any(value > ends[1] if side == "high" else value < ends[0] for value in values)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"

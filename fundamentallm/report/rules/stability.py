@@ -1,0 +1,133 @@
+"""Runs that diverged, gradients that were clipped, losses that jumped at the start."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fundamentallm.report.factors import Factor, find_factors, shown
+from fundamentallm.report.results import RunResult
+from fundamentallm.report.rules.claim import Claim, Evidence, counted
+
+CHANCE = 0.02
+"""How often chance alone may split the diverged runs off so well."""
+PERMUTATIONS = 2_000
+JUMP = 0.1
+"""How far above its least so far a training loss must rise, as a share of it."""
+
+
+def divergence(evidence: Evidence) -> list[Claim]:
+    """Where runs diverged: the setting that splits them off best, if chance would not.
+
+    Source: a permutation test of the largest area under the ROC curve over all settings, which
+    allows for having looked at each (Good, Permutation, Parametric and Bootstrap Tests, 2005).
+    """
+    runs = [run for run in evidence.results.runs if run.is_ranked or run.status == "diverged"]
+    bad = np.array([run.status == "diverged" for run in runs])
+    if not bad.any():
+        return []
+    many = f"{counted(int(bad.sum()), len(runs))} diverged"
+    factors = [factor for factor in find_factors(evidence.results, runs) if factor.is_numeric]
+    if bad.all() or bad.sum() < 2 or not factors:
+        return [Claim("divergence", "counted", f"{many}; too few to say of which setting it came")]
+    areas = [_area(factor.positions(runs), bad) for factor in factors]
+    best = int(np.argmax([abs(area - 0.5) for area in areas]))
+    dice = np.random.default_rng(0)
+    at_least = 0
+    ranks = [_ranks(factor.positions(runs)) for factor in factors]
+    for _ in range(PERMUTATIONS):
+        mixed = dice.permutation(bad)
+        most = max(abs(_area_of(rank, mixed) - 0.5) for rank in ranks)
+        at_least += most >= abs(areas[best] - 0.5) - 1e-12
+    p = (at_least + 1) / (PERMUTATIONS + 1)
+    if p >= CHANCE:
+        says = f"{many}, and no one setting tells which (p = {p:.2g})"
+        return [Claim("divergence", "scattered", says)]
+    return [_where(factors[best], areas[best] > 0.5, runs, bad, p, many)]
+
+
+def _where(
+    factor: Factor, above: bool, runs: list[RunResult], bad: np.ndarray, p: float, many: str
+) -> Claim:
+    """The value of a setting beyond which runs diverge."""
+    sign = 1 if above else -1
+    at = sign * factor.positions(runs)
+    borders = sorted(set(at))
+    mistakes = [int((bad != (at >= border)).sum()) for border in borders]
+    border = borders[int(np.argmin(mistakes))]
+    beyond = at >= border
+    value = shown(factor.value(sign * border))
+    side = "or more" if above else "or less"
+    says = (
+        f"{many}: at {factor.name} {value} {side} {int(bad[beyond].sum())} of {int(beyond.sum())} "
+        f"did, elsewhere {int(bad[~beyond].sum())} of {int((~beyond).sum())} (p = {p:.2g})"
+    )
+    return Claim("divergence", "high" if above else "low", says, factor.name)
+
+
+def _ranks(positions: np.ndarray) -> np.ndarray:
+    """Of each, from 1; those that are equal share the mean."""
+    values, inverse, counts = np.unique(positions, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[inverse]
+
+
+def _area_of(ranks: np.ndarray, bad: np.ndarray) -> float:
+    """The chance that a diverged run lies above one that did not."""
+    count = int(bad.sum())
+    return float((ranks[bad].sum() - count * (count + 1) / 2) / (count * (len(bad) - count)))
+
+
+def _area(positions: np.ndarray, bad: np.ndarray) -> float:
+    return _area_of(_ranks(positions), bad)
+
+
+def clipping(evidence: Evidence) -> list[Claim]:
+    """The gradient was cut on more than half of the steps that were logged.
+
+    Source: Google's tuning playbook, "How can optimization failures be debugged": if more than half
+    of the updates are clipped, the clipping has become a way of lowering the learning rate.
+    """
+    shares: list[float] = []
+    for run in evidence.complete:
+        clip, norms = run.settings.get("gradient_clip"), run.curve("optim/grad_norm").values
+        if isinstance(clip, int | float) and clip > 0 and norms:
+            shares.append(sum(norm > clip for norm in norms) / len(norms))
+    often = [share for share in shares if share > 0.5]
+    if len(often) * 2 <= len(shares) or not shares:
+        return []
+    says = (
+        f"in {counted(len(often), len(shares))} gradient_clip acted on more than half of the steps "
+        f"(median {np.median(often):.0%}): it works as a lower learning rate; raise gradient_clip, "
+        "or lower learning_rate"
+    )
+    return [Claim("clipping", "clipping", says, "gradient_clip")]
+
+
+def instability(evidence: Evidence) -> list[Claim]:
+    """The training loss jumped early on, which warm-up is for.
+
+    Source: Google's tuning playbook, "How can optimization failures be debugged": early
+    instability is what learning-rate warm-up mends; later instability is a matter of clipping.
+    """
+    judged, jumped = [], []
+    for run in evidence.results.runs:
+        values = run.curve("train_loss").values
+        total = run.summary.get("total_steps") or 0
+        steps = run.curve("train_loss").steps
+        early = [v for s, v in zip(steps, values, strict=True) if s <= 0.2 * total]
+        if len(early) < 4 or run.status not in ("done", "stopped", "diverged"):
+            continue
+        judged.append(run)
+        least = np.minimum.accumulate(early)[:-1]
+        if float(np.max(np.array(early[1:]) / least)) > 1 + JUMP:
+            jumped.append(run)
+    if len(judged) < 3 or len(jumped) * 2 <= len(judged):
+        return []
+    warmups = sorted({int(run.settings.get("warmup_steps") or 0) for run in jumped})
+    total = int(np.median([run.summary["total_steps"] for run in jumped]))
+    had = f"with warmup_steps {', '.join(map(str, warmups[:4]))}"
+    says = (
+        f"in {counted(len(jumped), len(judged))} the training loss jumped by more than {JUMP:.0%} "
+        f"in the first fifth, {had}: try warmup_steps {max(1, total // 20)} to {total // 10}"
+    )
+    return [Claim("instability", "unstable", says, "warmup_steps")]

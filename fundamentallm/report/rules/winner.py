@@ -1,0 +1,73 @@
+"""What won, and whether it can be told from the next."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.special import stdtr
+
+from fundamentallm.report.factors import shown
+from fundamentallm.report.results import SEED, Results, RunResult
+from fundamentallm.report.rules.claim import Claim, Evidence
+
+SIGNIFICANT = 0.05
+
+
+def winner(evidence: Evidence) -> list[Claim]:
+    """The best configuration, and its lead against the noise between seeds.
+
+    Source: Gutmann and Maymin, Is the selected population the best?, Annals of Statistics 15
+    (1987): the best of many may be called best where the two-sided test of two would say so of it
+    and the runner-up; it needs no correction for how many there were.
+    """
+    results, noise = evidence.results, evidence.noise
+    groups = results.configurations
+    if not groups:
+        return []
+    best = groups[0]
+    lead = f"best {results.metric.name}: {describe(results, best)}"
+    if len(groups) == 1:
+        if noise is None:
+            return [Claim("winner", "only", f"{lead}; it is the only one, there is no other")]
+        spread = f"{len(best)} seeds differ by {noise.sigma:.4f} (standard deviation)"
+        return [Claim("winner", "only", f"{lead}; {spread}")]
+    gap = _mean(results, groups[1]) - _mean(results, best)
+    lead += f", ahead of {describe(results, groups[1])} by {gap:.4f}"
+    if noise is None:
+        says = f"{lead}; no seed was repeated, so nobody can say whether that is more than chance"
+        return [Claim("winner", "unknown", f"{says}: fundamentallm refine repeats the best")]
+    error = noise.sigma * math.sqrt(1 / len(best) + 1 / len(groups[1]))
+    if error == 0:
+        return [Claim("winner", "clear", f"{lead}; seeds make no difference at all")]
+    p = 2 * float(stdtr(noise.freedom, -gap / error))
+    basis = (
+        f"the noise between seeds is {noise.sigma:.4f}, from {noise.repeated} repeated "
+        f"configurations; p = {p:.2g}"
+    )
+    if p < SIGNIFICANT:
+        return [Claim("winner", "clear", f"{lead}, which is more than chance ({basis})")]
+    tied = _within(results, groups, noise.sigma)
+    says = f"{lead}, which chance alone could do ({basis})"
+    if tied > 2:
+        says += f"; {tied} configurations are within two noises of the best"
+    return [Claim("winner", "tied", says)]
+
+
+def describe(results: Results, runs: list[RunResult]) -> str:
+    """`1.4321 (run-0003: learning_rate 0.001, num_layers 4)`, or a mean over seeds."""
+    names = [name for name in results.varied if name != SEED]
+    values = ", ".join(
+        f"{name} {shown(runs[0].settings[name])[:60]}" for name in names if name in runs[0].settings
+    )
+    score = sum(run.score or 0 for run in runs) / len(runs)
+    who = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} seeds"
+    return f"{score:.4f} ({who}{': ' if values else ''}{values})"
+
+
+def _mean(results: Results, runs: list[RunResult]) -> float:
+    return sum(map(results.loss, runs)) / len(runs)
+
+
+def _within(results: Results, groups: list[list[RunResult]], sigma: float) -> int:
+    least = _mean(results, groups[0])
+    return sum(_mean(results, group) - least <= 2 * sigma for group in groups)
