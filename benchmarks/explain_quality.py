@@ -32,8 +32,11 @@ FLAGS = {
 }
 
 
-def verdicts(case: SimulatedSweep, claims: list[Claim]) -> Iterator[tuple[str, str]]:
-    """A rule, and `right`, `wrong` or `silent`, for everything about the case that is judged."""
+def verdicts(case: SimulatedSweep, claims: list[Claim]) -> Iterator[tuple[str, str, bool]]:
+    """A rule; `right`, `wrong` or `silent`; and whether there was something to say.
+
+    For everything about the case that is judged.
+    """
     said = defaultdict(list)
     for claim in claims:
         said[claim.rule].append(claim)
@@ -43,27 +46,27 @@ def verdicts(case: SimulatedSweep, claims: list[Claim]) -> Iterator[tuple[str, s
     if truth.lead is not None:
         clear = any(claim.verdict == "clear" for claim in said["winner"])
         if truth.lead >= CLEAR:
-            yield "winner", "right" if clear else "silent"
+            yield "winner", "right" if clear else "silent", True
         elif truth.lead == 0:
-            yield "winner", "wrong" if clear else "right"
+            yield "winner", "wrong" if clear else "right", False
     yield from _divergence(case, said["divergence"])
     if truth.more_runs != "unclear":
         verdict = said["more_runs"][0].verdict if said["more_runs"] else "silent"
         right = "right" if verdict == truth.more_runs else "wrong"
-        yield "more_runs", "silent" if verdict == "silent" else right
+        yield "more_runs", "silent" if verdict == "silent" else right, True
     for rule, flag in FLAGS.items():
         if rule == "overfitting" and truth.best_early:
             continue  # such runs do overfit; either may be said
         claimed, true = bool(said[rule]), getattr(truth, flag)
-        yield rule, "right" if claimed == true else "wrong" if claimed else "silent"
+        yield rule, "right" if claimed == true else "wrong" if claimed else "silent", true
 
 
 def _matters(truth, claimed):
     for name, size in truth.effects.items():
         if size >= CLEAR:
-            yield "matters", "right" if name in claimed else "silent"
+            yield "matters", "right" if name in claimed else "silent", True
         elif size == 0:
-            yield "matters", "wrong" if name in claimed else "right"
+            yield "matters", "wrong" if name in claimed else "right", False
 
 
 def _edges(truth, claimed):
@@ -73,7 +76,7 @@ def _edges(truth, claimed):
             continue
         said = claimed.get(name, "inside")
         wrong = "silent" if said == "inside" else "wrong"
-        yield "edge", "right" if said == edge else wrong
+        yield "edge", "right" if said == edge else wrong, edge != "inside"
 
 
 def _divergence(case, claims):
@@ -81,10 +84,10 @@ def _divergence(case, claims):
     verdict = claims[0].about if claims else ""
     cause = case.truth.diverges_above
     if cause == "chance" or not diverged:
-        yield "divergence", "wrong" if verdict else "right"
+        yield "divergence", "wrong" if verdict else "right", False
     elif diverged >= 2:
         wrong = "silent" if not verdict else "wrong"
-        yield "divergence", "right" if verdict == cause else wrong
+        yield "divergence", "right" if verdict == cause else wrong, True
 
 
 def judge(numbers) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], list[str]]:
@@ -97,8 +100,11 @@ def judge(numbers) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], li
         with tempfile.TemporaryDirectory() as folder:
             claims = explain(read_results([case.write(Path(folder) / "sweep")]))
         worst: dict[str, str] = {}
-        for rule, verdict in verdicts(case, claims):
+        for rule, verdict, something in verdicts(case, claims):
             everything[rule][verdict] += 1
+            if something:
+                everything[rule]["there"] += 1
+                everything[rule]["found"] += verdict == "right"
             if verdict != "right":
                 missed.append(f"case {number}: {rule} {verdict}: {case.truth}")
             if verdict == "wrong" or rule not in worst:
@@ -109,20 +115,24 @@ def judge(numbers) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], li
     return everything, nulls, missed
 
 
+def row(name: str, counts: Counter[str], false: str) -> str:
+    """One line of the table."""
+    numbers = [counts[verdict] for verdict in ("right", "wrong", "silent")]
+    share = f"{numbers[0] / sum(numbers):.0%}"
+    cells = [name, *numbers, share, f"{counts['found']} of {counts['there']}", false]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
 def main() -> None:
     first, last = map(int, sys.argv[1:3]) if sys.argv[1:] else (CASES.start, CASES.stop)
     everything, nulls, missed = judge(range(first, last))
-    print("| rule | right | wrong | silent | right of all | false claims on nulls |")
-    print("|---|---|---|---|---|---|")
+    print("| rule | right | wrong | silent | right | found where there | false on nulls |")
+    print("|---|---|---|---|---|---|---|")
     total: Counter[str] = Counter()
     for rule, counts in everything.items():
         total += counts
-        false = f"{nulls[rule]['false']} of {nulls[rule].total()}"
-        share = counts["right"] / counts.total()
-        row = [counts["right"], counts["wrong"], counts["silent"], f"{share:.0%}", false]
-        print(f"| `{rule}` | " + " | ".join(map(str, row)) + " |")
-    share = total["right"] / total.total()
-    print(f"| all | {total['right']} | {total['wrong']} | {total['silent']} | {share:.0%} | |")
+        print(row(f"`{rule}`", counts, f"{nulls[rule]['false']} of {nulls[rule].total()}"))
+    print(row("all", total, ""))
     print("\n".join(missed), file=sys.stderr)
 
 

@@ -297,8 +297,10 @@ class SimulatedSweep:
                 return "unclear"
             return "low" if best == tried[0] else "high" if best == tried[-1] else "inside"
         lowest = min((i / 200 for i in range(201)), key=shape)
-        if lowest in (0.0, 1.0):
-            return "high" if lowest else "low"
+        if lowest in (0.0, 1.0):  # as with a list: the end against what lies before it
+            before = shape(0.8 if lowest else 0.2)
+            clear = (before - shape(lowest)) / self.noise >= CLEAR
+            return ("high" if lowest else "low") if clear else "unclear"
         return "inside" if 0.2 <= lowest <= 0.8 else "unclear"
 
     def _above_cliff(self, point: dict[str, Any]) -> bool:

@@ -104,14 +104,16 @@ def fit_surface(results: Results) -> Surface | None:
     losses = np.array([results.loss(run) for run in runs])
     if float(np.ptp(losses)) == 0:
         return None
-    return _Fitting(factors, runs, losses).surface()
+    return _Fitting(factors, runs, losses, measure_noise(results)).surface()
 
 
 class _Fitting:
     """Forward selection over one set of runs."""
 
-    def __init__(self, factors: list[Factor], runs: list[RunResult], losses: Array) -> None:
-        self.factors, self.runs, self.losses = factors, runs, losses
+    def __init__(
+        self, factors: list[Factor], runs: list[RunResult], losses: Array, noise: Noise | None
+    ) -> None:
+        self.factors, self.runs, self.losses, self.noise = factors, runs, losses, noise
         self.positions = [factor.positions(runs) for factor in factors]
         self.terms: list[_Term] = []
         self.degrees = [0] * len(factors)
@@ -119,7 +121,7 @@ class _Fitting:
 
     def surface(self) -> Surface:
         """Add terms as long as they are certain."""
-        while self._add_best():
+        while self._add_best() or self._add_in_company():
             for _ in range(3):
                 self._reweigh()
         effects = [self._effect(i) for i in range(len(self.factors)) if self.degrees[i]]
@@ -177,10 +179,31 @@ class _Fitting:
         best = int(np.argmin(tests))
         if tests[best] * len(candidates) >= ALPHA:
             return False
-        term, raises = candidates[best]
+        self._add(*candidates[best])
+        return True
+
+    def _add(self, term: _Term, raises: tuple[int, int] | None) -> None:
         self.terms.append(term)
         if raises is not None:
             self.degrees[raises[0]] = raises[1]
+
+    def _add_in_company(self) -> bool:
+        """Let a factor in that stands out only once all the others are allowed for."""
+        simple = [
+            (term, raises)
+            for term, raises in self._candidates()
+            if raises is not None and not self.degrees[raises[0]] and term.columns.shape[1] <= 3
+        ]
+        widest = {raises[0]: (term, raises) for term, raises in simple if raises and raises[1] <= 2}
+        tests = {}
+        for i, (term, _) in widest.items():
+            others = [other for j, (other, _) in widest.items() if j != i]
+            if others:
+                tests[i] = self._test([*self.terms, *others], term)
+        best = min(tests, key=lambda i: tests[i], default=None)
+        if best is None or tests[best] * len(tests) >= ALPHA:
+            return False
+        self._add(*widest[best])
         return True
 
     def _test(self, terms: list[_Term], term: _Term) -> float:
@@ -188,11 +211,20 @@ class _Fitting:
         _, before, free_before = self._fit(terms)
         _, after, free_after = self._fit([*terms, term])
         gained = free_before - free_after
-        if gained < 1 or free_after < LEAST_FREEDOM:
+        chances: list[float] = []
+        if gained < 1:
             return 1.0
-        if after <= 1e-12 * before:
-            return 0.0
-        return float(fdtrc(gained, free_after, (before - after) / gained / (after / free_after)))
+        if free_after >= LEAST_FREEDOM:
+            if after <= 1e-12 * before:
+                return 0.0
+            chances.append(
+                float(fdtrc(gained, free_after, (before - after) / gained / (after / free_after)))
+            )
+        noise = self.noise
+        if noise is not None and noise.freedom >= LEAST_FREEDOM and noise.sigma > 0:
+            ratio = (before - after) / gained / noise.sigma**2
+            chances.append(float(fdtrc(gained, noise.freedom, ratio)))
+        return min(1.0, min(chances, default=1.0) * len(chances))
 
     # --- Least squares ---
 

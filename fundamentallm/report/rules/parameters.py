@@ -6,6 +6,8 @@ from fundamentallm.report.effects import Effect
 from fundamentallm.report.factors import shown
 from fundamentallm.report.rules.claim import Claim, Evidence
 
+NEAR = 0.1
+"""How close to an end of what was tried counts as at it."""
 SURE = 2.0
 """The t value from which the fitted loss counts as falling towards an edge."""
 
@@ -55,7 +57,11 @@ def edge(evidence: Evidence) -> list[Claim]:
         if not factor.is_numeric:
             continue
         best = factor.position(effect.best)
-        sides = (("low", effect.low_side, best <= 0.0), ("high", effect.high_side, best >= 1.0))
+        near = 0.0 if factor.is_listed else NEAR
+        sides = (
+            ("low", effect.low_side, best <= near),
+            ("high", effect.high_side, best >= 1 - near),
+        )
         for side, certainty, there in sides:
             if there and certainty >= SURE and not _diverged_beyond(evidence, effect, side):
                 claims.append(_at_edge(effect, side, certainty, evidence))
@@ -63,10 +69,11 @@ def edge(evidence: Evidence) -> list[Claim]:
 
 
 def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) -> Claim:
-    name, value = effect.factor.name, shown(effect.best)
+    name = effect.factor.name
+    value = shown(effect.factor.levels[0 if side == "low" else -1])
     which, to = ("smallest", "below") if side == "low" else ("largest", "above")
     says = (
-        f"the best {name} is the {which} tried, {value}: {evidence.metric} still falls towards it "
+        f"the best {name} is about the {which} tried, {value}: {evidence.metric} falls towards it "
         f"(t = {certainty:.1f}); widen the range {to} it"
     )
     return Claim("edge", side, says, name)
