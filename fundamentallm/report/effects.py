@@ -3,7 +3,7 @@
 A polynomial of up to the third degree in each number's position, a constant for each choice, and
 products of two: terms enter one at a time, the most certain first, as long as the chance of
 seeing such a fit by accident stays below `ALPHA` when every term that was looked at is
-counted (F tests with Bonferroni's correction; Draper and Smith, Applied Regression Analysis, ch. 15).
+counted (F tests with Bonferroni's correction; Draper and Smith, Applied Regression Analysis).
 Runs far above the best count less, because there the polynomial is only a caricature: the weight
 is 1 / (1 + (TRUST * excess / residual)^2).
 """

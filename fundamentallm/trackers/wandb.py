@@ -31,6 +31,7 @@ INIT_SECONDS = 10.0
 FINISH_SECONDS = 30.0
 FINISH_SECONDS_WITH_MODEL = 120.0
 GRACE_SECONDS = 3.0
+FLUSH_SECONDS = 1.0  # between writings of W&B's own file, from which `wandb sync` sends
 ASK_SECONDS = 5
 SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
 STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
@@ -188,6 +189,8 @@ class WandbTracker:
         """How long W&B may keep a run waiting, and what its stop button does."""
         # A lambda, because the client copies its settings deeply, and a method's object with it.
         settings = wandb.Settings(finish_timeout_raises=True, stop_fn=lambda: self._note_stop())
+        # The client's 15 s are longer than we wait for it: its last rows would not be kept.
+        settings.x_transaction_log_flush_interval = FLUSH_SECONDS
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             settings.init_timeout = INIT_SECONDS
         if "WANDB_FINISH_TIMEOUT" not in os.environ:

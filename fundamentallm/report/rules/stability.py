@@ -66,7 +66,7 @@ def _where(
 
 def _ranks(positions: np.ndarray) -> np.ndarray:
     """Of each, from 1; those that are equal share the mean."""
-    values, inverse, counts = np.unique(positions, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(positions, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts - 1) / 2)[inverse]
 
