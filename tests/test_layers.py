@@ -41,6 +41,7 @@ RUNGS = {
     "trackers.console": 2,
     "trackers.folder": 2,
     "trackers.wandb": 2,
+    "report": 2,
     "optimizer": 2,
     "checkpoint": 2,
     "evaluate": 2,
@@ -52,7 +53,13 @@ RUNGS = {
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
     "yaml": ("run_folder", "sweep.assignment", "sweep.sweep_yaml", "sweep.refining", "cli"),
-    "scipy": ("sweep.distributions", "sweep.refining"),
+    "scipy": (
+        "sweep.distributions",
+        "sweep.refining",
+        "report.effects",
+        "report.fitting",
+        "report.rules",
+    ),
     "tqdm": ("trackers.console",),
     "wandb": ("trackers.wandb",),
     "optuna": ("sweep.bayes", "sweep.ledger"),

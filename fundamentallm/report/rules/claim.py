@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from fundamentallm.report.effects import Noise, Surface, fit_surface, measure_noise
+from fundamentallm.report.effects import Surface, fit_surface
+from fundamentallm.report.noise import Noise, measure_noise
 from fundamentallm.report.results import Results, RunResult
 
 

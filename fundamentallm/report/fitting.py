@@ -1,0 +1,193 @@
+"""The loss as a polynomial in the settings, of the terms that are certain.
+
+A polynomial of up to the third degree in each number's position, a constant for each choice, and
+products of two: terms enter one at a time, the most certain first, as long as the chance of
+seeing such a fit by accident stays below `ALPHA` when every term that was looked at is
+counted (F tests with Bonferroni's correction; Draper and Smith, Applied Regression Analysis).
+Runs far above the best count less, because there the polynomial is only a caricature: the weight
+is 1 / (1 + (TRUST * excess / residual)^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import fdtrc
+
+from fundamentallm.report.factors import Factor
+from fundamentallm.report.noise import Noise
+
+ALPHA = 0.01
+TRUST = 0.1
+HIGHEST_DEGREE = 3
+LEAST_FREEDOM = 3  # runs beyond the number of coefficients
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Term:
+    """Columns of the design that enter together."""
+
+    factors: tuple[int, ...]
+    columns: Array
+
+
+class Fitting:
+    """Forward selection of terms over one set of runs."""
+
+    def __init__(
+        self,
+        factors: Sequence[Factor],
+        positions: list[Array],
+        losses: Array,
+        noise: Noise | None,
+    ) -> None:
+        """Nothing is fitted until `select`.
+
+        Args:
+            factors: What was varied.
+            positions: Of every run, for each factor.
+            losses: Of every run, nats.
+            noise: Between seeds, if that was measured; a term may be held against it.
+        """
+        self.factors, self.positions, self.losses, self.noise = factors, positions, losses, noise
+        self.terms: list[Term] = []
+        self.degrees = [0] * len(factors)
+        self.weights = np.ones(len(losses))
+
+    def select(self) -> None:
+        """Add terms as long as they are certain."""
+        while self._add_best() or self._add_in_company():
+            for _ in range(3):
+                self._reweigh()
+
+    # --- Terms ---
+
+    def _candidates(self) -> list[tuple[Term, tuple[int, int] | None]]:
+        """Terms that could enter, with the factor and the degree that each brings."""
+        found: list[tuple[Term, tuple[int, int] | None]] = []
+        for i, factor in enumerate(self.factors):
+            have = self.degrees[i]
+            if not factor.is_numeric:
+                if not have:
+                    columns = dummies(self.positions[i], len(factor.levels))
+                    found.append((Term((i,), columns), (i, 1)))
+                continue
+            highest = min(HIGHEST_DEGREE, len(factor.levels) - 1)
+            for degree in range(have + 1, highest + 1):
+                powers = range(have + 1, degree + 1)
+                columns = np.stack([legendre(self.positions[i], k) for k in powers], 1)
+                found.append((Term((i,), columns), (i, degree)))
+        inside = [i for i in range(len(self.factors)) if self.degrees[i]]
+        there = {term.factors for term in self.terms}
+        for a in inside:
+            for b in inside:
+                if a < b and (a, b) not in there:
+                    found.append((Term((a, b), self.product(a, b)), None))
+        return found
+
+    def product(self, a: int, b: int) -> Array:
+        """Columns for two factors together."""
+        first, second = (
+            legendre(self.positions[i], 1)[:, None]
+            if self.factors[i].is_numeric
+            else dummies(self.positions[i], len(self.factors[i].levels))
+            for i in (a, b)
+        )
+        return (first[:, :, None] * second[:, None, :]).reshape(len(self.losses), -1)
+
+    def _add_best(self) -> bool:
+        """Let the most certain term in; whether there was one."""
+        candidates = self._candidates()
+        if not candidates:
+            return False
+        tests = [self.test(self.terms, term) for term, _ in candidates]
+        best = int(np.argmin(tests))
+        if tests[best] * len(candidates) >= ALPHA:
+            return False
+        self._add(*candidates[best])
+        return True
+
+    def _add(self, term: Term, raises: tuple[int, int] | None) -> None:
+        self.terms.append(term)
+        if raises is not None:
+            self.degrees[raises[0]] = raises[1]
+
+    def _add_in_company(self) -> bool:
+        """Let a factor in that stands out only once all the others are allowed for."""
+        simple = [
+            (term, raises)
+            for term, raises in self._candidates()
+            if raises is not None and not self.degrees[raises[0]] and term.columns.shape[1] <= 3
+        ]
+        widest = {raises[0]: (term, raises) for term, raises in simple if raises and raises[1] <= 2}
+        tests = {}
+        for i, (term, _) in widest.items():
+            others = [other for j, (other, _) in widest.items() if j != i]
+            if others:
+                tests[i] = self.test([*self.terms, *others], term)
+        best = min(tests, key=lambda i: tests[i], default=None)
+        if best is None or tests[best] * len(tests) >= ALPHA:
+            return False
+        self._add(*widest[best])
+        return True
+
+    def test(self, terms: list[Term], term: Term) -> float:
+        """The chance of such a gain from `term` if it did nothing."""
+        _, before, free_before = self.fit(terms)
+        _, after, free_after = self.fit([*terms, term])
+        gained = free_before - free_after
+        chances: list[float] = []
+        if gained < 1:
+            return 1.0
+        if free_after >= LEAST_FREEDOM:
+            if after <= 1e-12 * before:
+                return 0.0
+            chances.append(
+                float(fdtrc(gained, free_after, (before - after) / gained / (after / free_after)))
+            )
+        noise = self.noise
+        if noise is not None and noise.freedom >= LEAST_FREEDOM and noise.sigma > 0:
+            ratio = (before - after) / gained / noise.sigma**2
+            chances.append(float(fdtrc(gained, noise.freedom, ratio)))
+        return min(1.0, min(chances, default=1.0) * len(chances))
+
+    # --- Least squares ---
+
+    def design(self, terms: Sequence[Term]) -> Array:
+        """A row for each run: 1, and the columns of `terms`."""
+        return np.hstack([np.ones((len(self.losses), 1)), *(term.columns for term in terms)])
+
+    def fit(self, terms: Sequence[Term]) -> tuple[Array, float, int]:
+        """Fitted losses, the weighted sum of squares left over, and its degrees of freedom."""
+        design, root = self.design(terms), np.sqrt(self.weights)
+        solved, _, rank, _ = np.linalg.lstsq(design * root[:, None], self.losses * root, rcond=1e-9)
+        fitted = design @ solved
+        left = float((self.weights * (self.losses - fitted) ** 2).sum())
+        return fitted, left, len(self.losses) - int(rank)
+
+    def residual(self, fitted: Array, freedom: int) -> float:
+        """Standard deviation of what is left over, near the best; nats."""
+        squares = self.weights * (self.losses - fitted) ** 2
+        return float(np.sqrt(squares.sum() / max(freedom, 1)))
+
+    def _reweigh(self) -> None:
+        fitted, _, freedom = self.fit(self.terms)
+        residual = self.residual(fitted, freedom)
+        if residual > 0:
+            excess = np.maximum(fitted - fitted.min(), 0)
+            self.weights = 1 / (1 + (TRUST * excess / residual) ** 2)
+
+
+def legendre(positions: Array, degree: int) -> Array:
+    """The polynomial of that degree, over positions in [0, 1]."""
+    x = 2 * positions - 1
+    return (x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2)[degree - 1]
+
+
+def dummies(positions: Array, levels: int) -> Array:
+    """A column for each choice but the first: 1 where it is taken."""
+    return (positions[:, None] == np.arange(1, levels)[None, :]).astype(float)
