@@ -14,6 +14,8 @@ import yaml
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 2,000 runs are read in one report
+
 
 class RunFolderError(FundamentallmError):
     """A run folder is missing, cannot be written, or holds another run."""
@@ -126,7 +128,7 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
         RunFolderError: It is missing, not YAML, or not flat.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
     except OSError as error:
         raise RunFolderError(f"{path}: {error.strerror}; give a config.yaml of a run") from None
     except UnicodeDecodeError as error:

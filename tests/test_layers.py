@@ -52,7 +52,7 @@ RUNGS = {
 }
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
-    "yaml": ("run_folder", "sweep.assignment", "sweep.sweep_yaml", "sweep.refining", "cli"),
+    "yaml": ("run_folder", "sweep.assignment", "sweep.sweep_yaml", "sweep.refining", "report", "cli"),
     "scipy": (
         "sweep.distributions",
         "sweep.refining",
@@ -61,7 +61,7 @@ ONLY_IN = {  # library: the only places that import it
         "report.rules",
     ),
     "tqdm": ("trackers.console",),
-    "wandb": ("trackers.wandb",),
+    "wandb": ("trackers.wandb", "report.read_wandb"),
     "optuna": ("sweep.bayes", "sweep.ledger"),
     "sqlalchemy": ("sweep.database",),
     "filelock": ("sweep.database", "sweep.ledger"),

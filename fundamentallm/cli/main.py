@@ -10,8 +10,10 @@ import click
 from fundamentallm import __version__
 from fundamentallm.cli.agent import agent
 from fundamentallm.cli.evaluate import evaluate
+from fundamentallm.cli.explain import explain
 from fundamentallm.cli.generate import generate
 from fundamentallm.cli.refine import refine
+from fundamentallm.cli.report import report
 from fundamentallm.cli.sweep import sweep
 from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
@@ -32,7 +34,7 @@ def cli() -> None:
     """Small character-level transformers, tuned well."""
 
 
-for command in (train, generate, evaluate, sweep, agent, refine):
+for command in (train, generate, evaluate, sweep, agent, refine, report, explain):
     cli.add_command(command)
 
 

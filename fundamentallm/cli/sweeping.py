@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
+from fundamentallm.cli.messages import warn
 from fundamentallm.cli.signals import StopSignals
+from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
@@ -269,6 +271,8 @@ def _conclude(
     for run in failed[:3]:
         click.echo(f"run {run.number + 1} failed: {run.last.note}", err=True)
     left = f"; {limit - finished - len(failed)} runs are left" if limit is not None else ""
+    if finished:
+        _write_report(folder)
     if stopped_by:
         click.echo(
             f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {place}", err=True
@@ -283,6 +287,20 @@ def _conclude(
         )
         return exit_codes.FAILED
     return exit_codes.DONE
+
+
+def _write_report(folder: SweepFolder) -> None:
+    """Leave report.html in the sweep's folder; what goes wrong there is no fault of the sweep."""
+    from fundamentallm.cli.report import NAME, write
+    from fundamentallm.report.read_runs import read_results
+
+    try:
+        write(read_results([folder.path]), folder.path / NAME)
+    except FundamentallmError as error:
+        warn(f"no report was written: {error}")
+    else:
+        place = _place(folder.path)
+        click.echo(f"report: {_place(folder.path / NAME)}; in words: fundamentallm explain {place}")
 
 
 def _place(path: Path) -> str:

@@ -30,6 +30,22 @@ RULES: tuple[Rule, ...] = (
     held_fixed,
 )
 
+HEADINGS = {
+    "winner": "The best",
+    "matters": "What mattered",
+    "edge": "Edges of the search",
+    "divergence": "Divergence",
+    "still_falling": "Length of the runs",
+    "best_early": "Length of the runs",
+    "overfitting": "Overfitting",
+    "underfitting": "Underfitting",
+    "clipping": "Gradient clipping",
+    "instability": "Early instability",
+    "more_runs": "More runs?",
+    "unfair_rate": "Caveats",
+    "held_fixed": "Caveats",
+}
+
 
 def explain(results: Results, evidence: Evidence | None = None) -> list[Claim]:
     """What the rules say, in their order; nothing where there is nothing to say."""

@@ -1,0 +1,181 @@
+"""The report: one HTML file that holds everything it shows, and asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from fundamentallm import __version__
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.report.explain import HEADINGS, explain
+from fundamentallm.report.factors import shown
+from fundamentallm.report.figures import make_plots
+from fundamentallm.report.results import Results, RunResult
+from fundamentallm.report.rules.claim import Evidence
+
+LONGEST = 1_000  # characters of a setting or sample
+MOST_SAMPLES = 6
+
+
+def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        results: What it shows.
+        file: Where.
+        refresh: Seconds after which a browser should read it again; 0 for a page that is final.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    text = make_page(results, refresh=refresh)
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(text, "utf-8", errors="replace")
+    os.replace(part, file)
+
+
+def make_page(results: Results, *, refresh: int = 0) -> str:
+    """The page's HTML."""
+    from plotly.offline import get_plotlyjs
+
+    evidence = Evidence(results)
+    plots = make_plots(results, evidence.surface)
+    figures = {plot.id: json.loads(plot.figure.to_json() or "{}") for plot in plots}
+    scripts = {"plotly": get_plotlyjs(), "page": _resource("page.js")}
+    environment = Environment(
+        loader=PackageLoader("fundamentallm.report", "."),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        results=results,
+        version=__version__,
+        refresh=refresh,
+        sections=_sections(results, evidence),
+        best=results.best,
+        command=repeating(results.best) if results.best else "",
+        columns=_columns(results),
+        rows=[_cells(results, run) for run in _in_order(results)],
+        plots=plots,
+        samples=_samples(results),
+        style=Markup(_resource("page.css")),  # ours: no text of a run is in it
+        scripts={name: Markup(text) for name, text in scripts.items()},
+        hashes=" ".join(f"'sha256-{_hash(text)}'" for text in scripts.values()),
+        figures=Markup(_inside_script(figures)),
+    )
+
+
+def repeating(run: RunResult) -> str:
+    """The command that trains the run again."""
+    words = ["fundamentallm", "train"]
+    data = str(run.settings.get("data", "built-in"))
+    if data != "built-in":
+        words.append(data)
+    for name, known in HYPERPARAMETERS.items():
+        value = run.settings.get(name, known.default)
+        if value != known.default:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            words += [known.flag, text]
+    return shlex.join(words)
+
+
+def _sections(results: Results, evidence: Evidence) -> dict[str, list[str]]:
+    """What is said, under headings."""
+    sections: dict[str, list[str]] = {}
+    for claim in explain(results, evidence):
+        sections.setdefault(HEADINGS[claim.rule], []).append(claim.says)
+    if results.notes:
+        sections["What is missing"] = [_short(note) for note in results.notes[:20]]
+    return sections
+
+
+def _columns(results: Results) -> list[str]:
+    own = ["run", "status", results.metric.name, "best step", "steps", "seconds"]
+    return [*own, *results.varied]
+
+
+def _in_order(results: Results) -> Sequence[RunResult]:
+    rest = [run for run in results.runs if not run.is_ranked]
+    return [*results.ranked, *rest]
+
+
+def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
+    """Text and sorting key of every column."""
+    summary = run.summary
+    seconds = summary.get("seconds")
+    numbers: list[Any] = [run.score, summary.get("best_step"), summary.get("step"), seconds]
+    texts = [
+        "" if run.score is None else f"{run.score:.4f}",
+        _text(summary.get("best_step")),
+        _text(summary.get("step")),
+        f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
+    ]
+    cells = [(_short(run.name), run.name[:200]), (run.status, run.status)]
+    cells += [(text, _key(number)) for text, number in zip(texts, numbers, strict=True)]
+    for name in results.varied:
+        value = run.settings.get(name)
+        cells.append((_text(value), _key(value)))
+    return cells
+
+
+def _samples(results: Results) -> list[dict[str, Any]]:
+    """The last text of the best runs."""
+    found: list[dict[str, Any]] = []
+    for run in _in_order(results):
+        if run.samples and len(found) < MOST_SAMPLES:
+            step, sample = run.samples[-1]
+            found.append(
+                {
+                    "run": _short(run.name),
+                    "score": "" if run.score is None else f"{run.score:.4f}",
+                    "step": step,
+                    "prompt": _short(sample.prompt),
+                    "text": _short(sample.text),
+                }
+            )
+    return found
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else _short(shown(value))
+
+
+def _key(value: Any) -> str:
+    """What a column is sorted by: numbers as numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)[:200]
+    return repr(value)
+
+
+def _short(text: str) -> str:
+    """Without control characters, and not for ever."""
+    plain = "".join(each if each.isprintable() or each == "\n" else "�" for each in text[:LONGEST])
+    return plain + ("…" if len(text) > LONGEST else "")
+
+
+def _inside_script(content: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script it stands in."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@cache
+def _resource(name: str) -> str:
+    return files("fundamentallm.report").joinpath(name).read_text("utf-8")
