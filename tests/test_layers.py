@@ -27,6 +27,7 @@ RUNGS = {
     "sweep.trial": 3,
     "sweep.workers": 3,
     "sweep.engine": 3,
+    "sweep.costing": 3,
     "corpus": 1,
     "text": 1,
     "token_cache": 1,
@@ -52,7 +53,14 @@ RUNGS = {
 }
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
-    "yaml": ("run_folder", "sweep.assignment", "sweep.sweep_yaml", "sweep.refining", "report", "cli"),
+    "yaml": (
+        "run_folder",
+        "sweep.assignment",
+        "sweep.sweep_yaml",
+        "sweep.refining",
+        "report",
+        "cli",
+    ),
     "scipy": (
         "sweep.distributions",
         "sweep.refining",

@@ -9,6 +9,7 @@ import click
 
 from fundamentallm import __version__
 from fundamentallm.cli.agent import agent
+from fundamentallm.cli.check import check
 from fundamentallm.cli.evaluate import evaluate
 from fundamentallm.cli.explain import explain
 from fundamentallm.cli.generate import generate
@@ -34,7 +35,7 @@ def cli() -> None:
     """Small character-level transformers, tuned well."""
 
 
-for command in (train, generate, evaluate, sweep, agent, refine, report, explain):
+for command in (train, generate, evaluate, sweep, agent, refine, check, report, explain):
     cli.add_command(command)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ class Database:
         self.is_local = self.url.startswith("sqlite")
         self.file_lock = filelock.FileLock(folder / "ledger.lock")
         self.engine: sqlalchemy.Engine | None = None
+
+    def prepare(self) -> None:
+        """Let SQLite's readers and its writer not wait for one another.
+
+        Else a worker that is stopped while it reads, by Ctrl-Z say, holds up all the others.
+        """
+        if self.is_local:
+            path = self.url.removeprefix("sqlite:///")
+            with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
 
     @property
     def engine_arguments(self) -> dict[str, Any]:

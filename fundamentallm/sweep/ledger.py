@@ -70,6 +70,7 @@ class Ledger:
         # Under the lock: two that make the tables at once are in each other's way.
         with self.database.errors(), self.database.lock(name), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the heartbeat calls itself experimental
+            self.database.prepare()
             self.uncached = optuna.storages.RDBStorage(
                 self.database.url,
                 engine_kwargs=self.database.engine_arguments,

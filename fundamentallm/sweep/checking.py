@@ -1,0 +1,205 @@
+"""What a sweep of our trainer may not mean as its author thinks: warnings, each a small rule."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
+from fundamentallm.sweep.findings import Findings
+from fundamentallm.sweep.parameters import Parameter
+from fundamentallm.sweep.points import Points, hyperparameter_name
+from fundamentallm.sweep.spec import Sweep
+
+LINEAR_TO = 100  # times that max may be min before linear is likely not meant
+DRAWS = 2_000
+MOST_LISTED = 5_000
+LENGTHS = ("epochs", "max_steps", "max_minutes")
+NOT_SEARCHED = {
+    "eval_every": "it changes how often a run is looked at, and so the best of those looks",
+    "patience": "it changes when a run ends, not what it learns by then",
+    "max_minutes": "how far a run gets in a minute depends on what else the machine does",
+    "compile": "it changes the speed alone",
+}
+
+
+def check_meaning(points: Points, findings: Findings) -> None:
+    """Add a warning for everything that can run and is likely not meant."""
+    for parameter in points.sweep.parameters:
+        if hyperparameter_name(parameter) in HYPERPARAMETERS:
+            _outside_documented_range(parameter, findings)
+            _linear_where_log_is_meant(points.sweep, parameter, findings)
+            _better_not_searched(points, parameter, findings)
+    _impossible_combinations(points, findings)
+    _bands_after_the_end(points, findings)
+
+
+def size(points: Points) -> tuple[int | None, str]:
+    """How many runs the sweep makes, None if it never ends; and that in words."""
+    sweep = points.sweep
+    if sweep.method == "grid":
+        lengths = [len(p.distribution.grid() or ()) for p in points.searched]
+        whole = prod(lengths)
+        runs = min(whole, sweep.run_cap or whole)
+        by = " x ".join(map(str, lengths)) or "1"
+        cut = f", of which run_cap allows {runs}" if runs < whole else ""
+        return runs, f"{whole} runs, a grid of {by}{cut}"
+    if sweep.run_cap is None:
+        return None, f"{sweep.method} without run_cap: it never ends by itself"
+    return sweep.run_cap, f"{sweep.run_cap} runs, {sweep.method}"
+
+
+def share_impossible(points: Points) -> float:
+    """Of the points that the sweep may draw, how many can be no run."""
+    grids = [p.distribution.grid() for p in points.sweep.parameters]
+    count = prod(len(grid) if grid is not None else MOST_LISTED + 1 for grid in grids)
+    names = [p.name for p in points.sweep.parameters]
+    if points.sweep.method == "grid" and count <= MOST_LISTED:
+        drawn = [dict(zip(names, each, strict=True)) for each in product(*(g or () for g in grids))]
+    else:
+        dice = random.Random(0)
+        drawn = [
+            {p.name: p.distribution.quantile(dice.random()) for p in points.sweep.parameters}
+            for _ in range(DRAWS)
+        ]
+    return sum(not points.is_possible(values) for values in drawn) / len(drawn)
+
+
+def evaluations(points: Points) -> tuple[float, float] | None:
+    """The fewest and the most evaluations of a run; None if that depends on the text."""
+    ends = {name: _ends(points, name) for name in (*LENGTHS, "eval_every")}
+    if ends["max_minutes"][1]:
+        return None
+    if ends["eval_every"] == (0, 0):
+        return ends["epochs"]
+    if ends["eval_every"][0] > 0 and ends["max_steps"][0] > 0:
+        steps, every = ends["max_steps"], ends["eval_every"]
+        return math.ceil(steps[0] / every[1]), math.ceil(steps[1] / every[0])
+    return None
+
+
+# --- Rules: each adds at most one warning for what it looks at ---
+
+
+def _outside_documented_range(parameter: Parameter, findings: Findings) -> None:
+    known = HYPERPARAMETERS[hyperparameter_name(parameter)]
+    for value in extremes(parameter):
+        line = known.warning(value) if isinstance(value, int | float) else None
+        if line is not None:
+            findings.warn(parameter.key, line)
+            return
+
+
+def _linear_where_log_is_meant(sweep: Sweep, parameter: Parameter, findings: Findings) -> None:
+    distribution = parameter.distribution
+    entry: Any = sweep.content
+    for word in parameter.key:
+        entry = entry[word]
+    bare = isinstance(entry, Mapping) and "distribution" not in entry
+    if not (bare and isinstance(distribution, Continuous) and distribution.family == "uniform"):
+        return
+    low, high = distribution.ends
+    if low > 0 and high / low >= LINEAR_TO:
+        middle = low + (high - low) / 10
+        findings.warn(
+            parameter.key,
+            f"min {low:g} and max {high:g} alone mean uniform: nine draws of ten lie above "
+            f"{middle:.2g}; for equal factors add distribution: log_uniform_values",
+        )
+
+
+def _better_not_searched(points: Points, parameter: Parameter, findings: Findings) -> None:
+    name = hyperparameter_name(parameter)
+    if parameter.is_constant:
+        return
+    if name in NOT_SEARCHED:
+        findings.warn(parameter.key, f"better not searched: {NOT_SEARCHED[name]}; give one value")
+    elif name in ("epochs", "max_steps") and _ends(points, "early_stopping")[1]:
+        findings.warn(
+            parameter.key,
+            "better not searched beside early_stopping, which finds the length by itself; give "
+            "one large value",
+        )
+    elif name in ("epochs", "max_steps") and points.sweep.method != "grid":
+        findings.warn(
+            parameter.key,
+            "the longest run nearly always wins, so the search looks there and learns little "
+            "else; give one value, and lengthen the best with fundamentallm refine",
+        )
+    elif name == "seed" and points.sweep.method != "grid":
+        findings.warn(
+            parameter.key,
+            f"{points.sweep.method} would search for a lucky seed; give one value, and repeat the "
+            "best over seeds with fundamentallm refine --seeds",
+        )
+
+
+def _impossible_combinations(points: Points, findings: Findings) -> None:
+    groups = points.together()
+    if not groups:
+        return
+    share = share_impossible(points)
+    if not share:
+        return
+    names = groups[0][0]
+    key = next(p.key for p in points.sweep.parameters if p.name == names[-1])
+    findings.warn(
+        key,
+        f"{share:.0%} of the points cannot be a run, for {' and '.join(names)} do not go together; "
+        "left out here, tried in vain on W&B; --repaired FILE writes the sweep without them",
+    )
+
+
+def _bands_after_the_end(points: Points, findings: Findings) -> None:
+    hyperband, count = points.sweep.hyperband, evaluations(points)
+    if hyperband is None or count is None:
+        return
+    fewest, most = count
+    first = min(hyperband.bands)
+    key = ("early_terminate",)
+    if first >= most:
+        findings.warn(
+            key,
+            f"the first cut falls after {first} evaluations, when the run has ended: it makes "
+            f"{most:g}; lower min_iter, or evaluate more often with eval_every",
+        )
+    elif first >= fewest:
+        findings.warn(
+            key,
+            f"the first cut falls after {first} evaluations, and the shortest runs make only "
+            f"{fewest:g}; they are never cut",
+        )
+
+
+# --- What the rules look at ---
+
+
+def extremes(parameter: Parameter) -> Sequence[Any]:
+    """Every value of a list; both ends of a range, or nearly, where it has none."""
+    distribution = parameter.distribution
+    if isinstance(distribution, Categorical):
+        return distribution.values
+    if isinstance(distribution, IntUniform):
+        return distribution.low, distribution.high
+    if isinstance(distribution, Continuous) and "normal" not in distribution.family:
+        margin = (distribution.q or 0) / 2
+        low, high = distribution.ends
+        # Rounded, because a logarithm and back is not quite where it was.
+        return float(f"{low + margin:.12g}"), float(f"{high - margin:.12g}")
+    return distribution.quantile(0.01), distribution.quantile(0.99)
+
+
+def _ends(points: Points, name: str) -> tuple[float, float]:
+    """The least and the largest value that runs can have for a hyperparameter."""
+    for parameter in points.sweep.parameters:
+        if hyperparameter_name(parameter) == name:
+            values = [HYPERPARAMETERS[name].parse(value) for value in extremes(parameter)]
+            numbers = [float(value) for value in values if not isinstance(value, str)]
+            return (min(numbers), max(numbers)) if numbers else (0.0, 0.0)
+    value = points.fixed.get(name, getattr(Config, name))
+    return float(value), float(value)

@@ -1,0 +1,76 @@
+"""A sweep file without its traps: what `check` offers in place of one that it warns of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.sweep.checking import LINEAR_TO
+from fundamentallm.sweep.distributions import Continuous, IntUniform
+from fundamentallm.sweep.points import Points, hyperparameter_name
+from fundamentallm.sweep.writing import Commented, sweep_text
+
+RUNS = 20
+
+
+def repaired(points: Points) -> str | None:
+    """The file's text, with logarithms where they are meant and without impossible points.
+
+    None if there is nothing to mend, or nothing that would mend it.
+    """
+    sweep = points.sweep
+    content = deepcopy(dict(sweep.content))
+    changed = sweep.method != "grid" and sweep.run_cap is None
+    if changed:
+        content["run_cap"] = Commented(RUNS, "else it never ends")
+    for parameter in sweep.parameters:
+        entry = _entry(content, parameter.path)
+        distribution = parameter.distribution
+        if isinstance(distribution, Continuous) and "distribution" not in entry:
+            low, high = distribution.ends
+            if low > 0 and high / low >= LINEAR_TO:
+                why = "equal factors are as likely; min and max alone mean uniform"
+                entry.clear()
+                entry |= {"distribution": Commented("log_uniform_values", why)}
+                entry |= {
+                    end: float(f"{value:.12g}")
+                    for end, value in zip(("min", "max"), (low, high), strict=True)
+                }
+                changed = True
+    for names, _ in points.together():
+        fit = fitting_heads(points)
+        if "num_heads" in {name.rpartition(".")[2] for name in names} and fit:
+            path = next(p.path for p in sweep.parameters if hyperparameter_name(p) == "num_heads")
+            why = "those that divide every model_dim"
+            entry = _entry(content, path)
+            entry.clear()
+            entry["values"] = Commented(fit, why)
+            changed = True
+    return sweep_text(content, f"{sweep.name}, repaired") if changed else None
+
+
+def fitting_heads(points: Points) -> list[int]:
+    """Values of num_heads, among those that are searched, that divide every model_dim."""
+    by_name = {hyperparameter_name(p): p for p in points.sweep.parameters}
+    heads, widths = by_name.get("num_heads"), by_name.get("model_dim")
+    if heads is None:
+        return []
+    default = points.fixed.get("model_dim", HYPERPARAMETERS["model_dim"].default)
+    possible = widths.distribution.grid() if widths is not None else [default]
+    counts = heads.distribution.grid()
+    if possible is None or counts is None:
+        return []
+    if widths is not None and isinstance(widths.distribution, IntUniform) and len(possible) > 1:
+        return []  # nothing but 1 divides every whole number
+    return [int(n) for n in counts if all(int(width) % int(n) == 0 for width in possible)]
+
+
+def _entry(content: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """The mapping of one parameter, nested as the file is."""
+    entry: Any = content
+    for name in path:
+        entry = entry["parameters"][name]
+        assert isinstance(entry, Mapping)
+    return entry  # pyright: ignore
