@@ -49,6 +49,7 @@ RUNGS = {
     "generate": 2,
     "learner": 2,
     "training": 3,
+    "range_test": 3,
     "cli": 4,
 }
 ONLY_IN = {  # library: the only places that import it

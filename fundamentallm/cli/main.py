@@ -10,9 +10,12 @@ import click
 from fundamentallm import __version__
 from fundamentallm.cli.agent import agent
 from fundamentallm.cli.check import check
+from fundamentallm.cli.compare import compare
 from fundamentallm.cli.evaluate import evaluate
 from fundamentallm.cli.explain import explain
+from fundamentallm.cli.find import find
 from fundamentallm.cli.generate import generate
+from fundamentallm.cli.next import next_
 from fundamentallm.cli.refine import refine
 from fundamentallm.cli.report import report
 from fundamentallm.cli.sweep import sweep
@@ -35,7 +38,21 @@ def cli() -> None:
     """Small character-level transformers, tuned well."""
 
 
-for command in (train, generate, evaluate, sweep, agent, refine, check, report, explain):
+COMMANDS = (
+    train,
+    generate,
+    evaluate,
+    find,
+    check,
+    sweep,
+    agent,
+    refine,
+    report,
+    explain,
+    next_,
+    compare,
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -11,6 +11,8 @@ import click
 
 from fundamentallm.cli.results import metric_option, places_argument, results_of
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.checking import size
+from fundamentallm.sweep.points import Points
 
 if TYPE_CHECKING:
     from fundamentallm.report.results import Results
@@ -40,7 +42,7 @@ def report(places: tuple[str, ...], metric: str, output: str | None, watch: int 
     file = Path(output) if output else _default_file(places)
     while True:
         results = results_of(places, metric)
-        going_on = bool(watch) and any(run.status == "unfinished" for run in results.runs)
+        going_on = bool(watch) and _goes_on(results)
         write(results, file, refresh=watch if watch and going_on else 0)
         click.echo(f"{file}: {len(results.runs)} runs")
         for note in results.notes[:5]:
@@ -64,6 +66,15 @@ def write(results: Results, file: Path, *, refresh: int = 0) -> None:
         raise FundamentallmError(
             f"--output {file}: cannot be written ({error.strerror or error})"
         ) from None
+
+
+def _goes_on(results: Results) -> bool:
+    """Whether a run is in progress, or the sweep has more to come."""
+    ended = sum(run.status not in ("unfinished", "interrupted") for run in results.runs)
+    if results.sweep is None:
+        return ended < len(results.runs)
+    runs, _ = size(Points(results.sweep, {}))
+    return runs is None or ended < runs
 
 
 def _default_file(places: tuple[str, ...]) -> Path:

@@ -35,6 +35,8 @@ class Effect:
     """Half of the 95% interval of `size`."""
     share: float
     """Of the variance of the loss over the runs; a term of two is shared out."""
+    line: tuple[tuple[float, float], ...]
+    """The fitted loss along it, the others averaged: positions, or indices of levels, and nats."""
     best: Any
     """The value at which the fitted loss is least, the others averaged."""
     low_side: float
@@ -114,6 +116,7 @@ def _effect(fit: Fitting, i: int) -> Effect:
         float(line[high] - line[low]),
         t * error(low, high),
         float(np.var(own)) / total,
+        tuple(zip(grid.tolist(), line.tolist(), strict=True)),
         best,
         falls(0, step),
         falls(-1, -1 - step),

@@ -73,8 +73,8 @@ def shown(value: Any) -> str:
     """A setting's value as people write it: 0.0003, 64, cosine."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int) or value == 0:
-        return str(value)
+    if float(value).is_integer() and abs(value) < 1e12:
+        return str(int(value))
     text = f"{value:.3g}"
     if "e" not in text:
         return text

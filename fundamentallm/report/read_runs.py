@@ -20,7 +20,7 @@ from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
 
 DEEPEST = 3  # folders below the one that was given
 LONGEST = 2_000  # characters of a sample that are kept
-ENDED = {"hyperband": "stopped"}
+WORDS = {"running": "unfinished"}
 
 
 class ReportError(FundamentallmError):
@@ -71,8 +71,9 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
         notes.append(f"{name}: summary.json cannot be read")
     curves = _read_curves(folder, name, notes)
     status = str(summary.get("status", "unfinished"))
-    if status == "interrupted":
-        status = ENDED.get(str(summary.get("stopped_by")), status)
+    status = WORDS.get(status, status)
+    if status == "interrupted" and summary.get("stopped_by") == "hyperband":
+        status = "stopped"
     values = curves[metric.name].values if metric.name in curves else ()
     score = min(values, key=lambda value: metric.sign * value, default=None)
     if score is None and status in ("diverged", "impossible"):

@@ -1,0 +1,148 @@
+"""A learning-rate range test: one short run whose rate rises from far too low to far too high.
+
+Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.3; smoothing
+and where to stop as in Gugger's description of it (2018).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fundamentallm.data import Dataset, training_batch
+from fundamentallm.device import peak_memory_gb, pick_device
+from fundamentallm.evaluate import perplexity
+from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.learner import Learner
+from fundamentallm.trackers.protocol import Tracker
+
+LOWEST, HIGHEST = 1e-6, 1.0
+STEPS = 200
+SMOOTHING = 0.9
+FEWEST = 20  # steps before the test may end
+BLOWN_UP = 1.25  # times the least smoothed loss
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Where to search for the learning rate."""
+
+    low: float
+    """Where the loss begins to fall in earnest."""
+    high: float
+    """Where it is least, just before it rises; a whole run wants less."""
+    rates: Sequence[float]
+    losses: Sequence[float]
+    """Training losses as they were, nats."""
+    stopped: bool = False
+    """Whether somebody ended it before it was over."""
+
+
+def find_learning_rate(
+    config: Config,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    trackers: Sequence[Tracker] = (),
+    steps: int = STEPS,
+    stop_requested: Callable[[], str] = lambda: "",
+) -> RangeTest:
+    """Train while the rate rises, by the same factor each step, until the loss blows up.
+
+    Args:
+        config: The hyperparameters; its learning rate and schedule are not used.
+        dataset: The text, prepared for `config`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        trackers: Told of every step.
+        steps: From the lowest rate to the highest.
+        stop_requested: Asked before every step; on any answer but "" the test ends.
+
+    Raises:
+        DeviceError: The device is not there.
+    """
+    where = pick_device(device)
+    settings = {**vars(config), "data": dataset.name, "data_sha256": dataset.sha256}
+    for tracker in trackers:
+        tracker.start(settings, total_steps=steps, step=0)
+    began = time.perf_counter()
+    rates: list[float] = []
+    losses: list[float] = []
+    stopped_by = ""
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):
+        learner = Learner(len(dataset.vocabulary), config, where)
+        for step in range(steps):
+            if stopped_by := stop_requested():
+                break
+            rate = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
+            windows = training_batch(dataset.train, config, step)
+            tokens = windows.shape[0] * config.max_seq_len
+            before = time.perf_counter()
+            loss, norm = learner.step(windows, rate)
+            value = loss.item()
+            if not math.isfinite(value):
+                break
+            rates.append(rate)
+            losses.append(value)
+            row = {
+                "train_loss": value,
+                "train_perplexity": perplexity(value),
+                "optim/learning_rate": rate,
+                "perf/tokens_per_second": tokens / (time.perf_counter() - before),
+                "perf/memory_gb": peak_memory_gb(where),
+            }
+            if math.isfinite(float(norm)):
+                row["optim/grad_norm"] = float(norm)
+            for tracker in trackers:
+                tracker.log(row, step=step + 1)
+            smooth = smoothed(losses)
+            if step >= FEWEST and smooth[-1] > BLOWN_UP * min(smooth):
+                break
+    low, high = suggest(rates, losses)
+    summary = {
+        "status": "interrupted" if stopped_by else "done",
+        "stopped_by": stopped_by or "the end of the range test",
+        "step": len(losses),
+        "total_steps": len(losses),
+        "seconds": time.perf_counter() - began,
+        "vocabulary_size": len(dataset.vocabulary),
+        "range_test": {"low": low, "high": high},
+    }
+    for tracker in trackers:
+        tracker.finish(summary)
+    return RangeTest(low, high, rates, losses, bool(stopped_by))
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """An exponential mean that is right from the first value on."""
+    mean, found = 0.0, []
+    for count, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        found.append(mean / (1 - SMOOTHING**count))
+    return found
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
+    """The range to search.
+
+    From where a tenth of the whole fall of the smoothed loss is done to where it is least; both
+    inside what is possible. The whole range if the loss never fell.
+    """
+    if len(losses) < FEWEST:
+        return LOWEST, HIGHEST
+    smooth = smoothed(losses)
+    start = statistics.fmean(losses[:5])
+    least = min(range(len(smooth)), key=smooth.__getitem__)
+    fall = start - smooth[least]
+    if fall <= 0.01 * start:
+        return LOWEST, HIGHEST
+    begins = next(i for i, loss in enumerate(smooth) if start - loss >= 0.1 * fall)
+    low, high = rates[begins], rates[least]
+    if low * 3 > high:  # a range that is too narrow to search
+        low = high / 10
+    assert HYPERPARAMETERS["learning_rate"].possible is not None
+    return float(f"{low:.1g}"), float(f"{high:.1g}")

@@ -1,0 +1,70 @@
+"""Runs side by side: what differs in settings, and what came of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fundamentallm.report.factors import shown
+from fundamentallm.report.results import Results, RunResult
+
+LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing, for every run."""
+
+    name: str
+    values: Sequence[Any]
+    shown: Sequence[str]
+
+
+def compare_runs(results: Results) -> list[Row]:
+    """Settings that differ, then losses, speed and the last text of each."""
+    runs = results.runs
+    rows = [_row(name, [run.settings.get(name) for run in runs]) for name in results.varied]
+    rows.append(_row("status", [run.status for run in runs]))
+    rows.append(_numbers(results.metric.name, [run.score for run in runs], 4))
+    for name in ("best_step", "step"):
+        rows.append(_row(name, [run.summary.get(name) for run in runs]))
+    rows.append(_numbers("train_loss at the end", [_last(run, "train_loss") for run in runs], 4))
+    speeds = [_median(run, "perf/tokens_per_second") for run in runs]
+    rows.append(_numbers("tokens a second", speeds, 0))
+    rows.append(_numbers("seconds", [run.summary.get("seconds") for run in runs], 1))
+    rows.append(_row("parameters", [run.summary.get("parameters") for run in runs]))
+    texts = [
+        run.samples[-1][1].prompt + run.samples[-1][1].text if run.samples else None for run in runs
+    ]
+    rows.append(_row("it wrote", texts))
+    return [row for row in rows if any(value is not None for value in row.values)]
+
+
+def _row(name: str, values: Sequence[Any]) -> Row:
+    return Row(name, values, [_text(value) for value in values])
+
+
+def _numbers(name: str, values: Sequence[Any], places: int) -> Row:
+    good = [value if isinstance(value, int | float) else None for value in values]
+    return Row(name, good, ["" if value is None else f"{value:,.{places}f}" for value in good])
+
+
+def _text(value: Any) -> str:
+    text = "" if value is None else shown(value)
+    plain = "".join(
+        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for each in text[:LONGEST]
+    )
+    return plain + ("…" if len(text) > LONGEST else "")
+
+
+def _last(run: RunResult, metric: str) -> float | None:
+    values = run.curve(metric).values
+    return values[-1] if values else None
+
+
+def _median(run: RunResult, metric: str) -> float | None:
+    values = run.curve(metric).values
+    return statistics.median(values) if values else None

@@ -1,0 +1,256 @@
+"""The next sweep, from what one found: closer to the best, or further out where that is at an edge.
+
+Source: Google's tuning playbook, which narrows a search in rounds and widens it where the best
+points lie at its boundary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.report.effects import Effect
+from fundamentallm.report.explain import explain
+from fundamentallm.report.factors import shown
+from fundamentallm.report.read_runs import ReportError
+from fundamentallm.report.results import Results
+from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.sweep.distributions import Continuous, IntUniform
+from fundamentallm.sweep.parameters import Parameter
+from fundamentallm.sweep.points import Points, hyperparameter_name
+from fundamentallm.sweep.repairing import fitting_heads
+from fundamentallm.sweep.spec import Sweep, parse_sweep
+from fundamentallm.sweep.writing import Commented, sweep_text
+
+ZOOM = 0.5
+"""The new range as a share of the old one, around the best."""
+WIDEN = 0.5
+"""How far beyond the edge, as a share of the old range."""
+LONGER = 2
+WHOLE_STEPS = {"model_dim": 16, "max_seq_len": 16}
+"""What the numbers of a list are rounded to; other whole numbers to 1."""
+
+
+def next_sweep(results: Results) -> str:
+    """The text of a sweep file, with a comment on each line that changed.
+
+    Raises:
+        ReportError: The runs are of no sweep, or too few have finished to learn from.
+    """
+    if results.sweep is None:
+        raise ReportError(f"{results.title}: no sweep file is there; give the folder of one sweep")
+    evidence = Evidence(results)
+    if evidence.surface is None:
+        raise ReportError(
+            f"{results.title}: {len(results.ranked)} runs with a {results.metric.name} are too few "
+            "to learn from; 5 are needed"
+        )
+    return _Next(results, evidence).text()
+
+
+class _Next:
+    """One sweep on its way to the next."""
+
+    def __init__(self, results: Results, evidence: Evidence) -> None:
+        assert results.sweep is not None
+        self.sweep: Sweep = results.sweep
+        self.results, self.evidence = results, evidence
+        self.claims = explain(results, evidence)
+        self.effects = {
+            effect.factor.name: effect
+            for effect in (evidence.surface.effects if evidence.surface else ())
+        }
+        self.content: dict[str, Any] = deepcopy(dict(self.sweep.content))
+
+    def text(self) -> str:
+        """The whole file."""
+        self.content.pop("name", None)
+        self.content = {"name": f"{Path(self.results.title).name}-next", **self.content}
+        for parameter in self.sweep.parameters:
+            name = hyperparameter_name(parameter)
+            if name not in HYPERPARAMETERS:
+                continue
+            if parameter.is_constant:
+                self._lengthen(parameter, name)
+            elif name in self.effects:
+                self._move(parameter, self.effects[name])
+        if self.sweep.method != "grid" and self.sweep.run_cap is None:
+            cap = max(8, len(self.results.runs))
+            self.content["run_cap"] = Commented(cap, "as many as before; else it never ends")
+        self._leave_out_impossible()
+        best = self.results.best
+        assert best is not None
+        heading = (
+            f"What {self.results.title} asks for next: it found {self.results.metric.name} "
+            f"{best.score:.4f} in {len(self.results.runs)} runs."
+        )
+        return sweep_text(self.content, heading)
+
+    def _entry(self, parameter: Parameter) -> dict[str, Any]:
+        entry: Any = self.content
+        for name in parameter.path:
+            entry = entry["parameters"][name]
+        return entry
+
+    def _said(self, rule: str, about: str = "") -> Claim | None:
+        said = (c for c in self.claims if c.rule == rule and (not about or c.about == about))
+        return next(said, None)
+
+    # --- One parameter ---
+
+    def _lengthen(self, parameter: Parameter, name: str) -> None:
+        entry = self._entry(parameter)
+        if name not in ("epochs", "max_steps"):
+            return
+        length = int(entry["value"])
+        if length and self._said("still_falling"):
+            why = f"was {length}: val_loss was still falling at the end of most runs"
+            entry["value"] = Commented(LONGER * length, why)
+        elif length > 1 and self._said("best_early"):
+            why = f"was {length}: the best step was in the first tenth of most runs"
+            entry["value"] = Commented(length // LONGER, why)
+
+    def _move(self, parameter: Parameter, effect: Effect) -> None:
+        """Zoom or widen one parameter that matters."""
+        entry, edge = self._entry(parameter), self._said("edge", effect.factor.name)
+        if "values" in entry:
+            self._move_values(entry, effect, edge)
+        elif isinstance(parameter.distribution, Continuous | IntUniform) and "min" in entry:
+            self._move_range(entry, parameter.distribution, effect, edge)
+
+    def _move_values(self, entry: dict[str, Any], effect: Effect, edge: Claim | None) -> None:
+        factor, levels = effect.factor, list(effect.factor.levels)
+        if not factor.is_numeric or any(isinstance(level, bool) for level in levels):
+            near = [
+                level
+                for level, (_, loss) in zip(levels, effect.line, strict=True)
+                if loss <= min(each for _, each in effect.line) + effect.error
+            ]
+            if len(near) < len(levels):
+                gone = ", ".join(shown(level) for level in levels if level not in near)
+                entry["values"] = Commented(near, f"{gone} left out: worse by {effect.size:.3f}")
+                entry.pop("probabilities", None)
+            return
+        best = levels.index(effect.best)
+        if edge is not None:
+            values = self._beyond(factor.name, levels, edge.verdict, in_logs=factor.in_logs)
+            why = f"widened: {shown(effect.best)} was best and the end of what was tried"
+        else:
+            around = levels[max(0, best - 1) : best + 2]
+            values = [effect.best]
+            for other in around:
+                if other != effect.best:
+                    values.append(_between(other, effect.best, in_logs=factor.in_logs))
+            why = f"closer to {shown(effect.best)}, the best of {len(levels)}"
+        values = sorted(
+            {_clipped(factor.name, _round(factor.name, v), effect.best) for v in values}
+        )
+        values = [value for value in values if _is_possible(factor.name, value)]
+        if len(values) > 1 and values != levels:
+            entry["values"] = Commented(values, why)
+            entry.pop("probabilities", None)
+
+    def _beyond(self, name: str, levels: Sequence[float], side: str, *, in_logs: bool) -> list:
+        """The end of a list, and two steps further."""
+        ordered = list(levels) if side == "high" else list(reversed(levels))
+        end, before = ordered[-1], ordered[-2]
+        if in_logs:
+            ratio = end / before
+            return [before, end, end * ratio, end * ratio**2][1 - (len(levels) == 2) :]
+        step = end - before
+        return [end, end + step, end + 2 * step]
+
+    def _move_range(
+        self,
+        entry: dict[str, Any],
+        distribution: Continuous | IntUniform,
+        effect: Effect,
+        edge: Claim | None,
+    ) -> None:
+        """Around the best, or past the edge; in logarithms where the search was."""
+        factor = effect.factor
+        whole = isinstance(distribution, IntUniform)
+        margin = 0.0 if whole else (distribution.q or 0) / 2
+        ends = (distribution.low, distribution.high) if whole else distribution.ends
+        low, high = ends[0] + margin, ends[1] - margin
+        logs = not whole and (distribution.in_logs or (low > 0 and high / low >= 100))
+        at = math.log if logs else float
+        span, best = at(high) - at(low), at(effect.best)
+        if edge is None:
+            new = (best - ZOOM / 2 * span, best + ZOOM / 2 * span)
+            new = (max(new[0], at(low)), min(new[1], at(high)))
+            why = f"closer to {shown(effect.best)}, where the fitted loss is least"
+        elif edge.verdict == "high":
+            new = (at(high) - span / 2, at(high) + WIDEN * span)
+            why = f"widened: the best lay at the largest tried, {shown(high)}"
+        else:
+            new = (at(low) - WIDEN * span, at(low) + span / 2)
+            why = f"widened: the best lay at the smallest tried, {shown(low)}"
+        values = [math.exp(end) if logs else end for end in new]
+        edges = [low if edge is not None and edge.verdict == "low" else high] * 2
+        values = [
+            _clipped(factor.name, _round(factor.name, value), at_edge)
+            for value, at_edge in zip(values, edges, strict=True)
+        ]
+        if values[0] >= values[1]:
+            return
+        kind = entry.get("distribution", "")
+        entry.clear()
+        if logs:
+            kind = kind if kind.endswith("_values") else "log_uniform_values"
+        if kind:
+            entry["distribution"] = kind
+        for name, old, value in zip(("min", "max"), (low, high), values, strict=True):
+            same = math.isclose(old, value, rel_tol=1e-9)
+            entry[name] = value if same else Commented(value, f"was {shown(old)}: {why}")
+        if not whole and distribution.q is not None and "q_" in kind:
+            entry["q"] = distribution.q
+
+    def _leave_out_impossible(self) -> None:
+        """Take out values of num_heads that do not divide every width."""
+        plain = parse_sweep(sweep_text(self.content, ""), self.sweep.file)
+        points = Points(plain, {})
+        if not points.together():
+            return
+        fit = fitting_heads(points)
+        for parameter in plain.parameters:
+            if hyperparameter_name(parameter) == "num_heads" and fit:
+                entry = self._entry(parameter)
+                entry.clear()
+                entry["values"] = Commented(fit, "those that divide every model_dim")
+
+
+def _between(a: float, b: float, *, in_logs: bool) -> float:
+    return math.sqrt(a * b) if in_logs else (a + b) / 2
+
+
+def _round(name: str, value: float) -> float:
+    """Two digits, or a whole number where it must be."""
+    known = HYPERPARAMETERS[name]
+    if known.type is int:
+        step = WHOLE_STEPS.get(name, 1)
+        return max(step, round(value / step) * step)
+    return float(f"{value:.2g}")
+
+
+def _clipped(name: str, value: float, edge: float) -> float:
+    """Inside what is possible at all, and inside the documented range if `edge` is."""
+    known = HYPERPARAMETERS[name]
+    if known.typical is not None and known.typical[0] < edge < known.typical[1]:
+        value = min(max(value, known.typical[0]), known.typical[1])
+    if known.possible is None or value in known.possible:
+        return value
+    low, high = (float(end) for end in known.possible.text[1:-1].split(","))
+    inside = min(max(value, low), high)
+    if inside in known.possible:
+        return known.type(inside)
+    return known.type(inside * 0.99 if inside == high else inside + 0.01)
+
+
+def _is_possible(name: str, value: float) -> bool:
+    possible = HYPERPARAMETERS[name].possible
+    return possible is None or value in possible
