@@ -1,0 +1,78 @@
+"""Parallel coordinates: every finished run as a line through its settings to its score."""
+
+from __future__ import annotations
+
+from fundamentallm.report.drawing import MOST_AXES, Plot, label, new_figure
+from fundamentallm.report.factors import Factor, find_factors, shown
+from fundamentallm.report.results import Results
+
+QUARTERS = (
+    ("best tenth", "#2D8BCB"),
+    ("to a quarter", "#56B4E9"),
+    ("to half", "#E69F00"),
+    ("worse half", "#8C8C8C"),
+)
+
+
+def parallel_coordinates(results: Results) -> Plot | None:
+    """Every finished run as a line through its settings to its score.
+
+    Lines of a scatter plot, because plotly's own parallel coordinates need WebGL, which the
+    browsers of clusters and remote desktops often lack, and do not print.
+    """
+    runs = results.ranked
+    factors = find_factors(results, runs)[:MOST_AXES]
+    if len(runs) < 4 or not factors:
+        return None
+    scores = [results.loss(run) for run in runs]
+    least, span = scores[0], (scores[-1] - scores[0]) or 1.0
+    places = [factor.positions(runs) / _last_place(factor) for factor in factors]
+    figure = new_figure("", "")
+    ends = [0, *(max(1, round(share * len(runs))) for share in (0.1, 0.25, 0.5)), len(runs)]
+    for part in reversed(range(4)):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        text: list[str] = []
+        for i in range(ends[part], ends[part + 1]):
+            x += [*range(len(factors) + 1), None]
+            y += [*(round(float(place[i]), 4) for place in places)]
+            y += [round((scores[i] - least) / span, 4), None]
+            values = [label(shown(runs[i].settings[factor.name])) for factor in factors]
+            text += [f"{label(runs[i].name)}: {each}" for each in (*values, f"{runs[i].score:.4f}")]
+            text.append("")
+        figure.add_scatter(
+            x=x, y=y, text=text, mode="lines", name=QUARTERS[part][0],
+            line={"color": QUARTERS[part][1], "width": 3 - 0.7 * part},
+            opacity=1 - 0.2 * part, hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    names = [label(factor.name) for factor in factors] + [label(results.metric.name)]
+    ticks = [*range(len(names))]
+    figure.update_xaxes(tickvals=ticks, ticktext=names, side="top", title="", showline=False)
+    figure.update_xaxes(range=[-0.25, len(names) - 0.6])
+    figure.update_yaxes(visible=False, range=[-0.08, 1.05])
+    figure.update_layout(legend={"traceorder": "reversed"}, margin={"l": 30, "t": 60, "b": 20})
+    marks = [*map(_marks, factors)]
+    scale = [(k / 4, f"{results.metric.sign * (least + k / 4 * span):.3f}") for k in range(5)]
+    for axis, texts in enumerate([*marks, scale]):
+        for place, text_there in texts:
+            figure.add_annotation(
+                x=axis, y=place, text=text_there, showarrow=False, xanchor="left", xshift=4,
+                font={"size": 11},
+            )  # fmt: skip
+    says = "A line for each finished run, from its settings to its score; the best runs are blue."
+    return Plot("parallel", "Parallel coordinates", says + " Click a name to hide it.", figure)
+
+
+def _marks(factor: Factor) -> list[tuple[float, str]]:
+    """What is written along one axis of the parallel coordinates: places in [0, 1], and text."""
+    if not factor.is_numeric:
+        last = _last_place(factor)
+        return [(i / last, label(shown(level))) for i, level in enumerate(factor.levels)]
+    if factor.is_listed:
+        return [(factor.position(level), label(shown(level))) for level in factor.levels]
+    return [(i / 4, shown(float(f"{factor.value(i / 4):.2g}"))) for i in range(5)]
+
+
+def _last_place(factor: Factor) -> float:
+    """What `positions` go up to."""
+    return 1.0 if factor.is_numeric else float(len(factor.levels) - 1)
