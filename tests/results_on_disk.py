@@ -1,0 +1,68 @@
+"""Run folders and sweeps, written without training anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from simulated_sweeps import SimulatedSweep
+
+__all__ = ["SWEEP", "SimulatedSweep", "write_run", "write_sweep"]
+
+SWEEP = """\
+program: train.py
+method: grid
+metric: {name: val_loss, goal: minimize}
+parameters:
+  learning_rate: {values: [0.0001, 0.001, 0.01]}
+  seed: {values: [0, 1]}
+  max_steps: {value: 100}
+"""
+
+
+def write_run(
+    folder: Path,
+    settings: Mapping[str, Any],
+    val: Sequence[float],
+    *,
+    train: Sequence[float] | None = None,
+    norm: float = 0.5,
+    status: str = "done",
+    every: int = 10,
+) -> Path:
+    """What a run with these validation losses leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    losses = train if train is not None else [value - 0.1 for value in val]
+    rows = [
+        {"step": (i + 1) * every, "train_loss": t, "val_loss": v, "optim/grad_norm": norm}
+        for i, (t, v) in enumerate(zip(losses, val, strict=True))
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"gradient_clip": 1.0, **settings}))
+    best = min(rows, key=lambda row: row["val_loss"], default={"step": 0, "val_loss": 4.0})
+    summary = {
+        "status": status, "step": len(rows) * every, "total_steps": len(rows) * every,
+        "best_step": best["step"], "best_val_loss": best["val_loss"], "seconds": 1.0,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def write_sweep(folder: Path, scores: Mapping[float, Sequence[float]], text: str = SWEEP) -> Path:
+    """A sweep over the learning rate and seeds, whose runs end at `scores`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.yaml").write_text(text)
+    number = 0
+    for rate, losses in scores.items():
+        for seed, loss in enumerate(losses):
+            number += 1
+            val = [4.0 - (4.0 - loss) * min(1, i / 3) for i in range(1, 9)]
+            write_run(folder / f"run-{number:04}", {"learning_rate": rate, "seed": seed}, val)
+    return folder

@@ -1,0 +1,159 @@
+"""What is said of a sweep is so; and where there is nothing to say, nothing is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Run
+from results_on_disk import SimulatedSweep, write_run, write_sweep
+
+from fundamentallm.report.explain import explain
+from fundamentallm.report.read_runs import read_results
+from fundamentallm.report.rules.claim import Claim
+
+RISING = [4.0, 3.0, 2.0, 1.8, 1.7, 1.6, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
+OVERFIT = [3.0, 2.0, 1.6, 1.5, *[1.55 + 0.02 * i for i in range(8)]]
+FLAT = [4.0, 2.0, 1.6, *[1.5] * 9]
+
+
+def said(folder: Path) -> dict[str, Claim]:
+    return {claim.rule: claim for claim in reversed(explain(read_results([folder])))}
+
+
+def several(folder: Path, val: list[float], **more: object) -> Path:
+    for number in range(4):
+        settings = {"seed": number, "warmup_steps": 0, "lr_schedule": "constant"}
+        write_run(folder / f"run-{number}", settings, val, **more)  # pyright: ignore
+    return folder
+
+
+def test_winner_is_held_against_the_noise_between_seeds(tmp_path: Path) -> None:
+    clear = said(write_sweep(tmp_path / "a", {0.0001: [2.0, 2.02], 0.001: [1.5, 1.52]}))
+    assert clear["winner"].verdict == "clear"
+    assert "p = " in clear["winner"].says
+    assert "1.5100" in clear["winner"].says
+    tied = said(write_sweep(tmp_path / "b", {0.0001: [1.5, 1.6], 0.001: [1.52, 1.59]}))
+    assert tied["winner"].verdict == "tied"
+    alone = said(write_sweep(tmp_path / "c", {0.0001: [2.0], 0.001: [1.5]}))
+    assert alone["winner"].verdict == "unknown"
+    assert "nobody can say" in alone["winner"].says
+
+
+def test_what_matters_and_the_edge(tmp_path: Path) -> None:
+    scores = {0.0001: [2.0, 2.01], 0.001: [1.7, 1.71], 0.01: [1.5, 1.51]}
+    found = said(write_sweep(tmp_path / "a", scores))
+    assert (found["matters"].verdict, found["matters"].about) == ("matters", "learning_rate")
+    assert (found["edge"].verdict, found["edge"].about) == ("high", "learning_rate")
+    inside = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.7, 1.71]}
+    found = said(write_sweep(tmp_path / "b", inside))
+    assert found["matters"].verdict == "matters"
+    assert "edge" not in found
+    nothing = {0.0001: [1.5, 1.6], 0.001: [1.59, 1.51], 0.01: [1.52, 1.6]}
+    assert said(write_sweep(tmp_path / "c", nothing))["matters"].verdict == "undecided"
+
+
+def test_no_edge_where_runs_diverged_beyond(tmp_path: Path) -> None:
+    scores = {0.0001: [2.0, 2.01], 0.001: [1.7, 1.71], 0.01: [1.5, 1.51]}
+    folder = write_sweep(tmp_path / "a", scores)
+    settings = {"learning_rate": 0.1, "seed": 0}
+    write_run(folder / "run-0009", settings, [4.0], status="diverged")
+    assert "edge" not in said(folder)
+
+
+@pytest.mark.parametrize(
+    ("rule", "val", "train"),
+    [
+        ("still_falling", [4 - 0.2 * i for i in range(12)], None),
+        ("best_early", [1.5, *[1.6 + 0.02 * i for i in range(11)]], None),
+        ("overfitting", OVERFIT, [3 - 0.2 * i for i in range(12)]),
+        ("underfitting", FLAT, FLAT),
+    ],
+)  # fmt: skip
+def test_rules_of_length(
+    rule: str, val: list[float], train: list[float] | None, tmp_path: Path
+) -> None:
+    assert rule in said(several(tmp_path / "yes", val, train=train))
+    healthy = said(several(tmp_path / "no", FLAT))
+    assert not {"still_falling", "best_early", "overfitting", "underfitting"} & set(healthy)
+
+
+def test_a_rate_that_decays_says_nothing_of_the_length(tmp_path: Path) -> None:
+    falling = [4 - 0.2 * i for i in range(12)]
+    for number in range(4):
+        settings = {"seed": number, "lr_schedule": "cosine"}
+        write_run(tmp_path / f"s/run-{number}", settings, falling)
+    assert "still_falling" not in said(tmp_path / "s")
+
+
+def test_clipping_and_instability(tmp_path: Path) -> None:
+    clipped = said(several(tmp_path / "a", FLAT, norm=3.0))
+    assert clipped["clipping"].says.startswith("in 4 of 4 runs")
+    assert "clipping" not in said(several(tmp_path / "b", FLAT, norm=0.9))
+    val = [4 - 0.05 * i for i in range(30)]
+    jumping = [*val[:2], 6.0, 5.0, *val[4:]]
+    assert "instability" in said(several(tmp_path / "c", val, train=jumping))
+    assert "instability" not in said(several(tmp_path / "d", val, train=val))
+
+
+def test_divergence_names_a_setting_only_if_it_tells(tmp_path: Path) -> None:
+    for number in range(12):
+        settings = {"learning_rate": 0.001 * (number + 1), "dropout": 0.1 * (number % 3)}
+        status = "diverged" if number >= 9 else "done"
+        write_run(tmp_path / f"a/run-{number:02}", settings, FLAT, status=status)
+        status = "diverged" if number in (1, 6, 10) else "done"
+        write_run(tmp_path / f"b/run-{number:02}", settings, FLAT, status=status)
+    found = said(tmp_path / "a")["divergence"]
+    assert (found.verdict, found.about) == ("high", "learning_rate")
+    assert "0.01 or more 3 of 3 did, elsewhere 0 of 9" in found.says
+    assert said(tmp_path / "b")["divergence"].verdict == "scattered"
+
+
+def test_caveats(tmp_path: Path) -> None:
+    for number, width in enumerate((64, 128, 256)):
+        settings = {"model_dim": width, "learning_rate": 0.001, "seed": 0, "dropout": 0.1}
+        write_run(tmp_path / f"a/run-{number}", settings, FLAT)
+    found = said(tmp_path / "a")
+    assert "model_dim was compared at learning_rate 0.001 alone" in found["unfair_rate"].says
+    assert "dropout 0.1" in found["held_fixed"].says
+    tuned = said(write_sweep(tmp_path / "b", {0.0001: [2.0], 0.001: [1.5]}))
+    assert "unfair_rate" not in tuned
+
+
+def test_more_runs(tmp_path: Path) -> None:
+    verdicts: dict[str, set[str]] = {"waste": set(), "unclear": set()}
+    for number in range(2000, 2030):
+        case = SimulatedSweep(number)
+        if case.truth.more_runs == "waste":
+            claims = explain(read_results([case.write(tmp_path / str(number))]))
+            verdicts["waste"] |= {c.verdict for c in claims if c.rule == "more_runs"}
+    assert verdicts["waste"] == {"waste"}
+
+
+def test_known_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of docs/explain.md is what is measured; false claims on nulls are at most 5%."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import explain_quality
+
+    everything, nulls, _ = explain_quality.judge(explain_quality.CASES)
+    page = (ROOT / "docs/explain.md").read_text("utf-8")
+    assert sum(count.total() for count in nulls.values()) > 0
+    for rule, counts in everything.items():
+        judged = sum(counts[verdict] for verdict in ("right", "wrong", "silent"))
+        assert counts["right"] >= 0.89 * judged, rule
+        assert nulls[rule]["false"] <= 0.05 * nulls[rule].total(), rule
+        false = f"{nulls[rule]['false']} of {nulls[rule].total()}"
+        assert explain_quality.row(f"`{rule}`", counts, false) in page
+
+
+def test_the_command(run: Run, tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51]})
+    done = run("explain", folder)
+    assert (done.returncode, "The best" in done.stdout) == (0, True)
+    done = run("explain", folder, "--json")
+    assert {"rule", "verdict", "says", "about"} == set(json.loads(done.stdout)[0])
+    (tmp_path / "empty").mkdir()
+    done = run("explain", tmp_path / "empty")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no run is there" in done.stderr
