@@ -1,0 +1,137 @@
+"""`check` names every trap, passes what has none, and offers a file without them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Run
+from results_on_disk import write_sweep
+
+START = "program: train.py\nmetric: {name: val_loss}\n"
+BROKEN = {
+    "unknown": ("method: grid\nparameters: {learnin_rate: {values: [0.1]}}", 2, "learning_rate"),
+    "type": ("method: grid\nparameters: {num_layers: {values: [2.5]}}", 2, "whole number"),
+    "range": ("method: grid\nparameters: {dropout: {values: [0.1, 0.9]}}", 1, "documented range"),
+    "exponent": ("method: grid\nparameters: {learning_rate: {values: [1e-4]}}", 1, "text to YAML"),
+    "linear": (
+        "method: random\nrun_cap: 3\nparameters: {learning_rate: {min: 0.0001, max: 0.01}}",
+        1,
+        "log_uniform_values",
+    ),
+    "impossible": (
+        "method: grid\nparameters: {model_dim: {values: [64, 128]}, num_heads: {values: [4, 6]}}",
+        1,
+        "50% of the points",
+    ),
+    "bands": (
+        "method: random\nrun_cap: 3\nearly_terminate: {type: hyperband, min_iter: 9}\n"
+        "parameters: {dropout: {min: 0.0, max: 0.3}, epochs: {value: 5}}",
+        1,
+        "when the run has ended",
+    ),
+    "endless": ("method: random\nparameters: {dropout: {min: 0.0, max: 0.3}}", 1, "never ends"),
+    "length": (
+        "method: grid\nparameters: {epochs: {values: [5, 9]}, early_stopping: {value: true}}",
+        1,
+        "beside early_stopping",
+    ),
+    "seed": (
+        "method: bayes\nrun_cap: 9\nparameters: {seed: {values: [1, 2]}, dropout: {value: 0.1}}",
+        1,
+        "lucky seed",
+    ),
+    "aside": ("method: grid\nparameters: {patience: {values: [1, 2]}}", 1, "better not searched"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_rule(name: str, run: Run, tmp_path: Path) -> None:
+    text, code, words = BROKEN[name]
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(START + text + "\n")
+    done = run("check", file)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    found = json.loads(run("check", file, "--json").stdout)["findings"]
+    assert words in " ".join(each["message"] for each in found)
+
+
+def test_an_unknown_metric(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("program: train.py\nmethod: grid\nmetric: {name: val_los}\n")
+    with file.open("a") as more:
+        more.write("parameters: {dropout: {values: [0.1]}}\n")
+    done = run("check", file)
+    assert (done.returncode, "did you mean val_loss" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda f: f.stem)
+def test_bundled_sweeps(file: Path, run: Run) -> None:
+    done = run("check", file)
+    said = " runs, " in done.stdout
+    assert (done.returncode, said) == (1 if file.stem == "full" else 0, True), done.stderr
+    if file.stem == "full":  # and its own comment says so
+        assert "longest run nearly always wins" in done.stderr
+
+
+def test_the_guides_own_sweep_and_its_repair(run: Run, tmp_path: Path) -> None:
+    guide = (
+        "method: bayes\nparameters:\n  learning_rate:\n    min: 0.0001\n    max: 0.01\n"
+        "  model_dim:\n    values: [128, 256, 512]\n  num_layers:\n    values: [4, 6, 8, 12]\n"
+    )
+    file, mended = tmp_path / "sweep.yaml", tmp_path / "mended.yaml"
+    file.write_text(START + guide)
+    done = run("check", file, "--repaired", mended)
+    assert done.returncode == 1
+    assert "nine draws of ten lie above 0.0011" in done.stderr
+    assert "never ends" in done.stderr
+    assert run("check", mended).returncode == 0
+    before = mended.read_text()
+    assert run("check", file, "--repaired", mended).returncode == 2
+    assert mended.read_text() == before
+
+
+def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        START
+        + "method: grid\nparameters: {model_dim: {values: [64, 128]}, batch_size: {value: 8}, "
+        "max_seq_len: {value: 64}, max_steps: {value: 20}, num_layers: {value: 2}}\n"
+    )
+    done = run("check", file, text_file, "--json")
+    costs = json.loads(done.stdout)["costs"]
+    assert costs["cheapest"]["settings"]["model_dim"] == 64
+    assert 0 < costs["cheapest"]["minutes"] < 10
+    assert costs["dearest"]["memory_gb"] > 0.1
+    assert costs["hours"][0] <= costs["hours"][1]
+
+
+def test_next_passes_check_and_says_why(run: Run, tmp_path: Path) -> None:
+    edge = {0.0001: [2.0, 2.01], 0.001: [1.7, 1.71], 0.01: [1.5, 1.51]}
+    inside = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.7, 1.71]}
+    for name, scores, why in (("a", edge, "# widened"), ("b", inside, "# closer to 0.001")):
+        done = run("next", write_sweep(tmp_path / name, scores))
+        assert (done.returncode, why in done.stdout) == (0, True), done.stderr
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(done.stdout)
+        assert run("check", file).returncode in ((0, 1) if name == "a" else (0,))
+    few = run("next", write_sweep(tmp_path / "c", {0.001: [1.5]}))
+    assert (few.returncode, few.stderr.count("\n")) == (2, 1)
+
+
+def test_compare_and_find(run: Run, tmp_path: Path, text_file: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {0.001: [1.5], 0.01: [1.6]})
+    done = run("compare", folder / "run-0001", folder / "run-0002")
+    assert (done.returncode, "0.01" in done.stdout) == (0, True), done.stderr
+    rows = json.loads(run("compare", folder, "--json").stdout)
+    assert rows["learning_rate"] == {"run-0001": 0.001, "run-0002": 0.01}
+    assert "gradient_clip" not in rows
+    flags = ["--model-dim=32", "--num-layers=2", "--num-heads=2", "--max-seq-len=32"]
+    done = run("find", "learning-rate", text_file, *flags, "--batch-size=8", "--output-dir=f")
+    assert (done.returncode, "search the learning rate from" in done.stdout) == (0, True)
+    found = json.loads((tmp_path / "f/summary.json").read_text())["range_test"]
+    assert 1e-6 < found["low"] < found["high"] <= 1
+    assert "Learning-rate range test" in (tmp_path / "f/report.html").read_text()

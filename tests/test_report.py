@@ -1,0 +1,174 @@
+"""The report: complete, self-contained, and never a place where a run's text becomes code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Run
+from results_on_disk import write_run, write_sweep
+
+from fundamentallm.report.page import make_page, repeating
+from fundamentallm.report.read_runs import ReportError, read_results
+
+HOSTILE = (
+    "<script>window.hacked=1</script>",
+    '"><img src=x onerror="window.hacked=1">',
+    "</script><script>window.hacked=1</script>",
+    "<a href='javascript:window.hacked=1'>x</a>",
+    "{{ 7 * 7 }}{% raw %}",
+    "a\x00\x1b[31mb\u2028c",
+    "%{x}<b>bold</b>" * 50,
+    "x" * 100_000,
+)
+SCORES = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.8, 1.81]}
+
+
+def hostile(folder: Path) -> Path:
+    """Runs whose settings and samples are all HTML and worse."""
+    for number, text in enumerate(HOSTILE):
+        run = folder / f"run-{number} <i>"
+        losses = [3.0, 2.0, 1.5 + number / 10]
+        write_run(
+            run, {"lr_schedule": text, "data": text, "learning_rate": 0.001 * 2**number}, losses
+        )
+        plain = "".join(each for each in text if each.isprintable())
+        sample = f"step 30, temperature 0.6, prompt of 3 characters\n    abc{plain}\n\n"
+        (run / "samples.txt").write_text(sample)
+    return folder
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path, run: Run) -> None:
+    folder = write_sweep(tmp_path / "s", SCORES)
+    with (folder / "run-0001/metrics.jsonl").open("a") as file:
+        file.write("not json\n[1]\n" + '{"step": 90, "val_lo')
+    (folder / "run-0002/config.yaml").write_text("a: [")
+    (folder / "run-0003/metrics.jsonl").unlink()
+    (folder / "run-0004/summary.json").write_text("{")
+    results = read_results([folder])
+    notes = " ".join(results.notes)
+    assert "run-0001: 2 lines of metrics.jsonl cannot be read" in notes
+    assert "its settings are not known" in notes
+    assert "run-0003: there is no metrics.jsonl" in notes
+    assert "run-0004: summary.json cannot be read" in notes
+    assert len(make_page(results)) > 1_000_000
+    with pytest.raises(ReportError, match="no such folder"):
+        read_results([tmp_path / "none"])
+    done = run("report", folder, "--metric", "nothing")
+    assert done.returncode == 0
+    assert "no run has logged nothing" in done.stderr
+
+
+def test_the_command_repeats_the_run(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.003, "early_stopping": True, "data": "my text.txt", "epochs": 20}
+    results = read_results([write_run(tmp_path / "r", settings, [2.0, 1.5])])
+    assert results.best is not None
+    assert repeating(results.best) == (
+        "fundamentallm train 'my text.txt' --learning-rate 0.003 --early-stopping true"
+    )
+
+
+def test_large_sweeps_make_pages_of_bounded_size(tmp_path: Path) -> None:
+    losses = [4 - i / 100 for i in range(100)]
+    for number in range(300):
+        write_run(tmp_path / f"run-{number:04}", {"learning_rate": 0.0001 * (1 + number)}, losses)
+    assert len(make_page(read_results([tmp_path]))) < 15_000_000
+
+
+def test_single_runs_and_watching(tmp_path: Path, run: Run) -> None:
+    one = write_run(tmp_path / "one", {"learning_rate": 0.001}, [3.0, 2.0, 1.5])
+    done = run("report", one)
+    assert (done.returncode, (one / "report.html").exists()) == (0, True), done.stderr
+    page = (one / "report.html").read_text()
+    assert 'http-equiv="refresh"' not in page
+    assert "http-equiv" in make_page(read_results([one]), refresh=5)
+    done = run("report", one, "--output", tmp_path / "no/such/page.html")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, without a head."""
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        import os
+
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail("needs chromium, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip("there is no chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def opened(browser: Any, page: str, folder: Path, **options: Any) -> tuple[Any, list[str]]:
+    """The page in a browser, with every figure drawn; and what should not have happened."""
+    file = folder / "page.html"
+    file.write_text(page, "utf-8", errors="replace")
+    tab = browser.new_context(**options).new_page()
+    wrong: list[str] = []
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on(
+        "request",
+        lambda request: wrong.append(request.url) if request.url != file.as_uri() else None,
+    )
+    tab.goto(file.as_uri())
+    for plot in tab.query_selector_all(".plot"):
+        plot.scroll_into_view_if_needed()
+        plot.wait_for_selector(".main-svg")
+    return tab, wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    page = make_page(read_results([write_sweep(tmp_path / "s", SCORES)]))
+    size = {"width": width, "height": 800}
+    tab, wrong = opened(browser, page, tmp_path, viewport=size, color_scheme=scheme)
+    assert wrong == []
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+
+    def column(index: int) -> list[str]:
+        return tab.eval_on_selector_all(
+            f"#table tbody tr:not([hidden]) td:nth-child({index})",
+            "cells => cells.map(c => c.textContent)",
+        )
+
+    assert column(3)[0] == "1.5000"
+    tab.click("#table th:nth-child(3) button")
+    tab.click("#table th:nth-child(3) button")
+    assert column(3)[0] == "2.0100"
+    tab.fill("#filter", "val_loss<1.6")
+    assert len(column(1)) == 2
+    assert tab.inner_text("#count") == "2 of 6 runs"
+    tab.fill("#filter", "learning_rate=0.01")
+    assert set(column(3)) == {"1.8000", "1.8100"}
+    shown = "document.querySelectorAll('#curves .scatterlayer .trace').length"
+    before = tab.evaluate(shown)
+    if width > 700:
+        tab.click("#curves .legendtoggle >> nth=0")
+        while tab.evaluate(shown) >= before:
+            tab.wait_for_timeout(50)
+        tab.hover("#best .main-svg")
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_text_of_runs_stays_text(browser: Any, tmp_path: Path) -> None:
+    page = make_page(read_results([hostile(tmp_path / "runs")]))
+    tab, wrong = opened(browser, page, tmp_path, viewport={"width": 1400, "height": 800})
+    assert wrong == []
+    assert tab.evaluate("window.hacked") is None
+    assert "<script>window.hacked=1</script>" in tab.inner_text("#table")
+    assert tab.eval_on_selector_all("main img, main a, main iframe", "found => found.length") == 0
+    assert json.loads(tab.inner_text("#figures") or "{}") is not None
