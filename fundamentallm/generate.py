@@ -50,7 +50,8 @@ class Sampling:
             logits = logits.masked_fill(logits < logits.topk(self.top_k).values[-1], -torch.inf)
         probabilities = logits.softmax(0)
         if self.top_p < 1:
-            ordered, order = probabilities.sort(descending=True)
+            # Stable: which of equals are kept must not depend on the processor's way of sorting.
+            ordered, order = probabilities.sort(descending=True, stable=True)
             before = ordered.cumsum(0) - ordered  # the likeliest token is always kept
             probabilities = probabilities.index_fill(0, order[before >= self.top_p], 0.0)
         return probabilities / probabilities.sum()

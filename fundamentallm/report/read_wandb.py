@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -12,17 +17,26 @@ import yaml
 
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Curve, Results, RunResult
+from fundamentallm.samples import Sample
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
 
 SECONDS = 30
+A_PAGE = 100
+MOST_SAMPLED = 6
+"""Best runs whose last samples are read: a request or two for each."""
+TABLE = "samples"
+A_TABLE = re.compile(r"media/table/[\w-]+\.table\.json")
+"""The client writes a file under the name that the server gives it, so no other is asked for."""
+LARGEST = 1_000_000
 STATES = {"finished": "done", "running": "unfinished", "pending": "unfinished"}
 STATES |= {"preempted": "interrupted", "preempting": "unfinished", "killed": "interrupted"}
+STATES |= {"crashed": "interrupted"}
 """W&B's words for how a run stands, where the run has left none of its own."""
 
 
 def read_wandb_sweep(address: str, metric: str = "") -> Results:
-    """Every run of a sweep on W&B.
+    """Every run of a sweep on W&B; of the best, also what they wrote last.
 
     Args:
         address: `ENTITY/PROJECT/SWEEP`.
@@ -31,20 +45,37 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
     Raises:
         ReportError: W&B does not answer, or has no such sweep, or the sweep has no run.
     """
+    entity, project, name = address.split("/")
     try:
-        found = wandb.Api(timeout=SECONDS).sweep(address)
-        content, runs = dict(found.config), list(found.runs)
+        api = wandb.Api(timeout=SECONDS)
+        content = dict(api.sweep(address).config)
+        # Whole pages: what `sweep.runs` yields asks again for the settings of each run.
+        found = list(
+            api.runs(
+                f"{entity}/{project}",
+                filters={"sweep": name},
+                order="+created_at",
+                per_page=A_PAGE,
+                lazy=False,
+            )
+        )
         sweep, notes = _sweep(content, address)
         chosen = Metric(metric) if metric else (sweep and sweep.metric) or Metric("val_loss")
-        results = [_run(run, chosen) for run in runs]
-    except (wandb.Error, requests.RequestException, ValueError) as error:
+        runs = [_run(run, chosen) for run in found]
+        results = Results(address, chosen, runs, sweep, notes)
+        written = {run.place: run for run in results.ranked[:MOST_SAMPLED]}
+        runs = [
+            replace(ours, samples=_samples(theirs)) if ours.place in written else ours
+            for ours, theirs in zip(runs, found, strict=True)
+        ]
+    except (wandb.Error, requests.RequestException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ReportError(f"{address}: W&B does not show it ({reason}); see wandb login") from None
-    if not results:
+    if not runs:
         raise ReportError(f"{address}: no run of this sweep has begun; start one with wandb agent")
-    if not any(run.score is not None for run in results):
+    if not any(run.score is not None for run in runs):
         notes.append(f"no run has logged {chosen.name}; choose another with --metric")
-    return Results(address, chosen, results, sweep, notes)
+    return replace(results, runs=runs)
 
 
 def _sweep(content: Mapping[str, Any], address: str) -> tuple[Sweep | None, list[str]]:
@@ -57,23 +88,42 @@ def _sweep(content: Mapping[str, Any], address: str) -> tuple[Sweep | None, list
 def _run(run: Any, metric: Metric) -> RunResult:
     """One run; W&B's own entries, which begin with an underscore, are left out."""
     points: dict[str, dict[int, float]] = {}
-    for row in run.scan_history():
+    # What the client keeps of a run that goes on would be short of the newest rows.
+    for row in run.scan_history(use_cache=run.state == "finished"):
         step = row.get("_step")
         for name, value in row.items():
-            good = isinstance(value, int | float) and math.isfinite(value)
-            if good and step is not None and not name.startswith("_"):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and math.isfinite(value) and step is not None and name[:1] != "_":
                 points.setdefault(name, {})[int(step)] = float(value)
     curves = {name: _curve(values) for name, values in points.items()}
-    summary = {name: value for name, value in dict(run.summary).items() if name[:1] != "_"}
+    summary = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
     status = next((tag for tag in ("diverged", "impossible") if tag in run.tags), status)
-    if summary.get("stopped_by") == "wandb":
+    if status == "interrupted" and summary.get("stopped_by") == "wandb":
         status = "stopped"
     values = curves[metric.name].values if metric.name in curves else ()
     score = min(values, key=lambda value: metric.sign * value, default=None)
     settings = {name: value for name, value in run.config.items() if name[:1] != "_"}
     return RunResult(run.name, status, settings, score, curves, summary, (), "/".join(run.path))
+
+
+def _samples(run: Any) -> Sequence[tuple[int, Sample]]:
+    """What the run wrote last, from the table that its summary names; nothing if it has none."""
+    table = run.summary_metrics.get(TABLE)
+    path = str(table.get("path")) if isinstance(table, Mapping) else ""
+    if not A_TABLE.fullmatch(path):
+        return ()
+    file = run.file(path)
+    if file.name != path or file.size > LARGEST:
+        return ()
+    with tempfile.TemporaryDirectory() as folder:
+        file.download(root=folder, replace=True)
+        rows = json.loads(Path(folder, path).read_text("utf-8"))["data"]
+    return [
+        (int(step), Sample(str(prompt), float(temperature), str(text)))
+        for step, prompt, temperature, text in rows
+    ]
 
 
 def _curve(values: Mapping[int, float]) -> Curve:
