@@ -30,14 +30,20 @@ class Interval:
 
     text: str
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where it begins and ends, whether or not it holds those numbers."""
+        low, high = self.text[1:-1].split(",")
+        return float(low), float(high)
+
     def __contains__(self, number: float) -> bool:
-        low, high = (float(end) for end in self.text[1:-1].split(","))
+        low, high = self.ends
         above = number >= low if self.text[0] == "[" else number > low
         below = number <= high if self.text[-1] == "]" else number < high
         return above and below
 
     def __str__(self) -> str:
-        low, high = (float(end) for end in self.text[1:-1].split(","))
+        low, high = self.ends
         start = f"{low:g} or more" if self.text[0] == "[" else f"more than {low:g}"
         if math.isinf(high):
             return start

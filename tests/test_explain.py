@@ -10,6 +10,7 @@ from conftest import ROOT, Run
 from results_on_disk import SimulatedSweep, write_run, write_sweep
 
 from fundamentallm.report.explain import explain
+from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.rules.claim import Claim
 
@@ -60,6 +61,19 @@ def test_no_edge_where_runs_diverged_beyond(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.1, "seed": 0}
     write_run(folder / "run-0009", settings, [4.0], status="diverged")
     assert "edge" not in said(folder)
+
+
+def test_an_edge_beyond_which_nothing_is_possible(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "program: train.py\nmethod: grid\nparameters:\n  dropout: {values: [0.0, 0.1, 0.2]}\n"
+        "  seed: {values: [0, 1]}\n"
+    )
+    for number, (dropout, loss) in enumerate([(0.0, 1.5), (0.1, 1.7), (0.2, 2.0)] * 2):
+        settings = {"dropout": dropout, "seed": number // 3}
+        write_run(tmp_path / f"run-{number}", settings, [3.0, loss + number / 1000])
+    assert "nothing below the range is possible" in said(tmp_path)["edge"].says
+    following = next_sweep(read_results([tmp_path]))
+    assert "values: [0.0, 0.05]  # closer to 0, the best of 3" in following
 
 
 @pytest.mark.parametrize(

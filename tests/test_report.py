@@ -73,7 +73,7 @@ def test_the_command_repeats_the_run(tmp_path: Path) -> None:
 
 def test_large_sweeps_make_pages_of_bounded_size(tmp_path: Path) -> None:
     losses = [4 - i / 100 for i in range(100)]
-    for number in range(300):
+    for number in range(2_000):
         write_run(tmp_path / f"run-{number:04}", {"learning_rate": 0.0001 * (1 + number)}, losses)
     assert len(make_page(read_results([tmp_path]))) < 15_000_000
 
@@ -160,6 +160,27 @@ def test_in_a_browser(browser: Any, tmp_path: Path, width: int, scheme: str) -> 
         while tab.evaluate(shown) >= before:
             tab.wait_for_timeout(50)
         tab.hover("#best .main-svg")
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_on_paper(browser: Any, tmp_path: Path) -> None:
+    """Printed from a dark screen: dark ink, whole figures, and not every row of a long table."""
+    scores = {0.0001 * (1 + n): [1.5 + 0.001 * n] for n in range(120)}
+    page = make_page(read_results([write_sweep(tmp_path / "s", scores)]))
+    tab, wrong = opened(browser, page, tmp_path, color_scheme="dark")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    tab.emulate_media(media="print")
+    ink = "getComputedStyle(document.querySelector('#curves .xtick text')).fill"
+    assert tab.evaluate(ink) == "rgb(0, 0, 0)"
+    widths = tab.eval_on_selector_all(".plot .main-svg", "all => all.map(e => e.clientWidth)")
+    assert max(widths) <= 660
+    shown = "rows => rows.filter(row => row.offsetParent !== null).length"
+    assert tab.eval_on_selector_all("#table tbody tr", shown) == 100
+    assert "Printed are 100 of 120 runs" in tab.inner_text("#runs")
+    tab.emulate_media(media="screen")
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(ink) != "rgb(0, 0, 0)"
     assert wrong == []
 
 

@@ -19,13 +19,14 @@ from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.read_wandb import read_wandb_sweep
 
 def plain(run):
-    found = asdict(run) | {"name": "", "place": "", "curves": {k: [c.steps, c.values] for k, c in run.curves.items()}}
-    return found | {"samples": found["samples"][-1:]}
+    curves = {name: [curve.steps, curve.values] for name, curve in run.curves.items()}
+    found = asdict(run)
+    return found | {"curves": curves, "samples": found["samples"][-1:]}
 
 on_wandb = read_wandb_sweep(sys.argv[1])
 here = read_results(["runs"])
-print(json.dumps({"wandb": [plain(r) for r in on_wandb.runs], "here": [plain(r) for r in here.runs],
-                  "sweep": dict(on_wandb.sweep.content), "notes": on_wandb.notes}))
+found = {"wandb": list(map(plain, on_wandb.runs)), "here": list(map(plain, here.runs))}
+print(json.dumps(found | {"sweep": dict(on_wandb.sweep.content), "notes": on_wandb.notes}))
 """
 
 

@@ -31,7 +31,7 @@ class Plot:
 def new_figure(x: str, y: str) -> go.Figure:
     """An empty one, with its axes named."""
     figure = go.Figure()
-    figure.update_xaxes(title=x)
+    figure.update_xaxes(title=x, automargin=True)
     figure.update_yaxes(title=label(y))
     lay_out(figure)
     return figure

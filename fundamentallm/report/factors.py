@@ -88,7 +88,8 @@ def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
         if hyperparameter_name(parameter) == name:
             distribution = parameter.distribution
             if isinstance(distribution, Continuous):
-                return distribution.in_logs or levels[-1] / levels[0] >= 100
+                low, high = distribution.ends
+                return distribution.in_logs or (low > 0 and high / low >= 100)
     known = HYPERPARAMETERS.get(name)
     span = levels[-1] / levels[0]
     return span >= IN_LOGS_FROM or (known is not None and name == "learning_rate")

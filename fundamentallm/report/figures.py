@@ -92,7 +92,7 @@ def best_so_far(results: Results) -> Plot | None:
                 y=[run.score for _, run in those],
                 name=name,
                 mode="markers",
-                marker=_marker(ranked),
+                marker=_marker(ranked, len(order)),
                 text=[label(run.name) for _, run in those],
                 hovertemplate="%{text}: %{y:.4f}<extra></extra>",
             )
@@ -119,7 +119,8 @@ def importance(surface: Surface | None) -> Plot | None:
         orientation="h",
         marker={"color": PALETTE[0]},
         hovertemplate="%{y}: %{x:.0%} of the variance, %{text}<extra></extra>",
-        textposition="auto",
+        textposition=["inside" if share > 0.6 else "outside" for _, share, _ in rows],
+        cliponaxis=False,
         showlegend=False,
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
@@ -143,7 +144,7 @@ def slices(results: Results) -> list[Plot]:
                     y=[run.score if run.score is not None else _top(ranked) for run in runs],
                     mode="markers",
                     name=name,
-                    marker=_marker(ranks),
+                    marker=_marker(ranks, len(ranked)),
                     text=[label(f"{run.name}, {run.status}") for run in runs],
                     hovertemplate="%{text}<br>%{x}: %{y:.4f}<extra></extra>",
                     showlegend=bool(bad),
@@ -241,7 +242,7 @@ def _log_ticks(factor: Factor) -> dict[str, Any]:
         for kept in ((1, 2, 5), (1, 3), (1,)):
             marks = [k * 10.0**e for e in range(low, high + 1) for k in kept]
             marks = [m for m in marks if factor.levels[0] * 0.9 <= m <= factor.levels[-1] * 1.1]
-            if len(marks) <= 7:
+            if len(marks) <= 5:
                 break
     return {"tickvals": marks, "ticktext": [shown(mark) for mark in marks]}
 
@@ -255,10 +256,12 @@ def _top(ranked: Sequence[RunResult]) -> float | None:
     return max((run.score for run in ranked if run.score is not None), default=None)
 
 
-def _marker(ranked: bool) -> dict[str, Any]:
+def _marker(ranked: bool, count: int) -> dict[str, Any]:
+    """Small and faint where there are many, or they hide one another."""
+    size, opacity = (9, 0.8) if count <= 200 else (5, 0.5)
     if ranked:
-        return {"color": PALETTE[0], "size": 9, "opacity": 0.8}
-    return {"color": RED, "size": 10, "symbol": "x"}
+        return {"color": PALETTE[0], "size": size, "opacity": opacity}
+    return {"color": RED, "size": size + 1, "symbol": "x"}
 
 
 def _colour(index: int, count: int) -> str:

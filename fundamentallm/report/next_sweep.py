@@ -19,6 +19,7 @@ from fundamentallm.report.factors import shown
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.report.rules.parameters import has_room
 from fundamentallm.sweep.distributions import Continuous, IntUniform
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import Points, hyperparameter_name
@@ -117,6 +118,8 @@ class _Next:
     def _move(self, parameter: Parameter, effect: Effect) -> None:
         """Zoom or widen one parameter that matters."""
         entry, edge = self._entry(parameter), self._said("edge", effect.factor.name)
+        if edge is not None and not has_room(self.results, effect.factor, edge.verdict):
+            edge = None  # then closer to the end, not past it
         if "values" in entry:
             self._move_values(entry, effect, edge)
         elif isinstance(parameter.distribution, Continuous | IntUniform) and "min" in entry:
@@ -244,7 +247,7 @@ def _clipped(name: str, value: float, edge: float) -> float:
         value = min(max(value, known.typical[0]), known.typical[1])
     if known.possible is None or value in known.possible:
         return value
-    low, high = (float(end) for end in known.possible.text[1:-1].split(","))
+    low, high = known.possible.ends
     inside = min(max(value, low), high)
     if inside in known.possible:
         return known.type(inside)

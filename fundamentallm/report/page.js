@@ -7,24 +7,34 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const drawn = new Set();
 
+const PAPER = { "--ink": "#000", "--line": "#bbb", "--box": "#fff", "--ground": "#ffffff" };
+const PAPER_WIDTH = 660; // of A4 with its margins, in pixels of CSS
+let printing = false;
+
+const colour = (name) => printing ? PAPER[name] : style(name);
+
 function colours(figure) {
-  const ink = style("--ink"), line = style("--line");
-  const change = { "font.color": ink, "hoverlabel.bgcolor": style("--box"), "hoverlabel.font.color": ink };
+  const ink = colour("--ink"), line = colour("--line");
+  const change = { "font.color": ink, "hoverlabel.bgcolor": colour("--box"), "hoverlabel.font.color": ink };
   for (const key of Object.keys(figure.layout)) {
     if (/^[xy]axis/.test(key)) {
       Object.assign(change, { [key + ".gridcolor"]: line, [key + ".linecolor"]: line,
         [key + ".zerolinecolor"]: line, [key + ".tickcolor"]: line, [key + ".color"]: ink });
     }
   }
+  (figure.layout.annotations ?? []).forEach((_, index) => {
+    change[`annotations[${index}].bgcolor`] = colour("--ground") + "b0"; // text stands on lines
+  });
   return change;
 }
 
-function layout(figure) {
+function layout(figure, element) {
   const small = window.innerWidth < 700;
   const many = figure.data.length > 8;
-  const change = { showlegend: !(small && many) };
-  change.legend = small ? { orientation: "h", y: -0.25 } : { orientation: "v" };
-  return change;
+  const above = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
+  if (figure.layout.xaxis?.side === "top") Object.assign(above, { y: 0, yanchor: "top" });
+  return { showlegend: !(small && many),
+    legend: small || element.closest(".narrow") ? above : { orientation: "v" } };
 }
 
 async function draw(element) {
@@ -32,7 +42,7 @@ async function draw(element) {
   if (!figure || drawn.has(element)) return;
   drawn.add(element);
   if (!figure.data.every((trace) => trace.showlegend === false)) {
-    Object.assign(figure.layout, layout(figure));
+    Object.assign(figure.layout, layout(figure, element));
   }
   const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
   await Plotly.newPlot(element, figure.data, figure.layout, options);
@@ -48,11 +58,20 @@ function recolour() {
   for (const element of drawn) Plotly.relayout(element, colours(figures[element.id]));
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+
+// What is printed is laid out for the paper, which the window knows nothing of.
 addEventListener("beforeprint", () => {
-  document.querySelectorAll(".plot").forEach(draw);
+  printing = true;
+  document.querySelectorAll(".plot").forEach((element) => {
+    draw(element);
+    Plotly.relayout(element, { ...colours(figures[element.id]), width: PAPER_WIDTH });
+  });
+});
+addEventListener("afterprint", () => {
+  printing = false;
+  for (const element of drawn) Plotly.relayout(element, { width: null, autosize: true });
   recolour();
 });
-addEventListener("afterprint", recolour);
 
 // --- The table: sorted by a click on a heading, filtered by words ---
 

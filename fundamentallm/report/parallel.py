@@ -12,6 +12,7 @@ QUARTERS = (
     ("to half", "#E69F00"),
     ("worse half", "#8C8C8C"),
 )
+MANY = 200
 
 
 def parallel_coordinates(results: Results) -> Plot | None:
@@ -28,6 +29,7 @@ def parallel_coordinates(results: Results) -> Plot | None:
     least, span = scores[0], (scores[-1] - scores[0]) or 1.0
     places = [factor.positions(runs) / _last_place(factor) for factor in factors]
     figure = new_figure("", "")
+    thick = 3 if len(runs) <= MANY else 1.5
     ends = [0, *(max(1, round(share * len(runs))) for share in (0.1, 0.25, 0.5)), len(runs)]
     for part in reversed(range(4)):
         x: list[float | None] = []
@@ -42,15 +44,15 @@ def parallel_coordinates(results: Results) -> Plot | None:
             text.append("")
         figure.add_scatter(
             x=x, y=y, text=text, mode="lines", name=QUARTERS[part][0],
-            line={"color": QUARTERS[part][1], "width": 3 - 0.7 * part},
-            opacity=1 - 0.2 * part, hovertemplate="%{text}<extra></extra>",
+            line={"color": QUARTERS[part][1], "width": thick * (1 - part / 5)},
+            opacity=(1 - 0.2 * part) * (1 if len(runs) <= MANY else 0.6), hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     names = [label(factor.name) for factor in factors] + [label(results.metric.name)]
     ticks = [*range(len(names))]
     figure.update_xaxes(tickvals=ticks, ticktext=names, side="top", title="", showline=False)
     figure.update_xaxes(range=[-0.25, len(names) - 0.6])
     figure.update_yaxes(visible=False, range=[-0.08, 1.05])
-    figure.update_layout(legend={"traceorder": "reversed"}, margin={"l": 30, "t": 60, "b": 20})
+    figure.update_layout(legend={"traceorder": "reversed"}, margin={"l": 70, "t": 60, "b": 20})
     marks = [*map(_marks, factors)]
     scale = [(k / 4, f"{results.metric.sign * (least + k / 4 * span):.3f}") for k in range(5)]
     for axis, texts in enumerate([*marks, scale]):

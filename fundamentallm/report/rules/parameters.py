@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.effects import Effect
-from fundamentallm.report.factors import shown
+from fundamentallm.report.factors import Factor, shown
+from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.sweep.checking import extremes
+from fundamentallm.sweep.points import hyperparameter_name
 
 NEAR = 0.1
 """How close to an end of what was tried counts as at it."""
@@ -72,11 +76,27 @@ def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) ->
     name = effect.factor.name
     value = shown(effect.factor.levels[0 if side == "low" else -1])
     which, to = ("smallest", "below") if side == "low" else ("largest", "above")
+    advice = f"widen the range {to} it"
+    if not has_room(evidence.results, effect.factor, side):
+        advice = f"nothing {to} the range is possible, so search closer to that end"
     says = (
         f"the best {name} is about the {which} tried, {value}: {evidence.metric} falls towards it "
-        f"(t = {certainty:.1f}); widen the range {to} it"
+        f"(t = {certainty:.1f}); {advice}"
     )
     return Claim("edge", side, says, name)
+
+
+def has_room(results: Results, factor: Factor, side: str) -> bool:
+    """Whether values beyond that end of what was searched are possible."""
+    known = HYPERPARAMETERS.get(factor.name)
+    if known is None or known.possible is None:
+        return True
+    tried: list[float] = [factor.levels[0], factor.levels[-1]]
+    for parameter in results.sweep.parameters if results.sweep is not None else ():
+        if hyperparameter_name(parameter) == factor.name:
+            tried += [float(value) for value in extremes(parameter)]
+    low, high = known.possible.ends
+    return min(tried) > low if side == "low" else max(tried) < high
 
 
 def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
