@@ -84,11 +84,12 @@ class RunFolder:
         self._replace(self.summary, json.dumps(summary, indent=2) + "\n")
 
     def read_summary(self) -> dict[str, Any]:
-        """What summary.json holds; nothing if it is not there."""
+        """What summary.json holds; nothing if it is not there, or no summary."""
         try:
-            return json.loads(self.summary.read_text("utf-8"))
-        except (OSError, ValueError):
+            content = json.loads(self.summary.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
             return {}
+        return content if isinstance(content, dict) else {}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl, if any; a last line that a kill cut short is left out."""

@@ -62,6 +62,45 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, run: Run) -> None:
     assert "no run has logged nothing" in done.stderr
 
 
+ODD = {
+    "numbers": (
+        "seed: 1\n",
+        '{"step": 1, "val_loss": NaN}\n{"step": 1e300, "val_loss": 1}\n',
+        "[]",
+    ),
+    "kinds": ("seed: [1]\n", "[1]\n", '{"status": 5, "seconds": "x", "range_test": {"low": {}}}'),
+    "code": ("seed: !!python/object:os.system {}\n", '{"step": 1, "val_loss": 2.0}\n', "{}"),
+    "half": ("seed: 1\n", '{"step": 1, "val_loss": 2.0}\n{"step": 2, "val_', "{"),
+    "deep": ("[" * 5000, "[" * 100_000 + "\n", "[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_runs_do_no_harm(name: str, tmp_path: Path, run: Run) -> None:
+    config, rows, summary = ODD[name]
+    folder = write_run(tmp_path / "odd", {}, [2.0])
+    (folder / "config.yaml").write_text(config)
+    (folder / "metrics.jsonl").write_text(rows)
+    (folder / "summary.json").write_text(summary)
+    write_run(tmp_path / "good", {"seed": 2}, [3.0, 1.5])
+    for command in ("report", "explain", "compare"):
+        done = run(command, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["report", "explain", "next", "compare"])
+def test_nothing_to_see_is_one_line(command: str, tmp_path: Path, run: Run) -> None:
+    sweep = write_sweep(tmp_path / "begun", {})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/a.txt").write_text("x")
+    for folder in (sweep, tmp_path / "empty", tmp_path / "foreign", tmp_path / "none"):
+        done = run(command, folder)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert folder.name in done.stderr
+
+
 def test_the_command_repeats_the_run(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.003, "early_stopping": True, "data": "my text.txt", "epochs": 20}
     results = read_results([write_run(tmp_path / "r", settings, [2.0, 1.5])])

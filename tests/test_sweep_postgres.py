@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -73,7 +76,9 @@ def test_a_killed_machine_s_run_is_taken_over(tmp_path: Path, server: str, run: 
     assert not any(secret in path.read_text(errors="replace") for path in one.rglob("*.*ml"))
 
 
-def test_two_machines_share_a_grid_without_a_point_twice(tmp_path: Path, server: str) -> None:
+def test_two_machines_share_a_grid_without_a_point_twice(
+    tmp_path: Path, server: str, run: Run
+) -> None:
     one, two = machine(tmp_path, "one"), machine(tmp_path, "two")
     (one / "shared.yaml").write_text(grid(rates=6, seeds=4, steps=30, every=10))
     environment = {"FUNDAMENTALLM_STORAGE": server}
@@ -92,6 +97,17 @@ def test_two_machines_share_a_grid_without_a_point_twice(tmp_path: Path, server:
     assert there
     assert not set(here) & set(there)
     assert len(here) + len(there) == 24
+    told = subprocess.run(
+        [sys.executable, "-m", "fundamentallm", "compare", "runs/shared", "--json"],
+        cwd=one, env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    scores = json.loads(told.stdout)["val_loss"]
+    assert len(scores) == 24
+    assert all(isinstance(score, float) for score in scores.values())
+    assert f"{len(there)} of 24 runs ended on other machines" in told.stderr
+    hidden = run("report", one / "runs/shared")  # the storage's password is not known
+    assert hidden.returncode == 0
+    assert "runs on other machines are left out" in hidden.stderr
 
 
 def test_the_name_of_a_sweep_is_not_taken_twice(tmp_path: Path, server: str, run: Run) -> None:

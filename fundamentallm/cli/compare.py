@@ -24,6 +24,8 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
         raise click.UsageError("one run alone; give two or more to compare")
     from fundamentallm.report.comparison import compare_runs
 
+    for note in results.notes[:5]:
+        click.echo(f"note: {' '.join(note.split())}", err=True)
     rows = compare_runs(results)
     if as_json:
         names = [run.name for run in results.runs]
@@ -31,8 +33,6 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
         click.echo(json.dumps(content, indent=2))
         return 0
     _print(rows, [run.name for run in results.runs])
-    for note in results.notes[:5]:
-        click.echo(f"note: {' '.join(note.split())}", err=True)
     return 0
 
 

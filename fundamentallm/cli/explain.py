@@ -8,6 +8,9 @@ from dataclasses import asdict
 import click
 
 from fundamentallm.cli.results import metric_option, places_argument, results_of
+from fundamentallm.errors import FundamentallmError
+
+NOTHING = "no run has finished, so there is nothing to explain yet"
 
 
 @click.command()
@@ -24,6 +27,8 @@ def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
     from fundamentallm.report.explain import explain as explain_results
 
     claims = explain_results(results)
+    if not claims:
+        raise FundamentallmError(f"{results.title}: {'; '.join(results.notes) or NOTHING}")
     if as_json:
         click.echo(json.dumps([asdict(claim) for claim in claims], indent=2))
         return 0

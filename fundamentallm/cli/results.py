@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from fundamentallm.report.results import Results
@@ -40,4 +44,21 @@ def results_of(places: Sequence[str], metric: str) -> Results:
         return read_wandb_sweep(places[0], metric)
     from fundamentallm.report.read_runs import read_results
 
-    return read_results(places, metric)
+    results = read_results(places, metric)
+    folder = SweepFolder(places[0])
+    if len(places) == 1 and folder.storage.exists() and not metric:
+        return _with_runs_elsewhere(results, folder)
+    return results
+
+
+def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
+    """Ask the storage that the sweep shares with other machines; a note says where it is silent."""
+    from fundamentallm.cli.sweeping import opened, storage_url
+    from fundamentallm.report.elsewhere import with_runs_elsewhere
+
+    try:
+        with opened(storage_url(None, folder), folder) as (facts, ledger):
+            return with_runs_elsewhere(results, folder, ledger.runs(), facts["fixed"])
+    except FundamentallmError as error:
+        note = f"runs on other machines are left out: {error}"
+        return replace(results, notes=[*results.notes, note])

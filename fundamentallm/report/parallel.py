@@ -45,7 +45,8 @@ def parallel_coordinates(results: Results) -> Plot | None:
         figure.add_scatter(
             x=x, y=y, text=text, mode="lines", name=QUARTERS[part][0],
             line={"color": QUARTERS[part][1], "width": thick * (1 - part / 5)},
-            opacity=(1 - 0.2 * part) * (1 if len(runs) <= MANY else 0.6), hovertemplate="%{text}<extra></extra>",
+            opacity=(1 - 0.2 * part) * (1 if len(runs) <= MANY else 0.6),
+            hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     names = [label(factor.name) for factor in factors] + [label(results.metric.name)]
     ticks = [*range(len(names))]

@@ -7,13 +7,11 @@ shown.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.report.results import Curve, Results, RunResult
+from fundamentallm.report.results import Curve, Results, RunResult, finite, plain_summary
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
@@ -66,7 +64,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     except RunFolderError as error:
         settings = {}
         notes.append(f"{error}; its settings are not known")
-    summary = folder.read_summary()
+    summary = plain_summary(folder.read_summary())
     if not summary and folder.summary.exists():
         notes.append(f"{name}: summary.json cannot be read")
     curves = _read_curves(folder, name, notes)
@@ -77,7 +75,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     values = curves[metric.name].values if metric.name in curves else ()
     score = min(values, key=lambda value: metric.sign * value, default=None)
     if score is None and status in ("diverged", "impossible"):
-        score = _finite(summary.get(metric.name))
+        score = finite(summary.get(metric.name))
     try:
         samples = tuple(folder.written())
     except (OSError, ValueError):
@@ -144,7 +142,7 @@ def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Cu
             bad += line.endswith("\n")  # a last one that a kill cut short is nobody's fault
             continue
         for key, value in row.items():
-            if key != "step" and _finite(value) is not None:
+            if key != "step" and finite(value) is not None:
                 points.setdefault(key, {})[step] = value
     if bad:
         notes.append(f"{name}: {bad} lines of metrics.jsonl cannot be read and are left out")
@@ -154,11 +152,6 @@ def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Cu
 def _curve(values: dict[int, float]) -> Curve:
     steps = sorted(values)
     return Curve(tuple(steps), tuple(float(values[step]) for step in steps))
-
-
-def _finite(value: Any) -> float | None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None
 
 
 def _without_metric(runs: Sequence[RunResult], metric: Metric) -> str:

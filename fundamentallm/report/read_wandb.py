@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import wandb
 import yaml
 
 from fundamentallm.report.read_runs import ReportError
-from fundamentallm.report.results import Curve, Results, RunResult
+from fundamentallm.report.results import Curve, Results, RunResult, finite, plain_summary
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
@@ -92,11 +91,11 @@ def _run(run: Any, metric: Metric) -> RunResult:
     for row in run.scan_history(use_cache=run.state == "finished"):
         step = row.get("_step")
         for name, value in row.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if number and math.isfinite(value) and step is not None and name[:1] != "_":
+            if finite(value) is not None and step is not None and name[:1] != "_":
                 points.setdefault(name, {})[int(step)] = float(value)
     curves = {name: _curve(values) for name, values in points.items()}
-    summary = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
+    theirs = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
+    summary = plain_summary(theirs)
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
     status = next((tag for tag in ("diverged", "impossible") if tag in run.tags), status)

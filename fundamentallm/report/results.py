@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,8 @@ from fundamentallm.sweep.spec import Metric, Sweep
 
 SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
+NUMBERS = ("best_step", "step", "total_steps", "seconds", "parameters", "vocabulary_size")
+"""Of a run's summary."""
 RANKED = ("done", "stopped")
 """How a run can have ended whose score says something of its settings."""
 
@@ -123,6 +126,25 @@ class Results:
 
     def _all_names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))
+
+
+def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary whose numbers are numbers: what is of another kind is left out."""
+    kept = {
+        name: value
+        for name, value in summary.items()
+        if name not in NUMBERS or finite(value) is not None
+    }
+    test = summary.get("range_test")
+    if not (isinstance(test, Mapping) and all(finite(test.get(end)) for end in ("low", "high"))):
+        kept.pop("range_test", None)
+    return kept
+
+
+def finite(value: Any) -> float | None:
+    """A finite number as it is; None for anything else."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if good else None
 
 
 def _key(run: RunResult, name: str) -> str:
