@@ -15,6 +15,9 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 from fundamentallm.optimizer import Optimizers
 
+import os
+TOKENS_AT_ONCE = int(os.environ.get("TAO", 1024))
+
 
 class Learner:
     """A model with its optimizers, on one device."""
@@ -27,6 +30,9 @@ class Learner:
         self.forward: Callable[[Tensor], Tensor] = self.model
         if config.compile:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
+        self.sequences_at_once = config.batch_size
+        if device.type == "cpu":
+            self.sequences_at_once = min(config.batch_size, max(1, TOKENS_AT_ONCE // config.max_seq_len))
         self.optimizers = Optimizers(self.model, config)
         half = config.mixed_precision and half_precision(device) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -41,11 +47,11 @@ class Learner:
         config = self.config
         self.optimizers.set_learning_rate(learning_rate)
         total = torch.zeros((), device=self.device)
-        for batch in windows.to(self.device).split(config.batch_size):
+        for part in windows.to(self.device).split(self.sequences_at_once):
             with autocast(self.device, config.mixed_precision):
-                logits = self.forward(batch[:, :-1])
-            loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
-            loss = loss / config.gradient_accumulation
+                logits = self.forward(part[:, :-1])
+            loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten())
+            loss = loss * (len(part) / len(windows))
             self.scaler.scale(loss).backward()
             total += loss.detach()
         for part in self.optimizers.parts:

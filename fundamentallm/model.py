@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
+from fundamentallm.dropout import add_dropped, drop, is_cheap, keep_factors
 from fundamentallm.hyperparameters import Config
+from fundamentallm.pointwise import norm, swiglu
 
 
 class Transformer(nn.Module):
@@ -24,7 +27,6 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(vocab_size, config.model_dim)
-        self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.head = nn.Linear(config.model_dim, vocab_size, bias=False)
         rotation = rotations(config.max_seq_len, config.model_dim // config.num_heads)
@@ -50,7 +52,8 @@ class Transformer(nn.Module):
         """
         start = cache.length if cache else 0
         rotation = self.rotation[:, start : start + tokens.shape[1]]
-        x = self.dropout(norm(self.embedding(tokens)))  # (B, T, C)
+        x = norm(self.embedding(tokens))  # (B, T, C)
+        x = drop(x, self.config.dropout if self.training else 0.0)
         for index, layer in enumerate(self.layers):
             x = layer(x, rotation, cache and cache.layers[index])
         return self.head(norm(x))
@@ -63,12 +66,16 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        x = x + self.dropout(self.attention(norm(x), rotation, past))
-        return x + self.dropout(self.mlp(norm(x)))
+        rate = self.dropout if self.training else 0.0
+        factors = (None, None)
+        if rate and is_cheap(x):
+            factors = keep_factors(2, *x.shape, rate=rate)
+        x = add_dropped(x, self.attention(norm(x), rotation, past), rate, factors[0])
+        return add_dropped(x, self.mlp(norm(x)), rate, factors[1])
 
 
 class Attention(nn.Module):
@@ -86,20 +93,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        heads = (*x.shape[:2], self.num_heads, -1)  # (B, T, H, D)
-        query = rotate(self.query(x).view(heads), rotation).transpose(1, 2)
-        key = rotate(self.key(x).view(heads), rotation).transpose(1, 2)
-        value = self.value(x).view(heads).transpose(1, 2)
-        if past is not None:
-            key, value = past.extend(key, value)
-        y = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=query.shape[2] > 1,  # a single token may see all that is there
-        )
-        return self.out(y.transpose(1, 2).reshape(x.shape))
+        # Three matrices, because Muon treats each by itself; one product, because it is faster.
+        weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
+        qkv = F.linear(x, weight).view(*x.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, D)
+        if past is None:
+            y = attend(qkv, rotation, self.dropout if self.training else 0.0)
+        else:
+            query, key, value = qkv.unbind(2)
+            key, value = past.extend(rotate(key, rotation), value)
+            y = attend_with_torch(rotate(query, rotation), key, value)
+        return self.out(y.reshape(x.shape))
 
 
 class MLP(nn.Module):
@@ -118,11 +121,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        return self.out(F.silu(self.gate(x)) * self.up(x))
+        weight = torch.cat((self.gate.weight, self.up.weight))
+        return self.out(swiglu(F.linear(x, weight)))
 
 
 class Past:
-    """What one layer remembers of the tokens read so far, (1, H, T, D) each."""
+    """What one layer remembers of the tokens read so far, (1, T, H, D) each."""
 
     def __init__(self) -> None:
         self.key: Tensor | None = None
@@ -131,7 +135,7 @@ class Past:
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add the newest tokens' keys and values; return all."""
         if self.key is not None and self.value is not None:
-            key, value = torch.cat((self.key, key), 2), torch.cat((self.value, value), 2)
+            key, value = torch.cat((self.key, key), 1), torch.cat((self.value, value), 1)
         self.key, self.value = key, value
         return key, value
 
@@ -146,30 +150,4 @@ class Cache:
     def length(self) -> int:
         """Tokens read so far."""
         key = self.layers[0].key
-        return 0 if key is None else key.shape[2]
-
-
-def norm(x: Tensor) -> Tensor:
-    """Scale the last dimension to a root mean square of 1 (RMSNorm without weights)."""
-    return F.rms_norm(x, x.shape[-1:])
-
-
-def rotations(length: int, size: int) -> Tensor:
-    """Cosines and sines of rotary positions, (2, length, 1, size // 2).
-
-    Pair i of a head turns by `10000 ** (-2 i / size)` radians a position.
-    Source: Su et al., "RoFormer", 2021.
-    """
-    pairs = size // 2
-    speeds = 10000.0 ** (-torch.arange(pairs) / max(pairs, 1))
-    angles = torch.outer(torch.arange(length), speeds)[:, None]
-    return torch.stack((angles.cos(), angles.sin()))
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the pairs of each head, (B, T, H, D), by its token's position; an odd last stays."""
-    cos, sin = rotation
-    pairs = cos.shape[-1]
-    a, b = x[..., :pairs], x[..., pairs : 2 * pairs]
-    turned = torch.cat((a * cos - b * sin, a * sin + b * cos, x[..., 2 * pairs :]), -1)
-    return turned.to(x.dtype)  # the angles are float32 also in mixed precision
+        return 0 if key is None else key.shape[1]

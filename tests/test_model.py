@@ -11,7 +11,8 @@ import torch
 from fundamentallm.device import pick_device
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
-from fundamentallm.model import Cache, Transformer, rotate, rotations
+from fundamentallm.attention import rotate, rotations
+from fundamentallm.model import Cache, Transformer
 from fundamentallm.optimizer import orthogonalise
 
 

@@ -1,0 +1,110 @@
+"""Builds and loads kernels.c, where there is a compiler; everything works without.
+
+The library is kept in the user's cache, under a name made of the source, the compiler and the
+processor, so that it is built once for each kind of machine that shares a home folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from fundamentallm.token_cache import cache_folder
+
+SWITCH = "FUNDAMENTALLM_KERNELS"
+FLAGS = ("-O3", "-funroll-loops", "-march=native", "-fno-math-errno", "-fopenmp")
+FLAGS += ("-shared", "-fPIC", "-w")
+BUILD_SECONDS = 60
+P, F, N = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64
+ARGUMENTS = {
+    "attention_forward": [P] * 5 + [N] * 4,
+    "attention_backward": [P] * 7 + [N] * 4,
+    "norm_forward": [P] * 3 + [F] + [N] * 2,
+    "norm_backward": [P] * 4 + [N] * 2,
+    "swiglu_forward": [P] * 2 + [N] * 2,
+    "swiglu_backward": [P] * 3 + [N] * 2,
+}
+
+
+@cache
+def kernels() -> ctypes.CDLL | None:
+    """The functions of kernels.c; None where they cannot be built, or FUNDAMENTALLM_KERNELS=0."""
+    if os.environ.get(SWITCH) == "0" or sys.platform == "win32":
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        return _load()
+    return None
+
+
+def usable_for(x: torch.Tensor) -> bool:
+    """Whether `x` is where kernels.c works: on a CPU, and not inside what torch compiles."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and kernels() is not None
+
+
+def call(name: str, *arguments: torch.Tensor | float) -> None:
+    """A function of kernels.c, on contiguous float32 tensors and numbers.
+
+    Raises:
+        MemoryError: It had not enough.
+    """
+    values = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
+    if getattr(kernels(), name)(*values):
+        raise MemoryError(f"{name}: not enough memory")
+
+
+def _load() -> ctypes.CDLL | None:
+    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+    if compiler is None:
+        return None
+    source = files("fundamentallm").joinpath("kernels.c").read_bytes()
+    compiled_by = str((compiler, os.stat(compiler).st_mtime, os.stat(compiler).st_size))
+    known = [source, " ".join(FLAGS).encode(), compiled_by.encode(), _processor().encode()]
+    name = hashlib.sha256(b"\0".join(known)).hexdigest()[:20]
+    library = cache_folder() / "kernels" / f"{name}.so"
+    if not library.exists():
+        _build(compiler, source, library)
+    if not _is_ours(library):
+        return None
+    found = ctypes.CDLL(str(library))
+    for name, arguments in ARGUMENTS.items():
+        getattr(found, name).argtypes = arguments
+    return found
+
+
+def _build(compiler: str, source: bytes, library: Path) -> None:
+    """Compile to another name and rename, so that two at once do each other no harm."""
+    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        code, part = Path(folder, "kernels.c"), Path(folder, "kernels.so")
+        code.write_bytes(source)
+        words = [compiler, *FLAGS, "-o", str(part), str(code), "-lm"]
+        subprocess.run(words, check=True, capture_output=True, timeout=BUILD_SECONDS)
+        os.replace(part, library)
+
+
+def _is_ours(library: Path) -> bool:
+    """Whether nobody else could have written it: it is code that will run."""
+    found = library.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _processor() -> str:
+    """What -march=native looks at, as far as the system tells."""
+    about = [platform.machine(), platform.processor()]
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").split("\n\n")[0]
+        about += [x for x in lines.splitlines() if x.startswith(("flags", "model", "Features"))]
+    return "\n".join(about)

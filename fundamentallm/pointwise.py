@@ -1,0 +1,60 @@
+"""RMSNorm and SwiGLU: by kernels.c where it is there, in one pass over memory; else by torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fundamentallm.kernels import call, usable_for
+
+EPSILON = float(torch.finfo(torch.float32).eps)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Scale the last dimension to a root mean square of 1 (RMSNorm without weights)."""
+    if x.dtype == torch.float32 and usable_for(x):
+        return _Norm.apply(x.contiguous())  # pyright: ignore
+    return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """silu(gate) * up, (..., F), for `x` that holds gate and up, (..., 2 F)."""
+    if x.dtype == torch.float32 and usable_for(x):
+        return _SwiGLU.apply(x.contiguous())  # pyright: ignore
+    gate, up = x.chunk(2, -1)
+    return F.silu(gate) * up
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, scale = torch.empty_like(x), x.new_empty(x.shape[:-1])
+        call("norm_forward", x, y, scale, EPSILON, scale.numel(), x.shape[-1])
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        y, scale = ctx.saved_tensors
+        dy, dx = gradients[0].contiguous(), torch.empty_like(y)
+        call("norm_backward", y, scale, dy, dx, scale.numel(), y.shape[-1])
+        return dx
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
+        call("swiglu_forward", x, y, y.numel() // y.shape[-1], y.shape[-1])
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        dy, dx = gradients[0].contiguous(), torch.empty_like(x)
+        call("swiglu_backward", x, dy, dx, dy.numel() // dy.shape[-1], dy.shape[-1])
+        return dx
