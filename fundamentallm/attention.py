@@ -16,7 +16,7 @@ from fundamentallm.kernels import call, usable_for
 WIDTHS = (8, 16, 32, 64)
 """Head sizes that kernels.c is made for."""
 LARGEST = 1 << 15
-"""T * D from which torch's kernel, which works in blocks, is the faster: a head leaves the cache."""
+"""T * D beyond which a head leaves the cache, and torch's kernel, made of blocks, is the faster."""
 
 
 def suits_kernel(qkv: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
@@ -36,18 +37,35 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def half_precision(device: torch.device) -> torch.dtype:
-    """bfloat16, or float16 on a GPU that has no bfloat16."""
+def precision(device: torch.device, mixed_precision: bool) -> torch.dtype:
+    """What matrix products are computed in.
+
+    With `mixed_precision`, bfloat16; float16 on a GPU that has no bfloat16; and float32 on a
+    processor that has none, where it would be emulated, a hundred times slower.
+    """
+    if not mixed_precision or (device.type == "cpu" and not has_bfloat16()):
+        return torch.float32
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
 
 
+def computes_in_half(device: torch.device) -> bool:
+    """Whether mixed precision is to be had there."""
+    return precision(device, True) != torch.float32
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def autocast(device: torch.device, mixed_precision: bool) -> AbstractContextManager[object]:
-    """Matrix products in half precision, or nothing where `mixed_precision` is off."""
-    if not mixed_precision:
-        return nullcontext()
-    return torch.autocast(device.type, half_precision(device))
+    """Matrix products in half precision, or nothing where that is off or not to be had."""
+    dtype = precision(device, mixed_precision)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def peak_memory_gb(device: torch.device) -> float:

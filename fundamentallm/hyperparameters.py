@@ -147,7 +147,7 @@ class Config:
     )
     mixed_precision: bool = hyperparameter(
         False,
-        "Compute in bfloat16 (float16 on a GPU without it), keep weights in float32.",
+        "Compute in bfloat16 where the hardware has it, or float16 on a GPU; weights stay float32.",
         group="Training",
         also_called=("amp", "bf16", "fp16"),
     )

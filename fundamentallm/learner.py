@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fundamentallm.device import autocast, half_precision, random_state, set_random_state
+from fundamentallm.device import autocast, precision, random_state, set_random_state
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 from fundamentallm.optimizer import Optimizers
-
-import os
-TOKENS_AT_ONCE = int(os.environ.get("TAO", 1024))
+from fundamentallm.plan import sequences_at_once
 
 
 class Learner:
@@ -30,36 +28,34 @@ class Learner:
         self.forward: Callable[[Tensor], Tensor] = self.model
         if config.compile:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
-        self.sequences_at_once = config.batch_size
-        if device.type == "cpu":
-            self.sequences_at_once = min(config.batch_size, max(1, TOKENS_AT_ONCE // config.max_seq_len))
+        self.at_once = sequences_at_once(config, on_cpu=device.type == "cpu")
         self.optimizers = Optimizers(self.model, config)
-        half = config.mixed_precision and half_precision(device) == torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.precision = precision(device, config.mixed_precision)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
 
     def step(self, windows: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Update the weights once; the loss before, and the gradient's norm before clipping.
 
         `windows`, (N, max_seq_len + 1), holds `gradient_accumulation` batches. Their gradients
-        are averaged, so the update is that of one large batch. Both results stay on the
-        device: nothing here waits for it.
+        are averaged, so the update is that of one large batch, in however many parts it is
+        worked through. Both results stay on the device: nothing here waits for it.
         """
         config = self.config
         self.optimizers.set_learning_rate(learning_rate)
         total = torch.zeros((), device=self.device)
-        for part in windows.to(self.device).split(self.sequences_at_once):
+        for part in windows.to(self.device).split(self.at_once):
             with autocast(self.device, config.mixed_precision):
                 logits = self.forward(part[:, :-1])
             loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten())
             loss = loss * (len(part) / len(windows))
             self.scaler.scale(loss).backward()
             total += loss.detach()
-        for part in self.optimizers.parts:
-            self.scaler.unscale_(part)
+        for optimizer in self.optimizers.parts:
+            self.scaler.unscale_(optimizer)
         limit = config.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        for part in self.optimizers.parts:
-            self.scaler.step(part)
+        for optimizer in self.optimizers.parts:
+            self.scaler.step(optimizer)
         self.scaler.update()
         self.optimizers.zero_grad()
         return total, norm

@@ -16,6 +16,7 @@ from fundamentallm.device import peak_memory_gb, pick_device
 from fundamentallm.evaluate import perplexity, score
 from fundamentallm.generate import Sampling, generate
 from fundamentallm.hyperparameters import Config
+from fundamentallm.kernels import kernels
 from fundamentallm.learner import Learner
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
@@ -305,6 +306,8 @@ class Run:
             "vocabulary_size": len(self.dataset.vocabulary),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "precision": str(self.learner.precision).removeprefix("torch."),
+            "kernels": self.device.type == "cpu" and kernels() is not None,
         }
         for tracker in self.trackers:
             tracker.finish(summary)

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fundamentallm.attention import rotate, rotations
 from fundamentallm.device import pick_device
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
-from fundamentallm.attention import rotate, rotations
 from fundamentallm.model import Cache, Transformer
 from fundamentallm.optimizer import orthogonalise
 

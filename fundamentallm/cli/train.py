@@ -135,7 +135,7 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
     """Train, show how it ended, and return the exit code."""
     from fundamentallm.checkpoint import Checkpoint
     from fundamentallm.data import prepare
-    from fundamentallm.device import pick_device
+    from fundamentallm.device import computes_in_half, pick_device
     from fundamentallm.plan import Plan
     from fundamentallm.trackers.console import ConsoleTracker
     from fundamentallm.trackers.folder import FolderTracker
@@ -143,7 +143,9 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
 
     # Bad input ends here, before anything is written.
     dataset = prepare(text, config)
-    pick_device(request.device)
+    where = pick_device(request.device)
+    if config.mixed_precision and not computes_in_half(where):
+        warn("--mixed-precision: this processor has no bfloat16; the run computes in float32")
     plan = Plan(config, dataset.batches_per_epoch(config))
     for line in plan.warnings():
         warn(line)

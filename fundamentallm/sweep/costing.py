@@ -1,8 +1,8 @@
 """What a sweep will cost here: some real steps of its cheapest and its dearest run.
 
 Each is tried in a process of its own, so that one which takes all memory takes nobody along, and
-with a few sequences a step where the whole batch would take too long: time and memory of a step
-grow evenly with them.
+with a few sequences a step where the whole batch would take too long: its time grows evenly with
+them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.plan import sequences_at_once
 from fundamentallm.sweep.checking import extremes, size
 from fundamentallm.sweep.points import DATA, Points, hyperparameter_name
 
@@ -147,7 +148,8 @@ def _work(settings: dict[str, Any], characters: int) -> float:
 def _memory_gb(settings: dict[str, Any]) -> float:
     """Of a step: what every layer keeps for the way back, and weights four times."""
     config = Config(**settings)
-    tokens = config.batch_size * config.max_seq_len
+    sequences = sequences_at_once(config, on_cpu=not _has_gpu())
+    tokens = sequences * config.max_seq_len
     kept = 4 * tokens * config.num_layers * config.model_dim * 16
     return (kept + 16 * 12 * config.num_layers * config.model_dim**2) / 1e9
 
@@ -197,30 +199,23 @@ def _steps(pipe: Connection, settings: dict[str, Any], data: str, device: str) -
     where = pick_device(device)
     plan = Plan(whole, dataset.batches_per_epoch(whole))
     on_gpu = where.type == "cuda"
-    seconds: list[float] = []
-    peaks: list[float] = []
-    sizes = [whole.batch_size] if on_gpu else sorted({min(2, whole.batch_size), _few(whole)})
+    # On a CPU no step works through more at once, so memory is known and time grows evenly.
+    count = whole.batch_size if on_gpu else max(_few(whole), sequences_at_once(whole, on_cpu=True))
+    part = Config(**{**settings, "batch_size": count, "gradient_accumulation": 1})
     try:
-        for count in sizes:
-            part = Config(**{**settings, "batch_size": count, "gradient_accumulation": 1})
-            learner = Learner(len(dataset.vocabulary), part, where)
-            learner.step(training_batch(dataset.train, part, 0), plan.learning_rate(0))
-            began = time.perf_counter()
-            for step in range(1, STEPS + 1):
-                windows = training_batch(dataset.train, part, step)
-                loss, _ = learner.step(windows, plan.learning_rate(step))
-                loss.item()
-            seconds.append((time.perf_counter() - began) / STEPS)
-            peaks.append(peak_memory_gb(where))
+        learner = Learner(len(dataset.vocabulary), part, where)
+        learner.step(training_batch(dataset.train, part, 0), plan.learning_rate(0))
+        began = time.perf_counter()
+        for step in range(1, STEPS + 1):
+            windows = training_batch(dataset.train, part, step)
+            loss, _ = learner.step(windows, plan.learning_rate(step))
+            loss.item()
+        seconds = (time.perf_counter() - began) / STEPS
+        memory = peak_memory_gb(where)
     except torch.OutOfMemoryError as error:
         pipe.send(" ".join(str(error).split())[:120])
         return
-    rate = whole.batch_size / sizes[-1]
-    per_step = seconds[-1] * rate * whole.gradient_accumulation
-    memory = peaks[-1]
-    if len(sizes) > 1:
-        slope = max(0.0, (peaks[-1] - peaks[0]) / (sizes[-1] - sizes[0]))
-        memory += slope * (whole.batch_size - sizes[-1])
+    per_step = seconds * whole.batch_size / count * whole.gradient_accumulation
     scorings = sum(plan.evaluates_after(step) for step in range(1, min(plan.total_steps, 10_000)))
     scorings = scorings * max(1.0, plan.total_steps / 10_000) + 1
     tokens = whole.batch_size * whole.max_seq_len * whole.gradient_accumulation

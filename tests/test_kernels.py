@@ -1,0 +1,134 @@
+"""kernels.c gives what torch gives, never depends on threads, and is never needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fundamentallm import kernels
+from fundamentallm.attention import attend, attend_with_torch, rotate, rotations, suits_kernel
+from fundamentallm.pointwise import norm, swiglu
+
+SHAPES = [(3, 37, 2, 8), (2, 64, 3, 16), (1, 1, 1, 16), (2, 101, 2, 32), (1, 33, 2, 64)]
+
+
+@pytest.fixture(autouse=True)
+def built() -> None:
+    """Every test here is of the kernels; without a compiler there is nothing to test."""
+    if kernels.kernels() is None:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail("needs a C compiler, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip("there is no C compiler")
+
+
+def by_torch(qkv: Tensor, rotation: Tensor) -> Tensor:
+    query, key, value = qkv.unbind(2)
+    return attend_with_torch(rotate(query, rotation), rotate(key, rotation), value)
+
+
+def check_same(ours: Callable, theirs: Callable, x: Tensor, *others: Tensor) -> None:
+    """Forward and backward, against torch in float64."""
+    x = x.requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    y, wanted = ours(x, *others), theirs(exact, *(each.double() for each in others))
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    wanted.backward(dy.double())
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-4, atol=1e-4)
+    assert x.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [1.0, 4.0])
+def test_attention(shape: tuple[int, ...], size: float) -> None:
+    torch.manual_seed(0)
+    batch, length, heads, width = shape
+    qkv = size * torch.randn(batch, length, 3, heads, width)
+    assert suits_kernel(qkv)
+    check_same(attend, by_torch, qkv, rotations(length, width))
+
+
+def test_attention_of_huge_scores_is_finite() -> None:
+    qkv = (200 * torch.randn(1, 20, 3, 2, 16)).requires_grad_()
+    y = attend(qkv, rotations(20, 16))
+    y.sum().backward()
+    assert qkv.grad is not None
+    assert y.isfinite().all()
+    assert qkv.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 128, 131])
+def test_norm(width: int) -> None:
+    torch.manual_seed(0)
+    epsilon = torch.finfo(torch.float32).eps
+    check_same(norm, lambda x: F.rms_norm(x, (width,), eps=epsilon), torch.randn(3, 5, width))
+
+
+@pytest.mark.parametrize("width", [1, 8, 24, 131])
+def test_swiglu(width: int) -> None:
+    torch.manual_seed(0)
+
+    def by_hand(x: Tensor) -> Tensor:
+        return F.silu(x[..., :width]) * x[..., width:]
+
+    check_same(swiglu, by_hand, 5 * torch.randn(3, 5, 2 * width))
+
+
+def test_results_do_not_depend_on_threads() -> None:
+    torch.manual_seed(0)
+    qkv, x = torch.randn(4, 50, 3, 2, 16), torch.randn(9, 64)
+
+    def outcome(threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        inputs = [each.clone().requires_grad_() for each in (qkv, x, x)]
+        outputs = [attend(inputs[0], rotations(50, 16)), norm(inputs[1]), swiglu(inputs[2])]
+        for y in outputs:
+            y.square().sum().backward()
+        return [*outputs, *(each.grad for each in inputs if each.grad is not None)]
+
+    before = torch.get_num_threads()
+    try:
+        one, three = outcome(1), outcome(3)
+    finally:
+        torch.set_num_threads(before)
+    assert len(one) == 6
+    assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+def found_in(folder: Path, **environment: str) -> str:
+    """Whether a new process finds kernels, with its cache in `folder`."""
+    code = "from fundamentallm.kernels import kernels; print(kernels() is not None)"
+    own = {**os.environ, "XDG_CACHE_HOME": str(folder), **environment}
+    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_they_are_never_needed(tmp_path: Path) -> None:
+    assert found_in(tmp_path, PATH="") == "False"
+    assert found_in(tmp_path, FUNDAMENTALLM_KERNELS="0") == "False"
+    (tmp_path / "file").touch()
+    assert found_in(tmp_path / "file") == "False"  # no folder to keep them in
+    compiler = tmp_path / "gcc"
+    compiler.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    assert found_in(tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}") == "False"
+
+
+def test_a_library_that_others_can_write_is_not_run(tmp_path: Path) -> None:
+    assert found_in(tmp_path) == "True"
+    (library,) = (tmp_path / "fundamentallm/kernels").glob("*.so")
+    library.chmod(0o666)
+    assert found_in(tmp_path) == "False"
+    library.chmod(0o644)
+    assert found_in(tmp_path) == "True"
