@@ -1,0 +1,71 @@
+"""What the benchmarks share: measuring in turns, ratios with their spread, and the page they fill.
+
+Machines are shared and noisy, so two things are compared only when they ran in turns in one run, by
+the ratio of their medians; least and most are those of single rounds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs/performance.md"
+
+
+def in_turns(
+    tasks: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each task in each round, after `warm` rounds that do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(warm + rounds):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            if number >= warm:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """How many times as long theirs takes: of medians, and least to most of single rounds."""
+    each = [b / a for a, b in zip(ours, theirs, strict=True)]
+    middle = statistics.median(theirs) / statistics.median(ours)
+    return f"{middle:.2f} ({min(each):.2f} to {max(each):.2f})"
+
+
+def machine() -> str:
+    """Where and with what this was measured."""
+    import os
+
+    import torch
+
+    about = (
+        next(
+            (
+                line.split(":")[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            platform.processor(),
+        )
+        if Path("/proc/cpuinfo").exists()
+        else platform.processor()
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    vectors = torch.backends.cpu.get_cpu_capability()
+    today = datetime.date.today().isoformat()
+    return f"{today}; {about}, {cores} cores, {vectors}; torch {torch.__version__}"
+
+
+def write_section(name: str, text: str, page: Path = PAGE) -> None:
+    """Put `text` between the marks of section `name`."""
+    content = page.read_text("utf-8")
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    if not marked.search(content):
+        raise SystemExit(f"{page}: has no section {name}")
+    page.write_text(marked.sub(lambda m: m[1] + text.rstrip() + "\n" + m[2], content), "utf-8")

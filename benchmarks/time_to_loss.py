@@ -1,0 +1,190 @@
+"""Seconds of one core to a validation loss: `--preset fast` and nanoGPT's CPU recipe.
+
+    python benchmarks/time_to_loss.py --nanogpt PATH --text tinyshakespeare.txt --seeds 5 [--write]
+
+A schedule that decays makes a loss good only at its end, so each is trained at several lengths, with
+the schedule fitted to each, and the time to a loss is read off between two lengths (linear in the
+logarithm of the time). nanoGPT's recipe (its README): 4 layers, 128 wide, 4 heads, sequence 64,
+batch 12, no dropout, AdamW 1e-3, 100 steps of warm-up, cosine decay to a tenth; 2,000 steps is what
+it says. "tuned" is the same with the best of the learning rates and batches below, which were
+chosen on the first half of the validation text, as ours was (docs/experiments.md). Reported is the
+second half. One thread each, processor time, training alone; each loss is that of the whole half,
+read without overlap at the model's own context.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import click
+import torch
+from comparing import machine, write_section
+from recipes import score_halves, train_for
+
+from fundamentallm import Config
+from fundamentallm.data import Dataset, prepare, scoring_windows, training_batch
+from fundamentallm.presets import PRESETS
+from fundamentallm.text import read_text
+
+CONTEXT = 64
+RECIPE = {"batch": 12, "rate": 1e-3}
+TUNED = {"batch": 12, "rate": 4e-3}
+TARGETS = (1.88, 1.70)
+
+
+def train_nanogpt(
+    module: Any, data: Dataset, steps: int, seed: int, *, batch: int, rate: float
+) -> tuple[float, float, float]:
+    """Its loss on both halves, and the processor seconds."""
+    torch.manual_seed(seed)
+    shape = module.GPTConfig(
+        block_size=CONTEXT, vocab_size=len(data.vocabulary), n_layer=4, n_head=4, n_embd=128,
+        dropout=0.0, bias=False,
+    )  # fmt: skip
+    model = module.GPT(shape)
+    optimizer = model.configure_optimizers(0.1, rate, (0.9, 0.99), "cpu")
+    windows = Config(max_seq_len=CONTEXT, batch_size=batch, seed=seed)
+    warmup, floor = min(100, steps // 10), rate / 10
+    began = time.process_time()
+    for step in range(steps):
+        decay = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        now = rate * (step + 1) / (warmup + 1) if step < warmup else floor + decay * (rate - floor)
+        for group in optimizer.param_groups:
+            group["lr"] = now
+        pair = training_batch(data.train, windows, step)
+        _, loss = model(pair[:, :-1].contiguous(), pair[:, 1:].contiguous())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    seconds = time.process_time() - began
+    model.eval()
+    middle = len(data.val) // 2
+    first, second = (_score(model, part) for part in (data.val[:middle], data.val[middle:]))
+    return first, second, seconds
+
+
+@torch.no_grad()
+def _score(model: Any, tokens: Any) -> float:
+    total = 0.0
+    for inputs, targets in scoring_windows(tokens, CONTEXT, 64):
+        logits, _ = model(inputs, targets)
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), reduction="sum"
+        )
+        total += loss.item()
+    return total / (len(tokens) - 1)
+
+
+def one(who: str, length: float, seed: int, text: Path, nanogpt: Path) -> dict[str, Any]:
+    """One run, in this process."""
+    torch.set_num_threads(1)
+    if who.startswith("ours"):
+        values = {**PRESETS["fast"].values, "max_steps": 0, "seed": seed}
+        if who == "ours, sequence 64":
+            values |= {"max_seq_len": CONTEXT, "batch_size": 16}
+        config = Config(**values)  # pyright: ignore
+        data = prepare(read_text(text), config)
+        learner, _, seconds = train_for(config, data, length)
+        first, second = score_halves(learner, data)
+    else:
+        sys.path.insert(0, str(nanogpt))
+        import model as module
+
+        data = prepare(read_text(text), Config())
+        how = TUNED if "tuned" in who else RECIPE
+        first, second, seconds = train_nanogpt(module, data, int(length), seed, **how)  # pyright: ignore
+    return {"first": first, "second": second, "seconds": seconds}
+
+
+def seconds_to(target: float, points: list[tuple[float, float]]) -> str:
+    """Read off between the two lengths that enclose the loss; points are (seconds, loss)."""
+    points = sorted(points)
+    if points[0][1] <= target:
+        return f"under {points[0][0]:.0f}"
+    for (t0, l0), (t1, l1) in zip(points, points[1:], strict=False):
+        if l1 <= target < l0:
+            share = (l0 - target) / (l0 - l1)
+            return f"{math.exp(math.log(t0) + share * (math.log(t1) - math.log(t0))):.0f}"
+    return f"over {points[-1][0]:.0f}"
+
+
+@click.command()
+@click.option("--nanogpt", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--text", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--seeds", default=5, show_default=True)
+@click.option("--seconds", default="15,30,60,120", show_default=True, help="Lengths of ours.")
+@click.option("--steps", default="1000,2000,4000", show_default=True, help="Lengths of nanoGPT's.")
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--write", is_flag=True, help="Into docs/performance.md.")
+@click.option("--one", "only", nargs=3, hidden=True, help="One run: WHO LENGTH SEED.")
+def main(
+    nanogpt: Path,
+    text: Path,
+    seeds: int,
+    seconds: str,
+    steps: str,
+    as_json: bool,
+    write: bool,
+    only: tuple[str, str, str] | None,
+) -> None:
+    """Print a table: for each recipe and length, time and loss over the seeds."""
+    if only:
+        click.echo(json.dumps(one(only[0], float(only[1]), int(only[2]), text, nanogpt)))
+        return
+    lengths = {"ours": seconds, "ours, sequence 64": seconds, "nanoGPT's recipe": steps}
+    lengths["nanoGPT's recipe, tuned"] = steps
+    cores = len(os.sched_getaffinity(0))
+    # All of one seed before the next, so that both see the machine as it is then.
+    jobs = [
+        (who, length, seed)
+        for seed in range(seeds)
+        for who, these in lengths.items()
+        for length in map(float, these.split(","))
+    ]
+
+    def run(job: tuple[str, float, int]) -> dict[str, Any]:
+        words = [sys.executable, __file__, "--nanogpt", nanogpt, "--text", text, "--one", *job]
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with ThreadPoolExecutor(cores) as pool:
+        found = dict(zip(jobs, pool.map(run, jobs), strict=True))
+    rows = [f"{machine()}; one thread each, {cores} at a time; {seeds} seeds; {text.name}.", ""]
+    rows += ["| | seconds | val_loss, mean (least to most) |", "|---|---|---|"]
+    points: dict[str, list[tuple[float, float]]] = {}
+    for who, these in lengths.items():
+        for length in map(float, these.split(",")):
+            runs = [found[who, length, seed] for seed in range(seeds)]
+            taken = statistics.median(run["seconds"] for run in runs)
+            losses = [run["second"] for run in runs]
+            mean = statistics.fmean(losses)
+            points.setdefault(who, []).append((taken, mean))
+            rows.append(
+                f"| {who} | {taken:.0f} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) |"
+            )
+    rows += ["", "| seconds to | " + " | ".join(f"{t:.2f}" for t in TARGETS) + " |"]
+    rows.append("|---|" + "---|" * len(TARGETS))
+    for who, each in points.items():
+        rows.append(f"| {who} | " + " | ".join(seconds_to(t, each) for t in TARGETS) + " |")
+    if as_json:
+        click.echo(json.dumps([{"job": job, **result} for job, result in found.items()]))
+    else:
+        click.echo("\n".join(rows))
+    if write:
+        write_section("time_to_loss", "\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Seconds of a whole training step: data, forward, backward, clipping, optimizer; against nanoGPT.
+
+    python benchmarks/train_speed.py --nanogpt PATH_TO_ITS_FILES [--shapes default,small] [--write]
+
+Each variant takes one step in turn, in one process with equal cores, float32. nanoGPT is run as its
+own training loop does, with its dropout, with the dropout inside its attention alone taken
+away (on a CPU it leaves torch's fused kernel), without dropout, and compiled. Where the dropout of
+ours is: embeddings, attention's outputs, the MLP's; not attention's weights. The share of peak is
+of the largest matrix product measured in the same run; a token needs 6 operations for each weight
+that is multiplied by, and 12 * layers * width * length for attention, as nanoGPT counts.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from comparing import in_turns, machine, ratio, write_section
+
+from fundamentallm import Config
+from fundamentallm.data import prepare, training_batch
+from fundamentallm.learner import Learner
+from fundamentallm.text import read_text
+
+SHAPES = {
+    "default": {},
+    "small": {"num_layers": 4, "batch_size": 16, "max_seq_len": 128},
+    "large": {"model_dim": 512, "num_layers": 12, "batch_size": 4},
+}
+ABOUT = {
+    "default": "6 layers, 128 wide, 8 heads, sequence 256, batch 32",
+    "small": "`limited-compute`: 4 layers, 128 wide, 8 heads, sequence 128, batch 16",
+    "large": "`large-dataset` with batch 4: 12 layers, 512 wide, 8 heads, sequence 256",
+}
+
+
+def our_step(config: Config) -> Callable[[], float]:
+    data = prepare(read_text(None), config)
+    learner = Learner(len(data.vocabulary), config, torch.device("cpu"))
+    count = iter(range(1 << 30))
+
+    def step() -> float:
+        windows = training_batch(data.train, config, next(count))
+        loss, _ = learner.step(windows, config.learning_rate)
+        return loss.item()
+
+    return step
+
+
+def nanogpt_step(
+    module: Any, config: Config, dropout: float, *, inside: bool = True, compiled: bool = False
+) -> Callable[[], float]:
+    data = prepare(read_text(None), config)
+    shape = module.GPTConfig(
+        block_size=config.max_seq_len, vocab_size=len(data.vocabulary), n_layer=config.num_layers,
+        n_head=config.num_heads, n_embd=config.model_dim, dropout=dropout, bias=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = module.GPT(shape)
+    if not inside:
+        for block in model.transformer.h:
+            block.attn.dropout = 0.0
+    optimizer = model.configure_optimizers(0.1, config.learning_rate, (0.9, 0.99), "cpu")
+    forward = torch.compile(model) if compiled else model
+    count = iter(range(1 << 30))
+
+    def step() -> float:
+        batch = training_batch(data.train, config, next(count))
+        _, loss = forward(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def peak_flops() -> float:
+    """Operations a second of the largest of some matrix products; float32."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    seconds = in_turns({"product": lambda: a @ b}, 20)["product"]
+    return 2 * 1024**3 / statistics.median(seconds)
+
+
+def flops_a_token(config: Config, vocabulary: int) -> float:
+    hidden = max(8, round(config.model_dim / 3) * 8)
+    a_layer = 4 * config.model_dim**2 + 3 * config.model_dim * hidden
+    weights = config.num_layers * a_layer + vocabulary * config.model_dim
+    return 6 * weights + 12 * config.num_layers * config.model_dim * config.max_seq_len
+
+
+def peak_memory(nanogpt: Path, which: str) -> float:
+    """Peak megabytes of a process that takes two steps of the default shape with dropout 0.1."""
+    code = f"""
+import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(nanogpt)!r}]
+import resource, torch, train_speed
+from fundamentallm import Config
+torch.set_num_threads({torch.get_num_threads()})
+def rss(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+if {which!r} == "ours": step = train_speed.our_step(Config())
+else:
+    import model
+    step = train_speed.nanogpt_step(model, Config(), 0.1)
+before = rss(); step(); step(); print(rss(), rss() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-2])
+
+
+@click.command()
+@click.option("--nanogpt", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--shapes", default="default,small,large", show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+@click.option("--compiled/--eager", default=True, help="Whether compiled variants are measured.")
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--write", is_flag=True, help="Into docs/performance.md.")
+def main(
+    nanogpt: Path,
+    shapes: str,
+    rounds: int,
+    threads: int,
+    compiled: bool,
+    as_json: bool,
+    write: bool,
+) -> None:
+    """Print a table for each shape."""
+    torch.set_num_threads(threads)
+    sys.path.insert(0, str(nanogpt))
+    import model as module
+
+    text = [f"{machine()}; {threads} threads; float32; {rounds} rounds."]
+    found: dict[str, Any] = {"machine": machine(), "threads": threads, "rounds": rounds}
+    for name in shapes.split(","):
+        config = {rate: Config(**SHAPES[name], dropout=rate) for rate in (0.1, 0.0)}  # pyright: ignore
+        tasks = {
+            "ours, dropout 0.1": our_step(config[0.1]),
+            "ours, dropout 0": our_step(config[0.0]),
+            "nanoGPT, dropout 0.1": nanogpt_step(module, config[0.1], 0.1),
+            "nanoGPT, dropout 0.1 but 0 in attention": nanogpt_step(
+                module, config[0.1], 0.1, inside=False
+            ),
+            "nanoGPT, dropout 0": nanogpt_step(module, config[0.0], 0.0),
+        }
+        if compiled:
+            tasks["nanoGPT compiled, dropout 0"] = nanogpt_step(
+                module, config[0.0], 0.0, compiled=True
+            )
+        seconds = in_turns(tasks, rounds)
+        peak = peak_flops()
+        tokens = config[0.0].batch_size * config[0.0].max_seq_len
+        need = flops_a_token(config[0.0], len(prepare(read_text(None), config[0.0]).vocabulary))
+        text += ["", f"**{name}** ({ABOUT[name]}); peak {peak / 1e9:.0f} GFLOP/s:", ""]
+        text += ["| | tokens a second | share of peak | ours is faster by |", "|---|---|---|---|"]
+        for task, each in seconds.items():
+            speed = tokens / statistics.median(each)
+            ours = "ours, dropout 0.1" if "0.1" in task else "ours, dropout 0"
+            than = "" if task.startswith("ours") else ratio(seconds[ours], each)
+            share = f"{need * speed / peak:.0%}" if task.startswith("ours") else ""
+            text.append(f"| {task} | {speed:,.0f} | {share} | {than} |")
+        found[name] = {"seconds": seconds, "peak": peak}
+    if "default" in shapes:
+        memory = {who: peak_memory(nanogpt, who) for who in ("ours", "nanoGPT")}
+        found["peak_memory_mb"] = memory
+        text += ["", "Peak memory of the process, default shape, dropout 0.1: "
+                 f"ours {memory['ours']:.0f} MB, nanoGPT {memory['nanoGPT']:.0f} MB."]  # fmt: skip
+    click.echo(json.dumps(found) if as_json else "\n".join(text))
+    if write:
+        write_section("train_speed", "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
