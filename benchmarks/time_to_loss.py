@@ -2,9 +2,9 @@
 
     python benchmarks/time_to_loss.py --nanogpt PATH --text tinyshakespeare.txt --seeds 5 [--write]
 
-A schedule that decays makes a loss good only at its end, so each is trained at several lengths, with
-the schedule fitted to each, and the time to a loss is read off between two lengths (linear in the
-logarithm of the time). nanoGPT's recipe (its README): 4 layers, 128 wide, 4 heads, sequence 64,
+A schedule that decays makes a loss good only at its end, so each is trained at several lengths,
+with the schedule fitted to each, and the time to a loss is read off between two lengths (linear in
+the logarithm of the time). nanoGPT's recipe (its README): 4 layers, 128 wide, 4 heads, sequence 64,
 batch 12, no dropout, AdamW 1e-3, 100 steps of warm-up, cosine decay to a tenth; 2,000 steps is what
 it says. "tuned" is the same with the best of the learning rates and batches below, which were
 chosen on the first half of the validation text, as ours was (docs/experiments.md). Reported is the
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def seconds_to(target: float, points: list[tuple[float, float]]) -> str:
     points = sorted(points)
     if points[0][1] <= target:
         return f"under {points[0][0]:.0f}"
-    for (t0, l0), (t1, l1) in zip(points, points[1:], strict=False):
+    for (t0, l0), (t1, l1) in pairwise(points):
         if l1 <= target < l0:
             share = (l0 - target) / (l0 - l1)
             return f"{math.exp(math.log(t0) + share * (math.log(t1) - math.log(t0))):.0f}"
