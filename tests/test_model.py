@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import scipy.optimize
 import torch
 
 from fundamentallm.attention import rotate, rotations
@@ -13,7 +15,7 @@ from fundamentallm.device import pick_device
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.model import Cache, Transformer
-from fundamentallm.optimizer import orthogonalise
+from fundamentallm.optimizer import QUINTICS, orthogonalise
 
 
 def scrambled(config: Config) -> Transformer:
@@ -79,6 +81,22 @@ def test_orthogonalised_matrices_have_singular_values_near_1(shape: tuple[int, .
     values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
     assert values.min() > 0.5
     assert values.max() < 1.3
+
+
+def test_each_quintic_is_the_best_for_what_the_last_one_leaves() -> None:
+    """Found again as a linear program: the least e with |1 - p(x)| <= e on a grid."""
+    low, high = 0.003, 1.0
+    for quintic in QUINTICS:
+        x = np.geomspace(low, high, 1000)
+        powers = np.stack((x, x**3, x**5), 1)
+        sides = np.hstack((np.vstack((powers, -powers)), -np.ones((2000, 1))))
+        limits = np.concatenate((np.ones(1000), -np.ones(1000)))
+        ends = [(None, None)] * 3 + [(0, None)]
+        found = scipy.optimize.linprog([0, 0, 0, 1], sides, limits, bounds=ends).x[:3]
+        np.testing.assert_allclose(quintic, found, rtol=2e-3)
+        values = powers @ np.array(quintic)
+        low, high = values.min(), values.max()
+    assert (low, high) == pytest.approx((0.802, 1.198), abs=0.002)
 
 
 def test_accumulation_gives_the_update_of_the_large_batch(tiny: Config) -> None:
