@@ -15,6 +15,8 @@ from fundamentallm.dropout import add_dropped, drop, is_cheap, keep_factors
 from fundamentallm.hyperparameters import Config
 from fundamentallm.pointwise import norm, swiglu
 
+FEW_TOKENS = 64
+
 
 class Transformer(nn.Module):
     """A causal transformer of the shape that `config` gives, over `vocab_size` tokens.
@@ -93,9 +95,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        # Three matrices, because Muon treats each by itself; one product, because it is faster.
-        weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
-        qkv = F.linear(x, weight).view(*x.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, D)
+        qkv = side_by_side(x, self.query, self.key, self.value)
+        qkv = qkv.view(*x.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, D)
         if past is None:
             y = attend(qkv, rotation, self.dropout if self.training else 0.0)
         else:
@@ -121,8 +122,18 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        weight = torch.cat((self.gate.weight, self.up.weight))
-        return self.out(swiglu(F.linear(x, weight)))
+        return self.out(swiglu(side_by_side(x, self.gate, self.up)))
+
+
+def side_by_side(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """What several layers make of `x`, joined along the last dimension.
+
+    Their matrices are apart because Muon treats each by itself; the product is one because that
+    is faster, unless there are so few tokens that joining the matrices would cost more.
+    """
+    if x.shape[:-1].numel() < FEW_TOKENS:
+        return torch.cat([layer(x) for layer in layers], -1)
+    return F.linear(x, torch.cat([layer.weight for layer in layers]))
 
 
 class Past:
