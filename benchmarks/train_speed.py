@@ -99,7 +99,7 @@ def flops_a_token(config: Config, vocabulary: int) -> float:
 
 def peak_memory(nanogpt: Path, which: str) -> float:
     """Peak megabytes of a process that takes two steps of the default shape with dropout 0.1."""
-    code = f"""
+    code = rf"""
 import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(nanogpt)!r}]
 import re, torch, train_speed
 from fundamentallm import Config

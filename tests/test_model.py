@@ -96,7 +96,7 @@ def test_each_quintic_is_the_best_for_what_the_last_one_leaves() -> None:
         np.testing.assert_allclose(quintic, found, rtol=5e-3)
         values = powers @ np.array(quintic)
         low, high = values.min(), values.max()
-    assert (low, high) == pytest.approx((0.802, 1.198), abs=0.002)
+    assert (low, high) == pytest.approx((0.8, 1.2), abs=0.01)
 
 
 def test_accumulation_gives_the_update_of_the_large_batch(tiny: Config) -> None:
