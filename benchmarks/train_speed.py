@@ -6,8 +6,8 @@ Each variant takes one step in turn, in one process with equal cores, float32. n
 own training loop does, with its dropout, with the dropout inside its attention alone taken
 away (on a CPU it leaves torch's fused kernel), without dropout, and compiled. Where the dropout of
 ours is: embeddings, attention's outputs, the MLP's; not attention's weights. The share of peak is
-of the largest matrix product measured in the same run; a token needs 6 operations for each weight
-that is multiplied by, and 12 * layers * width * length for attention, as nanoGPT counts.
+of a product of two matrices of 1,024 x 1,024 in the same run; a token needs 6 operations for each
+weight that is multiplied by, and 12 * layers * width * length for attention, as nanoGPT counts.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def nanogpt_step(
 
 
 def peak_flops() -> float:
-    """Operations a second of the largest of some matrix products; float32."""
+    """Operations a second of a large matrix product; float32."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     seconds = in_turns({"product": lambda: a @ b}, 20)["product"]
     return 2 * 1024**3 / statistics.median(seconds)

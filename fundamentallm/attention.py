@@ -10,19 +10,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fundamentallm.kernels import call, usable_for
 
 WIDTHS = (8, 16, 32, 64)
 """Head sizes that kernels.c is made for."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST = 1 << 15
 """T * D beyond which a head leaves the cache, and torch's kernel, made of blocks, is the faster."""
 
 
 def suits_kernel(qkv: Tensor) -> bool:
-    """Whether our kernel should take (B, T, 3, H, D): on a CPU, in float32, small heads."""
+    """Whether our kernel should take (B, T, 3, H, D): on a CPU, small heads, not in float64."""
     length, size = qkv.shape[1], qkv.shape[-1]
-    return size in WIDTHS and length * size <= LARGEST and usable_for(qkv)
+    fits = size in WIDTHS and length * size <= LARGEST
+    return fits and qkv.dtype in DTYPES and usable_for(qkv)
 
 
 def attend(qkv: Tensor, rotation: Tensor, dropout: float = 0.0) -> Tensor:
@@ -35,7 +38,12 @@ def attend(qkv: Tensor, rotation: Tensor, dropout: float = 0.0) -> Tensor:
 
     Returns:
         (B, T, H, D).
+
+    Raises:
+        ValueError: There are not as many positions as tokens.
     """
+    if rotation.shape[1] != qkv.shape[1]:
+        raise ValueError(f"{qkv.shape[1]} tokens and {rotation.shape[1]} positions")
     if not dropout and suits_kernel(qkv):
         # In float32 also under mixed precision, as torch's own kernel accumulates.
         return _Attention.apply(qkv.float().contiguous(), rotation).to(qkv.dtype)  # pyright: ignore
@@ -67,10 +75,11 @@ def rotations(length: int, size: int) -> Tensor:
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn the pairs of each head, (B, T, H, D), by its token's position; an odd last stays."""
-    cos, sin = rotation.to(x.dtype)
+    cos, sin = rotation
     pairs = cos.shape[-1]
     a, b = x[..., :pairs], x[..., pairs : 2 * pairs]
-    return torch.cat((a * cos - b * sin, a * sin + b * cos, x[..., 2 * pairs :]), -1)
+    turned = torch.cat((a * cos - b * sin, a * sin + b * cos, x[..., 2 * pairs :]), -1)
+    return turned.to(x.dtype)  # the angles are float32 also in mixed precision
 
 
 class _Attention(torch.autograd.Function):
@@ -79,7 +88,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, rotation: Tensor) -> Tensor:
         batch, length, _, heads, size = qkv.shape
-        cos, sin = rotation.contiguous()
+        cos, sin = rotation.float().contiguous()
         y = qkv.new_empty(batch, length, heads, size)
         lse = qkv.new_empty(batch, heads, length)  # log of the sum of each row's weights
         call("attention_forward", qkv, cos, sin, y, lse, batch, length, heads, size)
@@ -87,7 +96,10 @@ class _Attention(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None]:
         qkv, cos, sin, y, lse = ctx.saved_tensors
         dy, dqkv = gradients[0].contiguous(), torch.empty_like(qkv)
         call("attention_backward", qkv, cos, sin, y, lse, dy, dqkv, *y.shape)

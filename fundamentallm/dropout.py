@@ -22,7 +22,7 @@ def keep_factors(*shape: int, rate: float) -> Tensor:
     count = math.prod(shape)
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(LOWEST, None)
     words = draws.view(torch.int16)[:count].view(shape)
-    dropped = round(rate * WORD)
+    dropped = min(round(rate * WORD), WORD - 1)
     kept = words >= dropped - WORD // 2
     return kept.to(torch.float32).mul_(WORD / (WORD - dropped))
 
@@ -44,5 +44,5 @@ def drop(x: Tensor, rate: float) -> Tensor:
 def add_dropped(x: Tensor, branch: Tensor, rate: float, factors: Tensor | None) -> Tensor:
     """`x` plus what is left of `branch`; by `factors`, where they have been drawn."""
     if factors is not None:
-        return torch.addcmul(x, branch, factors.to(branch.dtype))
+        return torch.addcmul(x, branch, factors)
     return x + (F.dropout(branch, rate) if rate else branch)

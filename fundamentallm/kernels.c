@@ -184,8 +184,12 @@ INLINE void forward_rows(head *h, float *y, float *lse, int64_t first, int count
   for (int r = 0; r < count; r++) {
     float *p = h->p + r * padded, highest = MASKED, total;
     for (int64_t j = first + r + 1; j < end; j++) p[j] = MASKED;
-    vec most = splat(MASKED), sum = {};
-    for (int64_t j = 0; j < end; j += LANES) most = larger(*(vec *)(p + j), most);
+    vec most = splat(MASKED), sum = {}, odd = {};  // odd: 0, or NaN if a score is no number
+    for (int64_t j = 0; j < end; j += LANES) {
+      vec s = *(vec *)(p + j);
+      odd += s - s;
+      most = larger(s, most);
+    }
     for (int i = 0; i < LANES; i++) highest = most[i] > highest ? most[i] : highest;
     for (int64_t j = 0; j < end; j += LANES) {
       vec e = vexp(*(vec *)(p + j) - highest);
@@ -193,7 +197,7 @@ INLINE void forward_rows(head *h, float *y, float *lse, int64_t first, int count
       sum += e;
     }
     for (int64_t j = first + r + 1; j < end; j++) p[j] = 0;
-    total = vsum(sum);
+    total = vsum(sum) + vsum(odd);  // a run that diverges must show it
     lse[first + r] = highest + logf(total);
     h->ds[r] = 1.0f / total;
   }

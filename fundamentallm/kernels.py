@@ -44,7 +44,7 @@ def kernels() -> ctypes.CDLL | None:
     """The functions of kernels.c; None where they cannot be built, or FUNDAMENTALLM_KERNELS=0."""
     if os.environ.get(SWITCH) == "0" or sys.platform == "win32":
         return None
-    with suppress(OSError, subprocess.SubprocessError):
+    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
         return _load()
     return None
 
@@ -60,28 +60,41 @@ def call(name: str, *arguments: torch.Tensor | float) -> None:
     Raises:
         MemoryError: It had not enough.
     """
+    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
     values = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
     if getattr(kernels(), name)(*values):
-        raise MemoryError(f"{name}: not enough memory")
+        raise MemoryError(f"{name}: not enough memory for {[tuple(x.shape) for x in tensors]}")
 
 
 def _load() -> ctypes.CDLL | None:
-    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
-    if compiler is None:
-        return None
     source = files("fundamentallm").joinpath("kernels.c").read_bytes()
-    compiled_by = str((compiler, os.stat(compiler).st_mtime, os.stat(compiler).st_size))
-    known = [source, " ".join(FLAGS).encode(), compiled_by.encode(), _processor().encode()]
-    name = hashlib.sha256(b"\0".join(known)).hexdigest()[:20]
-    library = cache_folder() / "kernels" / f"{name}.so"
-    if not library.exists():
-        _build(compiler, source, library)
-    if not _is_ours(library):
+    compilers = filter(None, map(shutil.which, ("gcc", "cc", "clang")))
+    library = next(filter(None, (_built(compiler, source) for compiler in compilers)), None)
+    if library is None or not (_is_ours(library) and _is_ours(library.parent)):
         return None
     found = ctypes.CDLL(str(library))
     for name, arguments in ARGUMENTS.items():
         getattr(found, name).argtypes = arguments
     return found
+
+
+def _built(compiler: str, source: bytes) -> Path | None:
+    """The library that this compiler makes; None if it cannot, which is kept in mind."""
+    about = os.stat(compiler)
+    compiled_by = f"{compiler} {about.st_mtime} {about.st_size}"
+    known = [source, " ".join(FLAGS).encode(), compiled_by.encode(), _processor().encode()]
+    name = hashlib.sha256(b"\0".join(known)).hexdigest()[:20]
+    library = cache_folder() / "kernels" / f"{name}.so"
+    failed = library.with_suffix(".failed")
+    if failed.exists():
+        return None
+    if not library.exists():
+        try:
+            _build(compiler, source, library)
+        except subprocess.SubprocessError:
+            failed.touch()
+            return None
+    return library
 
 
 def _build(compiler: str, source: bytes, library: Path) -> None:
@@ -92,12 +105,13 @@ def _build(compiler: str, source: bytes, library: Path) -> None:
         code.write_bytes(source)
         words = [compiler, *FLAGS, "-o", str(part), str(code), "-lm"]
         subprocess.run(words, check=True, capture_output=True, timeout=BUILD_SECONDS)
+        part.chmod(0o700)  # whatever the umask: see _is_ours
         os.replace(part, library)
 
 
-def _is_ours(library: Path) -> bool:
-    """Whether nobody else could have written it: it is code that will run."""
-    found = library.stat()
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else could have written it: what lies there is code that will run."""
+    found = path.stat()
     return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 

@@ -32,7 +32,8 @@ QUINTICS = (
 def orthogonalise(matrices: Tensor) -> Tensor:
     """The nearest (nearly) orthogonal matrix to each of `matrices`, shape (..., R, C).
 
-    Singular values end between 0.7 and 1.3, which is all that an update needs.
+    Singular values above 0.003 of a matrix's norm end between 0.8 and 1.2, which is all that an
+    update needs.
     """
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices  # the short side first: the products are smaller

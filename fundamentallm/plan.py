@@ -12,11 +12,14 @@ SAMPLE_TIMES = 10  # the model writes about as often in a run, whatever the run'
 
 TOKENS_AT_ONCE = 2048
 """Of a batch, on a CPU: what the layers keep of them stays in its cache, and memory does not grow
-with the batch. The fastest of 256 to 8,192 at the default shape."""
+with the batch. As fast as any of 256 to 8,192 at the default shape (docs/experiments.md)."""
 
 
 def sequences_at_once(config: Config, *, on_cpu: bool) -> int:
-    """In how large parts the sequences of a step are worked through; its outcome is the same."""
+    """In how large parts the sequences of a step are worked through.
+
+    The update is that of the whole, but for rounding and for the order in which dropout draws.
+    """
     fitting = max(1, TOKENS_AT_ONCE // config.max_seq_len)
     return min(config.batch_size, fitting) if on_cpu else config.batch_size
 

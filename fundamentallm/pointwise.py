@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fundamentallm.kernels import call, usable_for
 
@@ -37,7 +38,10 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> Tensor:
         y, scale = ctx.saved_tensors
         dy, dx = gradients[0].contiguous(), torch.empty_like(y)
         call("norm_backward", y, scale, dy, dx, scale.numel(), y.shape[-1])
@@ -53,7 +57,10 @@ class _SwiGLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> Tensor:
         (x,) = ctx.saved_tensors
         dy, dx = gradients[0].contiguous(), torch.empty_like(x)
         call("swiglu_backward", x, dy, dx, dy.numel() // dy.shape[-1], dy.shape[-1])

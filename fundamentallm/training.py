@@ -125,6 +125,8 @@ class Run:
         self.progress = Progress(best_val_loss=guess, val_loss=guess)
         self.pending: list[Tensor] = []  # losses not yet fetched from the device
         self.grad_norm = torch.zeros(())
+        on_cpu = device.type == "cpu"
+        self.uses_kernels = on_cpu and not config.compile and kernels() is not None
         self.row: dict[str, Number] = {}
         self.stopped_by = ""
 
@@ -307,7 +309,7 @@ class Run:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "precision": str(self.learner.precision).removeprefix("torch."),
-            "kernels": self.device.type == "cpu" and kernels() is not None,
+            "kernels": self.uses_kernels,
         }
         for tracker in self.trackers:
             tracker.finish(summary)

@@ -10,6 +10,10 @@ from fundamentallm.dropout import add_dropped, drop, keep_factors
 COUNT = 1 << 20
 
 
+def test_the_largest_rate() -> None:
+    assert keep_factors(100, rate=0.9999999).isfinite().all()
+
+
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
 def test_rate_and_mean(rate: float) -> None:
     torch.manual_seed(0)
@@ -56,5 +60,6 @@ def test_what_is_dropped_has_no_gradient() -> None:
 def test_the_stream_itself_is_kept() -> None:
     x, branch = torch.randn(50, 50), torch.randn(50, 50)
     factors = keep_factors(50, 50, rate=0.5)
-    assert torch.equal(add_dropped(x, branch, 0.5, factors), torch.addcmul(x, branch, factors))
+    torch.testing.assert_close(add_dropped(x, branch, 0.5, factors), x + branch * factors)
+    assert torch.equal(add_dropped(x, branch, 0.5, factors)[factors == 0], x[factors == 0])
     assert torch.equal(add_dropped(x, branch, 0.0, None), x + branch)

@@ -67,6 +67,29 @@ def test_attention_of_huge_scores_is_finite() -> None:
     assert qkv.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_attention_hides_no_divergence(odd: float) -> None:
+    qkv = torch.randn(1, 20, 3, 2, 16)
+    qkv[0, 7, 1, 1, 3] = odd  # a key of the second head
+    y = attend(qkv, rotations(20, 16))
+    assert y[:, :7].isfinite().all()
+    assert y[:, :, 0].isfinite().all()
+    assert not y[0, 7:, 1].isfinite().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_attention_in_other_precisions(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(2, 20, 3, 2, 16, dtype=dtype)
+    y = attend(qkv, rotations(20, 16).to(dtype))
+    assert y.dtype == dtype
+    exact = by_torch(qkv.double(), rotations(20, 16).double())
+    wrong = 1e-6 if dtype == torch.float64 else 0.05
+    torch.testing.assert_close(y.double(), exact, rtol=wrong, atol=wrong)
+    with pytest.raises(ValueError, match="20 tokens and 19 positions"):
+        attend(qkv, rotations(19, 16))
+
+
 @pytest.mark.parametrize("width", [1, 7, 16, 128, 131])
 def test_norm(width: int) -> None:
     torch.manual_seed(0)
@@ -122,7 +145,24 @@ def test_they_are_never_needed(tmp_path: Path) -> None:
     compiler = tmp_path / "gcc"
     compiler.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
     compiler.chmod(0o755)
-    assert found_in(tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}") == "False"
+    assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+
+
+def test_a_failed_build_is_not_tried_again(tmp_path: Path) -> None:
+    compiler = tmp_path / "gcc"
+    compiler.write_text(f"#!/bin/sh\necho once >> {tmp_path}/tries\nexit 1\n")
+    compiler.chmod(0o755)
+    for _ in range(2):
+        assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+    assert (tmp_path / "tries").read_text() == "once\n"
+
+
+def test_the_umask_does_not_matter(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        assert found_in(tmp_path) == "True"
+    finally:
+        os.umask(before)
 
 
 def test_a_library_that_others_can_write_is_not_run(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import scipy.optimize
 import torch
 
+from fundamentallm import device
 from fundamentallm.attention import rotate, rotations
 from fundamentallm.device import pick_device
 from fundamentallm.hyperparameters import Config
@@ -124,7 +125,10 @@ def test_the_norm_is_logged_unclipped_and_0_does_not_clip(tiny: Config) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_batch_can_be_learnt_by_heart(tiny: Config, mixed: bool) -> None:
+def test_a_batch_can_be_learnt_by_heart(
+    tiny: Config, mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "has_bfloat16", lambda: True)  # if need be, emulated
     learner = Learner(11, replace(tiny, mixed_precision=mixed, dropout=0.0), pick_device("cpu"))
     windows = torch.randint(11, (4, 17))
     first = float(learner.step(windows, 1e-3)[0])

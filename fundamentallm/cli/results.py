@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,19 +47,26 @@ def results_of(places: Sequence[str], metric: str) -> Results:
 
     results = read_results(places, metric)
     folder = SweepFolder(places[0])
-    if len(places) == 1 and folder.storage.exists() and not metric:
+    if len(places) == 1 and folder.storage.exists():
         return _with_runs_elsewhere(results, folder)
     return results
 
 
 def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
     """Ask the storage that the sweep shares with other machines; a note says where it is silent."""
-    from fundamentallm.cli.sweeping import opened, storage_url
+    from fundamentallm.cli.sweeping import STORAGE, opened, storage_url
     from fundamentallm.report.elsewhere import with_runs_elsewhere
 
+    note = "runs that ended on other machines are left out: "
+    own = results.sweep.metric.name if results.sweep and results.sweep.metric else ""
+    if results.metric.name != own:
+        note += f"only their {own or 'own metric'} is known"
+        return replace(results, notes=[*results.notes, note])
+    if not os.environ.get(STORAGE):  # a folder from elsewhere must not choose whom we talk to
+        note += f"set {STORAGE} to the address in {folder.storage}"
+        return replace(results, notes=[*results.notes, note])
     try:
         with opened(storage_url(None, folder), folder) as (facts, ledger):
             return with_runs_elsewhere(results, folder, ledger.runs(), facts["fixed"])
     except FundamentallmError as error:
-        note = f"runs on other machines are left out: {error}"
-        return replace(results, notes=[*results.notes, note])
+        return replace(results, notes=[*results.notes, f"{note}{error}"])

@@ -30,11 +30,11 @@ def with_runs_elsewhere(
     here = {run.name: run for run in results.runs}
     names = {run.number: folder.run(run.number).path.name for run in runs}
     # A run that another machine took over may lie here too, as far as it had come.
+    unended = {name for name, run in here.items() if run.status in ("unfinished", "interrupted")}
     away = [
         run
         for run in runs
-        if run.is_finished
-        and (names[run.number] not in here or here[names[run.number]].score != run.last.score)
+        if run.is_finished and (names[run.number] not in here or names[run.number] in unended)
     ]
     if not away:
         return results
@@ -48,8 +48,8 @@ def with_runs_elsewhere(
     }
     machines = ", ".join(sorted({run.last.owner.partition(":")[0] for run in away}))
     note = (
-        f"{len(away)} of {len(merged)} runs ended on other machines ({machines}): of them there "
-        "are settings and scores, and no curves"
+        f"{len(away)} of {len(merged)} runs did not end in this folder but elsewhere ({machines}): "
+        "of them there are settings and scores, and no curves"
     )
     return replace(
         results, runs=[merged[name] for name in sorted(merged)], notes=[*results.notes, note]

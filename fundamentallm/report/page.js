@@ -62,6 +62,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 // What is printed is laid out for the paper, which the window knows nothing of.
 addEventListener("beforeprint", () => {
   printing = true;
+  printSome();
   document.querySelectorAll(".plot").forEach((element) => {
     draw(element);
     Plotly.relayout(element, { ...colours(figures[element.id]), width: PAPER_WIDTH });
@@ -131,3 +132,12 @@ function choose() {
   count.textContent = words.length ? `${left} of ${rows.length} runs` : "";
 }
 filter.addEventListener("input", choose);
+
+const MOST_PRINTED = 100;
+
+function printSome() {
+  const chosen = rows.map((each) => each.row).filter((row) => !row.hidden);
+  chosen.forEach((row, index) => row.classList.toggle("unprinted", index >= MOST_PRINTED));
+  document.getElementById("printed").textContent = chosen.length > MOST_PRINTED
+    ? `Printed are ${MOST_PRINTED} of ${chosen.length} runs.` : "";
+}

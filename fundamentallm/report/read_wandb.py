@@ -62,7 +62,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         chosen = Metric(metric) if metric else (sweep and sweep.metric) or Metric("val_loss")
         runs = [_run(run, chosen) for run in found]
         results = Results(address, chosen, runs, sweep, notes)
-        written = {run.place: run for run in results.ranked[:MOST_SAMPLED]}
+        written = {run.place for run in results.ranked[:MOST_SAMPLED]}
         runs = [
             replace(ours, samples=_samples(theirs)) if ours.place in written else ours
             for ours, theirs in zip(runs, found, strict=True)
@@ -113,16 +113,19 @@ def _samples(run: Any) -> Sequence[tuple[int, Sample]]:
     path = str(table.get("path")) if isinstance(table, Mapping) else ""
     if not A_TABLE.fullmatch(path):
         return ()
-    file = run.file(path)
-    if file.name != path or file.size > LARGEST:
-        return ()
-    with tempfile.TemporaryDirectory() as folder:
-        file.download(root=folder, replace=True)
-        rows = json.loads(Path(folder, path).read_text("utf-8"))["data"]
-    return [
-        (int(step), Sample(str(prompt), float(temperature), str(text)))
-        for step, prompt, temperature, text in rows
-    ]
+    try:
+        file = run.file(path)
+        if file.name != path or file.size > LARGEST:
+            return ()
+        with tempfile.TemporaryDirectory() as folder:
+            file.download(root=folder, replace=True)
+            rows = json.loads(Path(folder, path).read_text("utf-8"))["data"]
+        return [
+            (int(step), Sample(str(prompt), float(temperature), str(text)))
+            for step, prompt, temperature, text in rows
+        ]
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return ()  # not there yet, or another program's table
 
 
 def _curve(values: Mapping[int, float]) -> Curve:

@@ -199,8 +199,10 @@ def _steps(pipe: Connection, settings: dict[str, Any], data: str, device: str) -
     where = pick_device(device)
     plan = Plan(whole, dataset.batches_per_epoch(whole))
     on_gpu = where.type == "cuda"
-    # On a CPU no step works through more at once, so memory is known and time grows evenly.
-    count = whole.batch_size if on_gpu else max(_few(whole), sequences_at_once(whole, on_cpu=True))
+    count = whole.batch_size
+    if where.type == "cpu":  # no step works through more at once, and its time grows evenly
+        at_once = sequences_at_once(whole, on_cpu=True)
+        count = min(count, math.ceil(_few(whole) / at_once) * at_once)
     part = Config(**{**settings, "batch_size": count, "gradient_accumulation": 1})
     try:
         learner = Learner(len(dataset.vocabulary), part, where)
