@@ -124,6 +124,16 @@ def test_the_norm_is_logged_unclipped_and_0_does_not_clip(tiny: Config) -> None:
     assert norms[0] == norms[1] == norms[2]
 
 
+def test_mixed_precision_goes_with_dropout(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_bfloat16", lambda: True)  # if need be, emulated
+    config = replace(tiny, mixed_precision=True, dropout=0.3, attention_dropout=0.1)
+    learner = Learner(11, config, pick_device("cpu"))
+    windows = torch.randint(11, (4, 17))
+    losses = [learner.step(windows, 1e-3)[0].item() for _ in range(60)]
+    assert learner.precision == torch.bfloat16
+    assert losses[-1] < 0.8 * losses[0]
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_batch_can_be_learnt_by_heart(
     tiny: Config, mixed: bool, monkeypatch: pytest.MonkeyPatch

@@ -58,9 +58,9 @@ def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
     from fundamentallm.report.elsewhere import with_runs_elsewhere
 
     note = "runs that ended on other machines are left out: "
-    own = results.sweep.metric.name if results.sweep and results.sweep.metric else ""
+    own = results.sweep.metric.name if results.sweep and results.sweep.metric else "val_loss"
     if results.metric.name != own:
-        note += f"only their {own or 'own metric'} is known"
+        note += f"only their {own} is known"
         return replace(results, notes=[*results.notes, note])
     if not os.environ.get(STORAGE):  # a folder from elsewhere must not choose whom we talk to
         note += f"set {STORAGE} to the address in {folder.storage}"
