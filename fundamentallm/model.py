@@ -86,7 +86,7 @@ class Attention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        # Apart from --dropout: on a CPU, dropout here leaves the fast kernels (docs/performance.md).
+        # Apart from --dropout: dropout here leaves a CPU's fast kernels (docs/performance.md).
         self.dropout = config.attention_dropout
         self.query = nn.Linear(config.model_dim, config.model_dim, bias=False)
         self.key = nn.Linear(config.model_dim, config.model_dim, bias=False)
