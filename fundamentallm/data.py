@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from fundamentallm.text import DataError, Text
 Tokens = NDArray[np.uint8 | np.uint16]
 
 UNKNOWN = "\ufffd"  # how a character that training never saw is shown
-CHUNK = 1 << 22  # characters encoded at a time: UTF-32 takes four bytes of each
 
 
 class TooShortError(DataError, ImpossibleCombinationError):
@@ -39,11 +39,14 @@ class Vocabulary:
     characters: str = ""
 
     @classmethod
-    def of(cls, text: str, tokenizer: str) -> Vocabulary:
-        """The vocabulary of a training text."""
+    def of(cls, pieces: Iterable[str], tokenizer: str) -> Vocabulary:
+        """The vocabulary of a training text, given in pieces."""
         if tokenizer == "byte":
             return cls("byte")
-        characters = "".join(sorted(set(text)))
+        seen = np.zeros(0x110000, bool)
+        for piece in pieces:
+            seen[_code_points(piece)] = True
+        characters = "".join(map(chr, np.flatnonzero(seen)))
         if len(characters) > 65_534:
             raise DataError(
                 f"{len(characters)} different characters are too many; use --tokenizer byte"
@@ -57,13 +60,11 @@ class Vocabulary:
         """Text to tokens, shape (T,): uint8 where the vocabulary fits in it, else uint16."""
         if self.tokenizer == "byte":
             return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-        dtype = np.uint8 if len(self) <= 256 else np.uint16
-        table = np.zeros(0x110000, dtype)  # code point -> token; 0 is unknown
-        table[_code_points(self.characters)] = np.arange(1, len(self))
-        tokens = np.empty(len(text), dtype)
-        for start in range(0, len(text), CHUNK):
-            tokens[start : start + CHUNK] = table[_code_points(text[start : start + CHUNK])]
-        return tokens
+        return _table(self.characters)[_code_points(text)]
+
+    def encode_all(self, pieces: Iterable[str]) -> Tokens:
+        """The tokens of a text that comes in pieces, shape (T,)."""
+        return np.concatenate([self.encode(piece) for piece in ("", *pieces)])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens to text; unknown characters and broken UTF-8 show as U+FFFD."""
@@ -71,12 +72,22 @@ class Vocabulary:
             return bytes(tokens).decode("utf-8", "replace")
         return "".join(self.characters[token - 1] if token else UNKNOWN for token in tokens)
 
-    def unknown_in(self, text: str) -> Counter[str]:
-        """The characters of `text` that training never saw, with how often each occurs."""
-        if self.tokenizer == "byte":
-            return Counter()
-        strange = set(text) - set(self.characters)
-        return Counter({character: text.count(character) for character in strange})
+    def unknown_in(self, pieces: Iterable[str]) -> Counter[str]:
+        """The characters that training never saw, with how often each occurs in the pieces."""
+        found: Counter[str] = Counter()
+        if self.tokenizer == "char":
+            for piece in pieces:
+                strange = set(piece) - set(self.characters)
+                found.update({character: piece.count(character) for character in strange})
+        return found
+
+
+@lru_cache(maxsize=4)
+def _table(characters: str) -> Tokens:
+    """Code point to token; 0 is unknown."""
+    table = np.zeros(0x110000, np.uint8 if len(characters) <= 255 else np.uint16)
+    table[_code_points(characters)] = np.arange(1, len(characters) + 1)
+    return table
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
@@ -104,10 +115,14 @@ class Dataset:
         return math.ceil(len(self.train) / (config.batch_size * config.max_seq_len))
 
 
-def split_text(text: str, val_split: float) -> tuple[str, str]:
-    """The text but for its last `val_split`, and that last part."""
-    boundary = len(text) - round(len(text) * val_split)
-    return text[:boundary], text[boundary:]
+def train_length(text: Text, val_split: float) -> int:
+    """Characters before the last `val_split` of the text."""
+    return text.length - round(text.length * val_split)
+
+
+def vocabulary_of(text: Text, config: Config) -> Vocabulary:
+    """The vocabulary of a text's training part."""
+    return Vocabulary.of(text.part(0, train_length(text, config.val_split)), config.tokenizer)
 
 
 def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset:
@@ -117,39 +132,48 @@ def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset
         text: What to learn.
         config: Says how to split it, and what a token is.
         cache: A folder in which the tokens are kept for `load_prepared`; without one, those of a
-            long text are kept in the user's cache.
+            long text are kept in the user's cache. Kept tokens are mapped, not read, into memory.
 
     Raises:
         TooShortError: A part is too short: training needs a token more than `max_seq_len`,
             validation two tokens. The message says what size would do.
     """
-    train_text, val_text = split_text(text.content, config.val_split)
-    least = math.ceil((config.max_seq_len + 1) / (1 - config.val_split)) + 1
-    if len(train_text) <= config.max_seq_len:
-        raise TooShortError(
-            f"{text.name}: {len(text.content)} characters are too few for --max-seq-len "
-            f"{config.max_seq_len} and --val-split {config.val_split:g}; "
-            f"give at least {least}, or a shorter --max-seq-len"
-        )
-    if len(val_text) < 2:
-        raise TooShortError(
-            f"{text.name}: {len(text.content)} characters leave {len(val_text)} for validation at "
-            f"--val-split {config.val_split:g}; give at least {math.ceil(2 / config.val_split)}, "
-            "or a larger --val-split"
-        )
-    if cache is None and len(text.content) >= token_cache.WORTH_KEEPING:
+    _check_length(text, config)
+    if cache is None and text.length >= token_cache.WORTH_KEEPING:
         cache = token_cache.cache_folder()
     kept = load_prepared(text.name, text.sha256, config, cache) if cache is not None else None
     if kept is not None:
         return kept
-    vocabulary = Vocabulary.of(train_text, config.tokenizer)
-    train, val = vocabulary.encode(train_text), vocabulary.encode(val_text)
+    boundary = train_length(text, config.val_split)
+    vocabulary = vocabulary_of(text, config)
     if cache is not None:
-        counts = {"val_characters": np.array(len(val_text))}
-        characters = np.array(vocabulary.characters)
-        key = _cache_key(text.sha256, config)
-        token_cache.keep(cache, key, train=train, val=val, characters=characters, **counts)
-    return Dataset(text.name, text.sha256, vocabulary, train, val, len(val_text))
+        ends = {"train": (0, boundary), "val": (boundary, text.length)}
+        parts = {name: map(vocabulary.encode, text.part(*each)) for name, each in ends.items()}
+        facts = {"characters": vocabulary.characters, "val_characters": text.length - boundary}
+        if token_cache.keep(cache, _cache_key(text.sha256, config), parts, **facts):
+            kept = load_prepared(text.name, text.sha256, config, cache)
+        if kept is not None:
+            return kept
+    train = vocabulary.encode_all(text.part(0, boundary))
+    val = vocabulary.encode_all(text.part(boundary, text.length))
+    return Dataset(text.name, text.sha256, vocabulary, train, val, text.length - boundary)
+
+
+def _check_length(text: Text, config: Config) -> None:
+    train = train_length(text, config.val_split)
+    least = math.ceil((config.max_seq_len + 1) / (1 - config.val_split)) + 1
+    if train <= config.max_seq_len:
+        raise TooShortError(
+            f"{text.name}: {text.length} characters are too few for --max-seq-len "
+            f"{config.max_seq_len} and --val-split {config.val_split:g}; "
+            f"give at least {least}, or a shorter --max-seq-len"
+        )
+    if text.length - train < 2:
+        raise TooShortError(
+            f"{text.name}: {text.length} characters leave {text.length - train} for validation at "
+            f"--val-split {config.val_split:g}; give at least {math.ceil(2 / config.val_split)}, "
+            "or a larger --val-split"
+        )
 
 
 def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Dataset | None:
@@ -158,16 +182,17 @@ def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Datase
     None if nothing is kept, or if the text is too short, as `prepare` will say.
     """
     kept = token_cache.load(cache, _cache_key(sha256, config))
-    if kept is None or len(kept["train"]) <= config.max_seq_len:
+    if kept is None:
         return None
-    vocabulary = Vocabulary(config.tokenizer, str(kept["characters"]))
-    return Dataset(
-        name, sha256, vocabulary, kept["train"], kept["val"], int(kept["val_characters"])
-    )
+    parts, facts = kept
+    if len(parts["train"]) <= config.max_seq_len:
+        return None
+    vocabulary = Vocabulary(config.tokenizer, facts["characters"])
+    return Dataset(name, sha256, vocabulary, parts["train"], parts["val"], facts["val_characters"])
 
 
 def _cache_key(sha256: str, config: Config) -> str:
-    return f"tokens2-{sha256}-{config.tokenizer}-{config.val_split!r}"
+    return f"{sha256}-{config.tokenizer}-{config.val_split!r}"
 
 
 def training_batch(train: Tokens, config: Config, step: int) -> torch.Tensor:

@@ -1,14 +1,20 @@
-"""Reading a text: UTF-8 from a file, or the built-in corpus."""
+"""Reading a text: UTF-8 from a file, or the built-in corpus. A long one is never held whole."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fundamentallm.corpus import NAME as BUILTIN
 from fundamentallm.corpus import builtin_corpus
 from fundamentallm.errors import FundamentallmError
+
+PIECE = 1 << 22  # bytes read at a time
+HELD = 1 << 24  # bytes; a longer file is read again for every pass over it
 
 
 class DataError(FundamentallmError):
@@ -20,15 +26,38 @@ class Text:
     """A text, where it came from, and the SHA-256 of its UTF-8."""
 
     name: str
-    content: str
     sha256: str
+    length: int
+    """Characters."""
+    pieces: Callable[[], Iterable[str]] = field(compare=False, repr=False)
+    """Gives all of it, from the start, in pieces."""
 
     @classmethod
     def of(cls, content: str, name: str = "text") -> Text:
         """Wrap a string; lone surrogates, which UTF-8 cannot write, are hashed as they are."""
-        return cls(
-            name, content, hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-        )
+        return _measured(name, lambda: [content])
+
+    @property
+    def content(self) -> str:
+        """All of it as one string."""
+        return "".join(self.pieces())
+
+    def part(self, start: int, stop: int) -> Iterator[str]:
+        """The characters from `start` to before `stop`, in pieces.
+
+        Raises:
+            DataError: They are not there (any more): the file was changed.
+        """
+        position = 0
+        for piece in self.pieces():
+            if position >= stop:
+                break
+            wanted = piece[max(0, start - position) : stop - position]
+            position += len(piece)
+            if wanted:
+                yield wanted
+        if position < stop:
+            raise DataError(f"{self.name}: it became shorter while it was read; try again")
 
 
 def read_text(path: str | Path | None) -> Text:
@@ -43,33 +72,59 @@ def read_text(path: str | Path | None) -> Text:
         return Text.of(builtin_corpus(), BUILTIN)
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        if path.is_file() and path.stat().st_size > HELD:
+            text = _measured(str(path), lambda: _decoded(path))
+        else:  # short, or a pipe, which can be read once only
+            held = list(_decoded(path))
+            text = _measured(str(path), lambda: held)
+        if not any(piece.strip() for piece in text.pieces()):
+            raise DataError(f"{path}: there is no text in it; give a UTF-8 text file")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give a UTF-8 text file") from None
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror}; give a UTF-8 text file that can be read"
         ) from None
-    content = _decode(raw, path).replace("\r\n", "\n").replace("\r", "\n")
-    if not content.strip():
-        raise DataError(f"{path}: there is no text in it; give a UTF-8 text file")
-    return Text.of(content, str(path))
+    return text
 
 
-def _decode(raw: bytes, path: Path) -> str:
-    """Bytes as text, or an error that says what the bytes look like instead."""
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path}: this is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path.name}")
-    zero = raw.find(b"\x00")
-    if zero >= 0:
-        raise DataError(
-            f"{path}: a zero byte at offset {zero}, so this is binary or UTF-16; "
-            "give a UTF-8 text file"
-        )
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}; "
-            "convert it, e.g. iconv -f LATIN1 -t UTF-8"
-        ) from None
+def _measured(name: str, pieces: Callable[[], Iterable[str]]) -> Text:
+    """A text whose length and hash take one pass."""
+    length, digest = 0, hashlib.sha256()
+    for piece in pieces():
+        length += len(piece)
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return Text(name, digest.hexdigest(), length, pieces)
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    """A file's text in pieces, or an error that says what its bytes look like instead."""
+    utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+    read = 0
+    with path.open("rb") as file:
+        while True:
+            raw = file.read(PIECE)
+            if read == 0 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError(
+                    f"{path}: this is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path.name}"
+                )
+            zero = raw.find(b"\x00")
+            if zero >= 0:
+                raise DataError(
+                    f"{path}: a zero byte at offset {read + zero}, so this is binary or UTF-16; "
+                    "give a UTF-8 text file"
+                )
+            read += len(raw)
+            try:
+                piece = decoder.decode(raw, final=not raw)
+            except UnicodeDecodeError as error:
+                at = read - len(error.object) + error.start  # it may begin in the piece before
+                raise DataError(
+                    f"{path}: not UTF-8: byte 0x{error.object[error.start]:02x} at offset {at}; "
+                    "convert it, e.g. iconv -f LATIN1 -t UTF-8"
+                ) from None
+            if piece:
+                yield piece
+            if not raw:
+                return

@@ -1,15 +1,24 @@
-"""Encoded texts kept on disk, so that the next trial of a sweep need not encode again."""
+"""Encoded texts kept on disk: the next trial need not encode again, and none holds them in memory.
+
+A text's tokens are one file, mapped into the memory of every process that trains on them; what
+they mean stands beside it, with their checksum.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 WORTH_KEEPING = 1_000_000  # characters; below it, encoding is as quick as opening the file
+PIECE = 1 << 24  # tokens checked at a time
 
 
 def cache_folder() -> Path:
@@ -17,21 +26,45 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fundamentallm"
 
 
-def load(folder: Path, key: str) -> dict[str, np.ndarray] | None:
-    """The arrays kept under `key`, or None if there are none or their checksums fail."""
+def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """The parts of the text kept under `key`, each (T,), and its facts; None if not whole."""
     try:
-        with np.load(folder / f"{key}.npz", allow_pickle=False) as archive:
-            return dict(archive)  # zip's CRC-32 of each array is checked as it is read
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        kept = json.loads((folder / f"{key}.json").read_text("utf-8"))
+        tokens = np.asarray(np.memmap(folder / f"{key}.tokens", kept["dtype"], "r"))
+        if len(tokens) != sum(kept["lengths"].values()) or _checksum(tokens) != kept["checksum"]:
+            return None
+        ends = list(accumulate(kept["lengths"].values()))
+        parts = np.split(tokens, ends[:-1])
+        return dict(zip(kept["lengths"], parts, strict=True)), kept["facts"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def keep(folder: Path, key: str, **arrays: np.ndarray) -> None:
-    """Keep `arrays` under `key`; a folder that cannot be written only costs the next run time."""
+def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **facts: Any) -> bool:
+    """Keep the parts of a text, each in pieces of one type; whether the folder could be written."""
+    checksum, dtype = 0, "uint8"
+    lengths = dict.fromkeys(parts, 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(file.name, folder / f"{key}.npz")  # whole or not at all, also for two at once
+        with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as new:
+            with (Path(new) / "tokens").open("wb") as file:
+                for part, pieces in parts.items():
+                    for piece in pieces:
+                        file.write(raw := piece.tobytes())
+                        lengths[part] += len(piece)
+                        checksum, dtype = zlib.crc32(raw, checksum), piece.dtype.name
+            kept = {"lengths": lengths, "dtype": dtype, "checksum": checksum, "facts": facts}
+            (Path(new) / "json").write_text(json.dumps(kept), "utf-8")
+            # Two at once write the same; a pair that does not match is not used.
+            for ending in ("tokens", "json"):
+                os.replace(Path(new) / ending, folder / f"{key}.{ending}")
     except OSError:
-        pass
+        return False
+    return True
+
+
+def _checksum(tokens: np.ndarray) -> int:
+    checksum = 0
+    for start in range(0, len(tokens), PIECE):
+        checksum = zlib.crc32(tokens[start : start + PIECE].data, checksum)
+    return checksum

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the suites run side by side, and results depend on it
@@ -75,6 +75,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test talks to W&B unless it says so."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.fixture(autouse=True)
+def no_sweep_left() -> Iterator[None]:
+    """No test meets the processes of the one before."""
+    yield
+    if "tiny_sweep" in sys.modules:
+        sys.modules["tiny_sweep"].end_what_is_left()
 
 
 @pytest.fixture

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import mmap
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fundamentallm import text as text_module
 from fundamentallm import token_cache
 from fundamentallm.data import (
     UNKNOWN,
     Vocabulary,
     prepare,
     scoring_windows,
-    split_text,
+    train_length,
     training_batch,
 )
 from fundamentallm.hyperparameters import Config
@@ -94,11 +99,57 @@ def test_many_characters_take_two_bytes() -> None:
     assert Vocabulary.of(text[:255], "char").encode(text[:255]).dtype == np.uint8
 
 
-@given(st.text(), st.floats(0.001, 0.999))
-def test_split_keeps_every_character(text: str, share: float) -> None:
-    first, last = split_text(text, share)
-    assert first + last == text
-    assert len(last) == round(len(text) * share)
+@given(st.lists(st.text()), st.floats(0.001, 0.999))
+def test_split_keeps_every_character(pieces: list[str], share: float) -> None:
+    whole = "".join(pieces)
+    text = replace(Text.of(whole), pieces=lambda: pieces)
+    boundary = train_length(text, share)
+    first, last = "".join(text.part(0, boundary)), "".join(text.part(boundary, text.length))
+    assert first + last == whole
+    assert len(last) == round(len(whole) * share)
+
+
+@given(st.text(st.sampled_from("aé€\U0001f600\r\n\ufeff")), st.integers(1, 7))
+def test_a_long_file_reads_as_a_short_one(
+    tmp_path_factory: pytest.TempPathFactory, content: str, piece: int
+) -> None:
+    path = tmp_path_factory.mktemp("long") / "x.txt"
+    path.write_bytes(b"x" + content.encode())
+    expected = path.read_text("utf-8-sig")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_module, "PIECE", piece)
+        patch.setattr(text_module, "HELD", 0)
+        text = read_text(path)
+        assert text.content == expected
+        assert (text.length, text.sha256) == (len(expected), Text.of(expected).sha256)
+
+
+def test_an_error_late_in_a_long_file_names_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_module, "PIECE", 5)
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"0123456789\xe2\x82")  # a character that never ends
+    with pytest.raises(DataError, match="byte 0xe2 at offset 10"):
+        read_text(path)
+    path.write_bytes("ééééé".encode() + b"\xe9xxxxxx")
+    with pytest.raises(DataError, match="byte 0xe9 at offset 10"):
+        read_text(path)
+    path.write_bytes(b"0123456789\x00")
+    with pytest.raises(DataError, match="zero byte at offset 10"):
+        read_text(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Config
+) -> None:
+    monkeypatch.setattr(text_module, "HELD", 0)
+    path = tmp_path / "x.txt"
+    path.write_text("abcdefghij" * 100)
+    text = read_text(path)
+    path.write_text("abcdefghij")
+    with pytest.raises(DataError, match="it became shorter while it was read"):
+        prepare(text, tiny)
 
 
 def test_vocabulary_comes_from_the_training_part(tiny: Config) -> None:
@@ -157,17 +208,39 @@ def test_large_texts_are_encoded_once(monkeypatch: pytest.MonkeyPatch, tiny: Con
     first = prepare(text, tiny)
     monkeypatch.setattr(Vocabulary, "encode", None)  # a second encoding would fail
     second = prepare(text, tiny)
+    assert _is_mapped(second.train)  # nor is anything read into memory
     assert second.vocabulary == first.vocabulary
     assert (second.train == first.train).all()
     assert (second.val == first.val).all()
 
 
+def test_a_long_text_is_never_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "HELD", 0)
+    monkeypatch.setattr(text_module, "PIECE", 1 << 18)
+    path = tmp_path / "long.txt"
+    path.write_text("Nothing of this is kept. " * 400_000)  # 10 MB
+    config = Config(max_seq_len=16, val_split=0.5)
+    prepare(Text.of("The table of code points. " * 50), config)
+    tracemalloc.start()
+    try:
+        data = prepare(read_text(path), config)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(data.train) == len(data.val) == 5_000_000
+    assert peak < 7_000_000
+
+
+def _is_mapped(array: Any) -> bool:
+    return array is not None and (isinstance(array, mmap.mmap) or _is_mapped(array.base))
+
+
 def test_a_damaged_cache_is_encoded_again(monkeypatch: pytest.MonkeyPatch, tiny: Config) -> None:
     monkeypatch.setattr(token_cache, "WORTH_KEEPING", 100)
     text = Text.of("to be or not to be? " * 50)
-    first = prepare(text, tiny)
-    (file,) = token_cache.cache_folder().glob("*.npz")
+    expected = prepare(text, tiny).train.copy()
+    (file,) = token_cache.cache_folder().glob("*.tokens")
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 1
     file.write_bytes(raw)
-    assert (prepare(text, tiny).train == first.train).all()
+    assert (prepare(text, tiny).train == expected).all()

@@ -59,11 +59,9 @@ def test_sixty_points_and_a_killer(tmp_path: Path, text_file: Path) -> None:
     process = start(tmp_path, *command)
     output = ""
     deadline = time.monotonic() + 400
-    while sum(killed.values()) < 24 or process.poll() is None:
+    while process.poll() != 0:
         assert time.monotonic() < deadline, output
         if process.poll() is not None:
-            if process.returncode == 0:
-                break
             output += process.communicate()[0]
             process = start(tmp_path, *command)
         time.sleep(dice.uniform(0.3, 1.5))
@@ -96,10 +94,10 @@ def _parent(pid: int) -> int:
 
 def test_a_worker_stopped_past_its_lease_is_refused(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
-    file.write_text(grid(rates=1, seeds=1, steps=2500, every=50))
+    file.write_text(grid(rates=1, seeds=1, steps=6000, every=50))
     folder = tmp_path / "runs/tiny"
     command = ("sweep", file, text_file, "--workers", 1, "--", *FLAGS)
-    asleep = start(tmp_path, *command, FUNDAMENTALLM_LEASE="4")
+    asleep = start(tmp_path, *command, FUNDAMENTALLM_LEASE="12")
     wait_for(lambda: (folder / "run-0001/last.pt").exists())
     pause(asleep, folder)  # its trial trains on, and writes
     trial = children(tmp_path)
@@ -114,7 +112,7 @@ def test_a_worker_stopped_past_its_lease_is_refused(tmp_path: Path, text_file: P
     assert other.returncode == 0, said
     assert "run 1 goes on" in said or "run 1 of 1 goes on" in said
     finished_once(folder, 1)
-    assert len(metric_rows(folder / "run-0001")) == 250
+    assert len(metric_rows(folder / "run-0001")) == 600
     wait_for(lambda: not processes(str(tmp_path)))
 
 
@@ -190,4 +188,4 @@ if __name__ == "__main__":
         assert parent == server
         assert server not in (engine, own)
         assert not engine_has_torch
-    assert len(list((tmp_path / "tokens").glob("*.npz"))) == 1  # encoded once, for both
+    assert len(list((tmp_path / "tokens").glob("*.tokens"))) == 1  # encoded once, for both

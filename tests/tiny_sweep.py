@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 
 FLAGS = ["--model-dim=16", "--num-layers=1", "--num-heads=2", "--max-seq-len=16", "--batch-size=4"]
+STARTED: list[subprocess.Popen[str]] = []
 GRID = """\
 program: train.py
 method: grid
@@ -42,10 +43,23 @@ def grid(rates: int = 2, seeds: int = 2, steps: int = 16, every: int = 8) -> str
 def start(folder: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """`fundamentallm ARGUMENTS` in the background, in a process group of its own."""
     words = [sys.executable, "-m", "fundamentallm", *map(str, arguments)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         words, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
+    STARTED.append(process)
+    return process
+
+
+def end_what_is_left() -> None:
+    """Kill what a test that failed left running, so that the next test fails by its own fault."""
+    while STARTED:
+        process = STARTED.pop()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:

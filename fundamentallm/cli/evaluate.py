@@ -25,13 +25,13 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     path = find_checkpoint(run)
     checkpoint = Checkpoint.load(path)
     text = read_text(data)
-    tokens = checkpoint.vocabulary.encode(text.content)
+    tokens = checkpoint.vocabulary.encode_all(text.pieces())
     if len(tokens) < 2:
         raise DataError(f"{data}: one token is too few to score; give two or more")
-    unknown = checkpoint.vocabulary.unknown_in(text.content)
+    unknown = checkpoint.vocabulary.unknown_in(text.pieces())
     warn_of_unknown(data, unknown)
     model = checkpoint.build_model().to(where)
-    scored = score(model, tokens, len(text.content), checkpoint.config, where)
+    scored = score(model, tokens, text.length, checkpoint.config, where)
     if as_json:
         result = {
             "checkpoint": str(path),

@@ -124,10 +124,10 @@ def _read_text(data: str | None, recorded_sha256: str | None) -> Text:
 
 def _check_length(text: Text, preset: str) -> None:
     least = PRESETS[preset].least_characters
-    if len(text.content) < least:
+    if text.length < least:
         warn(
             f"--preset {preset} is made for {least:,} characters or more, "
-            f"and {text.name} has {len(text.content):,}"
+            f"and {text.name} has {text.length:,}"
         )
 
 
@@ -162,7 +162,7 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
     console = ConsoleTracker()
     wandb = wandb_tracker(folder, config, request)
     click.echo(
-        f"{text.name}: {len(text.content):,} characters, a vocabulary of "
+        f"{text.name}: {text.length:,} characters, a vocabulary of "
         f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
     )
 

@@ -19,13 +19,12 @@ def score_impossible(
     request: Request, settings: Mapping[str, Any], data: str | None, reason: str
 ) -> int:
     """Give a point that cannot be trained the score of a uniform guess; the exit code."""
-    from fundamentallm.data import Vocabulary, split_text
+    from fundamentallm.data import vocabulary_of
     from fundamentallm.text import read_text
 
     known = {name: settings[name] for name in ("val_split", "tokenizer") if name in settings}
     simple = Config(**known)
-    train_part, _ = split_text(read_text(data).content, simple.val_split)
-    loss = math.log(len(Vocabulary.of(train_part, simple.tokenizer)))
+    loss = math.log(len(vocabulary_of(read_text(data), simple)))
     warn(f"impossible: {reason}; scored as a uniform guess, val_loss {loss:.4f}")
     score = {"val_loss": loss, "best_val_loss": loss, "best_step": 0}
     _write_down(request, {"status": "impossible", "stopped_by": reason, **score})

@@ -86,7 +86,7 @@ def measure_costs(points: Points, data: str, device: str) -> Costs:
 
     text = read_text(None if data == "built-in" else data)  # bad input ends here
     free = _free_gb()
-    corners = sorted(_corners(points), key=lambda settings: _work(settings, len(text.content)))
+    corners = sorted(_corners(points), key=lambda settings: _work(settings, text.length))
     cheapest = _try(corners[0], data, device, free)
     dearest = _try(corners[-1], data, device, free) if len(corners) > 1 else cheapest
     unfit = [dearest] if dearest.minutes is None and dearest.memory_gb else []

@@ -10,7 +10,7 @@ import torch
 import torch._dynamo  # torch.optim imports it at the first step, which would take a second then
 
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.data import Dataset, Vocabulary, load_prepared, prepare, split_text
+from fundamentallm.data import Dataset, load_prepared, prepare, vocabulary_of
 from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
@@ -104,8 +104,7 @@ def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoi
 def _score_impossible(order: Order, folder: RunFolder, reason: str) -> Ended:
     """What a run that cannot exist is worth: a uniform guess, as on W&B."""
     simple = Config(**{k: v for k, v in order.settings.items() if k in ("val_split", "tokenizer")})
-    train_part, _ = split_text(read_text(order.data).content, simple.val_split)
-    loss = math.log(len(Vocabulary.of(train_part, simple.tokenizer)))
+    loss = math.log(len(vocabulary_of(read_text(order.data), simple)))
     score = {"val_loss": loss, "best_val_loss": loss, "best_step": 0}
     tracker = FolderTracker(folder)
     tracker.start({**order.settings, "data": order.data_name}, total_steps=0, step=0)
