@@ -69,6 +69,11 @@ class Hyperparameter:
     also_called: tuple[str, ...]
 
     @property
+    def is_switch(self) -> bool:
+        """Whether the flag may stand alone, or as `--no-`; there may be a third position."""
+        return self.type is bool or "true" in self.choices
+
+    @property
     def flag(self) -> str:
         """The documented spelling on the command line."""
         return "--" + self.name.replace("_", "-")
@@ -108,6 +113,8 @@ class Hyperparameter:
             ConfigError: The value has the wrong type or is not possible.
         """
         try:
+            if self.is_switch and self.choices and value not in self.choices:
+                value = str(_parse_bool(value)).lower()
             parsed = _PARSERS[self.type](value)
             if self.choices and parsed not in self.choices:
                 raise ValueError

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.machine import usable_cores
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -79,6 +81,18 @@ def peak_memory_gb(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads, if there are as many cores; 0 leaves it as it is."""
+    before = torch.get_num_threads()
+    if 0 < count <= usable_cores():
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

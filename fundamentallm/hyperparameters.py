@@ -151,10 +151,11 @@ class Config:
         group="Training",
         also_called=("amp", "bf16", "fp16"),
     )
-    compile: bool = hyperparameter(
-        False,
-        "Compile the model with torch.compile; seldom pays on a CPU.",
+    compile: str = hyperparameter(
+        "auto",
+        "Compile the model with torch.compile; auto does so for long runs on a GPU.",
         group="Training",
+        choices=("auto", "true", "false"),
     )
     # --- Learning-rate schedule ---
     lr_schedule: str = hyperparameter(

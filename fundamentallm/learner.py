@@ -20,13 +20,16 @@ from fundamentallm.plan import sequences_at_once
 class Learner:
     """A model with its optimizers, on one device."""
 
-    def __init__(self, vocab_size: int, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, vocab_size: int, config: Config, device: torch.device, *, compiled: bool = False
+    ) -> None:
+        """A new model, on `device`; `compiled` by torch.compile or as it is."""
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
         self.model = Transformer(vocab_size, config).to(device)
         self.forward: Callable[[Tensor], Tensor] = self.model
-        if config.compile:
+        if compiled:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
         self.at_once = sequences_at_once(config, on_cpu=device.type == "cpu")
         self.optimizers = Optimizers(self.model, config)

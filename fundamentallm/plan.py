@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from fundamentallm import schedules
 from fundamentallm.hyperparameters import Config
 
 SAMPLE_TIMES = 10  # the model writes about as often in a run, whatever the run's length
+
+WORTH_COMPILING = 5_000
+"""Steps that save on a GPU what a minute of compiling costs: a guess, not measured."""
 
 TOKENS_AT_ONCE = 2048
 """Of a batch, on a CPU: what the layers keep of them stays in its cache, and memory does not grow
@@ -22,6 +26,17 @@ def sequences_at_once(config: Config, *, on_cpu: bool) -> int:
     """
     fitting = max(1, TOKENS_AT_ONCE // config.max_seq_len)
     return min(config.batch_size, fitting) if on_cpu else config.batch_size
+
+
+def compiles(config: Config, total_steps: int, *, on_cuda: bool) -> bool:
+    """Whether a run is to be compiled. Its length alone decides, so that it can be told again.
+
+    On a CPU that never pays: kernels.c is faster than what torch.compile makes
+    (docs/performance.md).
+    """
+    if config.compile == "auto":
+        return on_cuda and total_steps >= WORTH_COMPILING and find_spec("triton") is not None
+    return config.compile == "true"
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, prepare, training_batch
-from fundamentallm.device import peak_memory_gb, pick_device
+from fundamentallm.device import peak_memory_gb, pick_device, threads
 from fundamentallm.evaluate import perplexity, score
 from fundamentallm.generate import Sampling, generate
 from fundamentallm.hyperparameters import Config
 from fundamentallm.kernels import kernels
 from fundamentallm.learner import Learner
-from fundamentallm.plan import Plan
+from fundamentallm.plan import Plan, compiles
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
 from fundamentallm.text import Text
@@ -61,6 +61,10 @@ class Progress:
     sampled_step: int = 0
     seconds: float = 0.0
     """How long the run has taken, over all its parts."""
+    threads: int = 0
+    """Of the CPU, and kept: sums are in another order with another number of them."""
+    compiled: bool = False
+    """Decided at the start, and kept, as above."""
     losses: list[float] = field(default_factory=list)
     """Training losses since the last row of metrics."""
 
@@ -98,10 +102,15 @@ def train(
     """
     dataset = prepare(Text.of(text), config) if isinstance(text, str) else text
     where = pick_device(device)
-    with torch.random.fork_rng([where] if where.type == "cuda" else []):  # the caller's stays
-        run = Run(config, dataset, where, folder, trackers)
+    progress = None
+    if checkpoint is not None:
+        checkpoint.check_continues(config, dataset)
+        progress = Progress(**checkpoint.progress)
+    generators = torch.random.fork_rng([where] if where.type == "cuda" else [])
+    with generators, threads(progress.threads if progress else 0):  # the caller's stay
+        run = Run(config, dataset, where, folder, trackers, progress)
         if checkpoint is not None:
-            run.restore(checkpoint)
+            run.learner.load_state_dict(checkpoint.model, checkpoint.training)
         return run.loop(stop_requested)
 
 
@@ -115,20 +124,31 @@ class Run:
         device: torch.device,
         folder: RunFolder | None,
         trackers: Sequence[Tracker],
+        progress: Progress | None,
     ) -> None:
         self.config, self.dataset = config, dataset
         self.device, self.folder, self.trackers = device, folder, trackers
-        self.learner = Learner(len(dataset.vocabulary), config, device)
-        self.model = self.learner.model
         self.plan = Plan(config, dataset.batches_per_epoch(config))
-        guess = math.log(len(dataset.vocabulary))
-        self.progress = Progress(best_val_loss=guess, val_loss=guess)
+        self.progress = p = progress or self.begin()
+        self.learner = Learner(len(dataset.vocabulary), config, device, compiled=p.compiled)
+        self.model = self.learner.model
         self.pending: list[Tensor] = []  # losses not yet fetched from the device
         self.grad_norm = torch.zeros(())
         on_cpu = device.type == "cpu"
-        self.uses_kernels = on_cpu and not config.compile and kernels() is not None
+        self.uses_kernels = on_cpu and not p.compiled and kernels() is not None
         self.row: dict[str, Number] = {}
         self.stopped_by = ""
+
+    def begin(self) -> Progress:
+        """Where a new run stands, with what is decided once and for all of its parts."""
+        guess = math.log(len(self.dataset.vocabulary))
+        on_cuda = self.device.type == "cuda"
+        return Progress(
+            best_val_loss=guess,
+            val_loss=guess,
+            threads=torch.get_num_threads(),
+            compiled=compiles(self.config, self.plan.total_steps, on_cuda=on_cuda),
+        )
 
     def loop(self, stop_requested: Callable[[], str]) -> Result:
         """Train from where `progress` stands to the end, whatever ends it."""
@@ -286,16 +306,6 @@ class Run:
         checkpoint.save(self.folder.best if name == "best" else self.folder.last)
         self.row_started = time.perf_counter()
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where `checkpoint` stood.
-
-        Raises:
-            CheckpointError: It is of another text or run, or made for use alone.
-        """
-        checkpoint.check_continues(self.config, self.dataset)
-        self.learner.load_state_dict(checkpoint.model, checkpoint.training)
-        self.progress = Progress(**checkpoint.progress)
-
     def finish(self, status: str, stopped_by: str) -> Result:
         """Tell every tracker how it ended."""
         p = self.progress
@@ -310,6 +320,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "precision": str(self.learner.precision).removeprefix("torch."),
             "kernels": self.uses_kernels,
+            "compiled": p.compiled,
         }
         for tracker in self.trackers:
             tracker.finish(summary)

@@ -16,6 +16,7 @@ RUNGS = {
     "declaration": 0,
     "exit_codes": 0,
     "hyperparameters": 0,
+    "machine": 0,
     "presets": 0,
     "run_name": 0,
     "samples": 0,

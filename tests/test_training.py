@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-from fundamentallm import Config, train
+from fundamentallm import Config, train, training
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
 from fundamentallm.data import prepare
 from fundamentallm.evaluate import score
+from fundamentallm.plan import WORTH_COMPILING, compiles
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.text import Text
 from fundamentallm.trackers.folder import FolderTracker
@@ -125,6 +128,63 @@ def test_stopped_and_resumed_is_never_stopped(
     for name in ("best.pt", "last.pt"):
         one, other = (Checkpoint.load(tmp_path / run / name) for run in ("whole", "parts"))
         assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+
+
+@pytest.mark.slow
+def test_what_was_compiled_goes_on_compiled(tiny: Config, text: str, tmp_path: Path) -> None:
+    config = replace(tiny, compile="true", max_steps=16)
+    start(config, text, tmp_path / "whole")
+    start(replace(config, max_steps=8), text, tmp_path / "parts")
+    checkpoint = Checkpoint.load(tmp_path / "parts/last.pt")
+    assert checkpoint.progress["compiled"]
+    start(config, text, tmp_path / "parts", checkpoint=checkpoint)
+    for run in ("whole", "parts"):
+        summary = json.loads((tmp_path / run / "summary.json").read_text())
+        assert summary["compiled"]
+        assert not summary["kernels"]
+    assert repeatable(tmp_path / "parts") == repeatable(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_cuda", "steps", "expected"),
+    [
+        ("auto", False, 1_000_000, False),
+        ("auto", True, WORTH_COMPILING - 1, False),
+        ("auto", True, WORTH_COMPILING, find_spec("triton") is not None),
+        ("true", False, 1, True),
+        ("false", True, 1_000_000, False),
+    ],
+)
+def test_compiling_is_decided_by_the_length(
+    asked: str, on_cuda: bool, steps: int, expected: bool
+) -> None:
+    assert compiles(Config(compile=asked), steps, on_cuda=on_cuda) == expected
+
+
+def test_what_was_decided_is_kept_when_the_run_gets_longer(
+    tiny: Config, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(replace(tiny, max_steps=8), text, tmp_path)
+    checkpoint = Checkpoint.load(tmp_path / "last.pt")
+    monkeypatch.setattr(training, "compiles", lambda *args, **kwargs: True)
+    start(tiny, text, tmp_path, checkpoint=checkpoint)
+    assert not json.loads((tmp_path / "summary.json").read_text())["compiled"]
+
+
+def test_a_resumed_run_uses_as_many_threads_as_before(
+    tiny: Config, text: str, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0))
+    for recorded, expected in ((cores, cores), (cores + 1, before)):
+        start(replace(tiny, max_steps=8), text, tmp_path)
+        checkpoint = Checkpoint.load(tmp_path / "last.pt")
+        assert checkpoint.progress["threads"] == before
+        checkpoint.progress["threads"] = recorded
+        start(tiny, text, tmp_path, checkpoint=checkpoint)
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert summary["threads"] == expected
+        assert torch.get_num_threads() == before
 
 
 def test_rows_after_the_checkpoint_are_written_again_not_twice(

@@ -76,7 +76,7 @@ def _option(known: Hyperparameter) -> click.Option:
 
 
 def _spell_out_switches(args: list[str]) -> Iterator[str]:
-    switches = {known.flag for known in HYPERPARAMETERS.values() if known.type is bool}
+    switches = {known.flag: known for known in HYPERPARAMETERS.values() if known.is_switch}
     rest = deque(args)
     while rest:
         word = rest.popleft()
@@ -85,7 +85,8 @@ def _spell_out_switches(args: list[str]) -> Iterator[str]:
             yield from (word, *rest)
             return
         if flag in switches:
-            explicit = rest and rest[0].lower() in TRUE_WORDS + FALSE_WORDS
+            words = (*TRUE_WORDS, *FALSE_WORDS, *switches[flag].choices)
+            explicit = rest and rest[0].lower() in words
             yield f"{flag}={rest.popleft() if explicit else 'true'}"
         elif flag.startswith("--no-") and "--" + flag[5:] in switches:
             yield f"--{flag[5:]}=false"

@@ -28,7 +28,7 @@ def worker_options(command: Any) -> Any:
             "--workers",
             type=click.IntRange(1),
             metavar="N",
-            help="Runs at a time.  [default: one a core, or one a GPU]",
+            help="Runs at a time.  [default: as many as pay, told from the first]",
         ),
         click.option(
             "--workers-per-gpu", type=click.IntRange(1), metavar="N", help="Runs at a time per GPU."

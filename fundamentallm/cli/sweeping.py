@@ -24,13 +24,15 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from fundamentallm.cli.sweep_view import Lines
-    from fundamentallm.sweep.engine import Engine, Means
+    from fundamentallm.sweep.crew import Means
+    from fundamentallm.sweep.engine import Engine
     from fundamentallm.sweep.ledger import Ledger
     from fundamentallm.sweep.methods import Method
 
 STORAGE = "FUNDAMENTALLM_STORAGE"
 LEASE = "FUNDAMENTALLM_LEASE"
 LEASE_SECONDS = 60.0
+MOST_ON_A_GPU = 8  # runs; where more would pay, --workers-per-gpu says so
 Facts = dict[str, Any]
 """What the maker of a sweep settles for all its workers; kept in the storage."""
 
@@ -68,20 +70,22 @@ def lease_seconds() -> float:
 def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None) -> Means:
     """What this machine gives: its cores shared out among workers, or workers on each GPU.
 
+    Without a number, the most that there can be; the first runs show how many there should be.
     OMP_NUM_THREADS, where it is set, is the number of threads of each worker.
     """
-    from fundamentallm.sweep.engine import Means
-    from fundamentallm.sweep.workers import usable_cores, visible_gpus
+    from fundamentallm.machine import usable_cores, visible_gpus
+    from fundamentallm.sweep.crew import Means
 
-    cores, gpus = usable_cores(), visible_gpus(device)
-    if workers is None:
-        workers = len(gpus) * (workers_per_gpu or 1) if gpus else cores
-        workers = min(workers, runs or workers)
-    elif workers_per_gpu is not None:
+    if workers is not None and workers_per_gpu is not None:
         raise click.UsageError("--workers and --workers-per-gpu exclude each other; give one")
+    cores, gpus = usable_cores(), visible_gpus(device)
+    fixed = workers is not None or bool(gpus and workers_per_gpu)
+    if workers is None:
+        workers = len(gpus) * (workers_per_gpu or MOST_ON_A_GPU) if gpus else cores
+        workers = min(workers, runs or workers)
     typed = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(typed) if typed.isdigit() and typed != "0" else max(1, cores // workers)
-    return Means(workers, threads, device, gpus)
+    return Means(workers, threads, device, gpus, fixed)
 
 
 def begin(
@@ -234,9 +238,10 @@ def work(
         runs = "runs" if engine.limit is None else f"{engine.limit} runs"
         searched = ", ".join(parameter.name for parameter in points.searched) or "nothing"
         plural = "s" if here.workers > 1 else ""
+        at_most = "" if here.fixed or here.workers == 1 else "up to "
         shown.say(
             f"sweep {folder.name}: {engine.method.label} over {searched}; {runs}, "
-            f"{here.workers} worker{plural} with {here.threads} "
+            f"{at_most}{here.workers} worker{plural} with {here.threads} "
             f"thread{'s' if here.threads > 1 else ''} each; folder {_place(folder.path)}"
         )
         told: list[str] = []

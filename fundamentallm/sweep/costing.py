@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.machine import free_gb
 from fundamentallm.plan import sequences_at_once
 from fundamentallm.sweep.checking import extremes, size
 from fundamentallm.sweep.points import DATA, Points, hyperparameter_name
@@ -85,7 +85,7 @@ def measure_costs(points: Points, data: str, device: str) -> Costs:
     from fundamentallm.text import read_text
 
     text = read_text(None if data == "built-in" else data)  # bad input ends here
-    free = _free_gb()
+    free = free_gb()
     corners = sorted(_corners(points), key=lambda settings: _work(settings, text.length))
     cheapest = _try(corners[0], data, device, free)
     dearest = _try(corners[-1], data, device, free) if len(corners) > 1 else cheapest
@@ -233,24 +233,9 @@ def _few(config: Config) -> int:
 
 
 def _has_gpu() -> bool:
-    from fundamentallm.sweep.workers import visible_gpus
+    from fundamentallm.machine import visible_gpus
 
     return bool(visible_gpus("auto"))
-
-
-def _free_gb() -> float:
-    """Memory that a new process could have here; of a container, what it allows."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 0
-    free = pages * os.sysconf("SC_PAGE_SIZE") / 1e9 if pages else math.inf
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":") for line in file)
-        free = int(fields["MemAvailable"].split()[0]) * 1024 / 1e9
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            free = min(free, int(file.read()) / 1e9)
-    except (OSError, KeyError, ValueError):
-        pass
-    return free
 
 
 def _shown(corner: Corner) -> Corner:

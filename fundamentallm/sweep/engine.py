@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.declaration import ConfigError
+from fundamentallm.sweep.crew import Crew, Means
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
@@ -27,18 +28,6 @@ from fundamentallm.sweep.workers import Trial, Workers
 DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 LOOK_SECONDS = 2.0  # between looks at what other workers have left behind
 LISTEN_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class Means:
-    """What this machine gives to the sweep."""
-
-    workers: int
-    threads: int
-    """Of each worker."""
-    device: str = "auto"
-    gpus: Sequence[str] = ()
-    """Shared out among workers; empty where trials find their device themselves."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,7 @@ class Active:
 
 
 class Engine:
-    """One worker of a sweep: as many trials at a time as `means` allows, until there is no more."""
+    """One worker of a sweep: as many trials at a time as do here, until there is no more."""
 
     def __init__(
         self,
@@ -106,6 +95,7 @@ class Engine:
         caps = [cap for cap in (sweep.run_cap, method.search.size) if cap is not None]
         self.limit = min(caps, default=None)
         self.active: list[Active] = []
+        self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
 
     def run(self, stop_requested: Callable[[], str]) -> str:
@@ -119,8 +109,9 @@ class Engine:
                 if not stopping and (stopping := stop_requested()):
                     for each in self.active:
                         each.trial.stop(stopping)
-                ended = self._hear()
-                if not stopping and (ended or time.monotonic() >= next_look):
+                size = self.crew.size
+                news = self._hear() or self.crew.size > size
+                if not stopping and (news or time.monotonic() >= next_look):
                     next_look = time.monotonic() + LOOK_SECONDS
                     self._fill()
                     self.watcher.look(runs := self.ledger.runs(), self.limit)
@@ -145,11 +136,10 @@ class Engine:
 
     def _fill(self) -> None:
         """Start runs while there is room."""
+        self.crew.wait_no_longer()
         taken = {each.slot for each in self.active}
-        for slot in range(self.means.workers):
-            if slot in taken:
-                continue
-            if self._has_claimed_all():
+        for slot in sorted(set(range(self.means.workers)) - taken):
+            if len(self.active) >= self.crew.size or self._has_claimed_all():
                 return
             run = self.ledger.claim(
                 next_values=self._next_values,
@@ -194,6 +184,7 @@ class Engine:
         self.watcher.started(run, going_on=going_on)
         trial = self.workers.start(self._order(run, settings, slot))
         self.active.append(Active(run, trial, slot, began=time.monotonic()))
+        self.crew.started(slot)
 
     def _order(self, run: Run, settings: dict[str, Any], slot: int) -> Order:
         own_text = settings.pop(DATA, None)
@@ -236,6 +227,7 @@ class Engine:
                 if earlier["step"] < row.step:
                     self._note(each, earlier["step"], earlier.get(self.metric.name))
         self.watcher.row(each.run, row)
+        self.crew.heard(each.slot, each.trial.pid, row.metrics)
         if self._note(each, row.step, row.metrics.get(self.metric.name)):
             self._stop_if_far_behind(each)
 
@@ -274,6 +266,7 @@ class Engine:
     def _end(self, each: Active, ended: Ended) -> None:
         each.trial.close()
         self.active.remove(each)
+        self.crew.ended(each.slot)
         if each.lost:
             return
         status = ended.status

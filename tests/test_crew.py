@@ -1,0 +1,128 @@
+"""How many runs at a time: told from what the first of them show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_sweep import FLAGS, grid, start
+
+from fundamentallm.machine import free_gb, own_memory_gb
+from fundamentallm.sweep import crew as crew_module
+from fundamentallm.sweep.crew import ROWS, Crew, Means
+
+ON_CPU = Means(workers=4, threads=1, fixed=False)
+ON_GPUS = Means(workers=16, threads=1, gpus=("0", "1"), fixed=False)
+
+
+def test_a_number_that_was_asked_for_is_kept() -> None:
+    said: list[str] = []
+    crew = Crew(Means(workers=3, threads=1), said.append, free=0.0)
+    crew.started(0)
+    crew.heard(0, os.getpid(), {"perf/tokens_per_second": 1.0})
+    assert crew.size == 3
+    assert not said
+
+
+@pytest.mark.parametrize(("free", "size"), [(100.0, 4), (5.0, 3), (0.1, 1)])
+def test_as_many_as_fit_into_memory(
+    free: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(crew_module, "own_memory_gb", lambda pid: 1.4)
+    crew = Crew(ON_CPU, said.append, free=free)
+    assert crew.size == 1
+    crew.started(0)
+    crew.heard(0, 1, {})
+    assert crew.size == size
+    assert f"a run takes 1.4 GB of {free:.1f}" in said[0]
+    assert (", not 4" in said[0]) == (size < 4)
+
+
+def test_a_larger_run_makes_it_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    needs = iter([1.0, 1.1, 3.0])
+    monkeypatch.setattr(crew_module, "own_memory_gb", lambda pid: next(needs))
+    crew = Crew(ON_CPU, said.append, free=8.0)
+    sizes: list[int] = []
+    for slot in range(3):
+        crew.started(slot)
+        crew.heard(slot, 1, {})
+        sizes.append(crew.size)
+    assert sizes == [4, 4, 2]
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("how", ["it ends", "it takes long"])
+def test_a_first_run_without_a_row_holds_nobody_up(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = Crew(ON_CPU, lambda line: None)
+    crew.started(0)
+    if how == "it ends":
+        crew.ended(0)
+    else:
+        crew.wait_no_longer()
+        assert crew.size == 1
+        monkeypatch.setattr(crew_module, "PATIENCE", -1.0)
+        crew.wait_no_longer()
+    assert crew.size == 4
+
+
+def settle(total: Callable[[int], float]) -> tuple[Crew, list[str]]:
+    """A crew on two GPUs, where `n` runs together make `total(n)` tokens a second."""
+    said: list[str] = []
+    crew = Crew(ON_GPUS, said.append)
+    running = 0
+    for _ in range(20):
+        while running < crew.size:
+            crew.started(running)
+            running += 1
+        for slot in range(running):
+            for _ in range(ROWS):
+                crew.heard(slot, 1, {"perf/tokens_per_second": total(running) / running})
+        while running > crew.size:
+            running -= 1
+            crew.ended(running)
+    return crew, said
+
+
+@pytest.mark.parametrize(
+    ("best", "size"), [(1, 2), (2, 2), (6, 6), (16, 16), (50, 16)], ids=lambda n: str(n)
+)
+def test_gpus_get_more_while_all_together_gain(best: int, size: int) -> None:
+    crew, said = settle(lambda running: 1000.0 * min(running, best))
+    assert crew.size == size
+    assert len(said) == 1
+    assert said[0].startswith(f"{size} runs at a time; tokens a second")
+
+
+def test_own_memory_leaves_out_what_is_shared() -> None:
+    code = "x = bytearray(200_000_000); del x; print('ready', flush=True); input()"
+    words = [sys.executable, "-c", code]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        assert 0.2 < own_memory_gb(process.pid) < 0.25
+    finally:
+        process.kill()
+        process.communicate()
+    assert own_memory_gb(process.pid) == 0.0
+    assert 0 < free_gb() < 10_000
+
+
+def test_a_sweep_says_what_it_settled_on(tmp_path: Path, text_file: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(grid())
+    process = start(tmp_path, "sweep", file, text_file, "--", *FLAGS)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    cores = len(os.sched_getaffinity(0))
+    if cores > 1:
+        assert f"up to {cores} workers" in said
+        assert f"{cores} runs at a time: a run takes 0." in said
