@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from fundamentallm.data import Dataset, Vocabulary
+from fundamentallm.disk import sync_folder, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config, read_values
 from fundamentallm.model import Transformer
@@ -49,7 +51,11 @@ class Checkpoint:
     """The optimizers' state, the gradient scaler's and the random generators'."""
 
     def save(self, path: Path) -> None:
-        """Write to `path` so that at every instant it holds the old state or the new, whole."""
+        """Write to `path` so that at every instant it holds the old state or the new, whole.
+
+        Raises:
+            DiskError: It cannot be written; the old state is still there.
+        """
         content = {
             "format": FORMAT,
             "config": vars(self.config),
@@ -60,18 +66,20 @@ class Checkpoint:
             "training": self.training,
         }
         part = path.with_name(path.name + ".part")
-        try:
-            with part.open("wb") as file:
-                hashing = _HashingWriter(file)
-                torch.save(content, hashing)  # pyright: ignore[reportArgumentType]
-                file.write(hashing.sha256.digest() + MARK)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        with writing(path):
+            try:
+                with part.open("wb") as file:
+                    hashing = _HashingWriter(file)
+                    hashing.save(content)
+                    file.write(hashing.sha256.digest() + MARK)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, path)
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
+            sync_folder(path.parent)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -172,22 +180,24 @@ class _HashingWriter(io.RawIOBase):
     def __init__(self, file: Any) -> None:
         self.file = file
         self.sha256 = hashlib.sha256()
+        self.failed: OSError | None = None
+
+    def save(self, content: dict[str, Any]) -> None:
+        """`torch.save`; a disk's error stays what it is, where torch makes another of it."""
+        try:
+            torch.save(content, self)  # pyright: ignore[reportArgumentType]
+        except RuntimeError:
+            if self.failed is not None:
+                raise self.failed from None
+            raise
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.sha256.update(data)
-        return self.file.write(data)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be opened."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +46,19 @@ def perplexity(loss: float) -> float:
 
 @torch.no_grad()
 def score(
-    model: Transformer, tokens: Tokens, characters: int, config: Config, device: torch.device
+    model: Transformer,
+    tokens: Tokens,
+    characters: int,
+    config: Config,
+    device: torch.device,
+    *,
+    tick: Callable[[], None] = lambda: None,
 ) -> Score:
     """Score `tokens`, shape (T,) with T >= 2, which spell `characters` characters.
 
     The text is cut into windows of the model's context, each read afresh; `model` must be in
-    `eval` mode. A loss that is not finite is returned as it is.
+    `eval` mode. A loss that is not finite is returned as it is. `tick` is called between windows;
+    what it raises ends the scoring.
     """
     total = 0.0
     count = len(tokens) - 1
@@ -62,4 +70,5 @@ def score(
             logits.float().flatten(0, 1), targets.to(device).flatten(), reduction="sum"
         )
         total += losses.item()
+        tick()
     return Score(total / count, count, characters / len(tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fundamentallm.device import autocast, precision, random_state, set_random_state
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.exit_codes import FAILED
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 from fundamentallm.optimizer import Optimizers
 from fundamentallm.plan import sequences_at_once
+
+HALVINGS = 3
+
+
+class OutOfMemoryError(FundamentallmError):
+    """A step does not fit this machine, in however small parts."""
+
+    exit_code = FAILED
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's or the processor's memory ran out; torch has no class for the second."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 class Learner:
@@ -32,6 +50,7 @@ class Learner:
         if compiled:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
         self.at_once = sequences_at_once(config, on_cpu=device.type == "cpu")
+        self.halvings = 0
         self.optimizers = Optimizers(self.model, config)
         self.precision = precision(device, config.mixed_precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
@@ -41,8 +60,33 @@ class Learner:
 
         `windows`, (N, max_seq_len + 1), holds `gradient_accumulation` batches. Their gradients
         are averaged, so the update is that of one large batch, in however many parts it is
-        worked through. Both results stay on the device: nothing here waits for it.
+        worked through. Both results stay on the device: nothing here waits for it. Where memory
+        runs out, the parts are halved, up to three times.
+
+        Raises:
+            OutOfMemoryError: It ran out all the same.
         """
+        while True:
+            try:
+                return self._step(windows, learning_rate)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.halvings == HALVINGS or self.at_once == 1:
+                    raise OutOfMemoryError(
+                        f"memory for {self.at_once} sequences at a time is not there; give a "
+                        "smaller --batch-size, --max-seq-len or --model-dim"
+                    ) from None
+            # Nothing of the step has reached the weights: the gradients are its only trace.
+            self.optimizers.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.halvings += 1
+            self.at_once = (self.at_once + 1) // 2
+            print(f"warning: out of memory; steps go on with {self.at_once} sequences at a time, "
+                  "and the same batch", file=sys.stderr, flush=True)  # fmt: skip
+
+    def _step(self, windows: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
         config = self.config
         self.optimizers.set_learning_rate(learning_rate)
         total = torch.zeros((), device=self.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from fundamentallm.disk import replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
@@ -77,11 +78,11 @@ class RunFolder:
     def write_config(self, settings: Mapping[str, object]) -> None:
         """Write config.yaml: a flat `name: value` a line."""
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-        self._replace(self.config, text)
+        replace_text(self.config, text)
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json."""
-        self._replace(self.summary, json.dumps(summary, indent=2) + "\n")
+        replace_text(self.summary, json.dumps(summary, indent=2) + "\n")
 
     def read_summary(self) -> dict[str, Any]:
         """What summary.json holds; nothing if it is not there, or no summary."""
@@ -110,16 +111,19 @@ class RunFolder:
         """Forget what was written after `step`: a resumed run writes it again."""
         if self.metrics.exists():
             rows = (row for row in self.rows() if row["step"] <= step)
-            self._replace(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+            replace_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         if self.samples.exists():
             kept = [format_sample(at, sample) for at, sample in self.written() if at <= step]
-            self._replace(self.samples, "".join(kept))
+            replace_text(self.samples, "".join(kept))
 
-    def _replace(self, file: Path, text: str) -> None:
-        """Write a small file whole or not at all."""
-        part = file.with_name(file.name + ".part")
-        part.write_text(text, "utf-8", newline="")
-        os.replace(part, file)
+    def append(self, file: Path, text: str) -> None:
+        """Add to metrics.jsonl or samples.txt.
+
+        Raises:
+            DiskError: It cannot be written; a part of the text may have been.
+        """
+        with writing(file), file.open("a", encoding="utf-8", newline="") as opened:
+            opened.write(text)
 
 
 def read_flat_yaml(path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -13,12 +14,14 @@ from torch import Tensor
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, prepare, training_batch
 from fundamentallm.device import peak_memory_gb, pick_device, threads
+from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity, score
 from fundamentallm.generate import Sampling, generate
 from fundamentallm.hyperparameters import Config
 from fundamentallm.kernels import kernels
-from fundamentallm.learner import Learner
+from fundamentallm.learner import Learner, OutOfMemoryError
 from fundamentallm.plan import Plan, compiles
+from fundamentallm.progress import Progress, Result
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
 from fundamentallm.text import Text
@@ -30,43 +33,8 @@ SAMPLE_TOKENS = 200
 SAMPLING = Sampling(temperature=0.6)  # a small model's words hold together better than at 0.8
 
 
-@dataclass(frozen=True)
-class Result:
-    """How a run ended."""
-
-    status: str
-    """`done`, `interrupted`, or `diverged` (its loss stopped being finite)."""
-    stopped_by: str
-    """`epochs`, `max_steps`, `max_minutes`, `early_stopping`, who asked it to stop, or what
-    diverged."""
-    step: int
-    """Optimizer steps done."""
-    best_val_loss: float
-    """Least validation loss, nats a token; before any, a uniform guess's: ln(vocabulary size)."""
-    best_step: int
-    """The step that reached it; 0 before any."""
-    val_loss: float
-    """The last validation loss, or as above."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands, apart from weights and generators; part of the checkpoint."""
-
-    best_val_loss: float
-    val_loss: float
-    step: int = 0
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    sampled_step: int = 0
-    seconds: float = 0.0
-    """How long the run has taken, over all its parts."""
-    threads: int = 0
-    """Of the CPU, and kept: sums are in another order with another number of them."""
-    compiled: bool = False
-    """Decided at the start, and kept, as above."""
-    losses: list[float] = field(default_factory=list)
-    """Training losses since the last row of metrics."""
+class StopRequestedError(Exception):
+    """Somebody wants the run to stop; never leaves this module."""
 
 
 class DivergedError(Exception):
@@ -92,13 +60,15 @@ def train(
         trackers: Told of every row of metrics and every sample.
         device: auto, cpu, cuda, cuda:N or mps.
         checkpoint: Continue from here (a `last.pt`), bit for bit on a CPU with as many threads.
-        stop_requested: Asked before every step; on any answer but "" the run is saved and ends,
-            and the answer is its `stopped_by`.
+        stop_requested: Asked before every step and all through an evaluation; on any answer but ""
+            the run is saved and ends, and the answer is its `stopped_by`.
 
     Raises:
         DataError: The text is too short.
         DeviceError: The device is not there.
         CheckpointError: `checkpoint` is of another text or other hyperparameters.
+        DiskError: A file cannot be written; the last checkpoint is still there.
+        OutOfMemoryError: A step does not fit this machine.
     """
     dataset = prepare(Text.of(text), config) if isinstance(text, str) else text
     where = pick_device(device)
@@ -133,7 +103,7 @@ class Run:
         self.learner = Learner(len(dataset.vocabulary), config, device, compiled=p.compiled)
         self.model = self.learner.model
         self.pending: list[Tensor] = []  # losses not yet fetched from the device
-        self.grad_norm = torch.zeros(())
+        self.grad_norm = torch.tensor(p.grad_norm)
         on_cpu = device.type == "cpu"
         self.uses_kernels = on_cpu and not p.compiled and kernels() is not None
         self.row: dict[str, Number] = {}
@@ -154,31 +124,31 @@ class Run:
         """Train from where `progress` stands to the end, whatever ends it."""
         p, plan = self.progress, self.plan
         status = "done"
+        self.stop_requested = stop_requested
         self.start_trackers()
         self.started = time.perf_counter() - p.seconds
         self.row_started = time.perf_counter()
         try:
             self.stopped_by = plan.last_step_by if p.step >= plan.total_steps else ""
+            if p.evaluating:  # it was stopped while it was scored
+                self.close_step(due=True)
             while not self.stopped_by:
-                if reason := stop_requested():
-                    status, self.stopped_by = "interrupted", reason
-                    self.save("last")
-                    break
+                self.end_if_asked()
                 self.take_step()
                 self.stopped_by = self.limit_reached()
-                due = bool(self.stopped_by) or plan.evaluates_after(p.step)
-                if due or p.step % LOG_EVERY == 0:
-                    self.measure_step()
-                if due:
-                    self.evaluate()
-                if self.row:
-                    self.log()
-                if due:
-                    self.save("last")
+                self.close_step(due=bool(self.stopped_by) or plan.evaluates_after(p.step))
+        except StopRequestedError as asked:
+            status, self.stopped_by = "interrupted", str(asked)
+            self.save("last")
         except DivergedError as loss:
             status, self.stopped_by = "diverged", str(loss)
+        except OutOfMemoryError as error:
+            with suppress(DiskError):
+                self.finish("oom", str(error))
+            raise
         except BaseException as error:
-            self.finish("failed", f"{type(error).__name__}: {error}")
+            with suppress(DiskError):  # which may be what `error` is
+                self.finish("failed", f"{type(error).__name__}: {error}")
             raise
         return self.finish(status, self.stopped_by)
 
@@ -191,6 +161,25 @@ class Run:
                 total_steps=self.plan.total_steps,
                 step=self.progress.step,
             )
+
+    def end_if_asked(self) -> None:
+        """Raise StopRequestedError if somebody wants the run to stop."""
+        if reason := self.stop_requested():
+            raise StopRequestedError(reason)
+
+    def close_step(self, *, due: bool) -> None:
+        """What follows a step: a row now and then, and if `due` an evaluation and a checkpoint."""
+        p = self.progress
+        if due or p.step % LOG_EVERY == 0:
+            self.measure_step()
+        if due:
+            p.evaluating = True
+            self.evaluate()
+            p.evaluating = False
+        if self.row:
+            self.log()
+        if due:
+            self.save("last")
 
     def take_step(self) -> None:
         """Update the weights once."""
@@ -228,12 +217,13 @@ class Run:
         )
         now = time.perf_counter()
         loss = sum(p.losses) / len(p.losses)
+        p.grad_norm = float(self.grad_norm)
         self.row = {
             "epoch": self.plan.epoch(p.step),
             "train_loss": loss,
             "train_perplexity": perplexity(loss),
             "optim/learning_rate": self.plan.learning_rate(p.step - 1),
-            "optim/grad_norm": float(self.grad_norm),
+            "optim/grad_norm": p.grad_norm,
             "perf/tokens_per_second": tokens * len(p.losses) / (now - self.row_started),
             "perf/memory_gb": peak_memory_gb(self.device),
         }
@@ -244,7 +234,14 @@ class Run:
         """Score the validation part, keep the best, and notice that nothing gets better."""
         p, data = self.progress, self.dataset
         self.model.eval()
-        scored = score(self.model, data.val, data.val_characters, self.config, self.device)
+        scored = score(
+            self.model,
+            data.val,
+            data.val_characters,
+            self.config,
+            self.device,
+            tick=self.end_if_asked,
+        )
         if not math.isfinite(scored.loss):
             raise DivergedError(f"val_loss is {scored.loss} at step {p.step}")
         p.val_loss = scored.loss

@@ -11,6 +11,7 @@ import torch
 
 from fundamentallm.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from fundamentallm.data import Vocabulary
+from fundamentallm.disk import DiskError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 
@@ -63,7 +64,7 @@ def test_a_failed_save_leaves_the_old_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskError, match=r"last.pt: cannot be written \(No space"):
         Checkpoint(tiny, old.vocabulary, old.data, {}, {}, {}).save(saved)
     assert Checkpoint.load(saved).progress == {"step": 3}
     assert [file.name for file in saved.parent.iterdir()] == ["last.pt"]

@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         code = _refuse(error.format_message())
     except FundamentallmError as error:
-        code = max(map(_refuse, str(error).split("\n")))  # a sweep file may have many mistakes
+        for line in str(error).split("\n"):  # a sweep file may have many mistakes
+            _refuse(line)
+        code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else DONE)

@@ -41,6 +41,14 @@ def worker_options(command: Any) -> Any:
             help="Attempts more for a run that fails by an error of its own.  [default: 0]",
         ),
         click.option(
+            "--wait",
+            type=click.FloatRange(0),
+            default=10.0,
+            metavar="MINUTES",
+            help="How long to wait for a disk that is full, or a database that is away, before the "
+            "sweep stops.  [default: 10]",
+        ),
+        click.option(
             "--storage",
             metavar="URL",
             help="A PostgreSQL database, for workers on many machines; also FUNDAMENTALLM_STORAGE. "

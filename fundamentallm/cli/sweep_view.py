@@ -11,7 +11,7 @@ import click
 
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt, Run
+from fundamentallm.sweep.records import FAILED, Attempt, Run
 from fundamentallm.sweep.spec import Metric
 from fundamentallm.trackers.console import printable
 
@@ -22,6 +22,8 @@ WORDS = {
     "impossible": "impossible",
     "failed": "failed",
     "died": "was killed",
+    "hung": "hung",
+    "oom": "ran out of memory",
     "interrupted": "interrupted, and saved",
 }
 
@@ -54,7 +56,7 @@ class Lines:
         """Say how it went, and what is best so far."""
         self.rows.pop(run.number, None)
         what = WORDS.get(ended.status, ended.status)
-        if ended.status in ("failed", "died"):
+        if ended.status in FAILED:
             what += f": {ended.note}"
         score = "" if ended.score is None else f", {self.metric.name} {ended.score:.4f}"
         others = [r for r in self.runs if r.number != run.number]

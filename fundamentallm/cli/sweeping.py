@@ -19,6 +19,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import FAILED
 from fundamentallm.sweep.spec import Metric, parse_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -113,13 +114,15 @@ def begin(
     goal = read.metric.goal if read.metric else "minimize"
     ledger = Ledger(url, folder.name, folder.path, lease=facts["lease"], goal=goal)
     try:
-        known = ledger.facts
-        if known and not folder.file.exists():
+        facts = {**facts, "id": uuid.uuid4().hex[:8]}
+        known = dict(ledger.begin(facts))
+        is_local = url.startswith("sqlite")
+        if known["id"] != facts["id"] and not is_local and not folder.file.exists():
             raise SweepError(
                 f"the storage has a sweep {folder.name} already, made elsewhere; join it by "
                 f"fundamentallm agent {folder.path}, or give another --output-dir"
             )
-        if known:
+        if known["id"] != facts["id"]:
             changes = differences(known, facts)
             if changes:
                 raise SweepError(
@@ -127,10 +130,9 @@ def begin(
                     "with it as it was (only run_cap may grow), or give another --output-dir"
                 )
             facts = {**facts, "lease": known["lease"], "id": known["id"]}
-        facts.setdefault("id", uuid.uuid4().hex[:8])
-        ledger.facts = facts
+            ledger.facts = facts
         folder.write_file(read.text)
-        if not url.startswith("sqlite"):
+        if not is_local:
             folder.storage.write_text(ledger.database.shown + "\n", "utf-8")
         before()
         return work(facts, ledger, folder, data=data, **options)
@@ -182,10 +184,12 @@ def engine_for(
     data: str | None,
     retries: int,
     count: int | None,
+    wait: float,
 ) -> Engine:
     """An engine for the sweep that `facts` describe."""
     from fundamentallm.cli.sweep_wandb import PRELOADED, WandbRuns
-    from fundamentallm.sweep.engine import Data, Engine
+    from fundamentallm.sweep.engine import Engine
+    from fundamentallm.sweep.order import Data
     from fundamentallm.sweep.workers import Workers
 
     method = method_of(facts, points)
@@ -208,6 +212,7 @@ def engine_for(
         workers=Workers(threads=means.threads, preload=PRELOADED if wandb else ()),
         retries=retries,
         count=count,
+        wait=60 * wait,
         wandb=wandb,
     )
 
@@ -222,6 +227,7 @@ def work(
     workers_per_gpu: int | None,
     retries: int,
     count: int | None,
+    wait: float,
 ) -> int:
     """Run the sweep from here, show it, and return the exit code."""
     from fundamentallm.cli.sweep_view import view
@@ -233,7 +239,7 @@ def work(
         here = means(workers, workers_per_gpu, facts["device"], sweep.run_cap)
         engine = engine_for(
             facts, ledger, folder, shown, points,
-            means=here, data=data, retries=retries, count=count,
+            means=here, data=data, retries=retries, count=count, wait=wait,
         )  # fmt: skip
         runs = "runs" if engine.limit is None else f"{engine.limit} runs"
         searched = ", ".join(parameter.name for parameter in points.searched) or "nothing"
@@ -264,7 +270,7 @@ def _conclude(
 
     runs = ledger.runs()
     finished = sum(run.is_finished for run in runs)
-    failed = [run for run in runs if run.last.status in ("failed", "died")]
+    failed = [run for run in runs if run.last.status in FAILED]
     place = _place(folder.path)
     best = best_of(runs, metric)
     if best is not None:

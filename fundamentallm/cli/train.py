@@ -16,6 +16,7 @@ from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.tracking import wandb_tracker
 from fundamentallm.cli.unstarted import record_refusal, score_impossible
 from fundamentallm.declaration import ImpossibleCombinationError
+from fundamentallm.disk import DiskError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.presets import PRESETS
@@ -171,15 +172,22 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
             return "wandb"
         return signals.name or ("a closed pipe" if console.closed else "")
 
-    result = train_model(
-        config,
-        dataset,
-        folder=folder,
-        trackers=[FolderTracker(folder), console, *([wandb] if wandb else [])],
-        device=request.device,
-        checkpoint=checkpoint,
-        stop_requested=who_stops,
-    )
+    try:
+        result = train_model(
+            config,
+            dataset,
+            folder=folder,
+            trackers=[FolderTracker(folder), console, *([wandb] if wandb else [])],
+            device=request.device,
+            checkpoint=checkpoint,
+            stop_requested=who_stops,
+        )
+    except DiskError as error:
+        where = shlex.quote(str(folder.path))
+        raise DiskError(
+            f"{error}; the checkpoint before is whole; when that is mended, go on with: "
+            f"fundamentallm train --output-dir {where} --resume"
+        ) from None
     stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
     _report(result, stopped_by, folder)
     if wandb is not None and wandb.verdict:

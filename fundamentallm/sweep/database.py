@@ -3,19 +3,88 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import filelock
 import sqlalchemy
 import sqlalchemy.exc
 
+from fundamentallm.exit_codes import FAILED
 from fundamentallm.sweep.findings import SweepError
 
 BUSY_SECONDS = 60
 """How long SQLite waits for another writer."""
+AWAY_SECONDS = 2.0
+"""Between looks at whether a database is back."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AwayError(SweepError):
+    """The storage has been away, or its disk full, for longer than anyone wants to wait."""
+
+    exit_code = FAILED
+
+
+class UsesDatabase(Protocol):
+    """What `patient` needs to know."""
+
+    database: Database
+
+
+def patient(
+    method: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate[Any, P], T]:
+    """Try a method again while the database is away; it must do no harm when it is done twice.
+
+    Raises:
+        AwayError: It was away for longer than `Database.patience`, or `Database.meanwhile` said
+            that nobody waits any longer.
+    """
+
+    @wraps(method)
+    def insisting(self: UsesDatabase, *args: P.args, **kwargs: P.kwargs) -> T:
+        database, began = self.database, 0.0
+        while True:
+            try:
+                result = method(self, *args, **kwargs)
+            except Exception as error:
+                reason = _is_away(error)
+                if not reason or isinstance(error, AwayError):
+                    raise
+                now = time.monotonic()
+                if not began:
+                    began = now
+                    database.say(f"the storage {database.shown} is away: {reason}; waiting for it")
+                if now - began > database.patience or database.meanwhile():
+                    raise AwayError(
+                        f"the storage {database.shown} is away: {reason}; runs that were in "
+                        "progress go on from their checkpoints when it is back"
+                    ) from error
+                time.sleep(AWAY_SECONDS)
+            else:
+                if began:
+                    database.say(f"the storage is back after {time.monotonic() - began:.0f} s")
+                return result
+
+    return insisting
+
+
+def _is_away(error: BaseException | None) -> str:
+    """Why the database cannot be used just now; nothing if that is not what went wrong."""
+    while error is not None:
+        if isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
+            return " ".join(str(error.orig or error).split())[:200]
+        if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
+            return " ".join(str(error.orig or error).split())[:200]
+        error = error.__cause__
+    return ""
 
 
 class Database:
@@ -41,6 +110,11 @@ class Database:
         self.is_local = self.url.startswith("sqlite")
         self.file_lock = filelock.FileLock(folder / "ledger.lock")
         self.engine: sqlalchemy.Engine | None = None
+        self.patience = 0.0
+        """Seconds that `patient` methods wait for it."""
+        self.say: Callable[[str], None] = lambda line: None
+        self.meanwhile: Callable[[], bool] = lambda: False
+        """Done while waiting; true to wait no longer."""
 
     def prepare(self) -> None:
         """Let SQLite's readers and its writer not wait for one another.
@@ -81,9 +155,10 @@ class Database:
             try:
                 yield
             finally:
-                connection.execute(
-                    sqlalchemy.text("SELECT pg_advisory_unlock(hashtext(:name))"), which
-                )
+                with suppress(sqlalchemy.exc.DBAPIError):  # a server that is gone holds no lock
+                    connection.execute(
+                        sqlalchemy.text("SELECT pg_advisory_unlock(hashtext(:name))"), which
+                    )
 
     @contextmanager
     def errors(self) -> Iterator[None]:

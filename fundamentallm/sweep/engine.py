@@ -7,51 +7,32 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fundamentallm.declaration import ConfigError
+from fundamentallm.disk import DiskError
+from fundamentallm.run_folder import RunFolderError
+from fundamentallm.sweep.active import Active
 from fundamentallm.sweep.crew import Crew, Means
+from fundamentallm.sweep.database import AwayError
+from fundamentallm.sweep.disk_watch import DiskWatch
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
-from fundamentallm.sweep.order import Ended, Order, Row
+from fundamentallm.sweep.order import Data, Ended, Order, Row
 from fundamentallm.sweep.points import DATA, Points
-from fundamentallm.sweep.records import Attempt, Run, tried
+from fundamentallm.sweep.records import FAILED, Attempt, Run, tried
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import Metric
 from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.watcher import Watcher
-from fundamentallm.sweep.workers import Trial, Workers
+from fundamentallm.sweep.workers import Workers
 
 DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 LOOK_SECONDS = 2.0  # between looks at what other workers have left behind
 LISTEN_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class Data:
-    """The text of every run, if it is the same for all."""
-
-    path: str | None
-    """None is the built-in text."""
-    name: str
-    sha256: str
-
-
-@dataclass
-class Active:
-    """A trial in progress on this machine."""
-
-    run: Run
-    trial: Trial
-    slot: int
-    began: float
-    history: dict[int, float] = field(default_factory=dict)
-    """The metric by step."""
-    heard_of: bool = False
-    lost: bool = False
+SAVE_SECONDS = 60.0  # for trials to save, when the sweep has to stop
 
 
 class Engine:
@@ -70,6 +51,7 @@ class Engine:
         workers: Workers,
         retries: int = 0,
         count: int | None = None,
+        wait: float = 0.0,
         wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
     ) -> None:
         """Nothing is claimed until `run`.
@@ -85,6 +67,7 @@ class Engine:
             workers: Starts processes.
             retries: How often a run that failed by an error of its own is tried again.
             count: The most runs that are claimed here.
+            wait: Seconds to wait for a full disk, or for a storage that is away.
             wandb: Gives the environment and the tracker's arguments of a run; None for no W&B.
         """
         self.ledger, self.folder, self.points, self.method = ledger, folder, points, method
@@ -97,9 +80,15 @@ class Engine:
         self.active: list[Active] = []
         self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
+        self.disk = DiskWatch(folder.path, wait, watcher.say)
+        self.stop_requested: Callable[[], str] = lambda: ""
+        ledger.database.patience = wait
+        ledger.database.say = watcher.say
+        ledger.database.meanwhile = lambda: bool(self.stop_requested())
 
     def run(self, stop_requested: Callable[[], str]) -> str:
         """Work until the sweep has no more runs, or `stop_requested` says why not; that reason."""
+        self.stop_requested = stop_requested
         beating = threading.Thread(target=self._beat, daemon=True)
         beating.start()
         next_look, stopping, waiting = 0.0, "", False
@@ -113,9 +102,10 @@ class Engine:
                 news = self._hear() or self.crew.size > size
                 if not stopping and (news or time.monotonic() >= next_look):
                     next_look = time.monotonic() + LOOK_SECONDS
-                    self._fill()
+                    if self.disk.has_room():
+                        self._fill()
                     self.watcher.look(runs := self.ledger.runs(), self.limit)
-                    if not self.active:
+                    if not (self.active or self.disk.waits):
                         elsewhere = sum(run.last.status in ("running", "waiting") for run in runs)
                         if not elsewhere or self._has_claimed_all():
                             return ""
@@ -125,11 +115,26 @@ class Engine:
                 if stopping and not self.active:
                     return stopping
                 self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
+        except AwayError:
+            self._save_all()
+            raise
         finally:
             self.over.set()
             for each in self.active:
                 each.trial.kill()
             beating.join(timeout=5)
+
+    def _save_all(self) -> None:
+        """Ask trials to save, and wait for them; nobody can be told how they ended."""
+        for each in self.active:
+            each.trial.stop("the sweep's storage is away")
+        deadline = time.monotonic() + SAVE_SECONDS
+        while self.active and time.monotonic() < deadline:
+            self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
+            for each in list(self.active):
+                if any(isinstance(message, Ended) for message in each.trial.messages()):
+                    each.trial.close()
+                    self.active.remove(each)
 
     def _has_claimed_all(self) -> bool:
         return self.left_to_claim is not None and self.left_to_claim <= 0
@@ -176,6 +181,10 @@ class Engine:
         except (SweepError, ConfigError) as error:
             self._finish(run, "failed", str(error), began=time.monotonic())
             return
+        except (DiskError, RunFolderError) as error:
+            self._finish(run, "interrupted", str(error), began=time.monotonic())
+            self.disk.trouble(str(error))
+            return
         going_on = folder.last.exists()
         if before is not None and before.history and not going_on:
             self.watcher.say(
@@ -200,6 +209,7 @@ class Engine:
             tokens=self.folder.tokens,
             threads=self.means.threads,
             device=self.means.device,
+            patience=2 * self.ledger.lease,
             visible_gpu=gpus[slot % len(gpus)] if gpus else None,
             environment=environment,
             wandb=wandb,
@@ -209,15 +219,15 @@ class Engine:
         """Take in what trials said; whether one ended."""
         ended = False
         for each in list(self.active):
-            if time.monotonic() - each.trial.heard > self.ledger.lease:
-                self.watcher.say(f"run {each.run.number + 1} gives no sign of life; it is killed")
-                each.trial.kill()
             for message in each.trial.messages():
                 if isinstance(message, Ended):
                     self._end(each, message)
                     ended = True
                 else:
                     self._take_row(each, message)
+            if each in self.active and time.monotonic() - each.trial.heard > self.ledger.lease:
+                self.watcher.say(f"run {each.run.number + 1} gives no sign of life; it is killed")
+                each.trial.kill()
         return ended
 
     def _take_row(self, each: Active, row: Row) -> None:
@@ -273,14 +283,17 @@ class Engine:
         if status == "interrupted" and ended.stopped_by == "hyperband":
             status = "stopped"
         self._finish(each.run, status, ended.stopped_by, began=each.began, active=each)
+        if ended.disk:
+            self.disk.trouble(ended.stopped_by)
 
     def _finish(
         self, run: Run, status: str, note: str, *, began: float, active: Active | None = None
     ) -> None:
         folder = self.folder.run(run.number)
-        if status in ("failed", "died"):
-            with suppress(OSError):
-                folder.write_summary({"status": "failed", "stopped_by": note})
+        if status in FAILED:
+            shown = "failed" if status == "died" else status
+            with suppress(DiskError):
+                folder.write_summary({"status": shown, "stopped_by": note})
         score = self._score(run.number, status)
         seconds = time.monotonic() - began
         try:

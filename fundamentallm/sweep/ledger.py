@@ -9,7 +9,6 @@ lost its run: Optuna refuses what it says of it.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import socket
@@ -26,19 +25,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import optuna
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import FrozenTrial, TrialState
 
-from fundamentallm.sweep.database import Database
-from fundamentallm.sweep.distributions import Continuous, IntUniform
+from fundamentallm.sweep.as_optuna import as_optuna
+from fundamentallm.sweep.database import Database, patient
 from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.heartbeats import Heartbeats
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.records import FINISHED, Attempt, Run, runs_of
+from fundamentallm.sweep.records import FAILED, FINISHED, Attempt, Run, runs_of
 from fundamentallm.sweep.search import Values
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -68,14 +62,10 @@ class Ledger:
         self.database = Database(url, folder)
         direction = optuna.study.StudyDirection[goal.upper()]
         # Under the lock: two that make the tables at once are in each other's way.
-        with self.database.errors(), self.database.lock(name), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the heartbeat calls itself experimental
+        with self.database.errors(), self.database.lock(name):
             self.database.prepare()
             self.uncached = optuna.storages.RDBStorage(
-                self.database.url,
-                engine_kwargs=self.database.engine_arguments,
-                heartbeat_interval=max(1, math.ceil(lease / 6)),
-                grace_period=max(1, math.ceil(lease)),
+                self.database.url, engine_kwargs=self.database.engine_arguments
             )
             # Finished trials do not change: kept here, 300 are read in 4 ms, and else in 75.
             self.storage = optuna.storages.get_storage(self.uncached)
@@ -84,6 +74,9 @@ class Ledger:
             )
         self.study = study
         self.study_id = study._study_id
+        self.heartbeats = Heartbeats(self.uncached, self.study_id, lease)
+        self.held: set[int] = set()
+        """Attempts that `claim` has given to this worker."""
         self.host = socket.gethostname()
         self.owner = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         (folder / "workers").mkdir(parents=True, exist_ok=True)
@@ -107,11 +100,24 @@ class Ledger:
     def facts(self, facts: Mapping[str, Any]) -> None:
         self.study.set_user_attr("sweep", dict(facts))
 
+    @patient
+    def begin(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write down what the sweep is, unless another worker has; what stands there then."""
+        with self.database.lock(self.study.study_name):
+            if not self.facts:
+                self.facts = facts
+            return self.facts
+
+    @patient
     def runs(self) -> list[Run]:
         """All runs, in order."""
+        return self._runs()
+
+    def _runs(self) -> list[Run]:
         trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
         return runs_of(list(self._attempts(trials)))
 
+    @patient
     def claim(
         self,
         *,
@@ -131,10 +137,18 @@ class Ledger:
         """
         with self.database.lock(self.study.study_name):
             self._reap()
-            runs = self.runs()
+            runs = self._runs()
             waiting = [run.last.id for run in runs if run.last.status == "waiting"]
+            # Given to us, and then the database went away before it could say so.
+            waiting += [
+                run.last.id
+                for run in runs
+                if run.last.owner == self.owner
+                and run.last.status == "running"
+                and run.last.id not in self.held
+            ]
             open_runs = [run for run in runs if run.last.status in ("lost", "interrupted")]
-            open_runs += [run for run in runs if run.last.status in ("died", "failed")]
+            open_runs += [run for run in runs if run.last.status in FAILED]
             open_runs = [run for run in open_runs if again(run)]
             if waiting:  # its worker was killed in the middle of this method
                 chosen = waiting[0]
@@ -145,16 +159,20 @@ class Ledger:
             else:
                 return None
             self.storage.set_trial_user_attr(chosen, "owner", self.owner)
-            self.uncached.record_heartbeat(chosen)
-            self.storage.set_trial_state_values(chosen, TrialState.RUNNING)
+            self.heartbeats.beat([chosen])
+            if self.storage.get_trial(chosen).state == TrialState.WAITING:
+                self.storage.set_trial_state_values(chosen, TrialState.RUNNING)
             number = self.storage.get_trial(chosen).user_attrs["run"]
-            return next(run for run in self.runs() if run.number == number)
+            found = next(run for run in self._runs() if run.number == number)
+            self.held.add(chosen)
+            return found
 
     def beat(self, attempts: Sequence[int]) -> None:
-        """Say that this worker lives, and with it these attempts."""
-        for attempt in attempts:
-            self.uncached.record_heartbeat(attempt)
+        """Say that this worker lives, and with it these attempts; and listen for the others."""
+        self.heartbeats.beat(attempts)
+        self.heartbeats.stale()
 
+    @patient
     def report(self, attempt: int, step: int, value: float) -> None:
         """Note one value of the metric.
 
@@ -164,6 +182,7 @@ class Ledger:
         with _refusals():
             self.storage.set_trial_intermediate_value(attempt, step, value)
 
+    @patient
     def finish(
         self, attempt: int, status: str, *, score: float | None, seconds: float, note: str
     ) -> None:
@@ -173,6 +192,9 @@ class Ledger:
             LostError: The attempt was given away.
         """
         result = {"status": status, "score": score, "seconds": seconds, "note": note}
+        trial = self.storage.get_trial(attempt)
+        if trial.state.is_finished() and trial.user_attrs.get("result") == result:
+            return  # it was written, and the database went away before it could say so
         with _refusals():
             self.storage.set_trial_user_attr(attempt, "result", result)
             self._settle(attempt, result)
@@ -191,7 +213,7 @@ class Ledger:
 
     def _reap(self) -> None:
         """Take the runs of workers that are gone from them. Call it under the lock."""
-        stale = set(self.uncached._get_stale_trial_ids(self.study_id))
+        stale = self.heartbeats.stale()
         for trial in self.storage.get_all_trials(
             self.study_id, deepcopy=False, states=(TrialState.RUNNING,)
         ):
@@ -221,7 +243,7 @@ class Ledger:
         return self.folder / "workers" / f"{owner.rpartition(':')[2]}.lock"
 
     def _create(self, run: int, values: Values, parameters: Sequence[Parameter]) -> int:
-        params, distributions = _for_optuna(values, parameters)
+        params, distributions = as_optuna(values, parameters)
         template = optuna.trial.create_trial(
             state=TrialState.WAITING,
             params=params,
@@ -281,31 +303,3 @@ def _refusals() -> Iterator[None]:
         yield
     except optuna.exceptions.UpdateFinishedTrialError as error:
         raise LostError(str(error)) from None
-
-
-def _for_optuna(
-    values: Values, parameters: Sequence[Parameter]
-) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """The searched values as Optuna's own plots and its dashboard like them."""
-    params: dict[str, Any] = {}
-    distributions: dict[str, BaseDistribution] = {}
-    for parameter in parameters:
-        if parameter.is_constant:
-            continue
-        value, distribution = values[parameter.name], parameter.distribution
-        if isinstance(distribution, Continuous):
-            low, high = distribution.ends
-            log = distribution.in_logs and low > 0
-            distributions[parameter.name] = FloatDistribution(low, high, log=log)
-            params[parameter.name] = min(max(float(value), low), high)
-        elif isinstance(distribution, IntUniform):
-            distributions[parameter.name] = IntDistribution(distribution.low, distribution.high)
-            params[parameter.name] = value
-        else:
-            choices = distribution.grid() or distribution.values  # pyright: ignore
-            plain = all(isinstance(choice, str | int | float) for choice in choices)
-            plain = plain and len(set(choices)) == len(choices)
-            shown = tuple(choices) if plain else tuple(json.dumps(choice) for choice in choices)
-            distributions[parameter.name] = CategoricalDistribution(shown)
-            params[parameter.name] = value if plain else json.dumps(value)
-    return params, distributions

@@ -9,6 +9,16 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Data:
+    """The text of every run, if it is the same for all."""
+
+    path: str | None
+    """None is the built-in text."""
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Order:
     """One attempt at a run, for a process of its own."""
 
@@ -27,6 +37,8 @@ class Order:
     device: str
     visible_gpu: str | None
     """CUDA_VISIBLE_DEVICES, where workers share GPUs out."""
+    patience: float
+    """Seconds without a step that may always pass before it is said to hang."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """For W&B's client; empty for a trial that does not show itself there."""
     wandb: Mapping[str, Any] | None = None
@@ -62,9 +74,11 @@ class Ended:
     """The trial is over, and its files are written."""
 
     status: str
-    """`done`, `diverged`, `interrupted`, `impossible` or `failed`."""
+    """`done`, `diverged`, `interrupted`, `impossible`, `failed`, `hung` or `oom`."""
     stopped_by: str
     """As in summary.json; for `failed`, what went wrong."""
+    disk: bool = False
+    """Whether it was stopped by a disk that cannot be written."""
 
 
 @dataclass(frozen=True)

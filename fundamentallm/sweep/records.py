@@ -10,9 +10,12 @@ from fundamentallm.sweep.spec import Metric
 
 FINISHED = ("done", "diverged", "impossible", "stopped")
 """How an attempt can end so that its run is over; `stopped` is hyperband's doing."""
-UNFINISHED = ("failed", "died", "interrupted", "lost")
-"""How an attempt can end so that its run may be tried again: by an error of its own, killed from
-outside, asked to stop, or given up because nothing was heard of its worker."""
+FAILED = ("failed", "hung", "oom", "died")
+"""How an attempt can end by a fault: an error of its own, no step for far longer than its steps
+take, no memory, or killed from outside."""
+UNFINISHED = (*FAILED, "interrupted", "lost")
+"""How an attempt can end so that its run may be tried again: by a fault, asked to stop, or given
+up because nothing was heard of its worker."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class Run:
                 if attempt.status not in ("died", "lost"):
                     break
             return in_a_row < deaths
-        failed = sum(attempt.status == "failed" for attempt in self.attempts)
-        return self.last.status == "failed" and failed <= retries
+        failed = sum(attempt.status in FAILED[:-1] for attempt in self.attempts)
+        return self.last.status in FAILED and failed <= retries
 
 
 def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
@@ -100,7 +103,7 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
     for run in runs:
         status, score = run.last.status, run.last.score
         running = status in ("running", "waiting", "interrupted", "lost")
-        failed = status in ("failed", "died", "diverged", "impossible")
+        failed = status in (*FAILED, "diverged", "impossible")
         if failed and metric.impute != "worst":
             score, failed = imputed(run, metric.impute), False
         elif running:

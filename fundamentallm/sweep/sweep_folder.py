@@ -51,7 +51,8 @@ class SweepFolder:
         """
         if self.path.is_dir() and not self.file.exists():
             others = [p.name for p in self.path.iterdir() if p.name not in ("workers", "tokens")]
-            others = [name for name in others if not name.startswith(("study.db", "ledger.lock"))]
+            begun = ("study.db", "ledger.lock", ".writable-", f".{self.file.name}-")
+            others = [name for name in others if not name.startswith(begun)]
             if others:
                 raise SweepError(
                     f"{self.path}: not a sweep's folder, and not empty ({others[0]} is there); "

@@ -14,6 +14,7 @@ from fundamentallm.data import Dataset, load_prepared, prepare, vocabulary_of
 from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
+from fundamentallm.learner import OutOfMemoryError
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
@@ -44,7 +45,8 @@ class LineTracker:
         """The worker has no use for them."""
 
     def finish(self, summary: Mapping[str, object]) -> None:
-        """The end is sent once every tracker is done."""
+        """No more steps; the end itself is sent once every tracker is done."""
+        self.line.over()
 
 
 def run_trial(order: Order, line: Line) -> Ended:
@@ -68,15 +70,18 @@ def run_trial(order: Order, line: Line) -> Ended:
         from fundamentallm.trackers.wandb import WandbTracker
 
         trackers.append(WandbTracker(folder, **order.wandb))
-    result = train(
-        config,
-        dataset,
-        folder=folder,
-        trackers=trackers,
-        device=order.device,
-        checkpoint=checkpoint,
-        stop_requested=line.stop_requested,
-    )
+    try:
+        result = train(
+            config,
+            dataset,
+            folder=folder,
+            trackers=trackers,
+            device=order.device,
+            checkpoint=checkpoint,
+            stop_requested=line.stop_requested,
+        )
+    except OutOfMemoryError as error:
+        return Ended("oom", str(error))
     return Ended(result.status, result.stopped_by)
 
 

@@ -24,13 +24,13 @@ class FolderTracker:
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Add a row to metrics.jsonl."""
-        with self.folder.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+        row = json.dumps({"step": step, **metrics}, allow_nan=False)
+        self.folder.append(self.folder.metrics, row + "\n")
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
         """Add to samples.txt."""
-        with self.folder.samples.open("a", encoding="utf-8", newline="") as file:
-            file.writelines(format_sample(step, sample) for sample in samples)
+        text = "".join(format_sample(step, sample) for sample in samples)
+        self.folder.append(self.folder.samples, text)
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Write summary.json."""

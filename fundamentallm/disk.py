@@ -1,0 +1,60 @@
+"""Writing files: whole or not at all, and a full or read-only disk is one clear line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.exit_codes import FAILED
+
+
+class DiskError(FundamentallmError):
+    """A file cannot be written: the disk is full, read-only, over quota, or gone."""
+
+    exit_code = FAILED
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong with a file inside names that file.
+
+    Raises:
+        DiskError: It did.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DiskError(f"{path}: cannot be written ({reason})") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that at every instant it holds the old text or the new, whole.
+
+    Raises:
+        DiskError: It cannot be written; the old text is still there.
+    """
+    part = path.with_name(path.name + ".part")
+    with writing(path):
+        try:
+            part.write_text(text, "utf-8", newline="")
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system lets a folder be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,59 @@
+"""Which workers of a sweep are alive: told by whether their heartbeats change, not by any clock.
+
+A heartbeat is a time that a worker writes to the database. Times of two machines, or of one whose
+clock was set, cannot be compared; whether a time has changed while we watched can be seen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import optuna
+import sqlalchemy
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+
+
+class Heartbeats:
+    """The heartbeats of one study's attempts, as this process sees them."""
+
+    def __init__(self, storage: optuna.storages.RDBStorage, study_id: int, lease: float) -> None:
+        """Nothing is read yet. `lease`: seconds without a change after which one is stale."""
+        self.storage, self.study_id, self.lease = storage, study_id, lease
+        self.seen: dict[int, tuple[object, float]] = {}
+        self.looked = float("-inf")
+        self.looking = threading.Lock()
+
+    def beat(self, attempts: Sequence[int]) -> None:
+        """Say that these attempts' worker lives."""
+        for attempt in attempts:
+            self.storage.record_heartbeat(attempt)
+
+    def stale(self) -> set[int]:
+        """Running attempts whose heartbeat has not changed for a lease of watching."""
+        with self.looking:
+            beats = self._read()
+            now = time.monotonic()
+            # Stopped ourselves, or the database was away: others could not be heard.
+            away = now - self.looked > self.lease / 2
+            self.looked = now
+            before = {} if away else self.seen
+            self.seen = {
+                attempt: before[attempt]
+                if attempt in before and before[attempt][0] == beat
+                else (beat, now)
+                for attempt, beat in beats.items()
+            }
+            return {each for each, (_, since) in self.seen.items() if now - since > self.lease}
+
+    def _read(self) -> dict[int, object]:
+        trial, beat = models.TrialModel, models.TrialHeartbeatModel
+        query = (
+            sqlalchemy.select(beat.trial_id, beat.heartbeat)
+            .join(trial, trial.trial_id == beat.trial_id)
+            .where(trial.study_id == self.study_id, trial.state == TrialState.RUNNING)
+        )
+        with self.storage.engine.connect() as connection:
+            return {row.trial_id: row.heartbeat for row in connection.execute(query)}
