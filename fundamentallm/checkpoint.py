@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from fundamentallm.data import Dataset, Vocabulary
-from fundamentallm.disk import sync_folder, writing
+from fundamentallm.disk import new_file, sync_folder, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config, read_values
 from fundamentallm.model import Transformer
@@ -68,7 +69,7 @@ class Checkpoint:
         part = path.with_name(path.name + ".part")
         with writing(path):
             try:
-                with part.open("wb") as file:
+                with new_file(part) as file:
                     hashing = _HashingWriter(file)
                     hashing.save(content)
                     file.write(hashing.sha256.digest() + MARK)
@@ -101,6 +102,7 @@ class Checkpoint:
         if footer != hashlib.sha256(body).digest() + MARK:
             raise CheckpointError(f"{path}: altered since it was written (its SHA-256 differs)")
         try:
+            _check_sizes(body)
             content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
             if content["format"] != FORMAT:
                 raise CheckpointError(
@@ -148,10 +150,17 @@ class Checkpoint:
         Raises:
             CheckpointError: The weights are of another model than this version builds.
         """
-        model = Transformer(len(self.vocabulary), self.config)
         try:
+            # Shapes are compared before memory is taken: a configuration may promise anything.
+            with torch.device("meta"):
+                promised = Transformer(len(self.vocabulary), self.config).state_dict()
+            if {k: v.shape for k, v in promised.items()} != {
+                k: v.shape for k, v in self.model.items() if v.is_contiguous()
+            }:
+                raise RuntimeError
+            model = Transformer(len(self.vocabulary), self.config)
             model.load_state_dict(self.model)
-        except RuntimeError:
+        except (RuntimeError, AttributeError):
             raise CheckpointError(
                 "the checkpoint's weights do not fit its configuration and vocabulary, or this "
                 "version's model; use the version that wrote it, or train again"
@@ -172,6 +181,15 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
         if (path / name).exists():
             return path / name
     raise CheckpointError(f"{path}: no best.pt or last.pt in it; give a run's folder")
+
+
+def _check_sizes(body: bytes) -> None:
+    """See that the archive is no larger unpacked than packed, as torch writes it."""
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        entries = archive.infolist()
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > len(body):
+            raise ValueError("it would unpack to more than it is")
 
 
 class _HashingWriter(io.RawIOBase):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
@@ -31,6 +32,12 @@ def writing(path: Path) -> Iterator[None]:
         raise DiskError(f"{path}: cannot be written ({reason})") from error
 
 
+def new_file(path: Path) -> BinaryIO:
+    """A file that was not there; what was, a link to somewhere else say, is removed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that at every instant it holds the old text or the new, whole.
 
@@ -40,7 +47,8 @@ def replace_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     with writing(path):
         try:
-            part.write_text(text, "utf-8", newline="")
+            with new_file(part) as file:
+                file.write(text.encode())
             os.replace(part, path)
         except BaseException:
             with suppress(OSError):

@@ -6,16 +6,20 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fundamentallm.disk import replace_text, writing
+from fundamentallm.disk import new_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 2,000 runs are read in one report
+
+
+LOCK = ".lock"
 
 
 class RunFolderError(FundamentallmError):
@@ -54,13 +58,44 @@ class RunFolder:
         probe = self.path / f".writable-{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
+            with new_file(probe):
+                pass
             probe.unlink()
         except OSError as error:
             reason = error.strerror or error
             raise RunFolderError(
                 f"--output-dir {self.path}: cannot be written ({reason}); give a folder that can"
             ) from None
+
+    @contextmanager
+    def held(self, wait: float = 0.0) -> Iterator[None]:
+        """Let no other run write here; the system lets go when this process ends, however it does.
+
+        `wait`: seconds for another one to end.
+
+        Raises:
+            RunFolderError: A run is going on here; by which process, if it has said so.
+        """
+        import filelock
+
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=wait)
+        except filelock.Timeout:
+            begun = self.read_summary()
+            process, host = begun.get("process", "another process"), begun.get("host", "")
+            holder = f"process {process} on {host}" if host else process
+            raise RunFolderError(
+                f"--output-dir {self.path}: a run is going on there ({holder}); wait for its end, "
+                "or give another folder"
+            ) from None
+        except (OSError, NotImplementedError):  # a file system without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
 
     def clear(self, *, keep_wandb_id: bool = False) -> None:
         """Remove the files of the run that is here, and nothing else.
@@ -94,7 +129,7 @@ class RunFolder:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl, if any; a last line that a kill cut short is left out."""
-        if not self.metrics.exists():
+        if not self.metrics.is_file():  # reading a pipe would never end
             return
         for line in self.metrics.read_text("utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
@@ -102,7 +137,7 @@ class RunFolder:
 
     def written(self) -> Iterator[tuple[int, Sample]]:
         """What samples.txt holds, if anything: steps, and what the model wrote after them."""
-        if not self.samples.exists():
+        if not self.samples.is_file():
             return
         with self.samples.open(encoding="utf-8", newline="") as file:
             yield from parse_samples(file.read())
@@ -122,8 +157,9 @@ class RunFolder:
         Raises:
             DiskError: It cannot be written; a part of the text may have been.
         """
-        with writing(file), file.open("a", encoding="utf-8", newline="") as opened:
-            opened.write(text)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        with writing(file), os.fdopen(os.open(file, flags, 0o666), "ab") as opened:
+            opened.write(text.encode())
 
 
 def read_flat_yaml(path: Path) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_train_generate_evaluate(
     assert "    | " in done.stdout
     folder = tmp_path / "runs/cats-1"
     files = ["best.pt", "config.yaml", "last.pt", "metrics.jsonl", "samples.txt", "summary.json"]
-    assert sorted(file.name for file in folder.iterdir()) == files
+    assert sorted(file.name for file in folder.glob("[!.]*")) == files
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert list(config) == [*HYPERPARAMETERS, "data", "data_sha256"]
     assert config["model_dim"] == 16

@@ -83,7 +83,7 @@ ONLY_IN = {  # library: the only places that import it
     "wandb": ("trackers.wandb", "report.read_wandb"),
     "optuna": ("sweep.bayes", "sweep.ledger", "sweep.heartbeats", "sweep.as_optuna"),
     "sqlalchemy": ("sweep.database", "sweep.heartbeats"),
-    "filelock": ("sweep.database", "sweep.ledger"),
+    "filelock": ("sweep.database", "sweep.ledger", "run_folder"),
     "rich": ("cli",),
 }
 

@@ -24,6 +24,8 @@ from fundamentallm.run_folder import RunFolder, new_run_folder
 from fundamentallm.sweep.assignment import Assignment
 
 if TYPE_CHECKING:
+    from fundamentallm.data import Dataset
+    from fundamentallm.plan import Plan
     from fundamentallm.text import Text
     from fundamentallm.training import Result
 
@@ -134,13 +136,9 @@ def _check_length(text: Text, preset: str) -> None:
 
 def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
     """Train, show how it ended, and return the exit code."""
-    from fundamentallm.checkpoint import Checkpoint
     from fundamentallm.data import prepare
     from fundamentallm.device import computes_in_half, pick_device
     from fundamentallm.plan import Plan
-    from fundamentallm.trackers.console import ConsoleTracker
-    from fundamentallm.trackers.folder import FolderTracker
-    from fundamentallm.training import train as train_model
 
     # Bad input ends here, before anything is written.
     dataset = prepare(text, config)
@@ -150,16 +148,36 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
     plan = Plan(config, dataset.batches_per_epoch(config))
     for line in plan.warnings():
         warn(line)
-    folder, checkpoint = request.folder, None
-    if request.resumes and folder and folder.last.exists():
-        checkpoint = Checkpoint.load(folder.last)
-        checkpoint.check_continues(config, dataset)
+    folder = request.folder
     if folder is None:
         folder = new_run_folder(Path("runs"), Path(text.name).stem)
     else:
         folder.create()
-        if checkpoint is None:
-            folder.clear(keep_wandb_id=request.resumes)
+    with folder.held():
+        return _run_in(folder, config, dataset, plan, text, request, signals)
+
+
+def _run_in(
+    folder: RunFolder,
+    config: Config,
+    dataset: Dataset,
+    plan: Plan,
+    text: Text,
+    request: Request,
+    signals: StopSignals,
+) -> int:
+    """Train in a folder that is ours."""
+    from fundamentallm.checkpoint import Checkpoint
+    from fundamentallm.trackers.console import ConsoleTracker
+    from fundamentallm.trackers.folder import FolderTracker
+    from fundamentallm.training import train as train_model
+
+    checkpoint = None
+    if request.resumes and folder.last.exists():
+        checkpoint = Checkpoint.load(folder.last)
+        checkpoint.check_continues(config, dataset)
+    else:
+        folder.clear(keep_wandb_id=request.resumes)
     console = ConsoleTracker()
     wandb = wandb_tracker(folder, config, request)
     click.echo(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Assignment:
         sweep_id, run_id, path = (environment.get(name, "") for name in names)
         if not (sweep_id and run_id and path):
             return None
+        if not re.fullmatch(r"[\w-][\w.-]{0,127}", run_id):
+            raise ConfigError(
+                f"WANDB_RUN_ID={run_id[:40]!r}: the run's folder is called so, and that is no "
+                "name; give letters, digits, - and _"
+            )
         try:
             content = yaml.safe_load(Path(path).read_text("utf-8"))
             parameters = {

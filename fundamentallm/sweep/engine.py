@@ -176,7 +176,7 @@ class Engine:
         if before is not None and before.status == "lost":
             self.folder.take_over(run.number)
         try:
-            folder.create()
+            self.folder.create_run(run.number)
             settings = self.points.settings(run.values)
         except (SweepError, ConfigError) as error:
             self._finish(run, "failed", str(error), began=time.monotonic())

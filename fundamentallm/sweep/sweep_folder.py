@@ -35,6 +35,19 @@ class SweepFolder:
         """The folder of run `number`, counted from 0; its name counts from 1."""
         return RunFolder(self.path / f"run-{number + 1:04}")
 
+    def create_run(self, number: int) -> RunFolder:
+        """Make the folder of run `number`.
+
+        Raises:
+            SweepError: There is a link in its place, which leads who knows where.
+            RunFolderError: It cannot be made or written.
+        """
+        folder = self.run(number)
+        if folder.path.is_symlink():
+            raise SweepError(f"{folder.path} is a link, not a folder; take it away")
+        folder.create()
+        return folder
+
     def create(self) -> None:
         """Make the folder and prove that it can be written.
 

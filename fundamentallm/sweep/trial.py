@@ -16,7 +16,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import OutOfMemoryError
 from fundamentallm.plan import Plan
-from fundamentallm.run_folder import RunFolder
+from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.child import Line
 from fundamentallm.sweep.order import Ended, Order, Row
@@ -24,6 +24,8 @@ from fundamentallm.text import read_text
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.trackers.protocol import Number, Tracker
 from fundamentallm.training import train
+
+LETTING_GO = 5.0  # seconds: a process that was killed just now may not be gone yet
 
 
 class LineTracker:
@@ -53,6 +55,14 @@ def run_trial(order: Order, line: Line) -> Ended:
     """Train, or go on; the current folder is the run's."""
     torch.set_num_threads(order.threads)
     folder = RunFolder(".")
+    try:
+        with folder.held(wait=LETTING_GO):
+            return _run_in(folder, order, line)
+    except RunFolderError as error:
+        return Ended("failed", str(error))
+
+
+def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     try:
         config = Config(**order.settings)
         dataset = _dataset(order, config)

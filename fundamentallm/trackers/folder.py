@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 
 from fundamentallm.run_folder import RunFolder
@@ -20,7 +22,8 @@ class FolderTracker:
         """Write config.yaml, and forget rows after `step`."""
         self.folder.write_config(settings)
         self.folder.rewind(step)
-        self.folder.write_summary({"status": "running", "total_steps": total_steps})
+        who = {"host": socket.gethostname(), "process": os.getpid()}
+        self.folder.write_summary({"status": "running", "total_steps": total_steps, **who})
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Add a row to metrics.jsonl."""

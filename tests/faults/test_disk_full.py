@@ -1,0 +1,147 @@
+"""Promise 5: a full, read-only or limited disk costs no checkpoint and no finished run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from tiny_sweep import FLAGS, grid, start, summaries, wait_for
+
+from fundamentallm.checkpoint import Checkpoint
+
+MB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB; mounting takes a root."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=200", "tmpfs", str(place)]
+    if subprocess.run(words, capture_output=True, check=False).returncode != 0:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail("needs to mount a tmpfs, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip("a tmpfs cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """A file that leaves no room."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    return ballast
+
+
+def test_a_run_stops_with_the_file_named_and_goes_on(
+    run: Run, small_disk: Path, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = [text_file, *tiny_flags, "--max-steps=1000"]
+    assert run("train", *flags, "--output-dir=whole").returncode == 0
+    process = start(tmp_path, "train", *flags, f"--output-dir={small_disk}/run", "--no-wandb")
+    wait_for((small_disk / "run/last.pt").exists)
+    ballast = fill(small_disk)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, said
+    last = said.strip().splitlines()[-1]
+    assert f"fundamentallm: {small_disk}/run/" in last
+    assert "cannot be written (No space left on device)" in last
+    assert f"go on with: fundamentallm train --output-dir {small_disk}/run --resume" in last
+    assert "Traceback" not in said
+    Checkpoint.load(small_disk / "run/last.pt")
+    ballast.unlink()
+    on = run("train", f"--output-dir={small_disk}/run", "--resume")
+    assert on.returncode == 0, on.stderr
+    ends = [json.loads((place / "summary.json").read_text())["best_val_loss"]
+            for place in (tmp_path / "whole", small_disk / "run")]  # fmt: skip
+    assert ends[0] == ends[1]
+
+
+def test_a_file_that_may_not_grow(
+    run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    """RLIMIT_FSIZE, as a quota would: the write itself is refused."""
+    words = [sys.executable, "-m", "fundamentallm", "train", str(text_file), *tiny_flags]
+    limit = f"ulimit -f 20; exec {' '.join(words)} --output-dir=out --no-wandb"
+    done = subprocess.run(
+        ["bash", "-c", limit], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "out/best.pt: cannot be written (File too large)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["space", "inodes"])
+def test_a_sweep_waits_for_room(small_disk: Path, text_file: Path, what: str) -> None:
+    file = small_disk / "tiny.yaml"
+    file.write_text(grid(rates=3, seeds=2, steps=600, every=50))
+    process = start(small_disk, "sweep", file, text_file, "--workers", 2, "--", *FLAGS)
+    folder = small_disk / "runs/tiny"
+    wait_for(lambda: any(s["status"] == "done" for s in summaries(folder).values()))
+    if what == "space":
+        ballast = [fill(small_disk)]
+    else:
+        ballast = []
+        for number in range(300):
+            try:
+                (small_disk / f"x{number}").touch()
+            except OSError:
+                break
+            ballast.append(small_disk / f"x{number}")
+    time.sleep(8)
+    assert process.poll() is None
+    for each in ballast:
+        each.unlink()
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, said
+    assert {s["status"] for s in summaries(folder).values()} == {"done"}
+    assert len(summaries(folder)) == 6
+    assert "waiting" in said
+
+
+@pytest.mark.slow
+def test_a_sweep_stops_if_asked_not_to_wait(small_disk: Path, text_file: Path) -> None:
+    file = small_disk / "tiny.yaml"
+    file.write_text(grid(rates=3, seeds=2, steps=600, every=50))
+    command = ("sweep", file, text_file, "--workers", 2)
+    process = start(small_disk, *command, "--wait", 0, "--", *FLAGS)
+    folder = small_disk / "runs/tiny"
+    wait_for(lambda: any(s["status"] == "done" for s in summaries(folder).values()))
+    ballast = fill(small_disk)
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    ballast.unlink()
+    process = start(small_disk, *command, "--", *FLAGS)
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, said
+    assert {s["status"] for s in summaries(folder).values()} == {"done"}
+    assert len(summaries(folder)) == 6
+
+
+def test_a_read_only_disk(
+    run: Run, small_disk: Path, text_file: Path, tiny_flags: list[str]
+) -> None:
+    place = f"--output-dir={small_disk}/run"
+    assert run("train", text_file, *tiny_flags, place).returncode == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = run("train", place, "--resume", "--max-steps=50")
+    assert done.returncode == 2
+    assert "cannot be written (Read-only file system)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Checkpoint.load(small_disk / "run/last.pt").progress["step"] == 24
+    assert run("generate", small_disk / "run", "--max-tokens=5").returncode == 0

@@ -1,0 +1,99 @@
+"""Promise 1: killed at any instant, the newest complete checkpoint loads and verifies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+# A process that has loaded torch forks a child for every line that a save passes through; the child
+# kills itself there, in one form before the line, in the other in the middle of a write.
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from fundamentallm import checkpoint, disk
+from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.data import Vocabulary
+from fundamentallm.hyperparameters import Config
+from fundamentallm.model import Transformer
+
+torch.set_num_threads(1)
+FILES = {checkpoint.__file__, disk.__file__}
+config = Config(model_dim=16, num_layers=1, num_heads=2, max_seq_len=16)
+vocabulary = Vocabulary.of("abc", "char")
+path = Path("last.pt")
+
+def state(step):
+    torch.manual_seed(step)
+    weights = Transformer(len(vocabulary), config).state_dict()
+    return Checkpoint(config, vocabulary, {"name": "x", "sha256": "0"}, weights,
+                      {"step": step}, {"optimizers": []})
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def kill_at_line(n):
+    count = 0
+    def trace(frame, event, argument):
+        nonlocal count
+        if frame.f_code.co_filename not in FILES:
+            return None
+        if event == "line":
+            count += 1
+            if count == n:
+                die()
+        return trace
+    sys.settrace(trace)
+
+def kill_in_write(n):
+    count = 0
+    write = checkpoint._HashingWriter.write
+    def half(self, data):
+        nonlocal count
+        count += 1
+        if count == n:
+            self.file.write(bytes(data)[: len(bytes(data)) // 2])
+            self.file.flush()
+            die()
+        return write(self, data)
+    checkpoint._HashingWriter.write = half
+
+old, new = state(1), state(2)
+found = {1: 0, 2: 0}
+for inject in (kill_at_line, kill_in_write):
+    n = 0
+    while True:
+        n += 1
+        old.save(path)
+        child = os.fork()
+        if child == 0:
+            inject(n)
+            new.save(path)
+            sys.settrace(None)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        loaded = Checkpoint.load(path)  # raises unless it is whole
+        expected = {1: old, 2: new}[loaded.progress["step"]]
+        for name, tensor in expected.model.items():
+            assert torch.equal(tensor, loaded.model[name]), (inject, n, name)
+        found[loaded.progress["step"]] += 1
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    print(inject.__name__, n - 1, flush=True)
+print("old", found[1], "new", found[2])
+"""
+
+
+def test_killed_at_every_line_of_a_save(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    lines, writes, old, new = (int(words[i]) for i in (1, 3, 5, 7))
+    assert lines > 100  # of opening, writing, syncing, renaming
+    assert writes > 10
+    assert old > new > 2  # killed before the rename, and after it

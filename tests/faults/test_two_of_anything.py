@@ -1,0 +1,56 @@
+"""Promise 11: of two of anything one works, and the other says who holds it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from conftest import Run
+from tiny_sweep import FLAGS, grid, start, summaries, wait_for
+
+
+def test_two_runs_in_one_folder(
+    run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = [text_file, *tiny_flags, "--output-dir=out"]
+    first = start(tmp_path, "train", *flags, "--max-steps=1000000")
+    wait_for((tmp_path / "out/last.pt").exists)
+    for how in ("--resume", "--overwrite"):
+        second = run("train", *flags, how)
+        assert second.returncode == 2
+        assert f"a run is going on there (process {first.pid} on " in second.stderr
+        assert "wait for its end, or give another folder" in second.stderr
+    os.kill(first.pid, signal.SIGKILL)  # a dead holder's lock needs no hand
+    first.communicate()
+    third = run("train", *flags, "--overwrite")
+    assert third.returncode == 0, third.stderr
+
+
+def test_two_sweeps_started_at_once_in_one_folder(tmp_path: Path, text_file: Path) -> None:
+    command: list[tuple[object, ...]] = []
+    for number, rates in enumerate((1, 2)):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(grid(rates=rates, seeds=1))
+        words = ("sweep", file, text_file, "--output-dir=runs/one", "--workers=1", "--", *FLAGS)
+        command.append(words)
+    both = [start(tmp_path, *words) for words in command]
+    said = [each.communicate(timeout=120)[0] for each in both]
+    codes = [each.returncode for each in both]
+    assert sorted(codes) == [0, 2], said
+    refused = said[codes.index(2)]
+    assert "this sweep was begun otherwise" in refused
+    assert "give another --output-dir" in refused
+    assert len(summaries(tmp_path / "runs/one")) == codes.index(0) + 1
+
+
+def test_one_sweep_started_twice_at_once_is_shared(tmp_path: Path, text_file: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(grid(rates=3, seeds=2))
+    words = ("sweep", file, text_file, "--workers=1", "--", *FLAGS)
+    both = [start(tmp_path, *words) for _ in range(2)]
+    said = [each.communicate(timeout=120)[0] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert len(summaries(tmp_path / "runs/tiny")) == 6
+    done = sum(text.count(" done, val_loss") for text in said)
+    assert done == 6
