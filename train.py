@@ -2,7 +2,7 @@
 
 import sys
 
-from fundamentallm.cli.main import main
+from fundamentallm.__main__ import main
 
 if __name__ == "__main__":
     main(["train", *sys.argv[1:]])

@@ -15,9 +15,10 @@ from fundamentallm.device import autocast, precision, random_state, set_random_s
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.hyperparameters import Config
+from fundamentallm.machine import free_gb
 from fundamentallm.model import Transformer
 from fundamentallm.optimizer import Optimizers
-from fundamentallm.plan import sequences_at_once
+from fundamentallm.plan import parameters, sequences_at_once
 
 HALVINGS = 3
 
@@ -41,7 +42,19 @@ class Learner:
     def __init__(
         self, vocab_size: int, config: Config, device: torch.device, *, compiled: bool = False
     ) -> None:
-        """A new model, on `device`; `compiled` by torch.compile or as it is."""
+        """A new model, on `device`; `compiled` by torch.compile or as it is.
+
+        Raises:
+            OutOfMemoryError: The model alone does not fit this machine.
+        """
+        # Weights, gradients and the optimizers' state; a system that is short of memory may kill
+        # us without a word.
+        need, free = 12e-9 * parameters(config, vocab_size), free_gb()
+        if device.type == "cpu" and need > free:
+            raise OutOfMemoryError(
+                f"the model does not fit: it needs {need:,.0f} GB and {free:.1f} are free; give a "
+                "smaller --model-dim or fewer --num-layers"
+            )
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device

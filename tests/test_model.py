@@ -17,6 +17,7 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.model import Cache, Transformer
 from fundamentallm.optimizer import QUINTICS, orthogonalise
+from fundamentallm.plan import parameters
 
 
 def scrambled(config: Config) -> Transformer:
@@ -155,3 +156,10 @@ def test_dropout_acts_in_training_alone(tiny: Config) -> None:
     assert torch.equal(model(tokens), model(tokens))
     model.train()
     assert not torch.equal(model(tokens), model(tokens))
+
+
+@pytest.mark.parametrize("shape", [(16, 2), (128, 6), (96, 1)])
+def test_weights_are_counted_without_a_model(shape: tuple[int, int], tiny: Config) -> None:
+    config = replace(tiny, model_dim=shape[0], num_layers=shape[1])
+    model = Transformer(11, config)
+    assert parameters(config, 11) == sum(weights.numel() for weights in model.parameters())

@@ -1,0 +1,93 @@
+"""Promise 6: where memory runs out the batch goes through in smaller parts, or one run ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Run
+from tiny_sweep import FLAGS, grid, processes, start, summaries, wait_for
+
+from fundamentallm.data import Vocabulary, training_batch
+from fundamentallm.hyperparameters import Config
+from fundamentallm.learner import Learner, OutOfMemoryError, is_out_of_memory
+
+CPU = torch.device("cpu")
+
+
+def step_with_room_for(most: int, config: Config) -> Learner:
+    """A learner after one step on a device that has room for `most` sequences."""
+    vocabulary = Vocabulary.of("abcdefgh", "char")
+    learner = Learner(len(vocabulary), config, CPU)
+    forward = learner.forward
+
+    def limited(part: torch.Tensor) -> torch.Tensor:
+        if len(part) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return forward(part)
+
+    learner.forward = limited
+    tokens = vocabulary.encode("abcdefgh" * 50)
+    learner.step(training_batch(tokens, config, 0), config.learning_rate)
+    return learner
+
+
+@pytest.mark.parametrize("most", [8, 4, 2, 1])
+def test_parts_are_halved_and_the_update_is_the_same(
+    most: int, tiny: Config, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(tiny, batch_size=8, dropout=0.0)
+    whole, parts = step_with_room_for(8, config), step_with_room_for(most, config)
+    assert parts.at_once == most
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=2e-5)
+    assert capfd.readouterr().err.count("out of memory; steps go on with") == parts.halvings
+
+
+def test_three_times_and_no_more(tiny: Config) -> None:
+    with pytest.raises(OutOfMemoryError, match="memory for 4 sequences at a time is not there"):
+        step_with_room_for(3, replace(tiny, batch_size=32))
+    with pytest.raises(OutOfMemoryError, match="smaller --batch-size"):
+        step_with_room_for(0, replace(tiny, batch_size=2))
+
+
+def test_torch_says_so_in_many_ways() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(error.value)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_a_run_that_does_not_fit_ends_in_one_line(
+    run: Run, text_file: Path, tmp_path: Path
+) -> None:
+    size = ["--model-dim=65536", "--num-layers=1000", "--num-heads=8"]
+    done = run("train", text_file, *size, "--max-steps=1", "--output-dir=out", "--no-wandb")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("fundamentallm: the model does not fit")
+
+
+@pytest.mark.slow
+def test_a_killed_trial_disturbs_no_other(tmp_path: Path, text_file: Path) -> None:
+    """What the kernel's killer does: SIGKILL to the largest process, again and again."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(grid(rates=2, seeds=2, steps=800, every=100))
+    folder = tmp_path / "runs/tiny"
+    process = start(tmp_path, "sweep", file, text_file, "--workers", 2, "--", *FLAGS)
+    place, killed = str(folder / "run-0001"), set[int]()
+    for _ in range(5):
+        (pid,) = wait_for(lambda: set(processes(place)) - killed)
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 1, said
+    statuses = [each["status"] for each in summaries(folder).values()]
+    assert statuses == ["failed", "done", "done", "done"]
+    assert "killed by SIGKILL, which is what happens when memory runs out" in said
+    assert "run 2 of 4 goes on" not in said

@@ -1,0 +1,123 @@
+"""Promise 4: SIGTERM and SIGINT at any moment save, say how to go on, and exit as they should."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Run
+from tiny_sweep import start, wait_for
+
+from fundamentallm.checkpoint import Checkpoint
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def code_of(process: subprocess.Popen[str]) -> int:
+    """As a shell tells it: one that a signal ended is 128 and its number."""
+    assert process.returncode is not None
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.8, 1.5, 2.5, 4.0])
+def test_at_any_moment_of_the_start(
+    number: signal.Signals, seconds: float, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = [text_file, *tiny_flags, "--max-steps=1000000", "--output-dir=out", "--no-wandb"]
+    process = start(tmp_path, "train", *flags)
+    time.sleep(seconds)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[0]
+    assert code_of(process) == CODES[number], said
+    assert "Traceback" not in said or "fundamentallm" not in said  # Python's own start may speak
+    if (tmp_path / "out/summary.json").exists():  # it had begun: then it was saved
+        assert "go on with: fundamentallm train --output-dir out --resume" in said
+        Checkpoint.load(tmp_path / "out/last.pt")
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_in_an_evaluation(
+    number: signal.Signals, run: Run, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "long.txt").write_text("The cat sat on the mat. Who knows why?\n" * 100_000)
+    flags = ["long.txt", *tiny_flags, "--val-split=0.9", "--output-dir=out", "--no-wandb"]
+    process = start(tmp_path, "train", *flags)  # the first evaluation takes minutes
+    wait_for(lambda: json.loads(_text(tmp_path / "out/summary.json") or "{}"))
+    time.sleep(4)
+    began = time.monotonic()
+    process.send_signal(number)
+    said = process.communicate(timeout=100)[0]
+    assert code_of(process) == CODES[number], said
+    assert "go on with: " in said
+    assert time.monotonic() - began < 60
+    saved = Checkpoint.load(tmp_path / "out/last.pt")
+    assert saved.progress["evaluating"]
+    assert saved.progress["step"] == 8
+
+
+def test_a_second_signal_ends_at_once(
+    text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = [text_file, *tiny_flags, "--max-steps=1000000", "--output-dir=out", "--no-wandb"]
+    process = start(tmp_path, "train", *flags)
+    wait_for((tmp_path / "out/last.pt").exists)
+    os.kill(process.pid, signal.SIGSTOP)  # so that both are there before it can answer one
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGCONT)
+    said = process.communicate(timeout=60)[0]
+    assert code_of(process) in CODES.values(), said
+    assert "Traceback" not in said
+    Checkpoint.load(tmp_path / "out/last.pt")
+
+
+def test_slurm_preempts_and_requeues(
+    text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    """What docs/cluster.md gives to `sbatch --wrap`, played: TERM to the shell, and again."""
+    page = (ROOT / "docs/cluster.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("sbatch --requeue")]
+    wrapped = line.split('--wrap "')[1].rstrip('"')
+    assert wrapped.startswith("exec .venv/bin/fundamentallm sweep ")
+    (tmp_path / "lr.yaml").write_text(
+        "program: train.py\nmethod: grid\nmetric: {name: val_loss, goal: minimize}\nparameters:\n"
+        "  learning_rate: {values: [0.001, 0.002]}\n  max_steps: {value: 1500}\n"
+        "  eval_every: {value: 50}\n"
+    )
+    flags = " ".join(["--", *[f for f in tiny_flags if "steps" not in f and "eval" not in f]])
+    command = wrapped.replace(".venv/bin/fundamentallm", f"{sys.executable} -m fundamentallm")
+    command = command.replace("sweeps/lr.yaml data.txt", f"lr.yaml {text_file} {flags}")
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/sh\n{command}\n")
+
+    def submit() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["sh", str(script)], cwd=tmp_path, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    job = submit()
+    wait_for((tmp_path / "runs/lr/run-0001/last.pt").exists)
+    job.send_signal(signal.SIGTERM)  # --signal=B:TERM reaches the batch shell, and it alone
+    said = job.communicate(timeout=100)[0]
+    assert job.returncode == 143, said
+    assert "go on with: fundamentallm agent runs/lr" in said
+    job = submit()  # requeued: the same script again
+    said = job.communicate(timeout=300)[0]
+    assert job.returncode == 0, said
+    assert "run 1 of 2 goes on" in said
+    for number in (1, 2):
+        rows = (tmp_path / f"runs/lr/run-000{number}/metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(row)["step"] for row in rows]
+        assert steps == list(range(10, 1501, 10))
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
