@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from fundamentallm.data import Dataset, Vocabulary
-from fundamentallm.disk import new_file, sync_folder, writing
+from fundamentallm.disk import new_file, read_file, sync_folder, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config, read_values
 from fundamentallm.model import Transformer
@@ -90,7 +90,7 @@ class Checkpoint:
             CheckpointError: It is missing, truncated, altered or of another format.
         """
         try:
-            raw = path.read_bytes()
+            raw = read_file(path)
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
         body, footer = raw[:-FOOTER], raw[-FOOTER:]

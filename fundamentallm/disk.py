@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,17 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DiskError(f"{path}: cannot be written ({reason})") from error
+
+
+def read_file(path: Path) -> bytes:
+    """What a regular file holds; a pipe or a device, which may never end, is refused.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Is a directory" if path.is_dir() else "Not a regular file")
+    return path.read_bytes()
 
 
 def new_file(path: Path) -> BinaryIO:

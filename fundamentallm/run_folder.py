@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from fundamentallm.disk import new_file, replace_text, writing
+from fundamentallm.disk import new_file, read_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
@@ -122,25 +122,32 @@ class RunFolder:
     def read_summary(self) -> dict[str, Any]:
         """What summary.json holds; nothing if it is not there, or no summary."""
         try:
-            content = json.loads(self.summary.read_text("utf-8"))
+            content = json.loads(read_file(self.summary))
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.jsonl, if any; a last line that a kill cut short is left out."""
-        if not self.metrics.is_file():  # reading a pipe would never end
-            return
-        for line in self.metrics.read_text("utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield json.loads(line)
+        """The rows of metrics.jsonl, if any; what is none, as a line cut short, is left out."""
+        for line in self.metric_lines():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if line.endswith("\n") and isinstance(row, dict) and type(row.get("step")) is int:
+                yield row
+
+    def metric_lines(self) -> list[str]:
+        """The lines of metrics.jsonl, with their ends, whatever they hold; none if missing."""
+        try:
+            return read_file(self.metrics).decode("utf-8", "replace").splitlines(keepends=True)
+        except OSError:
+            return []
 
     def written(self) -> Iterator[tuple[int, Sample]]:
         """What samples.txt holds, if anything: steps, and what the model wrote after them."""
-        if not self.samples.is_file():
-            return
-        with self.samples.open(encoding="utf-8", newline="") as file:
-            yield from parse_samples(file.read())
+        if self.samples.exists():
+            yield from parse_samples(read_file(self.samples).decode("utf-8"))
 
     def rewind(self, step: int) -> None:
         """Forget what was written after `step`: a resumed run writes it again."""
@@ -169,7 +176,7 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
         RunFolderError: It is missing, not YAML, or not flat.
     """
     try:
-        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
+        content = yaml.load(read_file(path).decode("utf-8"), Loader=_Loader)
     except OSError as error:
         raise RunFolderError(f"{path}: {error.strerror}; give a config.yaml of a run") from None
     except UnicodeDecodeError as error:

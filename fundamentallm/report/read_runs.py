@@ -126,14 +126,11 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 
 def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Curve]:
     """All metrics, by name."""
-    try:
-        text = folder.metrics.read_text("utf-8", errors="replace")
-    except OSError:
+    lines = folder.metric_lines()
+    if not folder.metrics.is_file():
         notes.append(f"{name}: there is no metrics.jsonl")
-        return {}
     points: dict[str, dict[int, float]] = {}
     bad = 0
-    lines = text.splitlines(keepends=True)
     for line in lines:
         try:
             row = json.loads(line)

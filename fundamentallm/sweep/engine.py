@@ -290,7 +290,7 @@ class Engine:
         self, run: Run, status: str, note: str, *, began: float, active: Active | None = None
     ) -> None:
         folder = self.folder.run(run.number)
-        if status in FAILED:
+        if status in FAILED and not folder.path.is_symlink():
             shown = "failed" if status == "died" else status
             with suppress(DiskError):
                 folder.write_summary({"status": shown, "stopped_by": note})
