@@ -46,61 +46,12 @@ parameters:
 early_terminate: {type: hyperband, min_iter: 3}
 run_cap: 20
 """
-WORDS = [
-    *[
-        "program",
-        "method",
-        "metric",
-        "parameters",
-        "early_terminate",
-        "run_cap",
-        "name",
-        "goal",
-        "values",
-        "value",
-        "min",
-    ],
-    *[
-        "max",
-        "mu",
-        "sigma",
-        "q",
-        "distribution",
-        "probabilities",
-        "uniform",
-        "normal",
-        "log_uniform",
-        "q_uniform",
-        "grid",
-    ],
-    *[
-        "random",
-        "bayes",
-        "hyperband",
-        "1e-4",
-        ".inf",
-        ".nan",
-        "-1",
-        "0",
-        "null",
-        "true",
-        "[]",
-        "{}",
-        "-",
-        ":",
-        ",",
-        "&",
-        "*",
-        "!",
-        "|",
-        ">",
-        "#",
-        "%",
-        "@",
-    ],
-    *["`", "'", "<<:", "*a", "&a", "!!python", "~", "2026-01-01", "0x10", "1_000"],
-    *'"\t\0\u2028',
-]
+SOUP = """\
+program method metric parameters early_terminate run_cap name goal values value min max mu sigma q
+distribution probabilities uniform normal log_uniform q_uniform grid random bayes hyperband 1e-4
+.inf .nan -1 0 null true [] {} - : , & * ! | > # % @ ` ' " <<: *a &a !!python ~ 2026-01-01 0x10
+1_000"""
+WORDS = [*SOUP.split(), "\t", "\0", "\u2028"]
 
 
 def _spliced(text: str | bytes, place: int, length: int, other: Any) -> Any:
