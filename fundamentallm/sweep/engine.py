@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.declaration import ConfigError
-from fundamentallm.disk import DiskError
+from fundamentallm.disk import DiskError, writing
 from fundamentallm.run_folder import RunFolderError
 from fundamentallm.sweep.active import Active
 from fundamentallm.sweep.crew import Crew, Means
@@ -173,9 +173,10 @@ class Engine:
     def _start(self, run: Run, slot: int) -> None:
         before = run.attempts[-2] if len(run.attempts) > 1 else None
         folder = self.folder.run(run.number)
-        if before is not None and before.status == "lost":
-            self.folder.take_over(run.number)
         try:
+            if (before is not None and before.status == "lost") or self.folder.was_left(run.number):
+                with writing(folder.path):
+                    self.folder.take_over(run.number)
             self.folder.create_run(run.number)
             settings = self.points.settings(run.values)
         except (SweepError, ConfigError) as error:

@@ -78,6 +78,10 @@ class SweepFolder:
         part.write_text(text, "utf-8", newline="")
         os.replace(part, self.file)
 
+    def was_left(self, number: int) -> bool:
+        """Whether a `take_over` of run `number` was begun and could not end."""
+        return any(self.path.glob(f".{self.run(number).path.name}-left-*"))
+
     def take_over(self, number: int) -> None:
         """Move run `number` away from a process that may still be writing, and go on in a copy.
 

@@ -25,6 +25,7 @@ from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.trackers.protocol import Number, Tracker
 from fundamentallm.training import train
 
+COMPILING = 600.0  # seconds that a first step may take more
 LETTING_GO = 5.0  # seconds: a process that was killed just now may not be gone yet
 
 
@@ -70,6 +71,8 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
         return _score_impossible(order, folder, str(error))
     except FundamentallmError as error:
         return Ended("failed", str(error))
+    if config.compile == "true" or (config.compile == "auto" and order.visible_gpu is not None):
+        line.patience += COMPILING
     for warning in Plan(config, dataset.batches_per_epoch(config)).warnings():
         print(f"warning: {warning}", file=sys.stderr)
     checkpoint = _checkpoint(folder, config, dataset)

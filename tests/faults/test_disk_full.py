@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from conftest import Run
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
 from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.sweep.sweep_folder import SweepFolder
 
 MB = 1 << 20
 
@@ -145,3 +147,26 @@ def test_a_read_only_disk(
     assert "Traceback" not in done.stderr
     assert Checkpoint.load(small_disk / "run/last.pt").progress["step"] == 24
     assert run("generate", small_disk / "run", "--max-tokens=5").returncode == 0
+
+
+def test_a_run_that_could_not_be_taken_over_is_not_forgotten(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    run = folder.run(0)
+    run.path.mkdir()
+    run.last.write_text("its checkpoint")
+    copy = shutil.copy2
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(source: Path, target: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(shutil, "copy2", full)
+        with pytest.raises(OSError, match="No space"):
+            folder.take_over(0)
+        assert shutil.copy2 is not copy
+    assert folder.was_left(0)
+    assert not run.path.exists()
+    folder.take_over(0)
+    assert run.last.read_text() == "its checkpoint"
+    assert not folder.was_left(0)
+    assert [path.name for path in tmp_path.iterdir()] == ["run-0001"]
