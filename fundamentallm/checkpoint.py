@@ -22,6 +22,7 @@ from fundamentallm.disk import new_file, read_file, sync_folder, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config, read_values
 from fundamentallm.model import Transformer
+from fundamentallm.plan import parameters
 
 FORMAT = 1
 MARK = b"fundamentallm\x01\n"
@@ -151,7 +152,10 @@ class Checkpoint:
             CheckpointError: The weights are of another model than this version builds.
         """
         try:
-            # Shapes are compared before memory is taken: a configuration may promise anything.
+            # Compared before memory and time are taken: a configuration may promise anything.
+            weights = sum(v.numel() for v in self.model.values() if v.is_contiguous())
+            if weights != parameters(self.config, len(self.vocabulary)):
+                raise RuntimeError
             with torch.device("meta"):
                 promised = Transformer(len(self.vocabulary), self.config).state_dict()
             if {k: v.shape for k, v in promised.items()} != {
