@@ -39,7 +39,7 @@ def test_what_is_saved_is_loaded(saved: Path, tiny: Config) -> None:
 def test_no_flipped_byte_goes_unnoticed(saved: Path) -> None:
     raw = saved.read_bytes()
     draw = random.Random(0)
-    places = [draw.randrange(len(raw)) for _ in range(200)] + [0, len(raw) - 1, len(raw) - 20]
+    places = [draw.randrange(len(raw)) for _ in range(300)] + [0, len(raw) - 1, len(raw) - 20]
     for place in places:
         damaged = bytearray(raw)
         damaged[place] ^= 1 << draw.randrange(8)
