@@ -94,7 +94,7 @@ def _parent(pid: int) -> int:
 
 def test_a_worker_stopped_past_its_lease_is_refused(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
-    file.write_text(grid(rates=1, seeds=1, steps=6000, every=50))
+    file.write_text(grid(rates=1, seeds=1, steps=3500, every=50))
     folder = tmp_path / "runs/tiny"
     command = ("sweep", file, text_file, "--workers", 1, "--", *FLAGS)
     asleep = start(tmp_path, *command, FUNDAMENTALLM_LEASE="12")
@@ -112,7 +112,7 @@ def test_a_worker_stopped_past_its_lease_is_refused(tmp_path: Path, text_file: P
     assert other.returncode == 0, said
     assert "run 1 goes on" in said or "run 1 of 1 goes on" in said
     finished_once(folder, 1)
-    assert len(metric_rows(folder / "run-0001")) == 600
+    assert len(metric_rows(folder / "run-0001")) == 350
     wait_for(lambda: not processes(str(tmp_path)))
 
 
@@ -165,7 +165,7 @@ if __name__ == "__main__":
         folder = Path(name).absolute(); folder.mkdir()
         settings = dict(model_dim=16, num_layers=1, num_heads=2, max_seq_len=16, max_steps=3)
         order = Order(folder, settings, {str(text_file)!r}, text.name, text.sha256,
-                      Path("tokens").absolute(), 1, "cpu", None)
+                      Path("tokens").absolute(), 1, "cpu", None, 60.0)
         trial = workers.start(order)
         messages = []
         while not messages or type(messages[-1]).__name__ != "Ended":
