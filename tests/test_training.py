@@ -133,6 +133,7 @@ def test_stopped_and_resumed_is_never_stopped(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, in its compiler
 def test_what_was_compiled_goes_on_compiled(tiny: Config, text: str, tmp_path: Path) -> None:
     config = replace(tiny, compile="true", max_steps=16)
     start(config, text, tmp_path / "whole")
