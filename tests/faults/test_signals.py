@@ -52,7 +52,7 @@ def test_in_an_evaluation(
         folder = tmp_path / f"out-{seconds}"
         process = start(tmp_path, "train", *flags, "--output-dir", folder)
         wait_for(lambda folder=folder: (folder / "summary.json").exists())
-        time.sleep(seconds)  # the first evaluation takes minutes
+        time.sleep(seconds)  # an evaluation takes many seconds, 8 steps none
         began = time.monotonic()
         process.send_signal(number)
         said = process.communicate(timeout=100)[0]
@@ -63,7 +63,7 @@ def test_in_an_evaluation(
         if saved.progress["evaluating"]:
             break
     assert saved.progress["evaluating"]
-    assert saved.progress["step"] == 8
+    assert saved.progress["step"] % 8 == 0
 
 
 def test_a_second_signal_ends_at_once(
