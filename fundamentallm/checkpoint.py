@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from fundamentallm.data import Dataset, Vocabulary
-from fundamentallm.disk import new_file, read_file, sync_folder, writing
+from fundamentallm.disk import read_file, replacing, sync_folder, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config, read_values
 from fundamentallm.model import Transformer
@@ -67,20 +66,13 @@ class Checkpoint:
             "progress": self.progress,
             "training": self.training,
         }
-        part = path.with_name(path.name + ".part")
+        with replacing(path) as file:
+            hashing = _HashingWriter(file)
+            hashing.save(content)
+            file.write(hashing.sha256.digest() + MARK)
+            file.flush()
+            os.fsync(file.fileno())
         with writing(path):
-            try:
-                with new_file(part) as file:
-                    hashing = _HashingWriter(file)
-                    hashing.save(content)
-                    file.write(hashing.sha256.digest() + MARK)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(part, path)
-            except BaseException:
-                with suppress(OSError):
-                    part.unlink(missing_ok=True)
-                raise
             sync_folder(path.parent)
 
     @classmethod

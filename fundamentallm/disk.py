@@ -50,22 +50,29 @@ def new_file(path: Path) -> BinaryIO:
     return path.open("xb")
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that at every instant it holds the old text or the new, whole.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file so that at every instant it holds the old content or the new, whole.
 
     Raises:
-        DiskError: It cannot be written; the old text is still there.
+        DiskError: It cannot be written; the old content is still there.
     """
     part = path.with_name(path.name + ".part")
     with writing(path):
         try:
             with new_file(part) as file:
-                file.write(text.encode())
+                yield file
             os.replace(part, path)
         except BaseException:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """`replacing` for a small file."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def sync_folder(folder: Path) -> None:
