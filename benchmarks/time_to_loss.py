@@ -123,6 +123,29 @@ def seconds_to(target: float, points: list[tuple[float, float]]) -> str:
     return f"over {points[-1][0]:.0f}"
 
 
+def table(
+    found: dict[tuple[str, float, int], dict[str, Any]], lengths: dict[str, str], seeds: int
+) -> list[str]:
+    """Time and loss of each recipe and length over the seeds, then the time to each target."""
+    rows = ["| | seconds | val_loss, mean (least to most) |", "|---|---|---|"]
+    points: dict[str, list[tuple[float, float]]] = {}
+    for who, these in lengths.items():
+        for length in map(float, these.split(",")):
+            runs = [found[who, length, seed] for seed in range(seeds)]
+            taken = statistics.median(run["seconds"] for run in runs)
+            losses = [run["second"] for run in runs]
+            mean = statistics.fmean(losses)
+            points.setdefault(who, []).append((taken, mean))
+            rows.append(
+                f"| {who} | {taken:.0f} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) |"
+            )
+    rows += ["", "| seconds to | " + " | ".join(f"{t:.2f}" for t in TARGETS) + " |"]
+    rows.append("|---|" + "---|" * len(TARGETS))
+    for who, each in points.items():
+        rows.append(f"| {who} | " + " | ".join(seconds_to(t, each) for t in TARGETS) + " |")
+    return rows
+
+
 @click.command()
 @click.option("--nanogpt", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--text", type=click.Path(exists=True, path_type=Path), required=True)
@@ -177,23 +200,8 @@ def main(
 
     with ThreadPoolExecutor(cores) as pool:
         found = dict(zip(jobs, pool.map(run, jobs), strict=True))
-    rows = [f"{machine()}; one thread each, {cores} at a time; {seeds} seeds; {text.name}.", ""]
-    rows += ["| | seconds | val_loss, mean (least to most) |", "|---|---|---|"]
-    points: dict[str, list[tuple[float, float]]] = {}
-    for who, these in lengths.items():
-        for length in map(float, these.split(",")):
-            runs = [found[who, length, seed] for seed in range(seeds)]
-            taken = statistics.median(run["seconds"] for run in runs)
-            losses = [run["second"] for run in runs]
-            mean = statistics.fmean(losses)
-            points.setdefault(who, []).append((taken, mean))
-            rows.append(
-                f"| {who} | {taken:.0f} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) |"
-            )
-    rows += ["", "| seconds to | " + " | ".join(f"{t:.2f}" for t in TARGETS) + " |"]
-    rows.append("|---|" + "---|" * len(TARGETS))
-    for who, each in points.items():
-        rows.append(f"| {who} | " + " | ".join(seconds_to(t, each) for t in TARGETS) + " |")
+    about = f"{machine()}; one thread each, {cores} at a time; {seeds} seeds; {text.name}."
+    rows = [about, "", *table(found, lengths, seeds)]
     if as_json:
         click.echo(json.dumps([{"job": job, **result} for job, result in found.items()]))
     else:
