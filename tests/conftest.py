@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the suites run side by side, and results depend on it
 
@@ -106,3 +107,19 @@ def ordinary_user() -> list[str]:
     if os.environ.get("REQUIRE_ALL") == "1":
         pytest.fail("needs setpriv, and REQUIRE_ALL=1 allows no skip")
     pytest.skip("root may write anywhere, and there is no setpriv to stop it")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, without a head."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail("needs chromium, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip("there is no chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

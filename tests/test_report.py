@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,26 +125,6 @@ def test_single_runs_and_watching(tmp_path: Path, run: Run) -> None:
     assert "http-equiv" in make_page(read_results([one]), refresh=5)
     done = run("report", one, "--output", tmp_path / "no/such/page.html")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, without a head."""
-    import shutil
-
-    from playwright.sync_api import sync_playwright
-
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        import os
-
-        if os.environ.get("REQUIRE_ALL") == "1":
-            pytest.fail("needs chromium, and REQUIRE_ALL=1 allows no skip")
-        pytest.skip("there is no chromium")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 def opened(browser: Any, page: str, folder: Path, **options: Any) -> tuple[Any, list[str]]:

@@ -1,0 +1,54 @@
+"""The site: `sphinx-build -c docs . site`. The same Markdown, read from the top of the project.
+
+Nothing is fetched when a page is read: theme, fonts and search are files of the site.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+project = "fundamentallm"
+author = "the authors of fundamentallm"
+html_title = project
+extensions = ["myst_parser"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "sweeps/*.md", "benchmarks/*.md"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_copy_source = False
+html_show_copyright = False
+html_show_sphinx = False
+
+NAVIGATION = {
+    "Begin": "getting-started training data hyperparameters troubleshooting coming-from",
+    "Sweeps": "/sweeps/README sweeps wandb cluster search results",
+    "Models": "writing metrics experiments performance the-guide",
+    "Inside": "how-it-works decisions reliability commands /benchmarks/README",
+    "Project": "/CONTRIBUTING /CHANGELOG /SECURITY",
+}
+
+
+def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
+    """Sphinx's table of contents, which would be noise where README.md is read as it is."""
+    if name != root_doc:
+        return
+    for caption, pages in NAVIGATION.items():
+        paths = [page if page.startswith("/") else f"/docs/{page}" for page in pages.split()]
+        lines = ["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *paths, "```", ""]
+        source[0] += "\n".join(lines)
+
+
+def add_index(app: Sphinx, error: Exception | None) -> None:
+    """The first page is also what a server, or a folder that is opened, looks for."""
+    if error is None and app.builder.name == "html":
+        page = Path(app.outdir) / f"{root_doc}.html"
+        shutil.copyfile(page, page.with_name("index.html"))
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", add_navigation)
+    app.connect("build-finished", add_index)

@@ -1,0 +1,93 @@
+"""Every line of ours in a shell block of README and docs is run, page by page, in the order shown.
+
+Shortened by one rule: `train` and `sweep` get SHORT added, a tiny model for few steps, and `refine`
+trains for one epoch. Lines of other programs are run elsewhere: installing by CI itself, W&B's by
+test_sweep_on_wandb.py, SLURM's command by faults/test_signals.py; the quickstart, whose file fixes
+what SHORT would, is only checked, by test_bundled_sweeps.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from fundamentallm.corpus import builtin_corpus
+
+SHORT = (
+    "--model-dim 16 --num-layers 1 --num-heads 2 --max-seq-len 16 --batch-size 64 --max-steps 20"
+)
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if re.search(r"^```bash\n", page.read_text("utf-8"), flags=re.M)
+]
+ELSEWHERE = re.compile(
+    r"(source|cd|git|pip|\S*/pip|python\S*|\S*/python|sbatch|umask|echo|\.|wandb) "
+)
+
+
+def lines(page: Path) -> list[str]:
+    """The commands of a page's shell blocks, a line each."""
+    text = "\n".join(re.findall(r"^```bash\n(.*?)^```", page.read_text("utf-8"), flags=re.M | re.S))
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        for command in re.sub(r"\s+#.*$", "", line).split(" && "):
+            if command.strip():
+                found.append(command.strip().removeprefix(".venv/bin/"))
+    return found
+
+
+def shortened(command: str) -> str:
+    """The command as it is run here."""
+    command, arrow, file = command.partition(" > ")
+    if command.startswith("fundamentallm train"):
+        command = f"{command} {SHORT}"
+    elif command.startswith("fundamentallm sweep"):
+        command = f"{command}{' ' if ' -- ' in command else ' -- '}{SHORT}"
+    elif command.startswith("fundamentallm refine"):
+        command = re.sub(r"--epochs \d+", "--epochs 1", command)
+    return command + arrow + file
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages take for granted: the project's sweeps, two texts, and the program."""
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    text = builtin_corpus()
+    (tmp_path / "data.txt").write_text(text[:40_000], "utf-8")
+    (tmp_path / "other.txt").write_text(text[40_000:50_000], "utf-8")
+    program = tmp_path / "bin/fundamentallm"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fundamentallm "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_shows_runs(page: Path, folder: Path) -> None:
+    def run(command: str) -> None:
+        done = subprocess.run(
+            shortened(command), shell=True, cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+    mine = [line for line in lines(page) if line.startswith("fundamentallm ")]
+    mine = [line for line in mine if "quickstart" not in line]
+    others = [line for line in lines(page) if not line.startswith("fundamentallm ")]
+    assert all(ELSEWHERE.match(line + " ") for line in others), others
+    if page.stem == "writing":
+        run("fundamentallm train data.txt")  # runs/data-1, which the page is about
+    for command in mine:
+        if command.startswith("fundamentallm refine") and not (folder / "runs/lr").exists():
+            run("fundamentallm sweep sweeps/lr.yaml data.txt")
+        run(command)
