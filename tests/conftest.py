@@ -109,7 +109,7 @@ def ordinary_user() -> list[str]:
     pytest.skip("root may write anywhere, and there is no setpriv to stop it")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, without a head."""
     from playwright.sync_api import sync_playwright
