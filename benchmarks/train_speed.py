@@ -32,12 +32,12 @@ from fundamentallm.text import read_text
 SHAPES = {
     "default": {},
     "small": {"num_layers": 4, "batch_size": 16, "max_seq_len": 128},
-    "large": {"model_dim": 512, "num_layers": 12, "batch_size": 4},
+    "large": {"model_dim": 512, "num_layers": 12, "batch_size": 16},
 }
 ABOUT = {
     "default": "6 layers, 128 wide, 8 heads, sequence 256, batch 32",
     "small": "`limited-compute`: 4 layers, 128 wide, 8 heads, sequence 128, batch 16",
-    "large": "`large-dataset` with batch 4: 12 layers, 512 wide, 8 heads, sequence 256",
+    "large": "`large-dataset` with batch 16: 12 layers, 512 wide, 8 heads, sequence 256",
 }
 
 

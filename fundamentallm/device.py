@@ -83,6 +83,13 @@ def peak_memory_gb(device: torch.device) -> float:
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's or the processor's memory ran out; torch has no class for the second."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Compute with `count` threads, if there are as many cores; 0 leaves it as it is."""

@@ -11,9 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fundamentallm.device import autocast, precision, random_state, set_random_state
+from fundamentallm.device import (
+    autocast,
+    is_out_of_memory,
+    precision,
+    random_state,
+    set_random_state,
+)
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
+from fundamentallm.graphs import GraphedUpdate, Update
 from fundamentallm.hyperparameters import Config
 from fundamentallm.machine import free_gb
 from fundamentallm.model import Transformer
@@ -27,13 +34,6 @@ class OutOfMemoryError(FundamentallmError):
     """A step does not fit this machine, in however small parts."""
 
     exit_code = FAILED
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's or the processor's memory ran out; torch has no class for the second."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 class Learner:
@@ -67,6 +67,9 @@ class Learner:
         self.optimizers = Optimizers(self.model, config)
         self.precision = precision(device, config.mixed_precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        # A compiled model launches little by itself; a scaler decides in Python whether to step.
+        graphed = device.type == "cuda" and not compiled and not self.scaler.is_enabled()
+        self.update: Update = GraphedUpdate(self._update) if graphed else self._update
 
     def step(self, windows: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Update the weights once; the loss before, and the gradient's norm before clipping.
@@ -81,7 +84,8 @@ class Learner:
         """
         while True:
             try:
-                return self._step(windows, learning_rate)
+                self.optimizers.set_learning_rate(learning_rate)
+                return self.update(self._to_device(windows))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -99,11 +103,17 @@ class Learner:
             print(f"warning: out of memory; steps go on with {self.at_once} sequences at a time, "
                   "and the same batch", file=sys.stderr, flush=True)  # fmt: skip
 
-    def _step(self, windows: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
+    def _to_device(self, windows: Tensor) -> Tensor:
+        if self.device.type == "cuda":  # from pinned memory, so that nobody waits for it
+            return windows.pin_memory().to(self.device, non_blocking=True)
+        return windows.to(self.device)
+
+    def _update(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """The step itself. It may be recorded (graphs.py): all that changes is in tensors."""
         config = self.config
-        self.optimizers.set_learning_rate(learning_rate)
+        self.optimizers.zero_grad()
         total = torch.zeros((), device=self.device)
-        for part in windows.to(self.device).split(self.at_once):
+        for part in windows.split(self.at_once):
             with autocast(self.device, config.mixed_precision):
                 logits = self.forward(part[:, :-1])
             loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten())
@@ -117,8 +127,12 @@ class Learner:
         for optimizer in self.optimizers.parts:
             self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizers.zero_grad()
         return total, norm
+
+    @property
+    def graphed(self) -> bool:
+        """Whether steps are recorded ones by now."""
+        return isinstance(self.update, GraphedUpdate) and self.update.graph is not None
 
     def state_dict(self) -> dict[str, Any]:
         """What learning on needs beside the weights."""

@@ -54,8 +54,17 @@ class Muon(torch.optim.Optimizer):
     Source: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+    def __init__(
+        self,
+        matrices: list[nn.Parameter],
+        *,
+        lr: Tensor,
+        weight_decay: float,
+        capturable: bool,
+    ) -> None:
+        # Torch asks of every optimizer in a recorded step whether it is `capturable`.
+        defaults = {"lr": lr, "weight_decay": weight_decay, "capturable": capturable}
+        super().__init__(matrices, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -65,11 +74,12 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape[matrix.shape].append(matrix)
+            kept = 1 - group["lr"] * group["weight_decay"]
             for (rows, columns), matrices in by_shape.items():
                 steps = orthogonalise(torch.stack([self._momentum(matrix) for matrix in matrices]))
-                size = group["lr"] * max(1.0, rows / columns) ** 0.5
+                steps *= group["lr"] * max(1.0, rows / columns) ** 0.5
                 for matrix, step in zip(matrices, steps, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-size)
+                    matrix.mul_(kept).sub_(step)
 
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
         """Add the gradient to the running mean and look one step ahead (Nesterov)."""
@@ -82,30 +92,41 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """Both optimizers of a model, driven as one by the learning rate of the schedule."""
+    """Both optimizers of a model, driven as one by the learning rate of the schedule.
+
+    Their learning rates are tensors on the model's device, so that a step can be recorded and done
+    again with others (graphs.py).
+    """
 
     def __init__(self, model: Transformer, config: Config) -> None:
         matrices = [p for p in model.layers.parameters() if p.ndim == 2]
         inside = set(matrices)
         rest = [p for p in model.parameters() if p not in inside]
-        decay = config.weight_decay
+        device = model.head.weight.device
+        capturable = device.type == "cuda"
+        self.scales = (MUON_SCALE, ADAMW_SCALE)
+        self.rates = [torch.tensor(config.learning_rate * s, device=device) for s in self.scales]
         self.parts = (
-            Muon(matrices, lr=config.learning_rate, weight_decay=decay),
+            Muon(
+                matrices,
+                lr=self.rates[0],
+                weight_decay=config.weight_decay,
+                capturable=capturable,
+            ),
             torch.optim.AdamW(
                 rest,
-                lr=config.learning_rate,
+                lr=self.rates[1],
                 betas=(0.9, config.beta2),
                 weight_decay=0.0,  # embeddings of rare characters would fade between their visits
                 fused=True,
+                capturable=capturable,
             ),
         )
-        self.scales = (MUON_SCALE, ADAMW_SCALE)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Give both parts `learning_rate`, each times its own scale."""
-        for part, scale in zip(self.parts, self.scales, strict=True):
-            for group in part.param_groups:
-                group["lr"] = learning_rate * scale
+        for rate, scale in zip(self.rates, self.scales, strict=True):
+            rate.fill_(learning_rate * scale)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -117,6 +138,9 @@ class Optimizers:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Continue from `state_dict`."""
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+        """Continue from `state_dict`, also of another device."""
+        for part, state, rate in zip(self.parts, states, self.rates, strict=True):
+            ours = part.state_dict()["param_groups"]
+            part.load_state_dict({**state, "param_groups": ours})
+            for group in part.param_groups:
+                group["lr"] = rate  # not torch's copy of it

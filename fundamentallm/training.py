@@ -318,6 +318,7 @@ class Run:
             "precision": str(self.learner.precision).removeprefix("torch."),
             "kernels": self.uses_kernels,
             "compiled": p.compiled,
+            "graphed": self.learner.graphed,
         }
         for tracker in self.trackers:
             tracker.finish(summary)

@@ -53,6 +53,7 @@ RUNGS = {
     "trackers.folder": 2,
     "trackers.wandb": 2,
     "report": 2,
+    "graphs": 2,
     "optimizer": 2,
     "checkpoint": 2,
     "evaluate": 2,

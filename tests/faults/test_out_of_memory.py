@@ -13,8 +13,9 @@ from conftest import Run
 from tiny_sweep import FLAGS, grid, processes, start, summaries, wait_for
 
 from fundamentallm.data import Vocabulary, training_batch
+from fundamentallm.device import is_out_of_memory
 from fundamentallm.hyperparameters import Config
-from fundamentallm.learner import Learner, OutOfMemoryError, is_out_of_memory
+from fundamentallm.learner import Learner, OutOfMemoryError
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,108 @@
+"""A step recorded once and replayed: on a GPU, one launch in place of hundreds.
+
+At small shapes the processor cannot launch a step's operations as fast as a GPU does them. What is
+replayed are the very operations on the very memory, so a step must read all that changes, the
+sequences and the learning rate, from tensors, and decide nothing in Python.
+Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fundamentallm.device import is_out_of_memory
+
+WARM = 3
+"""Steps that are taken as they are before one is recorded: libraries set themselves up in them."""
+
+Update = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From a step's sequences, (N, T + 1), to its loss and the gradient's norm."""
+
+
+class Graph(Protocol):
+    """Records operations, and does them again."""
+
+    def recording(self) -> AbstractContextManager[object]:
+        """Within, operations are recorded and not done."""
+        ...
+
+    def replay(self) -> None:
+        """Do them."""
+        ...
+
+
+class CudaGraph:
+    """A `Graph` of the GPU's own."""
+
+    def __init__(self) -> None:
+        self.graph = torch.cuda.CUDAGraph()
+
+    def recording(self) -> AbstractContextManager[object]:
+        """As `Graph` says."""
+        return torch.cuda.graph(self.graph)
+
+    def replay(self) -> None:
+        """As `Graph` says."""
+        self.graph.replay()
+
+
+class GraphedUpdate:
+    """`update`, from its fourth call on by replaying; where it cannot be recorded, as it is.
+
+    Every call updates once, whichever way. Nothing waits for the device but the one recording.
+    """
+
+    def __init__(self, update: Update, make_graph: Callable[[], Graph] = CudaGraph) -> None:
+        self.update = update
+        self.make_graph = make_graph
+        self.calls = 0
+        self.graph: Graph | None = None
+        self.refused = ""
+        """Why the update cannot be recorded; then it never is."""
+
+    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """As `update`; the results are the caller's to keep."""
+        self.calls += 1
+        if self.graph is None and self.calls > WARM and not self.refused:
+            self._record(windows)
+        if self.graph is None:
+            return self._aside(windows)
+        self.windows.copy_(windows)
+        self.graph.replay()
+        loss, norm = self.results
+        return loss.clone(), norm.clone()  # the next replay writes into the same memory
+
+    def _record(self, windows: Tensor) -> None:
+        graph = self.make_graph()
+        self.windows = windows.clone()
+        try:
+            with graph.recording():
+                self.results = self.update(self.windows)
+            self.graph = graph
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self.refused = str(error).splitlines()[0]
+            print(f"warning: steps could not be recorded ({self.refused}); they go on as they are",
+                  file=sys.stderr, flush=True)  # fmt: skip
+
+    def _aside(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Update on a stream of its own, as autograd keeps to the one where it first ran.
+
+        The main one cannot be recorded.
+        """
+        if windows.device.type != "cuda":
+            return self.update(windows)
+        main = torch.cuda.current_stream(windows.device)
+        stream = torch.cuda.Stream(windows.device)
+        stream.wait_stream(main)
+        with torch.cuda.stream(stream):
+            results = self.update(windows)
+        main.wait_stream(stream)
+        return results

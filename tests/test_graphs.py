@@ -1,0 +1,155 @@
+"""A recorded step, replayed: what a CUDA graph does, played on a CPU operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fundamentallm.data import prepare, training_batch
+from fundamentallm.graphs import WARM, GraphedUpdate
+from fundamentallm.hyperparameters import Config
+from fundamentallm.learner import Learner
+from fundamentallm.text import Text
+
+CPU = torch.device("cpu")
+
+
+class RecordedOperations(TorchDispatchMode):
+    """A `Graph` as the GPU's: the same operations on the same memory, with every number that
+    Python gave them when they were recorded. Recording does them too, so what they changed is
+    put back."""
+
+    def __init__(self, changed: Callable[[], list[Tensor]]) -> None:
+        super().__init__()
+        self.changed = changed
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        before = [tensor.clone() for tensor in self.changed()]
+        random = torch.get_rng_state()
+        with self:
+            yield
+        for tensor, value in zip(self.changed(), before, strict=True):
+            tensor.detach().copy_(value)
+        torch.set_rng_state(random)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        with torch._C._AutoDispatchBelowAutograd():  # as a GPU knows nothing of gradients
+            for func, args, kwargs, result in self.operations:
+                if func.is_view:
+                    continue
+                again = func(*args, **kwargs)
+                known, new = (x if isinstance(x, tuple | list) else (x,) for x in (result, again))
+                for old, value in zip(known, new, strict=True):
+                    if isinstance(old, Tensor) and old is not value:
+                        old.copy_(value)
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kernels.c is not seen by torch's dispatcher, nor is it on a GPU."""
+    monkeypatch.setattr("fundamentallm.kernels.kernels", lambda: None)
+
+
+def changed_by(learner: Learner) -> list[Tensor]:
+    """All that a step changes, but the gradients."""
+    states = [state for part in learner.optimizers.parts for state in part.state.values()]
+    return [*learner.model.parameters(), *(t for state in states for t in state.values())]
+
+
+def steps(learner: Learner, config: Config, text: str, count: int) -> list[tuple[float, float]]:
+    """Losses and norms of `count` steps, each with a learning rate of its own."""
+    torch.manual_seed(5)  # for dropout
+    data = prepare(Text.of(text), config)
+    taken = [
+        learner.step(training_batch(data.train, config, n), config.learning_rate / (n + 1))
+        for n in range(count)
+    ]
+    return [(loss.item(), norm.item()) for loss, norm in taken]  # fetched late, as in training
+
+
+def learner_of(config: Config, text: str) -> Learner:
+    return Learner(len(prepare(Text.of(text), config).vocabulary), config, CPU)
+
+
+@pytest.mark.parametrize("change", [{}, {"dropout": 0.2, "gradient_accumulation": 3}])
+def test_replayed_steps_are_the_steps(
+    change: dict[str, Any], tiny: Config, text: str, no_kernels: None
+) -> None:
+    config = replace(tiny, **change)
+    plain, graphed = learner_of(config, text), learner_of(config, text)
+    expected = steps(plain, config, text, WARM + 5)
+    recorded = RecordedOperations(lambda: changed_by(graphed))
+    graphed.update = update = GraphedUpdate(graphed.update, lambda: recorded)
+    assert steps(graphed, config, text, WARM + 5) == expected
+    assert update.graph is recorded
+    assert graphed.graphed
+    for ours, theirs in zip(changed_by(graphed), changed_by(plain), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_number_from_python_would_be_replayed_as_it_was() -> None:
+    """So the test above sees a step that is not fit to be recorded."""
+    total, rates = torch.zeros(()), iter(range(1, 100))
+
+    def update(windows: Tensor) -> tuple[Tensor, Tensor]:
+        total.add_(next(rates))
+        return total + 0, total + 0
+
+    graphed = GraphedUpdate(update, lambda: RecordedOperations(lambda: [total]))
+    losses = [graphed(torch.zeros(1))[0].item() for _ in range(WARM + 3)]
+    assert losses == [1, 3, 6, 10, 14, 18]
+
+
+class Refusing:
+    """A graph that cannot be recorded: `error` comes in the middle of the step."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        self.error = error
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        raise self.error
+        yield
+
+    def replay(self) -> None:
+        raise AssertionError
+
+
+def test_what_cannot_be_recorded_is_done_as_it_is(
+    tiny: Config, text: str, no_kernels: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plain, graphed = learner_of(tiny, text), learner_of(tiny, text)
+    error = RuntimeError("operation not permitted when stream is capturing\nmore")
+    graphed.update = update = GraphedUpdate(graphed.update, lambda: Refusing(error))
+    expected = steps(plain, tiny, text, WARM + 3)
+    assert steps(graphed, tiny, text, WARM + 3) == expected
+    assert update.refused == "operation not permitted when stream is capturing"
+    assert capfd.readouterr().err.count(update.refused) == 1
+    assert not graphed.graphed
+
+
+def test_memory_that_runs_out_while_recording_halves_the_parts(
+    tiny: Config, text: str, no_kernels: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    learner = learner_of(tiny, text)
+    learner.at_once = 8
+    recorded = RecordedOperations(lambda: changed_by(learner))
+    graphs = iter([Refusing(torch.OutOfMemoryError("out of memory")), recorded])
+    learner.update = update = GraphedUpdate(learner.update, lambda: next(graphs))
+    steps(learner, tiny, text, WARM + 2)
+    assert (update.graph, learner.at_once) == (recorded, 4)
+    assert "4 sequences at a time" in capfd.readouterr().err
