@@ -22,7 +22,8 @@ from sweeps.hyperband_stopping import hyperband_stop_runs  # noqa: E402
 from sweeps.params import HyperParameter  # noqa: E402
 
 from fundamentallm.sweep.findings import Findings  # noqa: E402
-from fundamentallm.sweep.parameters import FIELDS, read_distribution, read_parameters  # noqa: E402
+from fundamentallm.sweep.format import DISTRIBUTIONS  # noqa: E402
+from fundamentallm.sweep.parameters import read_distribution, read_parameters  # noqa: E402
 from fundamentallm.sweep.search import GridPoints  # noqa: E402
 from fundamentallm.sweep.stopping import read_hyperband  # noqa: E402
 
@@ -46,7 +47,7 @@ for file in files:
     violations = schema_violations_from_proposed_config(yaml.safe_load(file.read_text()))
     compare(f"{file}", [], violations)
 
-for kind, fields in FIELDS.items():
+for kind, (fields, _) in DISTRIBUTIONS.items():
     for q in (None, 2, 0.5) if "q" in fields else (None,):
         entry = {name: EXAMPLES[name] for name in fields if name in EXAMPLES}
         entry |= {"distribution": kind} | ({} if q is None else {"q": q})

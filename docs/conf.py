@@ -24,7 +24,7 @@ html_show_sphinx = False
 
 NAVIGATION = {
     "Begin": "getting-started training data hyperparameters troubleshooting coming-from",
-    "Sweeps": "/sweeps/README sweeps wandb cluster search results",
+    "Sweeps": "/sweeps/README sweeps sweep-file wandb cluster search results",
     "Models": "writing metrics experiments performance the-guide",
     "Inside": "how-it-works decisions reliability commands /benchmarks/README",
     "Project": "/CONTRIBUTING /CHANGELOG /SECURITY",

@@ -1,4 +1,6 @@
-"""Writes what the docs take from the code: docs/commands.md, and the table of hyperparameters.
+"""Writes what the docs take from the code.
+
+docs/commands.md, and the tables of hyperparameters, of metrics, and of the sweep file's words.
 
 python docs/generate.py            # write
 python docs/generate.py --check    # exit 1 if a page is stale, as tests/test_docs.py does
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -16,9 +19,13 @@ from fundamentallm.cli.main import cli
 from fundamentallm.cli.options import HyperparameterCommand
 from fundamentallm.declaration import markdown_table
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import METRICS, OF_EVALUATIONS
+from fundamentallm.sweep import format as sweep_format
+from fundamentallm.sweep.findings import Findings
+from fundamentallm.sweep.parameters import read_distribution
 
 DOCS = Path(__file__).parent
-HEADING = """\
+COMMANDS = """\
 # Every command
 
 What `fundamentallm COMMAND --help` prints; written by `docs/generate.py`, and CI fails when it is
@@ -28,11 +35,16 @@ Exit codes: 0 done, 1 failed or diverged, 2 bad input, 130 Ctrl-C, 143 SIGTERM; 
 1 warnings, 2 mistakes.
 """
 
+EXAMPLES = {
+    "value": 7, "values": ["a", "b", "c"], "probabilities": [0.5, 0.25, 0.25],
+    "min": 1, "max": 9, "mu": 1.0, "sigma": 0.5, "a": 2.0, "b": 5.0,
+}  # fmt: skip
+
 
 def commands_page() -> str:
     """The help of every command, without the options that are hyperparameters."""
     root = cli.make_context("fundamentallm", ["train"])
-    parts = [HEADING]
+    parts = [COMMANDS]
     for name, command in cli.commands.items():
         if isinstance(command, HyperparameterCommand):
             command.params = [each for each in command.params if each.name not in HYPERPARAMETERS]
@@ -47,12 +59,81 @@ def commands_page() -> str:
 
 def hyperparameters_page() -> str:
     """The page as it is, with its table as it should be."""
-    page = (DOCS / "hyperparameters.md").read_text("utf-8")
-    table = markdown_table(HYPERPARAMETERS.values())
-    return re.sub(r"\| flag \| default.*?\n(?=\n)", lambda _: table, page, count=1, flags=re.S)
+    return with_tables("hyperparameters.md", markdown_table(HYPERPARAMETERS.values()))
 
 
-PAGES = {"commands.md": commands_page, "hyperparameters.md": hyperparameters_page}
+def metrics_page() -> str:
+    """The same of the metrics."""
+    rows = {f"`{name}`": (in_rows(name), meaning) for name, meaning in METRICS.items()}
+    return with_tables("metrics.md", table(("metric", "in rows", "meaning"), rows))
+
+
+def in_rows(metric: str) -> str:
+    """Which rows have it."""
+    return "of an evaluation" if metric in OF_EVALUATIONS else "all"
+
+
+def sweep_file_page() -> str:
+    """The same of the sweep file's words."""
+
+    def words(kind: str, meanings: Mapping[str, str], form: str = "`{}`") -> str:
+        rows = {form.format(name): (meaning,) for name, meaning in meanings.items()}
+        return table((kind, "meaning"), rows)
+
+    draws = {f"`{kind}`": draw(kind) for kind in sweep_format.DISTRIBUTIONS}
+    return with_tables(
+        "sweep-file.md",
+        words("field", sweep_format.FIELDS),
+        words("method", sweep_format.METHODS),
+        table(("distribution", "beside it", "meaning", "e.g.", "draws"), draws),
+        words("field of metric", sweep_format.METRIC_FIELDS),
+        words("field of early_terminate", sweep_format.EARLY_TERMINATE_FIELDS),
+        words("macro", sweep_format.MACROS, "`${{{}}}`"),
+    )
+
+
+def draw(kind: str) -> tuple[str, str, str, str]:
+    """A distribution's row: its fields, its meaning, an example, and what that draws."""
+    fields, meaning = sweep_format.DISTRIBUTIONS[kind]
+    example = {name: EXAMPLES[name] for name in fields if name in EXAMPLES}
+    if kind in sweep_format.BY_EXPONENTS:
+        example = {"min": 0, "max": 2}
+    example |= {"q": 0.1 if "beta" in kind else 2} if "q" in fields else {}
+    distribution = read_distribution({"distribution": kind, **example}, (), Findings(kind))
+    assert distribution is not None
+    endless = kind.endswith("normal")
+    shares = (0.01, 0.25, 0.5, 0.75, 0.99) if endless else (0, 0.25, 0.5, 0.75, 1)
+    values = [distribution.quantile(share) for share in shares]
+    shown = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values)
+    written = ", ".join(f"{name}: {value}" for name, value in example.items()).replace("'", "")
+    optional = [f"`{name}`" + " (1)" * (name == "q") for name in fields]
+    return ", ".join(optional), meaning, f"`{written}`", shown
+
+
+def table(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """A table in Markdown: `rows` from the first column to the others."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += ["| " + " | ".join((first, *others)) + " |" for first, others in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def with_tables(name: str, *tables: str) -> str:
+    """A page in which each table that begins as one of `tables` does is that one."""
+    page = (DOCS / name).read_text("utf-8")
+    for new in tables:
+        begins = re.escape(new[: new.index("|", 1) + 1])
+        old = re.compile(rf"^{begins}.*?\n(?=\n|\Z)", flags=re.S | re.M)
+        page, found = old.subn(new.replace("\\", r"\\"), page)
+        assert found == 1, f"{name}: {found} tables begin with {begins}"
+    return page
+
+
+PAGES = {
+    "commands.md": commands_page,
+    "hyperparameters.md": hyperparameters_page,
+    "metrics.md": metrics_page,
+    "sweep-file.md": sweep_file_page,
+}
 
 
 @click.command()

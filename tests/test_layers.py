@@ -18,6 +18,7 @@ RUNGS = {
     "exit_codes": 0,
     "hyperparameters": 0,
     "machine": 0,
+    "metrics": 0,
     "progress": 0,
     "presets": 0,
     "run_name": 0,

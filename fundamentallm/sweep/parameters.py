@@ -11,30 +11,9 @@ from typing import Any
 
 from fundamentallm.sweep.distributions import Categorical, Continuous, Distribution, IntUniform
 from fundamentallm.sweep.findings import Findings, Key
+from fundamentallm.sweep.format import BY_EXPONENTS, DEFAULTS, DISTRIBUTIONS, ENDS
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-ENDS = ("min", "max")
-RANGE = {"uniform", "log_uniform", "log_uniform_values", "inv_log_uniform"}
-RANGE |= {"inv_log_uniform_values"}
-QUANTISED = {"q_uniform", "q_log_uniform", "q_log_uniform_values"}
-FIELDS: Mapping[str, tuple[str, ...]] = {
-    "constant": ("value",),
-    "categorical": ("values",),
-    "categorical_w_probabilities": ("values", "probabilities"),
-    "int_uniform": ENDS,
-    **dict.fromkeys(sorted(RANGE), ENDS),
-    **dict.fromkeys(sorted(QUANTISED), (*ENDS, "q")),
-    "normal": ("mu", "sigma"),
-    "log_normal": ("mu", "sigma"),
-    "q_normal": ("mu", "sigma", "q"),
-    "q_log_normal": ("mu", "sigma", "q"),
-    "beta": ("a", "b"),
-    "q_beta": ("a", "b", "q"),
-}
-"""Every distribution of W&B's schema, and all that may stand beside its name."""
-DEFAULTS: Mapping[str, float] = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
-BY_EXPONENTS = {"log_uniform", "q_log_uniform", "inv_log_uniform"}
-"""W&B calls these deprecated: their `min` and `max` are exponents of e."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +76,16 @@ def read_distribution(entry: dict[str, Any], key: Key, findings: Findings) -> Di
             key, f"got {given}; give value, values, min and max, or a distribution with its fields"
         )
         return None
-    if kind not in FIELDS:
-        near = get_close_matches(str(kind), FIELDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(FIELDS)}"
+    if kind not in DISTRIBUTIONS:
+        near = get_close_matches(str(kind), DISTRIBUTIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(DISTRIBUTIONS)}"
         findings.error((*key, "distribution"), f"W&B has no distribution {kind}; {hint}")
         return None
     before = len(findings.errors)
-    for extra in sorted(set(entry) - set(FIELDS[kind]) - {"distribution"}):
-        findings.error((*key, extra), f"{kind} takes {', '.join(FIELDS[kind])} only")
-    if missing := [f for f in FIELDS[kind] if f not in entry and f not in DEFAULTS]:
+    fields, _ = DISTRIBUTIONS[kind]
+    for extra in sorted(set(entry) - set(fields) - {"distribution"}):
+        findings.error((*key, extra), f"{kind} takes {', '.join(fields)} only")
+    if missing := [f for f in fields if f not in entry and f not in DEFAULTS]:
         findings.error(key, f"{kind} needs {' and '.join(missing)}")
     if len(findings.errors) > before:
         return None
@@ -152,13 +132,14 @@ def _numeric(
     kind: str, entry: Mapping[str, Any], key: Key, findings: Findings
 ) -> Distribution | None:
     """A distribution whose fields are numbers."""
-    fields = {name: entry.get(name, DEFAULTS.get(name)) for name in FIELDS[kind]}
+    names, _ = DISTRIBUTIONS[kind]
+    fields = {name: entry.get(name, DEFAULTS.get(name)) for name in names}
     for name, number in fields.items():
         wrong = _wrong_number(kind, name, number)
         if wrong:
             findings.error((*key, name), f"got {number!r}; {wrong}")
             return None
-    first, second = (fields[name] for name in FIELDS[kind][:2])
+    first, second = (fields[name] for name in names[:2])
     if "min" in fields and first >= second:
         findings.error((*key, "min"), f"{first} is not less than max, {second}")
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from fundamentallm.declaration import ConfigError
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config, nearest_name
+from fundamentallm.metrics import METRICS
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.parameters import Parameter
@@ -18,9 +19,6 @@ from fundamentallm.sweep.spec import Sweep
 
 DATA = "data"
 """The parameter, beside the hyperparameters, that names the text."""
-METRICS = ("val_loss", "best_val_loss", "val_perplexity", "val_bits_per_char", "train_loss")
-METRICS += ("train_perplexity", "epoch", "optim/learning_rate", "optim/grad_norm")
-METRICS += ("perf/tokens_per_second", "perf/memory_gb")
 MOST_TOGETHER = 64  # combinations that are searched as one choice
 
 

@@ -14,27 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.sweep.findings import Finding, Findings
+from fundamentallm.sweep.format import (
+    FIELDS,
+    GOALS,
+    IMPUTES,
+    MACROS,
+    METHODS,
+    METRIC_FIELDS,
+    NOT_HERE,
+    TEXT_FIELDS,
+)
 from fundamentallm.sweep.parameters import Parameter, read_parameters
 from fundamentallm.sweep.stopping import Hyperband, read_hyperband
 from fundamentallm.sweep.sweep_yaml import parse_sweep_yaml, read_sweep_yaml
-
-METHODS = ("grid", "random", "bayes", "custom")
-GOALS = ("minimize", "maximize")
-IMPUTES = ("latest", "best", "worst")
-TEXT_FIELDS = ("apiVersion", "kind", "description", "program", "job", "image_uri", "entity")
-TEXT_FIELDS += ("project", "name")
-FIELDS = (*TEXT_FIELDS, "controller", "method", "command", "run_cap", "metric", "metrics")
-FIELDS += ("scheduler", "early_terminate", "parameters")
-METRIC_FIELDS = ("name", "goal", "target", "impute", "impute_while_running")
-NOT_HERE = {
-    "job": "W&B Launch",
-    "image_uri": "W&B Launch",
-    "controller": "W&B's own controller",
-    "scheduler": "W&B Launch",
-}
-MACROS = ("env", "interpreter", "program", "args", "args_no_hyphens", "args_no_equals")
-MACROS += ("args_no_boolean_flags", "args_append_hydra", "args_override_hydra")
-MACROS += ("args_json", "args_json_file")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fundamentallm.sweep.findings import Findings
-
-FIELDS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+from fundamentallm.sweep.format import EARLY_TERMINATE_FIELDS as FIELDS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""What a run measures, and what each number means; docs/metrics.md is made of this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METRICS: Mapping[str, str] = {
+    "epoch": "epochs done",
+    "train_loss": "mean loss of the steps since the last row, nats a token, with dropout",
+    "train_perplexity": "exp(`train_loss`)",
+    "val_loss": "mean loss over the whole validation part, each token once, without dropout",
+    "val_perplexity": "exp(`val_loss`); a uniform guess scores the size of the vocabulary",
+    "val_bits_per_char": "`val_loss` in bits a character, by which vocabularies can be compared",
+    "best_val_loss": "the least `val_loss` so far",
+    "optim/learning_rate": "of the step before",
+    "optim/grad_norm": "of the step before, unclipped; not there where float16 overflowed",
+    "perf/tokens_per_second": "training tokens over the time since the last row, evaluations left "
+    "out",
+    "perf/memory_gb": "peak so far: of the GPU, or of the process; in units of 10^9 bytes",
+}
+
+OF_EVALUATIONS = ("val_loss", "val_perplexity", "val_bits_per_char", "best_val_loss")
+"""Those that only a row after an evaluation has."""
