@@ -64,8 +64,8 @@ class Learner:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
         self.at_once = sequences_at_once(config, on_cpu=device.type == "cpu")
         self.halvings = 0
-        self.optimizers = Optimizers(self.model, config)
         self.precision = precision(device, config.mixed_precision)
+        self.optimizers = Optimizers(self.model, config, self.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         # A compiled model launches little by itself; a scaler decides in Python whether to step.
         graphed = device.type == "cuda" and not compiled and not self.scaler.is_enabled()

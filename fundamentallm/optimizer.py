@@ -29,19 +29,26 @@ QUINTICS = (
 )
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest (nearly) orthogonal matrix to each of `matrices`, shape (..., R, C).
+CUSHION = 1.02
+"""In bfloat16 rounding may lift a singular value above the interval that a quintic is made for,
+where it grows without bound: a matrix of rank 1 came to 10^8. Each then maps a little more."""
 
-    Singular values above 0.003 of a matrix's norm end between 0.8 and 1.2, which is all that an
-    update needs.
+
+def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The nearest (nearly) orthogonal matrix to each of `matrices`, shape (..., R, C), in `dtype`.
+
+    Singular values above 0.003 of a matrix's norm (0.004 in bfloat16) end between 0.8 and 1.2
+    (0.75 and 1.25), which is all that an update needs.
     """
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices  # the short side first: the products are smaller
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    cushion = CUSHION if dtype == torch.bfloat16 else 1.0
+    x = (x / (cushion * x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     for a, b, c in QUINTICS:
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        gram = torch.baddbmm(gram, gram, gram, beta=b / cushion**3, alpha=c / cushion**5)
+        x = torch.baddbmm(x, gram, x, beta=a / cushion)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -49,7 +56,7 @@ class Muon(torch.optim.Optimizer):
 
     The step of an (out, in) matrix is `lr * sqrt(max(1, out / in))` times an orthogonal
     matrix, which lets one learning rate serve every width; weight decay is decoupled, as in
-    AdamW. Matrices of one shape are orthogonalised in one batch.
+    AdamW. Matrices of one shape are orthogonalised in one batch, in `dtype`.
 
     Source: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
@@ -60,11 +67,13 @@ class Muon(torch.optim.Optimizer):
         *,
         lr: Tensor,
         weight_decay: float,
+        dtype: torch.dtype,
         capturable: bool,
     ) -> None:
         # Torch asks of every optimizer in a recorded step whether it is `capturable`.
         defaults = {"lr": lr, "weight_decay": weight_decay, "capturable": capturable}
         super().__init__(matrices, defaults)
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -76,7 +85,9 @@ class Muon(torch.optim.Optimizer):
                     by_shape[matrix.shape].append(matrix)
             kept = 1 - group["lr"] * group["weight_decay"]
             for (rows, columns), matrices in by_shape.items():
-                steps = orthogonalise(torch.stack([self._momentum(matrix) for matrix in matrices]))
+                steps = orthogonalise(
+                    torch.stack([self._momentum(m) for m in matrices]), self.dtype
+                )
                 steps *= group["lr"] * max(1.0, rows / columns) ** 0.5
                 for matrix, step in zip(matrices, steps, strict=True):
                     matrix.mul_(kept).sub_(step)
@@ -98,7 +109,8 @@ class Optimizers:
     again with others (graphs.py).
     """
 
-    def __init__(self, model: Transformer, config: Config) -> None:
+    def __init__(self, model: Transformer, config: Config, precision: torch.dtype) -> None:
+        """Of `model`, in whose `precision` Muon's own products are computed too, if bfloat16."""
         matrices = [p for p in model.layers.parameters() if p.ndim == 2]
         inside = set(matrices)
         rest = [p for p in model.parameters() if p not in inside]
@@ -111,6 +123,7 @@ class Optimizers:
                 matrices,
                 lr=self.rates[0],
                 weight_decay=config.weight_decay,
+                dtype=torch.bfloat16 if precision == torch.bfloat16 else torch.float32,
                 capturable=capturable,
             ),
             torch.optim.AdamW(

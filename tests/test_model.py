@@ -85,6 +85,27 @@ def test_orthogonalised_matrices_have_singular_values_near_1(shape: tuple[int, .
     assert values.max() < 1.3
 
 
+def test_bfloat16_orthogonalises_what_would_grow_without_bound() -> None:
+    """Gradients of rank 1, nearly of low rank, orthogonal, of wide spectrum; all as large as any."""
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(4, 64, 172), full_matrices=False)
+    hard = {
+        "rank 1": torch.randn(4, 64, 1) @ torch.randn(4, 1, 172),
+        "rank 4": torch.randn(4, 64, 4) @ torch.randn(4, 4, 172) + 0.01 * torch.randn(4, 64, 172),
+        "orthogonal": left @ right,
+        "wide": left * torch.logspace(0, -2.5, 64) @ right,
+        "tall": torch.randn(4, 172, 64),
+        "zero": torch.zeros(4, 64, 172),
+    }
+    for name, matrices in hard.items():
+        result = orthogonalise(1000 * matrices, torch.bfloat16)
+        assert result.dtype == torch.float32
+        after, before = torch.linalg.svdvals(result), torch.linalg.svdvals(matrices)
+        counts = before > 0.004 * matrices.norm(dim=(-2, -1))[:, None]
+        assert after.max() < 1.25, name
+        assert ((after > 0.75) | ~counts).all(), name
+
+
 def test_each_quintic_is_the_best_for_what_the_last_one_leaves() -> None:
     """Found again as a linear program: the least e with |1 - p(x)| <= e on a grid."""
     low, high = 0.003, 1.0
