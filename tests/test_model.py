@@ -86,7 +86,7 @@ def test_orthogonalised_matrices_have_singular_values_near_1(shape: tuple[int, .
 
 
 def test_bfloat16_orthogonalises_what_would_grow_without_bound() -> None:
-    """Gradients of rank 1, nearly of low rank, orthogonal, of wide spectrum; all as large as any."""
+    """Gradients of rank 1, nearly of low rank, orthogonal, of wide spectrum, and large."""
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(4, 64, 172), full_matrices=False)
     hard = {
