@@ -19,7 +19,8 @@ import torch
 from fundamentallm.data import Dataset, Vocabulary
 from fundamentallm.disk import read_file, replacing, sync_folder, writing
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.hyperparameters import HYPERPARAMETERS, Config, read_values
+from fundamentallm.given import read_values
+from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.model import Transformer
 from fundamentallm.plan import parameters
 

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundamentallm.declaration import ConfigError, Interval
+from fundamentallm.given import nearest_name, read_values
 from fundamentallm.hyperparameters import (
     HYPERPARAMETERS,
     Config,
-    nearest_name,
-    read_values,
 )
 
 GUIDE = {  # name: default, documented range

@@ -16,6 +16,7 @@ RUNGS = {
     "disk": 0,
     "declaration": 0,
     "exit_codes": 0,
+    "given": 0,
     "hyperparameters": 0,
     "machine": 0,
     "metrics": 0,

@@ -23,7 +23,7 @@ from fundamentallm.cli.sweep import sweep
 from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import BAD_INPUT, DONE, INTERRUPTED
-from fundamentallm.hyperparameters import nearest_name
+from fundamentallm.given import nearest_name
 
 
 @click.group(

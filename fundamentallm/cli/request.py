@@ -11,7 +11,7 @@ import click
 
 from fundamentallm.cli.messages import warn
 from fundamentallm.declaration import ConfigError
-from fundamentallm.hyperparameters import read_values
+from fundamentallm.given import read_values
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import RunFolder, read_flat_yaml
 from fundamentallm.sweep.assignment import Assignment

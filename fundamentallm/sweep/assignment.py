@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from fundamentallm.declaration import ConfigError
-from fundamentallm.hyperparameters import read_values
+from fundamentallm.given import read_values
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.declaration import ConfigError
-from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config, nearest_name
+from fundamentallm.given import nearest_name
+from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.metrics import METRICS
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.findings import Findings
