@@ -158,7 +158,7 @@ def table(
 )
 @click.option(
     "--steps",
-    default="1500,3000",
+    default="1000,1500,3000",
     show_default=True,
     help="Lengths of nanoGPT's, in batches of 12.",
 )

@@ -40,7 +40,11 @@ class Vocabulary:
 
     @classmethod
     def of(cls, pieces: Iterable[str], tokenizer: str) -> Vocabulary:
-        """The vocabulary of a training text, given in pieces."""
+        """The vocabulary of a training text, given in pieces.
+
+        Raises:
+            DataError: It has more characters than tokens have numbers.
+        """
         if tokenizer == "byte":
             return cls("byte")
         seen = np.zeros(0x110000, bool)

@@ -13,7 +13,7 @@ LOWEST = -(1 << 63)
 
 
 def keep_factors(*shape: int, rate: float) -> Tensor:
-    """What to multiply by so that a share `rate` is dropped: 0, or what keeps the mean.
+    """What to multiply `shape` by so that a share `rate` is dropped: 0, or what keeps the mean.
 
     Each element has 16 random bits of its own, four to a draw of 64, from torch's generator: four
     to five times as fast as torch's dropout, which draws 64 bits for each. The rate is rounded
@@ -28,12 +28,15 @@ def keep_factors(*shape: int, rate: float) -> Tensor:
 
 
 def is_cheap(x: Tensor) -> bool:
-    """Whether `keep_factors` is the way here: on a CPU; a GPU's and a compiler's own is as good."""
+    """Whether `keep_factors` is the way for `x`, of any shape: on a CPU, and not compiled.
+
+    A GPU's and a compiler's own dropout is as good.
+    """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def drop(x: Tensor, rate: float) -> Tensor:
-    """`x` with a share `rate` of its elements dropped and the rest scaled up."""
+    """`x`, of any shape, with a share `rate` of its elements dropped and the rest scaled up."""
     if not rate:
         return x
     if is_cheap(x):
@@ -42,7 +45,7 @@ def drop(x: Tensor, rate: float) -> Tensor:
 
 
 def add_dropped(x: Tensor, branch: Tensor, rate: float, factors: Tensor | None) -> Tensor:
-    """`x` plus what is left of `branch`; by `factors`, where they have been drawn."""
+    """`x` plus what is left of `branch`, of one shape; by `factors`, where they have been drawn."""
     if factors is not None:
         return torch.addcmul(x, branch, factors)
     return x + (F.dropout(branch, rate) if rate else branch)

@@ -27,7 +27,8 @@ class Config:
     Steps are optimizer steps everywhere. 0 (or "") means off.
 
     Raises:
-        ConfigError: A value is of the wrong type or not possible, or two do not fit.
+        ConfigError: A value is of the wrong type or not possible.
+        ImpossibleCombinationError: Two that are possible do not fit together.
     """
 
     # --- Model ---

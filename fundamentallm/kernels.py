@@ -50,7 +50,7 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def usable_for(x: torch.Tensor) -> bool:
-    """Whether `x` is where kernels.c works: on a CPU, and not inside what torch compiles."""
+    """Whether `x`, of any shape, is where kernels.c works: on a CPU, and not compiled."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and kernels() is not None
 
 

@@ -126,7 +126,7 @@ class MLP(nn.Module):
 
 
 def side_by_side(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """What several layers make of `x`, joined along the last dimension.
+    """What several layers make of `x`, (..., C), joined along the last dimension.
 
     Their matrices are apart because Muon treats each by itself; the product is one because that
     is faster, unless there are so few tokens that joining the matrices would cost more.
@@ -144,7 +144,7 @@ class Past:
         self.value: Tensor | None = None
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the newest tokens' keys and values; return all."""
+        """Add the newest tokens' keys and values, (1, T, H, D) each; return all."""
         if self.key is not None and self.value is not None:
             key, value = torch.cat((self.key, key), 1), torch.cat((self.value, value), 1)
         self.key, self.value = key, value

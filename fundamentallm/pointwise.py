@@ -15,7 +15,7 @@ EPSILON = float(torch.finfo(torch.float32).eps)
 
 
 def norm(x: Tensor) -> Tensor:
-    """Scale the last dimension to a root mean square of 1 (RMSNorm without weights)."""
+    """Scale the last dimension of any shape to a root mean square of 1: RMSNorm, no weights."""
     if x.dtype == torch.float32 and usable_for(x):
         return _Norm.apply(x.contiguous())  # pyright: ignore
     return F.rms_norm(x, x.shape[-1:], eps=EPSILON)

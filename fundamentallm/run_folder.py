@@ -193,7 +193,11 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
 
 
 def new_run_folder(root: Path, name: str) -> RunFolder:
-    """Make `root/NAME-N` with the first N that is free, also when two start at once."""
+    """Make `root/NAME-N` with the first N that is free, also when two start at once.
+
+    Raises:
+        RunFolderError: It cannot be made.
+    """
     safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "run"
     number = 1
     while True:

@@ -198,7 +198,11 @@ class Run:
         return "max_minutes" if minutes and self.progress.seconds >= 60 * minutes else ""
 
     def fetch_losses(self) -> None:
-        """Wait for the device, and see that every loss is finite."""
+        """Wait for the device.
+
+        Raises:
+            DivergedError: A loss is not finite.
+        """
         p = self.progress
         if self.pending:
             p.losses += torch.stack(self.pending).tolist()
@@ -231,7 +235,11 @@ class Run:
             del self.row["optim/grad_norm"]
 
     def evaluate(self) -> None:
-        """Score the validation part, keep the best, and notice that nothing gets better."""
+        """Score the validation part, keep the best, and notice that nothing gets better.
+
+        Raises:
+            DivergedError: The loss is not finite.
+        """
         p, data = self.progress, self.dataset
         self.model.eval()
         scored = score(

@@ -23,7 +23,11 @@ class HyperparameterType(click.ParamType):
         self.name = known.type.__name__
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value in its type, or a one-line error."""
+        """The value in its type.
+
+        Raises:
+            UsageError: It has none.
+        """
         try:
             return self.known.parse(value)
         except ConfigError as error:

@@ -79,8 +79,8 @@ class Request:
         Hyperparameters by name, and what `DATA_KEYS` names.
 
         Raises:
-            FundamentallmError: A file or the sweep names something unknown or impossible, or a
-                flag and the sweep disagree.
+            ConfigError: A file or the sweep names something unknown or impossible, or a flag and
+                the sweep disagree.
         """
         settings: dict[str, Any] = {}
         if self.resumes and self.folder and self.folder.config.exists():

@@ -73,6 +73,9 @@ def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: i
 
     Without a number, the most that there can be; the first runs show how many there should be.
     OMP_NUM_THREADS, where it is set, is the number of threads of each worker.
+
+    Raises:
+        UsageError: Both numbers are given.
     """
     from fundamentallm.machine import usable_cores, visible_gpus
     from fundamentallm.sweep.crew import Means

@@ -102,7 +102,11 @@ class RandomSearch:
         return None
 
     def suggest(self, k: int, tried: Sequence[Tried]) -> Values:
-        """Draw until the values are possible together."""
+        """Draw until the values are possible together.
+
+        Raises:
+            SweepError: They never are.
+        """
         dice = random.Random(f"{self.seed}:{k}")
         values: Values = {}
         for _ in range(MOST_DRAWS):

@@ -1,0 +1,76 @@
+"""Public docstrings say what is raised, and of what shape tensors are. (Ruff sees that they exist.)
+
+A command's docstring is its help, so the commands are left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import ROOT
+
+SHAPE = r"\([\w.* +`\-]+,[^)]*\)|shape|one number"
+
+
+def public_functions() -> Iterator[tuple[str, ast.FunctionDef, str]]:
+    """Where each is, itself, and its docstring with that of its class."""
+    for path in sorted((ROOT / "fundamentallm").rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
+        for scope in (tree, *classes):
+            about = (ast.get_docstring(scope) or "") if isinstance(scope, ast.ClassDef) else ""
+            for each in scope.body:
+                if not isinstance(each, ast.FunctionDef):
+                    continue
+                if each.name[0] != "_" or each.name in ("__init__", "__post_init__"):
+                    where = f"{path.relative_to(ROOT)}:{each.lineno} {each.name}"
+                    yield where, each, about + (ast.get_docstring(each) or "")
+
+
+def is_command(function: ast.FunctionDef) -> bool:
+    return any("command" in ast.unparse(each) for each in function.decorator_list)
+
+
+def raised(function: ast.FunctionDef) -> set[str]:
+    """Classes that it raises itself and does not catch."""
+    raised: set[str] = set()
+    caught: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            raised.add(ast.unparse(node.exc.func).rpartition(".")[2])
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            caught |= {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
+    return raised - caught
+
+
+def test_docstrings_name_what_is_raised() -> None:
+    missing = {
+        f"{where}: {name}"
+        for where, function, text in public_functions()
+        if not is_command(function)
+        for name in raised(function)
+        if name[0].isupper() and name not in text
+    }
+    assert not missing
+
+
+def test_docstrings_give_the_shapes_of_tensors() -> None:
+    missing: set[str] = set()
+    for where, function, text in public_functions():
+        arguments = (*function.args.args, *function.args.kwonlyargs)
+        hints = [each.annotation for each in arguments] + [function.returns]
+        tensors = any(hint and ast.unparse(hint) in ("Tensor", "torch.Tensor") for hint in hints)
+        if tensors and not re.search(SHAPE, text):
+            missing.add(where)
+    assert not missing
+
+
+def test_this_test_sees_what_is_missing(tmp_path: Path) -> None:
+    function = ast.parse("def f(x: Tensor):\n    raise DataError('no')").body[0]
+    assert isinstance(function, ast.FunctionDef)
+    assert raised(function) == {"DataError"}
+    assert not re.search(SHAPE, "A number (or none) of `x`.")
+    assert re.search(SHAPE, "(B, T, C) to (B, T, C).")
