@@ -16,21 +16,17 @@ from fundamentallm.data import Dataset, prepare, training_batch
 from fundamentallm.device import peak_memory_gb, pick_device, threads
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity, score
-from fundamentallm.generate import Sampling, generate
+from fundamentallm.generate import continue_text
 from fundamentallm.hyperparameters import Config
 from fundamentallm.kernels import kernels
 from fundamentallm.learner import Learner, OutOfMemoryError
 from fundamentallm.plan import Plan, compiles
 from fundamentallm.progress import Progress, Result
 from fundamentallm.run_folder import RunFolder
-from fundamentallm.samples import Sample
 from fundamentallm.text import Text
 from fundamentallm.trackers.protocol import Number, Tracker
 
 LOG_EVERY = 10  # steps; a row waits for the device, so not after every step
-PROMPT_CHARACTERS = 40
-SAMPLE_TOKENS = 200
-SAMPLING = Sampling(temperature=0.6)  # a small model's words hold together better than at 0.8
 
 
 class StopRequestedError(Exception):
@@ -267,24 +263,10 @@ class Run:
         }
         if self.stopped_by or self.plan.samples_after(p.step, p.sampled_step):
             p.sampled_step = p.step
-            self.write_sample()
+            sample = continue_text(self.model, data.vocabulary, data.val, seed=self.config.seed)
+            for tracker in self.trackers:
+                tracker.log_samples([sample], step=p.step)
         self.model.train()
-
-    def write_sample(self) -> None:
-        """Let the model continue the beginning of the validation part."""
-        vocabulary = self.dataset.vocabulary
-        prompt = vocabulary.decode(self.dataset.val[:PROMPT_CHARACTERS].tolist())
-        pieces = generate(
-            self.model,
-            vocabulary,
-            prompt,
-            sampling=SAMPLING,
-            max_tokens=SAMPLE_TOKENS,
-            seed=self.config.seed,
-        )
-        sample = Sample(prompt, SAMPLING.temperature, "".join(pieces))
-        for tracker in self.trackers:
-            tracker.log_samples([sample], step=self.progress.step)
 
     def log(self) -> None:
         """Hand the row to the trackers and begin the next."""
