@@ -12,6 +12,10 @@ import yaml
 from conftest import ROOT, TEXT, Run
 from tiny_sweep import FLAGS, grid, metric_rows, processes, start, summaries, trials, wait_for
 
+from fundamentallm.cli.sweep_flags import read_fixed
+from fundamentallm.presets import PRESETS
+from fundamentallm.sweep.spec import parse_sweep
+
 
 @pytest.fixture
 def sweep_file(tmp_path: Path, text_file: Path) -> Path:
@@ -145,6 +149,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert done.returncode == 2
     assert "no sweep is there" in done.stderr
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_preset_for_all_runs_gives_way_to_the_file() -> None:
+    sweep = parse_sweep(
+        "program: train.py\nmethod: grid\nparameters:\n"
+        "  learning-rate: {values: [0.001, 0.01]}\n  o: {parameters: {num_layers: {value: 3}}}\n",
+        "x.yaml",
+    )
+    fixed, _ = read_fixed(sweep, ["--preset", "fast", "--dropout", "0.2"])
+    preset = PRESETS["fast"].values
+    assert fixed["dropout"] == 0.2
+    assert set(fixed) == set(preset) - {"learning_rate", "num_layers"}
+    typed, _ = read_fixed(sweep, ["--preset", "fast", "--learning-rate", "0.1"])
+    assert typed["learning_rate"] == 0.1  # which check() then refuses
 
 
 def test_impossible_points_are_left_out_of_a_grid(

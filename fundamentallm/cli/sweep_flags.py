@@ -26,6 +26,8 @@ def _flags_of_every_run(**values: Any) -> None:
 def read_fixed(sweep: Sweep, words: Sequence[str]) -> tuple[dict[str, Any], str]:
     """The settings that every run has, and its device, from the file's command and from `words`.
 
+    What a preset or a --config sets gives way to the sweep's own values, as in a run on W&B.
+
     Raises:
         click.UsageError: A flag is unknown, or not one for every run.
     """
@@ -41,7 +43,8 @@ def read_fixed(sweep: Sweep, words: Sequence[str]) -> tuple[dict[str, Any], str]
         overwrite=False, device=device, no_wandb=True, log_model=None, sweep=None,
     )  # fmt: skip
     settings = request.settle()
-    for name in ("data", "data_sha256"):
+    given = {parameter.path[-1].replace("-", "_") for parameter in sweep.parameters} - set(typed)
+    for name in ("data", "data_sha256", *given):
         settings.pop(name, None)
     return settings, device
 
