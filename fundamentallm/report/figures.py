@@ -67,8 +67,10 @@ def loss_curves(results: Results) -> Plot | None:
     if not figure.data:
         return None
     figure.update_yaxes(range=_after_the_start(chosen))
-    few = "" if len(chosen) == len(results.runs) else f" of {len(chosen)} of {len(results.runs)}"
-    says = f"Validation (solid) and training (dotted) loss{few} runs, the best first in the legend."
+    few = (
+        "" if len(chosen) == len(results.runs) else f" of {len(chosen)} of {len(results.runs)} runs"
+    )
+    says = f"Validation (solid) and training (dotted) loss{few}, the best first in the legend."
     says += " Click a name to hide it, twice to see it alone."
     return Plot("curves", "Loss", says, figure)
 
