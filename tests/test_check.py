@@ -107,6 +107,11 @@ def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
     assert 0 < costs["cheapest"]["minutes"] < 10
     assert costs["dearest"]["memory_gb"] > 0.1
     assert costs["hours"][0] <= costs["hours"][1]
+    shown = run("check", file, text_file).stdout
+    assert ("cheapest run (" in shown, "dearest run (" in shown) == (True, True)
+    file.write_text(file.read_text().replace("[64, 128]", "[64]"))
+    shown = run("check", file, text_file).stdout
+    assert ("every run (" in shown, "dearest run (" in shown) == (True, False)
 
 
 def test_next_passes_check_and_says_why(run: Run, tmp_path: Path) -> None:

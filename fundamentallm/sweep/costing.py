@@ -57,7 +57,10 @@ class Costs:
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        for name, corner in (("cheapest", self.cheapest), ("dearest", self.dearest)):
+        corners = {"cheapest": self.cheapest, "dearest": self.dearest}
+        if self.cheapest.settings == self.dearest.settings:
+            corners = {"every": self.cheapest}
+        for name, corner in corners.items():
             where = ", ".join(f"{key} {value}" for key, value in corner.settings.items())
             if corner.minutes is None:
                 yield f"{name} run ({where}): {corner.problem}"
