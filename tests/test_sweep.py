@@ -27,7 +27,7 @@ def sweep_file(tmp_path: Path, text_file: Path) -> Path:
 def test_a_grid_runs_to_its_end_and_is_not_run_again(
     run: Run, tmp_path: Path, sweep_file: Path, text_file: Path
 ) -> None:
-    done = run("sweep", sweep_file, text_file, "--", *FLAGS)
+    done = run("sweep", sweep_file, text_file.name, "--", *FLAGS)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs/tiny"
     found = summaries(folder)
@@ -37,6 +37,7 @@ def test_a_grid_runs_to_its_end_and_is_not_run_again(
     points = [(config["learning_rate"], config["seed"]) for config in configs]
     assert points == [(0.001, 0), (0.001, 1), (0.002, 0), (0.002, 1)]  # W&B's order
     assert {config["model_dim"] for config in configs} == {16}
+    assert {config["data"] for config in configs} == {text_file.name}  # of the first run too
     best = min(found.values(), key=lambda each: each["best_val_loss"])
     assert f"best val_loss {best['best_val_loss']:.4f}" in done.stdout
     assert all((folder / name / "best.pt").exists() for name in found)
@@ -46,7 +47,7 @@ def test_a_grid_runs_to_its_end_and_is_not_run_again(
     assert stored.value == min(values)
     assert list(stored.intermediate_values.values()) == values
     assert stored.params == {"learning_rate": 0.001, "seed": 1}
-    again = run("sweep", sweep_file, text_file, "--", *FLAGS)
+    again = run("sweep", sweep_file, text_file.name, "--", *FLAGS)
     assert again.returncode == 0
     assert "starts" not in again.stdout
     assert len(trials(folder)) == 4

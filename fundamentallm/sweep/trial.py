@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch._dynamo  # torch.optim imports it at the first step, which would take a second then
@@ -103,7 +104,10 @@ def _dataset(order: Order, config: Config) -> Dataset:
     kept = None
     if order.data_sha256:
         kept = load_prepared(order.data_name, order.data_sha256, config, order.tokens)
-    return kept or prepare(read_text(order.data), config, cache=order.tokens)
+    if kept is not None:
+        return kept
+    read = prepare(read_text(order.data), config, cache=order.tokens)
+    return replace(read, name=order.data_name)  # as all runs call it, not where it lies
 
 
 def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoint | None:
