@@ -142,7 +142,7 @@ def test_train_generate_evaluate(
     assert json.loads(scored.stdout)["loss"] == pytest.approx(summary["best_val_loss"], abs=1e-6)
     part.write_text("The é cats")
     strange = run("evaluate", folder, part)
-    assert "1 characters are unknown" in strange.stderr
+    assert "1 character is unknown" in strange.stderr
     assert "'é'" in strange.stderr
 
     again = run("train", "--config", folder / "config.yaml", "--seed=1")

@@ -18,7 +18,6 @@ def warn_of_unknown(where: str, unknown: Counter[str]) -> None:
         return
     shown = ", ".join(repr(character) for character, _ in unknown.most_common(5))
     more = ", ..." if len(unknown) > 5 else ""
-    warn(
-        f"{where}: {unknown.total():,} characters are unknown to the model, which never saw "
-        f"{shown}{more} in training"
-    )
+    total = unknown.total()
+    count = "1 character is" if total == 1 else f"{total:,} characters are"
+    warn(f"{where}: {count} unknown to the model, which never saw {shown}{more} in training")
