@@ -16,16 +16,16 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 warnings.simplefilter("ignore")  # pydantic's, about the package
 
-from sweeps import RunState, SweepRun, schema_violations_from_proposed_config  # noqa: E402
-from sweeps.grid_search import grid_search_next_runs  # noqa: E402
-from sweeps.hyperband_stopping import hyperband_stop_runs  # noqa: E402
-from sweeps.params import HyperParameter  # noqa: E402
+from sweeps import RunState, SweepRun, schema_violations_from_proposed_config
+from sweeps.grid_search import grid_search_next_runs
+from sweeps.hyperband_stopping import hyperband_stop_runs
+from sweeps.params import HyperParameter
 
-from fundamentallm.sweep.findings import Findings  # noqa: E402
-from fundamentallm.sweep.format import DISTRIBUTIONS  # noqa: E402
-from fundamentallm.sweep.parameters import read_distribution, read_parameters  # noqa: E402
-from fundamentallm.sweep.search import GridPoints  # noqa: E402
-from fundamentallm.sweep.stopping import read_hyperband  # noqa: E402
+from fundamentallm.sweep.findings import Findings
+from fundamentallm.sweep.format import DISTRIBUTIONS
+from fundamentallm.sweep.parameters import read_distribution, read_parameters
+from fundamentallm.sweep.search import GridPoints
+from fundamentallm.sweep.stopping import read_hyperband
 
 EXAMPLES = {
     "value": 7, "values": [3, "a", True], "probabilities": [0.2, 0.5, 0.3],

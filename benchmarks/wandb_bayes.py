@@ -10,9 +10,9 @@ import warnings
 
 warnings.simplefilter("ignore")
 
-import numpy as np  # noqa: E402
-import yaml  # noqa: E402
-from sweeps import RunState, SweepRun, next_run  # noqa: E402
+import numpy as np
+import yaml
+from sweeps import RunState, SweepRun, next_run
 
 for line in sys.stdin:
     asked = json.loads(line)
