@@ -79,10 +79,11 @@ class Points:
                 groups.append((members, None))
                 continue
             fixed = {name: self.fixed[name] for name in names if name in self.fixed}
+            named = [hyperparameter_name(p) for p in swept]
             fitting = [
                 point
                 for point in product(*(grid or () for grid in grids))
-                if _fits(fixed, {hyperparameter_name(p): v for p, v in zip(swept, point)})  # noqa: B905
+                if _fits(fixed, dict(zip(named, point, strict=True)))
             ]
             if len(fitting) < prod(lengths):
                 groups.append((members, fitting))

@@ -83,7 +83,7 @@ def test_other_errors_are_not_waited_for(database: Database) -> None:
 
     database.patience = 60.0
     broken = Broken(database, 0)
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011 - raised bare, above
         broken.write()
     assert broken.calls == 1
 
