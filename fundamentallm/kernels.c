@@ -6,13 +6,16 @@
 // is one task that stays in the cache, keys lie transposed so that a vector holds neighbouring
 // keys, and positions are rotated on the way in and back on the way out. The softmax is taken as in
 // FlashAttention (Dao et al., 2022): of each row only the logarithm of its sum is kept, and the
-// backward pass computes the row again from it.
+// backward pass computes the row again from it. Exponentials and logarithms are of base 2.
 //
 // norm (RMSNorm) and swiglu: one pass over memory each way, where torch makes about ten.
 //
 // Every sum is made by one thread in a fixed order, so results do not depend on how many there are.
 // Needs GCC's vector extensions (GCC or Clang). Built on demand by kernels.py; never required.
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -25,7 +28,9 @@
 #endif
 #define BLOCK (2 * LANES)  // keys at a time
 #define ROWS 4             // queries that share one pass over the keys
+#define PANEL 8            // queries whose gradients reach the keys together; LANES is a multiple
 #define MASKED -1e30f
+#define LOG2_E 1.44269504f
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -42,28 +47,41 @@ typedef float half_vec __attribute__((vector_size(32), aligned(4)));  // 8 along
 
 INLINE vec splat(float x) { return x - (vec){}; }
 
+// The second where one is not a number. GCC makes a comparison and a choice of the general form.
+#if defined(__AVX512F__)
+INLINE vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX__)
+INLINE vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
 INLINE vec larger(vec a, vec b) {
   ivec which = a > b;
   return (vec)((which & (ivec)a) | (~which & (ivec)b));
 }
+#endif
 
-INLINE vec smaller(vec a, vec b) { return -larger(-a, -b); }
+// 2^x for x <= 0, to about 2 units in the last place; what is not a number stays so. Where x is the
+// whole number n plus f, it is 2^n, made of n's bits, times a polynomial for 2^f: the one of degree
+// 6 that is 1 at 0 and whose greatest relative error over [-0.5, 0.5] is least, 2e-9.
+INLINE vec power_of_2(vec x) {
+  x = larger(splat(-126.0f), x);
+  vec t = x + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
+  vec f = x - (t - 12582912.0f);
+  vec p = splat(1.5353362e-4f);
+  p = p * f + 1.3398874e-3f;
+  p = p * f + 9.6184374e-3f;
+  p = p * f + 5.5503325e-2f;
+  p = p * f + 2.4022648e-1f;
+  p = p * f + 6.9314720e-1f;
+  p = p * f + 1.0f;
+  return (vec)((ivec)p + ((ivec)t << 23));
+}
 
-// exp(x) for x <= 0, to about 2 units in the last place: 2^n * p(r), as in Cephes.
-INLINE vec vexp(vec x) {
-  x = larger(x, splat(-87.0f));
-  vec t = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
-  ivec n = (ivec)t - 0x4B400000;
-  t -= 12582912.0f;
-  vec r = x - t * 0.693359375f + t * 2.12194440e-4f;
-  vec p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return (vec)((ivec)p + (n << 23));
+// x, with `by` in the lanes after `last`.
+INLINE vec hide(vec x, float by, int64_t last) {
+  ivec lane;
+  for (int i = 0; i < LANES; i++) lane[i] = i;
+  ivec which = lane > (int32_t)last;
+  return (vec)((which & (ivec)splat(by)) | (~which & (ivec)x));
 }
 
 INLINE float vsum(vec x) {
@@ -72,190 +90,181 @@ INLINE float vsum(vec x) {
   return total;
 }
 
-// One head of one sequence, and the buffers that its task works in.
+// One head of one sequence, and the buffers that its task works in. Rows beyond the T tokens are
+// zero, so that only whole groups of rows are ever worked on.
 typedef struct {
-  int64_t T, padded, stride;  // tokens; the same up to whole vectors; floats between tokens of qkv
-  float *q, *k, *v;           // (T, D), rotated
-  float *kt, *vt;             // (D, padded): transposed, zero beyond T
-  float *dkt, *dvt, *dq;      // gradients: (D, padded), (D, padded), (T, D)
-  float *p, *ds;              // (ROWS, padded)
+  int64_t T, padded, stride;  // tokens; floats between rows of what is transposed; and of qkv
+  float *q, *k, *v;           // (tokens, D); q and k rotated, q scaled for powers of 2
+  float *kt, *vt;             // (D, tokens)
+  float *dq, *dk, *dv;        // (tokens, D)
+  float *dy;                  // (PANEL, D)
+  float *p, *ds;              // (PANEL, tokens)
 } head;
 
-INLINE void rotate(float *to, const float *from, const float *cos, const float *sin, int D) {
+INLINE void rotate(float *restrict to, const float *restrict from, const float *cos, const float *sin, float scale,
+                   int D) {
   for (int i = 0; i < D / 2; i++) {
     float a = from[i], b = from[i + D / 2];
-    to[i] = a * cos[i] - b * sin[i];
-    to[i + D / 2] = a * sin[i] + b * cos[i];
+    to[i] = (a * cos[i] - b * sin[i]) * scale;
+    to[i + D / 2] = (a * sin[i] + b * cos[i]) * scale;
   }
 }
 
-INLINE void rotate_back(float *to, const float *from, const float *cos, const float *sin, int D) {
+INLINE void rotate_back(float *restrict to, const float *restrict from, const float *cos, const float *sin,
+                        float scale, int D) {
   for (int i = 0; i < D / 2; i++) {
     float a = from[i], b = from[i + D / 2];
-    to[i] = a * cos[i] + b * sin[i];
-    to[i + D / 2] = b * cos[i] - a * sin[i];
+    to[i] = (a * cos[i] + b * sin[i]) * scale;
+    to[i + D / 2] = (b * cos[i] - a * sin[i]) * scale;
   }
+}
+
+INLINE void transpose(float *to, const float *from, int64_t T, int64_t padded, int D) {
+  for (int64_t t = 0; t < T; t++)
+    for (int d = 0; d < D; d++) to[d * padded + t] = from[t * D + d];
 }
 
 INLINE void read_head(head *h, const float *qkv, const float *cos, const float *sin, int64_t H,
-                      int D) {
-  float scale = 1.0f / sqrtf((float)D);
+                      int backward, int D) {
+  float scale = LOG2_E / sqrtf((float)D);
   for (int64_t t = 0; t < h->T; t++) {
     const float *row = qkv + t * h->stride, *c = cos + t * D / 2, *s = sin + t * D / 2;
-    rotate(h->q + t * D, row, c, s, D);
-    rotate(h->k + t * D, row + H * D, c, s, D);
+    rotate(h->q + t * D, row, c, s, scale, D);
+    rotate(h->k + t * D, row + H * D, c, s, 1.0f, D);
     memcpy(h->v + t * D, row + 2 * H * D, D * sizeof(float));
-    for (int d = 0; d < D; d++) {
-      h->q[t * D + d] *= scale;
-      h->kt[d * h->padded + t] = h->k[t * D + d];
-      h->vt[d * h->padded + t] = h->v[t * D + d];
-    }
   }
-  for (int d = 0; d < D; d++)
-    for (int64_t t = h->T; t < h->padded; t++) h->kt[d * h->padded + t] = h->vt[d * h->padded + t] = 0;
+  transpose(h->kt, h->k, h->T, h->padded, D);
+  if (backward) transpose(h->vt, h->v, h->T, h->padded, D);
 }
 
-// rows[r][j] = a[r] . bt[:, j] for `count` rows and all j < end.
+// rows[r][j] = a[r] . bt[:, j] for ROWS rows and all j < end.
 INLINE void products(float *rows, const float *a, const float *bt, int64_t padded, int64_t end,
-                     int count, int D) {
+                     int D) {
   for (int64_t j = 0; j < end; j += BLOCK) {
     vec low[ROWS] = {}, high[ROWS] = {};
     for (int d = 0; d < D; d++) {
       vec x = *(const vec *)(bt + d * padded + j), y = *(const vec *)(bt + d * padded + j + LANES);
       KEEP(x);
       KEEP(y);
-      for (int r = 0; r < count; r++) low[r] += a[r * D + d] * x, high[r] += a[r * D + d] * y;
+      for (int r = 0; r < ROWS; r++) low[r] += a[r * D + d] * x, high[r] += a[r * D + d] * y;
     }
-    for (int r = 0; r < count; r++) {
+    for (int r = 0; r < ROWS; r++) {
       *(vec *)(rows + r * padded + j) = low[r];
       *(vec *)(rows + r * padded + j + LANES) = high[r];
     }
   }
 }
 
-// out[r] = sum over j < end of rows[r][j] * b[j].
-INLINE void weighted(float *out, const float *rows, const float *b, int64_t padded, int64_t end,
-                     int count, int D) {
+// out[r] = (out[r] if `more`, +) sum over i < n of w[r * across + i * along] * b[i], for ROWS rows.
+INLINE void weighted(float *out, const float *w, int64_t across, int64_t along, const float *b,
+                     int64_t n, int more, int D) {
   for (int d = 0; d < D; d += 8 * (1 + (D > 8))) {
     half_vec low[ROWS] = {}, high[ROWS] = {};
-    for (int64_t j = 0; j < end; j++) {
-      half_vec x = *(const half_vec *)(b + j * D + d);
-      half_vec y = D > 8 ? *(const half_vec *)(b + j * D + d + 8) : x;
+    if (more)
+      for (int r = 0; r < ROWS; r++) {
+        low[r] = *(const half_vec *)(out + r * D + d);
+        if (D > 8) high[r] = *(const half_vec *)(out + r * D + d + 8);
+      }
+    for (int64_t i = 0; i < n; i++) {
+      half_vec x = *(const half_vec *)(b + i * D + d);
+      half_vec y = D > 8 ? *(const half_vec *)(b + i * D + d + 8) : x;
       KEEP(x);
       KEEP(y);
-      for (int r = 0; r < count; r++) {
-        low[r] += rows[r * padded + j] * x;
-        if (D > 8) high[r] += rows[r * padded + j] * y;
+      for (int r = 0; r < ROWS; r++) {
+        low[r] += w[r * across + i * along] * x;
+        if (D > 8) high[r] += w[r * across + i * along] * y;
       }
     }
-    for (int r = 0; r < count; r++) {
+    for (int r = 0; r < ROWS; r++) {
       *(half_vec *)(out + r * D + d) = low[r];
       if (D > 8) *(half_vec *)(out + r * D + d + 8) = high[r];
     }
   }
 }
 
-// outt[:, j] += sum over rows of rows[r][j] * a[r].
-INLINE void outer(float *outt, const float *rows, const float *a, int64_t padded, int64_t end,
-                  int count, int D) {
-  for (int64_t j = 0; j < end; j += BLOCK) {
-    vec low[ROWS], high[ROWS];
-    for (int r = 0; r < count; r++) {
-      low[r] = *(const vec *)(rows + r * padded + j);
-      high[r] = *(const vec *)(rows + r * padded + j + LANES);
-      KEEP(low[r]);
-      KEEP(high[r]);
-    }
-    for (int d = 0; d < D; d++) {
-      vec *x = (vec *)(outt + d * padded + j), *y = (vec *)(outt + d * padded + j + LANES);
-      vec sum = *x, more = *y;
-      for (int r = 0; r < count; r++) sum += a[r * D + d] * low[r], more += a[r * D + d] * high[r];
-      *x = sum, *y = more;
-    }
-  }
-}
+INLINE int64_t whole(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
 
-INLINE int64_t whole_blocks(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
-
-INLINE void forward_rows(head *h, float *y, float *lse, int64_t first, int count, int64_t H, int D) {
-  int64_t end = whole_blocks(first + count), padded = h->padded;
+INLINE void forward_rows(head *h, float *y, float *lse, int64_t first, int64_t H, int D) {
+  int64_t end = whole(first + ROWS, BLOCK), last = whole(first + ROWS, LANES) - LANES;
+  int64_t padded = h->padded;
   float out[ROWS * D];
-  products(h->p, h->q + first * D, h->kt, padded, end, count, D);
-  for (int r = 0; r < count; r++) {
-    float *p = h->p + r * padded, highest = MASKED, total;
-    for (int64_t j = first + r + 1; j < end; j++) p[j] = MASKED;
+  products(h->p, h->q + first * D, h->kt, padded, end, D);
+  for (int r = 0; r < ROWS; r++) {
+    float *p = h->p + r * padded, highest = MASKED;
+    *(vec *)(p + last) = hide(*(vec *)(p + last), MASKED, first + r - last);
     vec most = splat(MASKED), sum = {}, odd = {};  // odd: 0, or NaN if a score is no number
-    for (int64_t j = 0; j < end; j += LANES) {
+    for (int64_t j = 0; j <= last; j += LANES) {
       vec s = *(vec *)(p + j);
       odd += s - s;
       most = larger(s, most);
     }
     for (int i = 0; i < LANES; i++) highest = most[i] > highest ? most[i] : highest;
-    for (int64_t j = 0; j < end; j += LANES) {
-      vec e = vexp(*(vec *)(p + j) - highest);
+    for (int64_t j = 0; j <= last; j += LANES) {
+      vec e = power_of_2(*(vec *)(p + j) - highest);
       *(vec *)(p + j) = e;
       sum += e;
     }
-    for (int64_t j = first + r + 1; j < end; j++) p[j] = 0;
-    total = vsum(sum) + vsum(odd);  // a run that diverges must show it
-    lse[first + r] = highest + logf(total);
+    float total = vsum(sum) + vsum(odd);  // a run that diverges must show it
+    if (first + r < h->T) lse[first + r] = highest + log2f(total);
     h->ds[r] = 1.0f / total;
   }
-  weighted(out, h->p, h->v, padded, first + count, count, D);
-  for (int r = 0; r < count; r++)
+  weighted(out, h->p, padded, 1, h->v, first + ROWS, 0, D);
+  for (int r = 0; r < ROWS && first + r < h->T; r++)
     for (int d = 0; d < D; d++) y[(first + r) * H * D + d] = out[r * D + d] * h->ds[r];
 }
 
-INLINE void backward_rows(head *h, const float *dy, const float *y, const float *lse, int64_t first,
-                          int count, int64_t H, int D) {
-  int64_t end = whole_blocks(first + count), padded = h->padded;
-  float grad[ROWS * D], delta[ROWS];
-  for (int r = 0; r < count; r++) {
-    delta[r] = 0;
-    for (int d = 0; d < D; d++) {
-      grad[r * D + d] = dy[(first + r) * H * D + d];
-      delta[r] += grad[r * D + d] * y[(first + r) * H * D + d];
-    }
+INLINE void backward_panel(head *h, const float *dy, const float *y, const float *lse,
+                           int64_t first, int64_t H, int D) {
+  int64_t end = whole(first + PANEL, BLOCK), last = whole(first + PANEL, LANES) - LANES;
+  int64_t padded = h->padded;
+  float delta[PANEL] = {}, log_sum[PANEL] = {};
+  memset(h->dy, 0, PANEL * D * sizeof(float));
+  for (int r = 0; r < PANEL && first + r < h->T; r++) {
+    log_sum[r] = lse[first + r];
+    memcpy(h->dy + r * D, dy + (first + r) * H * D, D * sizeof(float));
+    for (int d = 0; d < D; d++) delta[r] += h->dy[r * D + d] * y[(first + r) * H * D + d];
   }
-  products(h->p, h->q + first * D, h->kt, padded, end, count, D);
-  products(h->ds, grad, h->vt, padded, end, count, D);
-  for (int r = 0; r < count; r++) {
+  for (int group = 0; group < PANEL; group += ROWS) {
+    products(h->p + group * padded, h->q + (first + group) * D, h->kt, padded, end, D);
+    products(h->ds + group * padded, h->dy + group * D, h->vt, padded, end, D);
+  }
+  for (int r = 0; r < PANEL; r++) {
     float *p = h->p + r * padded, *ds = h->ds + r * padded;
-    for (int64_t j = first + r + 1; j < end; j++) p[j] = MASKED;
-    for (int64_t j = 0; j < end; j += LANES) {
-      vec s = *(vec *)(p + j) - lse[first + r];
-      vec e = vexp(smaller(s, splat(0)));
+    for (int64_t j = 0; j <= last; j += LANES) {
+      vec e = power_of_2(*(vec *)(p + j) - log_sum[r]);
       *(vec *)(p + j) = e;
       *(vec *)(ds + j) = e * (*(vec *)(ds + j) - delta[r]);
     }
-    for (int64_t j = first + r + 1; j < end; j++) p[j] = ds[j] = 0;
+    *(vec *)(p + last) = hide(*(vec *)(p + last), 0, first + r - last);
+    *(vec *)(ds + last) = hide(*(vec *)(ds + last), 0, first + r - last);
   }
-  outer(h->dvt, h->p, grad, padded, end, count, D);
-  outer(h->dkt, h->ds, h->q + first * D, padded, end, count, D);
-  weighted(h->dq + first * D, h->ds, h->k, padded, first + count, count, D);
+  for (int group = 0; group < PANEL; group += ROWS)
+    weighted(h->dq + (first + group) * D, h->ds + group * padded, padded, 1, h->k, first + PANEL, 0, D);
+  for (int64_t j = 0; j < first + PANEL; j += ROWS) {
+    weighted(h->dv + j * D, h->p + j, 1, padded, h->dy, PANEL, 1, D);
+    weighted(h->dk + j * D, h->ds + j, 1, padded, h->q + first * D, PANEL, 1, D);
+  }
 }
 
 INLINE void write_head(const head *h, float *dqkv, const float *cos, const float *sin, int64_t H,
                        int D) {
-  float scale = 1.0f / sqrtf((float)D), row[D];
   for (int64_t t = 0; t < h->T; t++) {
     float *out = dqkv + t * h->stride;
     const float *c = cos + t * D / 2, *s = sin + t * D / 2;
-    for (int d = 0; d < D; d++) row[d] = h->dq[t * D + d] * scale;
-    rotate_back(out, row, c, s, D);
-    for (int d = 0; d < D; d++) row[d] = h->dkt[d * h->padded + t];
-    rotate_back(out + H * D, row, c, s, D);
-    for (int d = 0; d < D; d++) out[2 * H * D + d] = h->dvt[d * h->padded + t];
+    rotate_back(out, h->dq + t * D, c, s, 1.0f / sqrtf((float)D), D);
+    rotate_back(out + H * D, h->dk + t * D, c, s, 1.0f / LOG2_E, D);
+    memcpy(out + 2 * H * D, h->dv + t * D, D * sizeof(float));
   }
 }
 
 INLINE int attend(int backward, const float *qkv, const float *cos, const float *sin, float *y,
                   float *lse, const float *dy, float *dqkv, int64_t B, int64_t T, int64_t H, int D) {
-  int64_t padded = whole_blocks(T), size = padded * D;
+  // Not a multiple of a page: rows that are transposed would fall on the same places of the cache.
+  int64_t padded = whole(T + PANEL, BLOCK) + BLOCK, size = padded * D;
   int failed = 0;
 #pragma omp parallel reduction(| : failed)
   {
-    float *space = malloc((8 * size + 2 * ROWS * padded) * sizeof(float));
+    float *space = calloc(8 * size + PANEL * D + 2 * PANEL * padded, sizeof(float));
     failed = space == NULL;
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < B * H; task++) {
@@ -263,20 +272,18 @@ INLINE int attend(int backward, const float *qkv, const float *cos, const float 
       int64_t b = task / H, n = task % H, place = (b * T * H + n) * D;
       head h = {T, padded, 3 * H * D, space, space + size, space + 2 * size, space + 3 * size,
                 space + 4 * size, space + 5 * size, space + 6 * size, space + 7 * size,
-                space + 8 * size, space + 8 * size + ROWS * padded};
-      read_head(&h, qkv + b * T * h.stride + n * D, cos, sin, H, D);
-      if (backward) memset(h.dkt, 0, 2 * size * sizeof(float));
-      for (int64_t first = 0; first < T; first += ROWS) {
-        int whole = T - first >= ROWS, rest = (int)(T - first);
-        if (backward) {
-          if (whole) backward_rows(&h, dy + place, y + place, lse + task * T, first, ROWS, H, D);
-          else backward_rows(&h, dy + place, y + place, lse + task * T, first, rest, H, D);
-        } else {
-          if (whole) forward_rows(&h, y + place, lse + task * T, first, ROWS, H, D);
-          else forward_rows(&h, y + place, lse + task * T, first, rest, H, D);
-        }
+                space + 8 * size, space + 8 * size + PANEL * D,
+                space + 8 * size + PANEL * D + PANEL * padded};
+      read_head(&h, qkv + b * T * h.stride + n * D, cos, sin, H, backward, D);
+      if (backward) {
+        memset(h.dk, 0, 2 * size * sizeof(float));
+        for (int64_t first = 0; first < T; first += PANEL)
+          backward_panel(&h, dy + place, y + place, lse + task * T, first, H, D);
+        write_head(&h, dqkv + b * T * h.stride + n * D, cos, sin, H, D);
+      } else {
+        for (int64_t first = 0; first < T; first += ROWS)
+          forward_rows(&h, y + place, lse + task * T, first, H, D);
       }
-      if (backward) write_head(&h, dqkv + b * T * h.stride + n * D, cos, sin, H, D);
     }
     free(space);
   }
@@ -341,7 +348,7 @@ int norm_backward(const float *y, const float *scale, const float *dy, float *dx
 
 // 1 / (1 + exp(-x)), by the exponential of a number that is not positive.
 INLINE vec sigmoid(vec x) {
-  vec e = vexp(-larger(x, -x)), small = e / (1.0f + e);
+  vec e = power_of_2(-LOG2_E * larger(x, -x)), small = e / (1.0f + e);
   ivec positive = x > splat(0);
   return (vec)((positive & (ivec)(1.0f - small)) | (~positive & (ivec)small));
 }
