@@ -17,15 +17,11 @@ from fundamentallm.kernels import call, usable_for
 WIDTHS = (8, 16, 32, 64)
 """Head sizes that kernels.c is made for."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-LARGEST = 1 << 15
-"""T * D beyond which a head leaves the cache, and torch's kernel, made of blocks, is the faster."""
 
 
 def suits_kernel(qkv: Tensor) -> bool:
     """Whether our kernel should take (B, T, 3, H, D): on a CPU, small heads, not in float64."""
-    length, size = qkv.shape[1], qkv.shape[-1]
-    fits = size in WIDTHS and length * size <= LARGEST
-    return fits and qkv.dtype in DTYPES and usable_for(qkv)
+    return qkv.shape[-1] in WIDTHS and qkv.dtype in DTYPES and usable_for(qkv)
 
 
 def attend(qkv: Tensor, rotation: Tensor, dropout: float = 0.0) -> Tensor:

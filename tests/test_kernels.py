@@ -17,7 +17,14 @@ from fundamentallm import kernels
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations, suits_kernel
 from fundamentallm.pointwise import norm, swiglu
 
-SHAPES = [(3, 37, 2, 8), (2, 64, 3, 16), (1, 1, 1, 16), (2, 101, 2, 32), (1, 33, 2, 64)]
+SHAPES = [
+    (3, 37, 2, 8),
+    (2, 64, 3, 16),
+    (1, 1, 1, 16),
+    (2, 101, 2, 32),
+    (1, 33, 2, 64),
+    (1, 1030, 1, 64),
+]
 
 
 @pytest.fixture(autouse=True)
