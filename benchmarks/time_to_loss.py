@@ -127,7 +127,8 @@ def table(
     found: dict[tuple[str, float, int], dict[str, Any]], lengths: dict[str, str], seeds: int
 ) -> list[str]:
     """Time and loss of each recipe and length over the seeds, then the time to each target."""
-    rows = ["| | seconds | val_loss, mean (least to most) |", "|---|---|---|"]
+    rows = ["| | seconds | second half, mean (least to most) | first half, mean |"]
+    rows.append("|---|---|---|---|")
     points: dict[str, list[tuple[float, float]]] = {}
     for who, these in lengths.items():
         for length in map(float, these.split(",")):
@@ -135,9 +136,11 @@ def table(
             taken = statistics.median(run["seconds"] for run in runs)
             losses = [run["second"] for run in runs]
             mean = statistics.fmean(losses)
+            chosen_on = statistics.fmean(run["first"] for run in runs)
             points.setdefault(who, []).append((taken, mean))
             rows.append(
-                f"| {who} | {taken:.0f} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) |"
+                f"| {who} | {taken:.0f} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) "
+                f"| {chosen_on:.3f} |"
             )
     rows += ["", "| seconds to | " + " | ".join(f"{t:.2f}" for t in TARGETS) + " |"]
     rows.append("|---|" + "---|" * len(TARGETS))
@@ -200,7 +203,10 @@ def main(
 
     with ThreadPoolExecutor(cores) as pool:
         found = dict(zip(jobs, pool.map(run, jobs), strict=True))
-    about = f"{machine()}; one thread each, {cores} at a time; {seeds} seeds; {text.name}."
+    about = (
+        f"{machine()}; one thread each, {cores} at a time; {seeds} seeds; {text.name}; losses on "
+    )
+    about += "the halves of its validation text, times to those on the second."
     rows = [about, "", *table(found, lengths, seeds)]
     if as_json:
         click.echo(json.dumps([{"job": job, **result} for job, result in found.items()]))
