@@ -31,9 +31,9 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(vocab_size, config.model_dim)
-        self.pairs = nn.Embedding(pair_rows(vocab_size), config.model_dim)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.head = nn.Linear(config.model_dim, vocab_size, bias=False)
+        self.pairs = nn.Embedding(pair_rows(vocab_size), config.model_dim)
         rotation = rotations(config.max_seq_len, config.model_dim // config.num_heads)
         self.register_buffer("rotation", rotation, persistent=False)
         self.rotation: Tensor

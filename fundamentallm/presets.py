@@ -81,6 +81,7 @@ PRESETS: Mapping[str, Preset] = {
                 "batch_size": 8,
                 "max_seq_len": 128,
                 "lr_schedule": "linear",
+                "min_lr_ratio": 0.0,
                 "warmup_steps": 60,
                 "max_steps": 2000,
                 "eval_every": 100,
