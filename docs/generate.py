@@ -1,6 +1,6 @@
 """Writes what the docs take from the code.
 
-docs/commands.md, and the tables of hyperparameters, of metrics, and of the sweep file's words.
+docs/commands.md, and the tables of hyperparameters, presets, metrics, and the sweep file's words.
 
 python docs/generate.py            # write
 python docs/generate.py --check    # exit 1 if a page is stale, as tests/test_docs.py does
@@ -20,6 +20,7 @@ from fundamentallm.cli.options import HyperparameterCommand
 from fundamentallm.declaration import markdown_table
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import METRICS, OF_EVALUATIONS
+from fundamentallm.presets import PRESETS, Preset
 from fundamentallm.sweep import format as sweep_format
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.parameters import read_distribution
@@ -58,8 +59,21 @@ def commands_page() -> str:
 
 
 def hyperparameters_page() -> str:
-    """The page as it is, with its table as it should be."""
-    return with_tables("hyperparameters.md", markdown_table(HYPERPARAMETERS.values()))
+    """The page as it is, with its tables as they should be."""
+    heads = ("preset", "for", "least text", "sets")
+    presets = {
+        f"`{each.name}`": (each.help, f"{each.least_characters:,}", flags(each))
+        for each in PRESETS.values()
+    }
+    return with_tables(
+        "hyperparameters.md", markdown_table(HYPERPARAMETERS.values()), table(heads, presets)
+    )
+
+
+def flags(preset: Preset) -> str:
+    """What it sets, as typed."""
+    typed = {HYPERPARAMETERS[name].flag: value for name, value in preset.values.items()}
+    return " ".join(f"`{flag} {str(value).lower()}`" for flag, value in typed.items())
 
 
 def metrics_page() -> str:
