@@ -1,30 +1,59 @@
-"""Dropout that costs little on a CPU."""
+"""Dropout that costs little on a CPU: by kernels.c where it is there; else by fewer draws."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fundamentallm.kernels import call, usable_for
 
 WORD = 1 << 16
 LOWEST = -(1 << 63)
+
+
+def drop(x: Tensor, rate: float) -> Tensor:
+    """`x`, of any shape, with a share `rate` of its elements dropped and the rest scaled up."""
+    if not rate:
+        return x
+    if x.dtype == torch.float32 and usable_for(x):
+        return _Dropped.apply(None, x, rate)  # pyright: ignore
+    return x * keep_factors(*x.shape, rate=rate).to(x.dtype) if is_cheap(x) else F.dropout(x, rate)
+
+
+def add_dropped(x: Tensor, branch: Tensor, rate: float) -> Tensor:
+    """`x` plus what is left of `branch`, of the same shape, where a share `rate` is dropped."""
+    if not rate:
+        return x + branch
+    if x.dtype == branch.dtype == torch.float32 and usable_for(x):
+        return _Dropped.apply(x, branch, rate)  # pyright: ignore
+    if is_cheap(x):
+        return torch.addcmul(x, branch, keep_factors(*x.shape, rate=rate))
+    return x + F.dropout(branch, rate)
 
 
 def keep_factors(*shape: int, rate: float) -> Tensor:
     """What to multiply `shape` by so that a share `rate` is dropped: 0, or what keeps the mean.
 
     Each element has 16 random bits of its own, four to a draw of 64, from torch's generator: four
-    to five times as fast as torch's dropout, which draws 64 bits for each. The rate is rounded
-    to a multiple of 2 ** -16, and the factor fits the rounded rate.
+    to five times as fast as torch's dropout, which draws 64 bits for each.
     """
     count = math.prod(shape)
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(LOWEST, None)
     words = draws.view(torch.int16)[:count].view(shape)
-    dropped = min(round(rate * WORD), WORD - 1)
+    dropped, scale = rounded(rate)
     kept = words >= dropped - WORD // 2
-    return kept.to(torch.float32).mul_(WORD / (WORD - dropped))
+    return kept.to(torch.float32).mul_(scale)
+
+
+def rounded(rate: float) -> tuple[int, float]:
+    """How many of 2 ** 16 words drop their element, and the factor of the rest that fits this."""
+    dropped = min(round(rate * WORD), WORD - 1)
+    return dropped, WORD / (WORD - dropped)
 
 
 def is_cheap(x: Tensor) -> bool:
@@ -35,17 +64,28 @@ def is_cheap(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def drop(x: Tensor, rate: float) -> Tensor:
-    """`x`, of any shape, with a share `rate` of its elements dropped and the rest scaled up."""
-    if not rate:
-        return x
-    if is_cheap(x):
-        return x * keep_factors(*x.shape, rate=rate).to(x.dtype)
-    return F.dropout(x, rate)
+class _Dropped(torch.autograd.Function):
+    """kernels.c. Torch's generator gives a seed; what was dropped is made again on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor | None, branch: Tensor, rate: float) -> Tensor:
+        seed = torch.empty(1, dtype=torch.int64).random_(LOWEST, None)
+        ctx.save_for_backward(seed)
+        ctx.rate = rate
+        return _dropout(x, branch.contiguous(), seed, rate)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, Tensor, None]:
+        (seed,) = ctx.saved_tensors
+        dy = gradients[0].contiguous()
+        return dy if ctx.needs_input_grad[0] else None, _dropout(None, dy, seed, ctx.rate), None
 
 
-def add_dropped(x: Tensor, branch: Tensor, rate: float, factors: Tensor | None) -> Tensor:
-    """`x` plus what is left of `branch`, of one shape; by `factors`, where they have been drawn."""
-    if factors is not None:
-        return torch.addcmul(x, branch, factors)
-    return x + (F.dropout(branch, rate) if rate else branch)
+def _dropout(x: Tensor | None, branch: Tensor, seed: Tensor, rate: float) -> Tensor:
+    y = torch.empty_like(branch)
+    first = 0 if x is None else x.contiguous()
+    call("dropout", first, branch, y, seed, *rounded(rate), y.numel())
+    return y

@@ -8,7 +8,7 @@
 // FlashAttention (Dao et al., 2022): of each row only the logarithm of its sum is kept, and the
 // backward pass computes the row again from it. Exponentials and logarithms are of base 2.
 //
-// norm (RMSNorm) and swiglu: one pass over memory each way, where torch makes about ten.
+// norm (RMSNorm), swiglu and dropout: one pass over memory each way, where torch makes several.
 //
 // Every sum is made by one thread in a fixed order, so results do not depend on how many there are.
 // Needs GCC's vector extensions (GCC or Clang). Built on demand by kernels.py; never required.
@@ -34,6 +34,7 @@
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef float half_vec __attribute__((vector_size(32), aligned(4)));  // 8 along a head
 
 // Holds a value in a register: GCC would rather read it again for each use.
@@ -397,6 +398,54 @@ int swiglu_backward(const float *x, const float *dy, float *dx, int64_t N, int64
       swiglu_vec_back(rest[0], rest[1], rest[2], rest[3], rest[4]);
       memcpy(dgate + i, rest[3], size), memcpy(dup + i, rest[4], size);
     }
+  }
+  return 0;
+}
+
+// --- Dropout: y = x + branch * factor, factor 0 for a share of the elements ---
+
+// 32 bits of chance for each lane, from its number and a seed of 64 bits: a multiplication, then
+// the steps by which MurmurHash3 (Appleby, 2011) ends, so that any bits can be made again.
+INLINE uvec chance(uint32_t first, uint64_t seed) {
+  uvec h;
+  for (int i = 0; i < LANES; i++) h[i] = i;
+  h = (h + first) * 0x9E3779B1u + (uint32_t)seed;
+  h = (h ^ h >> 16) * 0x85EBCA6Bu;
+  h = (h ^ h >> 13 ^ (uint32_t)(seed >> 32)) * 0xC2B2AE35u;
+  return h ^ h >> 16;
+}
+
+INLINE vec factor(uvec words, int32_t dropped, float scale) {
+  ivec kept = (ivec)words >= dropped;
+  return (vec)(kept & (ivec)splat(scale));
+}
+
+// A block of elements: one half of each lane's bits for the first LANES, the other for the rest.
+INLINE void drop_block(const float *x, const float *branch, float *y, uvec bits, int32_t dropped,
+                       float scale) {
+  vec low = factor(bits & 0xFFFF, dropped, scale), high = factor(bits >> 16, dropped, scale);
+  low *= *(const vec *)branch, high *= *(const vec *)(branch + LANES);
+  if (x != NULL) low += *(const vec *)x, high += *(const vec *)(x + LANES);
+  *(vec *)y = low, *(vec *)(y + LANES) = high;
+}
+
+// Of 2^16 words, `dropped` drop their element; x may be NULL, for 0. The same seed, the same words.
+int dropout(const float *x, const float *branch, float *y, const int64_t *seed, int64_t dropped,
+            float scale, int64_t N) {
+  int64_t whole_blocks = N / BLOCK, rest = N % BLOCK;
+#pragma omp parallel for schedule(static)
+  for (int64_t block = 0; block < whole_blocks; block++) {
+    int64_t i = block * BLOCK;
+    drop_block(x == NULL ? x : x + i, branch + i, y + i, chance(block * LANES, *seed), dropped, scale);
+  }
+  if (rest) {
+    float last[3][BLOCK] = {};
+    int64_t i = N - rest;
+    size_t size = rest * sizeof(float);
+    if (x != NULL) memcpy(last[0], x + i, size);
+    memcpy(last[1], branch + i, size);
+    drop_block(last[0], last[1], last[2], chance(whole_blocks * LANES, *seed), dropped, scale);
+    memcpy(y + i, last[2], size);
   }
   return 0;
 }

@@ -36,6 +36,7 @@ ARGUMENTS = {
     "norm_backward": [P] * 4 + [N] * 2,
     "swiglu_forward": [P] * 2 + [N] * 2,
     "swiglu_backward": [P] * 3 + [N] * 2,
+    "dropout": [P] * 4 + [N, F, N],
 }
 
 
@@ -55,7 +56,7 @@ def usable_for(x: torch.Tensor) -> bool:
 
 
 def call(name: str, *arguments: torch.Tensor | float) -> None:
-    """A function of kernels.c, on contiguous float32 tensors and numbers.
+    """A function of kernels.c, on contiguous tensors (float32, seeds int64) and numbers; 0 is NULL.
 
     Raises:
         MemoryError: It had not enough.

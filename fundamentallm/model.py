@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
-from fundamentallm.dropout import add_dropped, drop, is_cheap, keep_factors
+from fundamentallm.dropout import add_dropped, drop
 from fundamentallm.hyperparameters import Config
 from fundamentallm.plan import pair_rows
 from fundamentallm.pointwise import norm, swiglu
@@ -89,11 +89,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         rate = self.dropout if self.training else 0.0
-        factors = (None, None)
-        if rate and is_cheap(x):
-            factors = keep_factors(2, *x.shape, rate=rate)
-        x = add_dropped(x, self.attention(norm(x), rotation, past), rate, factors[0])
-        return add_dropped(x, self.mlp(norm(x)), rate, factors[1])
+        x = add_dropped(x, self.attention(norm(x), rotation, past), rate)
+        return add_dropped(x, self.mlp(norm(x)), rate)
 
 
 class Attention(nn.Module):

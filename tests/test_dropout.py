@@ -2,53 +2,89 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+from torch import Tensor
 
-from fundamentallm.dropout import add_dropped, drop, keep_factors
+from fundamentallm import kernels
+from fundamentallm.dropout import add_dropped, drop
 
 COUNT = 1 << 20
 
 
+@pytest.fixture(params=["kernels.c", "torch"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With kernels.c and without."""
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "kernels", lambda: None)
+    elif kernels.kernels() is None:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail("needs a C compiler, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip("there is no C compiler")
+
+
+def factors(*shape: int, rate: float) -> Tensor:
+    return drop(torch.ones(shape), rate)
+
+
 def test_the_largest_rate() -> None:
-    assert keep_factors(100, rate=0.9999999).isfinite().all()
+    assert factors(100, rate=0.9999999).isfinite().all()
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
 def test_rate_and_mean(rate: float) -> None:
     torch.manual_seed(0)
-    factors = keep_factors(COUNT, rate=rate)
+    found = factors(COUNT, rate=rate)
     error = (rate * (1 - rate) / COUNT) ** 0.5
-    assert float((factors == 0).double().mean()) == pytest.approx(rate, abs=5 * error)
-    assert float(factors.double().mean()) == pytest.approx(1, abs=5 * error / (1 - rate))
-    assert len(factors.unique()) == 2
+    assert float((found == 0).double().mean()) == pytest.approx(rate, abs=5 * error)
+    assert float(found.double().mean()) == pytest.approx(1, abs=5 * error / (1 - rate))
+    assert len(found.unique()) == 2
 
 
-@pytest.mark.parametrize("distance", [1, 2, 3, 4, 5, 8, 128])
+@pytest.mark.parametrize("distance", [1, 2, 3, 4, 5, 8, 16, 32, 128, 1 << 15])
 def test_neighbours_are_independent(distance: int) -> None:
     torch.manual_seed(1)
-    dropped = (keep_factors(COUNT, rate=0.3) == 0).double() - 0.3
+    dropped = (factors(COUNT, rate=0.3) == 0).double() - 0.3
     together = float((dropped[distance:] * dropped[:-distance]).mean())
     assert abs(together) < 5 * 0.21 / COUNT**0.5  # 0.21 = rate * (1 - rate)
 
 
-def test_each_place_in_a_draw_has_its_share() -> None:
+def test_one_call_is_independent_of_the_next() -> None:
+    torch.manual_seed(1)
+    one, other = ((factors(COUNT, rate=0.3) == 0).double() - 0.3 for _ in range(2))
+    assert abs(float((one * other).mean())) < 5 * 0.21 / COUNT**0.5
+
+
+def test_each_place_has_its_share() -> None:
     torch.manual_seed(2)
-    dropped = (keep_factors(COUNT // 4, 4, rate=0.1) == 0).double().mean(0)
-    assert dropped.tolist() == pytest.approx([0.1] * 4, abs=5 * (0.09 * 4 / COUNT) ** 0.5)
+    dropped = (factors(COUNT // 64, 64, rate=0.1) == 0).double().mean(0)
+    assert dropped.tolist() == pytest.approx([0.1] * 64, abs=5 * (0.09 * 64 / COUNT) ** 0.5)
 
 
-@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 7)])
+def test_runs_are_as_long_as_chance_makes_them() -> None:
+    """How many kept elements stand between two dropped ones: geometric, by chi-squared."""
+    torch.manual_seed(4)
+    places = (factors(COUNT, rate=0.25) == 0).nonzero().flatten()
+    lengths = (places.diff() - 1).clamp(max=20)
+    found = torch.bincount(lengths, minlength=21).double()
+    shares = torch.tensor([0.25 * 0.75**k for k in range(20)] + [0.75**20], dtype=torch.float64)
+    wanted = shares * found.sum()
+    assert float(((found - wanted) ** 2 / wanted).sum()) < 20 + 5 * 40**0.5
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 7), (4, 16)])
 def test_the_seed_decides(shape: tuple[int, ...]) -> None:
     torch.manual_seed(3)
-    first = keep_factors(*shape, rate=0.5)
+    first = factors(*shape, rate=0.5)
     torch.manual_seed(3)
-    assert torch.equal(first, keep_factors(*shape, rate=0.5))
+    assert torch.equal(first, factors(*shape, rate=0.5))
     assert first.shape == shape
 
 
 def test_what_is_dropped_has_no_gradient() -> None:
-    x = torch.randn(100, 100).requires_grad_()
+    x = torch.randn(101, 97).requires_grad_()
     y = drop(x, 0.4)
     y.sum().backward()
     assert x.grad is not None
@@ -58,8 +94,26 @@ def test_what_is_dropped_has_no_gradient() -> None:
 
 
 def test_the_stream_itself_is_kept() -> None:
-    x, branch = torch.randn(50, 50), torch.randn(50, 50)
-    factors = keep_factors(50, 50, rate=0.5)
-    torch.testing.assert_close(add_dropped(x, branch, 0.5, factors), x + branch * factors)
-    assert torch.equal(add_dropped(x, branch, 0.5, factors)[factors == 0], x[factors == 0])
-    assert torch.equal(add_dropped(x, branch, 0.0, None), x + branch)
+    x, branch = torch.randn(2, 51, 53).requires_grad_(), torch.randn(2, 51, 53).requires_grad_()
+    y = add_dropped(x, branch, 0.5)
+    y.sum().backward()
+    assert x.grad is not None
+    assert branch.grad is not None
+    assert torch.equal(x.grad, torch.ones_like(x))
+    torch.testing.assert_close(y, x + branch * branch.grad)
+    assert torch.equal(y[branch.grad == 0], x[branch.grad == 0])
+    assert torch.equal(add_dropped(x, branch, 0.0), x + branch)
+
+
+def test_threads_change_nothing() -> None:
+    def outcome(threads: int) -> Tensor:
+        torch.set_num_threads(threads)
+        torch.manual_seed(5)
+        return factors(1000, 77, rate=0.2)
+
+    before = torch.get_num_threads()
+    try:
+        one, three = outcome(1), outcome(3)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one, three)
