@@ -22,11 +22,11 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.model import Transformer
-from fundamentallm.plan import pair_rows, parameters
+from fundamentallm.plan import parameters
 
 FORMAT = 2
-WITHOUT_PAIRS = 1
-"""The format before; a model of it is one whose table of pairs is 0."""
+WITHOUT_SHARE = 1
+"""The format before this; a model of it is one whose tokens take no share of the one before."""
 MARK = b"fundamentallm\x01\n"
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stopping", "patience")
 FOOTER = hashlib.sha256().digest_size + len(MARK)
@@ -100,13 +100,13 @@ class Checkpoint:
         try:
             _check_sizes(body)
             content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-            if content["format"] not in (WITHOUT_PAIRS, FORMAT):
+            if content["format"] not in (WITHOUT_SHARE, FORMAT):
                 raise CheckpointError(
                     f"{path}: of format {content['format']}; this version reads formats "
-                    f"{WITHOUT_PAIRS} and {FORMAT}"
+                    f"{WITHOUT_SHARE} and {FORMAT}"
                 )
-            if content["format"] == WITHOUT_PAIRS:
-                _add_pairs(content["model"])
+            if content["format"] == WITHOUT_SHARE:
+                _add_share(content["model"])
             content["config"] = Config(**read_values(content["config"], str(path)))
             content["vocabulary"] = Vocabulary(**content["vocabulary"])
             del content["format"]
@@ -180,10 +180,8 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     raise CheckpointError(f"{path}: no best.pt or last.pt in it; give a run's folder")
 
 
-def _add_pairs(weights: dict[str, torch.Tensor]) -> None:
-    embedding = weights["embedding.weight"]
-    if embedding.is_contiguous():  # really there: a forged shape takes no memory
-        weights["pairs.weight"] = torch.zeros(pair_rows(len(embedding)), embedding.shape[1])
+def _add_share(weights: dict[str, torch.Tensor]) -> None:
+    weights["before.share"] = torch.zeros(weights["embedding.weight"].shape[1])
 
 
 def _check_sizes(body: bytes) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
 from fundamentallm.dropout import add_dropped, drop
 from fundamentallm.hyperparameters import Config
-from fundamentallm.plan import pair_rows
 from fundamentallm.pointwise import norm, swiglu
 
 FEW_TOKENS = 64
@@ -22,9 +21,8 @@ FEW_TOKENS = 64
 class Transformer(nn.Module):
     """A causal transformer of the shape that `config` gives, over `vocab_size` tokens.
 
-    A token enters as the sum of two embeddings, its own and that of the pair it makes with the
-    token before it. Layers read a normalised copy of the stream and add to it; positions are
-    rotations; the MLP is gated; there are no biases.
+    A token enters as its embedding and a share of the one before. Layers read a normalised copy of
+    the stream and add to it; positions are rotations; the MLP is gated; there are no biases.
     """
 
     def __init__(self, vocab_size: int, config: Config) -> None:
@@ -33,7 +31,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.model_dim)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.head = nn.Linear(config.model_dim, vocab_size, bias=False)
-        self.pairs = nn.Embedding(pair_rows(vocab_size), config.model_dim)
+        self.before = Before(config.model_dim)
         rotation = rotations(config.max_seq_len, config.model_dim // config.num_heads)
         self.register_buffer("rotation", rotation, persistent=False)
         self.rotation: Tensor
@@ -45,7 +43,6 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        nn.init.zeros_(self.pairs.weight)
         for name, weight in self.named_parameters():
             if name.endswith("out.weight") or name == "head.weight":
                 nn.init.zeros_(weight)
@@ -58,23 +55,31 @@ class Transformer(nn.Module):
         """
         start = cache.length if cache else 0
         rotation = self.rotation[:, start : start + tokens.shape[1]]
-        x = norm(self.embedding(tokens) + self.pairs(self._pairs(tokens, cache)))  # (B, T, C)
+        x = norm(self.before(norm(self.embedding(tokens)), cache))  # (B, T, C)
         x = drop(x, self.config.dropout if self.training else 0.0)
         for index, layer in enumerate(self.layers):
             x = layer(x, rotation, cache and cache.layers[index])
         return self.head(norm(x))
 
-    def _pairs(self, tokens: Tensor, cache: Cache | None) -> Tensor:
-        """The row of each pair, (B, T); the first token of a text makes one with token 0.
 
-        Pairs share rows where there are more of them than rows. Source: the hashed n-grams of
-        Pagnoni et al., "Byte Latent Transformer", 2024.
-        """
-        before = F.pad(tokens[:, :-1], (1, 0))
+class Before(nn.Module):
+    """Adds to each token a share of the one before it, a number for each channel.
+
+    Layers need not learn by attention what came just before.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, cache: Cache | None) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        before = F.pad(x[:, :-1], (0, 0, 1, 0))  # nothing comes before a text
         if cache is not None:
-            before[:, :1] = cache.newest
-            cache.newest = tokens[:, -1:]
-        return (before * self.embedding.num_embeddings + tokens) % self.pairs.num_embeddings
+            if cache.newest is not None:
+                before[:, :1] = cache.newest
+            cache.newest = x[:, -1:]
+        return torch.addcmul(x, before, self.share)
 
 
 class Layer(nn.Module):
@@ -169,8 +174,8 @@ class Cache:
 
     def __init__(self, model: Transformer) -> None:
         self.layers = [Past() for _ in model.layers]
-        self.newest: Tensor | int = 0
-        """The token that was read last, (1, 1)."""
+        self.newest: Tensor | None = None
+        """The embedding of the token that was read last, (1, 1, C)."""
 
     @property
     def length(self) -> int:

@@ -18,9 +18,6 @@ TOKENS_AT_ONCE = 2048
 """Of a batch, on a CPU: what the layers keep of them stays in its cache, and memory does not grow
 with the batch. As fast as any of 256 to 8,192 at the default shape (docs/experiments.md)."""
 
-MOST_PAIRS = 16_381
-"""As many as 127 tokens make; a prime, so that pairs of more of them share rows evenly."""
-
 
 def sequences_at_once(config: Config, *, on_cpu: bool) -> int:
     """In how large parts the sequences of a step are worked through.
@@ -31,17 +28,11 @@ def sequences_at_once(config: Config, *, on_cpu: bool) -> int:
     return min(config.batch_size, fitting) if on_cpu else config.batch_size
 
 
-def pair_rows(vocabulary: int) -> int:
-    """Rows of the model's table of pairs of tokens."""
-    return min(vocabulary**2, MOST_PAIRS)
-
-
 def parameters(config: Config, vocabulary: int) -> int:
     """Weights of the model."""
     hidden = max(8, round(config.model_dim / 3) * 8)
     a_layer = 4 * config.model_dim**2 + 3 * config.model_dim * hidden
-    tables = 2 * vocabulary + pair_rows(vocabulary)
-    return config.num_layers * a_layer + tables * config.model_dim
+    return config.num_layers * a_layer + (2 * vocabulary + 1) * config.model_dim
 
 
 def compiles(config: Config, total_steps: int, *, on_cuda: bool) -> bool:

@@ -17,13 +17,13 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.model import Cache, Transformer
 from fundamentallm.optimizer import QUINTICS, orthogonalise
-from fundamentallm.plan import MOST_PAIRS, parameters
+from fundamentallm.plan import parameters
 
 
-def scrambled(config: Config, vocabulary: int = 11) -> Transformer:
+def scrambled(config: Config) -> Transformer:
     """A model whose every weight matters (a new one scores 0 everywhere)."""
     torch.manual_seed(1)
-    model = Transformer(vocabulary, config).eval()
+    model = Transformer(11, config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.3)
@@ -55,17 +55,15 @@ def test_every_token_sees_the_first(tiny: Config) -> None:
     assert (model(tokens) - model(changed)).abs().amax(-1).min() > 1e-6
 
 
-@pytest.mark.parametrize("vocabulary", [11, 300])
-def test_a_token_enters_with_the_one_before_it(tiny: Config, vocabulary: int) -> None:
-    model = scrambled(tiny, vocabulary)
+def test_a_token_enters_with_the_one_before_it(tiny: Config) -> None:
+    model = scrambled(tiny)
     for layer in model.layers:
         torch.nn.init.zeros_(layer.attention.out.weight)  # pyright: ignore
         torch.nn.init.zeros_(layer.mlp.out.weight)  # pyright: ignore
     scores = model(torch.tensor([[7, 3, 0, 7, 3, 3]]))[0]
-    assert torch.equal(scores[1], scores[4])  # 3 after 7
-    assert torch.equal(scores[0], scores[3])  # 7 after 0, and first
-    assert not torch.allclose(scores[4], scores[5])
-    assert len(model.pairs.weight) == min(vocabulary**2, MOST_PAIRS)
+    torch.testing.assert_close(scores[1], scores[4])  # 3 after 7
+    assert not torch.allclose(scores[4], scores[5])  # 3 after 3
+    assert not torch.allclose(scores[0], scores[3])  # nothing is before the first
 
 
 @pytest.mark.parametrize("prefill", [1, 5, 16])
