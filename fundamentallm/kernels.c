@@ -102,8 +102,8 @@ typedef struct {
   float *p, *ds;              // (PANEL, tokens)
 } head;
 
-INLINE void rotate(float *restrict to, const float *restrict from, const float *cos, const float *sin, float scale,
-                   int D) {
+INLINE void rotate(float *restrict to, const float *restrict from, const float *cos,
+                   const float *sin, float scale, int D) {
   for (int i = 0; i < D / 2; i++) {
     float a = from[i], b = from[i + D / 2];
     to[i] = (a * cos[i] - b * sin[i]) * scale;
@@ -111,8 +111,8 @@ INLINE void rotate(float *restrict to, const float *restrict from, const float *
   }
 }
 
-INLINE void rotate_back(float *restrict to, const float *restrict from, const float *cos, const float *sin,
-                        float scale, int D) {
+INLINE void rotate_back(float *restrict to, const float *restrict from, const float *cos,
+                        const float *sin, float scale, int D) {
   for (int i = 0; i < D / 2; i++) {
     float a = from[i], b = from[i + D / 2];
     to[i] = (a * cos[i] + b * sin[i]) * scale;
@@ -240,7 +240,8 @@ INLINE void backward_panel(head *h, const float *dy, const float *y, const float
     *(vec *)(ds + last) = hide(*(vec *)(ds + last), 0, first + r - last);
   }
   for (int group = 0; group < PANEL; group += ROWS)
-    weighted(h->dq + (first + group) * D, h->ds + group * padded, padded, 1, h->k, first + PANEL, 0, D);
+    weighted(h->dq + (first + group) * D, h->ds + group * padded, padded, 1, h->k, first + PANEL, 0,
+             D);
   for (int64_t j = 0; j < first + PANEL; j += ROWS) {
     weighted(h->dv + j * D, h->p + j, 1, padded, h->dy, PANEL, 1, D);
     weighted(h->dk + j * D, h->ds + j, 1, padded, h->q + first * D, PANEL, 1, D);
@@ -259,10 +260,12 @@ INLINE void write_head(const head *h, float *dqkv, const float *cos, const float
 }
 
 INLINE int attend(int backward, const float *qkv, const float *cos, const float *sin, float *y,
-                  float *lse, const float *dy, float *dqkv, int64_t B, int64_t T, int64_t H, int D) {
-  // Not a multiple of a page: rows that are transposed would fall on the same places of the cache.
-  int64_t padded = whole(T + PANEL, BLOCK) + BLOCK, size = padded * D;
+                  float *lse, const float *dy, float *dqkv, int64_t B, int64_t T, int64_t H,
+                  int D) {
+  int64_t padded = whole(T + PANEL, BLOCK), size;
   int failed = 0;
+  if (padded % 256 == 0) padded += BLOCK;  // or what is transposed shares few places of the cache
+  size = padded * D;
 #pragma omp parallel reduction(| : failed)
   {
     float *space = calloc(8 * size + PANEL * D + 2 * PANEL * padded, sizeof(float));
@@ -436,7 +439,8 @@ int dropout(const float *x, const float *branch, float *y, const int64_t *seed, 
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < whole_blocks; block++) {
     int64_t i = block * BLOCK;
-    drop_block(x == NULL ? x : x + i, branch + i, y + i, chance(block * LANES, *seed), dropped, scale);
+    const float *from = x == NULL ? NULL : x + i;
+    drop_block(from, branch + i, y + i, chance(block * LANES, *seed), dropped, scale);
   }
   if (rest) {
     float last[3][BLOCK] = {};

@@ -65,7 +65,8 @@ class Transformer(nn.Module):
 class Before(nn.Module):
     """Adds to each token a share of the one before it, a number for each channel.
 
-    Layers need not learn by attention what came just before.
+    Layers need not learn by attention what came just before. Source: the token shift of Peng et
+    al., "RWKV", 2023, here once for the whole model.
     """
 
     def __init__(self, width: int) -> None:
