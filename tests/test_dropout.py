@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
+from conftest import need_kernels
 from torch import Tensor
 
 from fundamentallm import kernels
@@ -19,10 +18,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     """With kernels.c and without."""
     if request.param == "torch":
         monkeypatch.setattr(kernels, "kernels", lambda: None)
-    elif kernels.kernels() is None:
-        if os.environ.get("REQUIRE_ALL") == "1":
-            pytest.fail("needs a C compiler, and REQUIRE_ALL=1 allows no skip")
-        pytest.skip("there is no C compiler")
+    else:
+        need_kernels()
 
 
 def factors(*shape: int, rate: float) -> Tensor:

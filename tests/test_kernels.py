@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import need_kernels
 from torch import Tensor
 
-from fundamentallm import kernels
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations, suits_kernel
 from fundamentallm.pointwise import norm, swiglu
 
@@ -30,10 +30,7 @@ SHAPES = [
 @pytest.fixture(autouse=True)
 def built() -> None:
     """Every test here is of the kernels; without a compiler there is nothing to test."""
-    if kernels.kernels() is None:
-        if os.environ.get("REQUIRE_ALL") == "1":
-            pytest.fail("needs a C compiler, and REQUIRE_ALL=1 allows no skip")
-        pytest.skip("there is no C compiler")
+    need_kernels()
 
 
 def by_torch(qkv: Tensor, rotation: Tensor) -> Tensor:
