@@ -47,12 +47,12 @@ def test_in_an_evaluation(
     number: signal.Signals, run: Run, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "long.txt").write_text("The cat sat on the mat. Who knows why?\n" * 100_000)
-    flags = ["long.txt", *tiny_flags, "--val-split=0.9", "--no-wandb"]
+    flags = ["long.txt", *tiny_flags, "--val-split=0.9", "--max-steps=1000000", "--no-wandb"]
     for seconds in (4, 12, 36):  # until it is there, which cannot be seen from outside
         folder = tmp_path / f"out-{seconds}"
         process = start(tmp_path, "train", *flags, "--output-dir", folder)
         wait_for(lambda folder=folder: (folder / "summary.json").exists())
-        time.sleep(seconds)  # an evaluation takes many seconds, 8 steps none
+        time.sleep(seconds)  # an evaluation takes seconds, the 8 steps between two of them none
         began = time.monotonic()
         process.send_signal(number)
         said = process.communicate(timeout=100)[0]
