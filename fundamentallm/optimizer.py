@@ -12,6 +12,7 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 
 MOMENTUM = 0.95
+MEMORY = 0.95  # of how large each row's steps are
 # Each family's step is scaled so that the best `learning_rate` lies near 1e-3, well inside
 # the documented range (docs/experiments.md has the sweep).
 MUON_SCALE = 20.0
@@ -29,6 +30,7 @@ QUINTICS = (
 )
 
 
+TINY = 1e-7
 CUSHION = 1.02
 """In bfloat16 rounding may lift a singular value above the interval that a quintic is made for,
 where it grows without bound: a matrix of rank 1 came to 10^8. Each then maps a little more."""
@@ -43,7 +45,7 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices  # the short side first: the products are smaller
     cushion = CUSHION if dtype == torch.bfloat16 else 1.0
-    x = (x / (cushion * x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
+    x = (x / (cushion * x.norm(dim=(-2, -1), keepdim=True) + TINY)).to(dtype)
     for a, b, c in QUINTICS:
         gram = x @ x.mT
         gram = torch.baddbmm(gram, gram, gram, beta=b / cushion**3, alpha=c / cushion**5)
@@ -54,11 +56,13 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is orthogonalised, so that every direction of a matrix moves alike.
 
-    The step of an (out, in) matrix is `lr * sqrt(max(1, out / in))` times an orthogonal
-    matrix, which lets one learning rate serve every width; weight decay is decoupled, as in
-    AdamW. Matrices of one shape are orthogonalised in one batch, in `dtype`.
+    Then its rows are evened out, so that every output moves alike too. The step of an (out, in)
+    matrix is as long as `lr * sqrt(max(1, out / in))` times an orthogonal matrix, which lets one
+    learning rate serve every width; weight decay is decoupled, as in AdamW. Matrices of one shape
+    are orthogonalised in one batch, in `dtype`.
 
-    Source: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024.
+    Sources: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024; of the
+    rows: Li et al., "NorMuon", 2025.
     """
 
     def __init__(
@@ -88,7 +92,8 @@ class Muon(torch.optim.Optimizer):
                 steps = orthogonalise(
                     torch.stack([self._momentum(m) for m in matrices]), self.dtype
                 )
-                steps *= group["lr"] * max(1.0, rows / columns) ** 0.5
+                length = group["lr"] * max(1.0, rows / columns) ** 0.5
+                steps *= length * self._factors(steps, matrices)
                 for matrix, step in zip(matrices, steps, strict=True):
                     matrix.mul_(kept).sub_(step)
 
@@ -100,6 +105,23 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(matrix)
         mean = state["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
         return matrix.grad.lerp(mean, MOMENTUM)
+
+    def _factors(self, steps: Tensor, matrices: list[nn.Parameter]) -> Tensor:
+        """What evens out the rows of `steps`, (N, out, in): numbers to multiply by, (N, out, 1).
+
+        Each row is divided by how large its steps have been of late; the matrix's step as a whole
+        is as long as before.
+        """
+        squares = torch.linalg.vector_norm(steps, dim=-1, keepdim=True).square()
+        recent = squares.clone()
+        for matrix, square in zip(matrices, recent, strict=True):
+            state = self.state[matrix]
+            if "rows" not in state:  # 0 is as good as a mean: only the rows' ratios count
+                state["rows"] = torch.zeros_like(square)
+            square.copy_(state["rows"].lerp_(square, 1 - MEMORY))
+        factors = 1 / (recent.sqrt() + TINY)
+        after = (squares * factors.square()).sum(-2, keepdim=True)
+        return factors * (squares.sum(-2, keepdim=True) / (after + TINY)).sqrt()
 
 
 class Optimizers:

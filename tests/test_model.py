@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from torch import nn
 
 from fundamentallm import device
 from fundamentallm.attention import rotate, rotations
@@ -16,7 +17,7 @@ from fundamentallm.device import pick_device
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.model import Cache, Transformer
-from fundamentallm.optimizer import QUINTICS, orthogonalise
+from fundamentallm.optimizer import MEMORY, MOMENTUM, QUINTICS, Muon, orthogonalise
 from fundamentallm.plan import parameters
 
 
@@ -115,6 +116,30 @@ def test_bfloat16_orthogonalises_what_would_grow_without_bound() -> None:
         counts = before > 0.004 * matrices.norm(dim=(-2, -1))[:, None]
         assert after.max() < 1.25, name
         assert ((after > 0.75) | ~counts).all(), name
+
+
+def test_rows_of_a_step_are_divided_by_how_large_they_were_of_late() -> None:
+    torch.manual_seed(0)
+    matrices = [nn.Parameter(torch.randn(12, 6)) for _ in range(2)]
+    muon = Muon(
+        matrices, lr=torch.tensor(0.1), weight_decay=0.0, dtype=torch.float32, capturable=False
+    )
+    mean, sizes = torch.zeros(2, 12, 6), torch.zeros(2, 12, 1)
+    for _ in range(3):
+        before = torch.stack(list(matrices)).detach().clone()
+        gradients = torch.randn(2, 12, 6) * torch.logspace(0, -2, 12)[:, None]
+        gradients[1, :4] = 0  # rows that nothing reaches stay where they are
+        for matrix, gradient in zip(matrices, gradients, strict=True):
+            matrix.grad = gradient
+        muon.step()
+        mean = MOMENTUM * mean + (1 - MOMENTUM) * gradients
+        step = orthogonalise((1 - MOMENTUM) * gradients + MOMENTUM * mean)
+        sizes = MEMORY * sizes + (1 - MEMORY) * step.square().mean(-1, keepdim=True)
+        even = step / (sizes.sqrt() + 1e-12)
+        even *= step.norm(dim=(1, 2), keepdim=True) / even.norm(dim=(1, 2), keepdim=True)
+        taken = before - torch.stack(list(matrices)).detach()
+        torch.testing.assert_close(taken, 0.1 * 2**0.5 * even, rtol=1e-3, atol=1e-5)
+    assert taken[1, :4].abs().max() == 0
 
 
 def test_each_quintic_is_the_best_for_what_the_last_one_leaves() -> None:
