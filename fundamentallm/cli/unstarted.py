@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from fundamentallm.cli.messages import warn
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.tracking import wandb_tracker
 from fundamentallm.hyperparameters import Config
+from fundamentallm.run_folder import RunFolderError
 
 
 def score_impossible(
@@ -32,19 +34,33 @@ def score_impossible(
 
 
 def record_refusal(request: Request, reason: str) -> None:
-    """Bad input: show it where people look for the run."""
-    _write_down(request, {"status": "refused", "stopped_by": reason})
+    """Bad input: show it where people look for the run.
+
+    A run that has trained before, and was handed out again, keeps its files as they are; one that
+    goes on in another process, or that has said itself how it ended, is left alone.
+    """
+    folder = request.folder
+    assert folder is not None
+    if folder.read_summary().get("status") == "oom":
+        return
+    with suppress(RunFolderError):  # what is refused may be the very folder
+        _write_down(request, {"status": "refused", "stopped_by": reason})
 
 
 def _write_down(request: Request, summary: Mapping[str, object]) -> None:
+    """Tell every tracker of a run that is over; its folder only if nothing is in it yet."""
     from fundamentallm.trackers.folder import FolderTracker
 
     folder = request.folder
     assert folder is not None
     folder.create()
-    wandb = wandb_tracker(folder, None, request)
-    for tracker in [FolderTracker(folder), *([wandb] if wandb else [])]:
-        tracker.start({}, total_steps=0, step=0)
-        tracker.finish(summary)
+    with folder.held():
+        trained = folder.last.exists()
+        wandb = wandb_tracker(folder, None, request)
+        trackers = [] if trained else [FolderTracker(folder)]
+        for tracker in [*trackers, *([wandb] if wandb else [])]:
+            # At a step W&B is sent the rows that the folder holds and it lacks.
+            tracker.start({}, total_steps=0, step=1 if trained else 0)
+            tracker.finish(summary)
     if wandb is not None and wandb.verdict:
         click.echo(wandb.verdict, err=True)
