@@ -9,6 +9,10 @@ import pytest
 from conftest import ROOT, Run
 from results_on_disk import write_sweep
 
+from fundamentallm.sweep.costing import corners
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.spec import parse_sweep
+
 START = "program: train.py\nmetric: {name: val_loss}\n"
 BROKEN = {
     "unknown": ("method: grid\nparameters: {learnin_rate: {values: [0.1]}}", 2, "learning_rate"),
@@ -112,6 +116,40 @@ def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
     file.write_text(file.read_text().replace("[64, 128]", "[64]"))
     shown = run("check", file, text_file).stdout
     assert ("every run (" in shown, "dearest run (" in shown) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ends"),
+    [
+        ("model_dim: {min: 100, max: 300}", [104, 296]),
+        ("model_dim: {values: [64, 96, 128]}, num_heads: {values: [3]}", [96]),
+        ("lr_schedule: {values: [step, cosine]}, model_dim: {values: [64, 8, 32]}", [8, 64]),
+        ("model_dim: {values: [62, 63]}", []),
+    ],
+)
+def test_what_is_tried_for_its_cost_can_be_a_run(parameters: str, ends: list[int]) -> None:
+    text = START + f"method: random\nrun_cap: 3\nparameters: {{{parameters}}}\n"
+    tried = corners(Points(parse_sweep(text, "s"), {}))
+    assert [settings["model_dim"] for settings in tried] == ends
+
+
+def test_cost_of_what_cannot_be_tried(run: Run, tmp_path: Path, text_file: Path) -> None:
+    """The longest sequences find no text, and time ends the rest; neither is lack of memory."""
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        START + "method: grid\nparameters: {max_seq_len: {values: [16, 32768]}, "
+        "model_dim: {value: 16}, max_minutes: {value: 0.01}, epochs: {value: 100000}}\n"
+    )
+    done = run("check", file, text_file)
+    assert done.returncode == 1
+    cheapest, dearest = done.stdout.splitlines()[-2:]
+    assert "max_seq_len 16" in cheapest
+    assert "about 1 s" in cheapest
+    assert "characters are too few for --max-seq-len 32768" in dearest
+    assert "fit" not in done.stdout
+    file.write_text(START + "method: grid\nparameters: {model_dim: {values: [62, 63]}}\n")
+    none = run("check", file, text_file)
+    assert (none.returncode, "100% of the points" in none.stderr) == (1, True)
 
 
 def test_next_passes_check_and_says_why(run: Run, tmp_path: Path) -> None:

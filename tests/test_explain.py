@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from fundamentallm.report.explain import explain
 from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.rules.claim import Claim
+from fundamentallm.sweep.points import Points, check_points
+from fundamentallm.sweep.spec import parse_sweep
 
 RISING = [4.0, 3.0, 2.0, 1.8, 1.7, 1.6, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
 OVERFIT = [3.0, 2.0, 1.6, 1.5, *[1.55 + 0.02 * i for i in range(8)]]
@@ -74,6 +77,26 @@ def test_an_edge_beyond_which_nothing_is_possible(tmp_path: Path) -> None:
     assert "nothing below the range is possible" in said(tmp_path)["edge"].says
     following = next_sweep(read_results([tmp_path]))
     assert "values: [0.0, 0.05]  # closer to 0, the best of 3" in following
+
+
+def test_next_of_lists_of_one_and_of_steps(tmp_path: Path) -> None:
+    text = (
+        "program: train.py\nmethod: random\nrun_cap: 12\nmetric: {name: val_loss}\nparameters:\n"
+        "  model_dim: {distribution: q_uniform, min: 8, max: 1024, q: 8}\n  epochs: {values: [5]}\n"
+    )
+    (tmp_path / "sweep.yaml").write_text(text)
+    for number, width in enumerate([8, 16, 32, 64, 128, 256, 384, 512, 640, 768, 896, 1024]):
+        loss = 2 + 0.1 * abs(math.log(width / 256))
+        falling = [loss + 0.3 - 0.03 * i for i in range(11)]
+        write_run(tmp_path / f"run-{number}", {"model_dim": width, "epochs": 5}, falling)
+    following = next_sweep(read_results([tmp_path]))
+    assert "value: 10  # was 5" in following
+    sweep = parse_sweep(following, "next.yaml")
+    points = Points(sweep, {})
+    assert not check_points(sweep, {}).errors, following
+    assert "q_log_uniform_values" in following
+    widths = next(p for p in points.searched if p.name == "model_dim").distribution
+    assert {widths.quantile(u / 50 + 0.01) % 8 for u in range(50)} == {0}
 
 
 @pytest.mark.parametrize(

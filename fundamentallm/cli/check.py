@@ -67,8 +67,8 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
         click.echo(f"{file}: another program's sweep: its parameters are not checked", err=True)
     if errors:
         return exit_codes.BAD_INPUT
-    unfit = costs is not None and bool(costs.unfit)
-    return WARNED if found or unfit else exit_codes.DONE
+    doubtful = costs is not None and not costs.known
+    return WARNED if found or doubtful else exit_codes.DONE
 
 
 def _refused(message: str, as_json: bool) -> int:

@@ -107,13 +107,17 @@ class _Next:
         entry = self._entry(parameter)
         if name not in ("epochs", "max_steps"):
             return
-        length = int(entry["value"])
+        length = int(parameter.distribution.quantile(0.5))
         if length and self._said("still_falling"):
             why = f"was {length}: val_loss was still falling at the end of most runs"
-            entry["value"] = Commented(LONGER * length, why)
+            changed = Commented(LONGER * length, why)
         elif length > 1 and self._said("best_early"):
             why = f"was {length}: the best step was in the first tenth of most runs"
-            entry["value"] = Commented(length // LONGER, why)
+            changed = Commented(length // LONGER, why)
+        else:
+            return
+        entry.clear()  # it may have been a list of one
+        entry["value"] = changed
 
     def _move(self, parameter: Parameter, effect: Effect) -> None:
         """Zoom or widen one parameter that matters."""
@@ -201,17 +205,17 @@ class _Next:
         ]
         if values[0] >= values[1]:
             return
-        kind = entry.get("distribution", "")
+        kind, q = entry.get("distribution", ""), None if whole else distribution.q
         entry.clear()
-        if logs:
-            kind = kind if kind.endswith("_values") else "log_uniform_values"
+        if logs and not kind.endswith("_values"):
+            kind = "q_log_uniform_values" if q else "log_uniform_values"
         if kind:
             entry["distribution"] = kind
         for name, old, value in zip(("min", "max"), (low, high), values, strict=True):
             same = math.isclose(old, value, rel_tol=1e-9)
             entry[name] = value if same else Commented(value, f"was {shown(old)}: {why}")
-        if not whole and distribution.q is not None and "q_" in kind:
-            entry["q"] = distribution.q
+        if q and "q_" in kind:
+            entry["q"] = q
 
     def _leave_out_impossible(self) -> None:
         """Take out values of num_heads that do not divide every width."""

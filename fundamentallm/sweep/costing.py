@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.machine import free_gb
 from fundamentallm.plan import sequences_at_once
 from fundamentallm.sweep.checking import extremes, size
-from fundamentallm.sweep.points import DATA, Points, hyperparameter_name
+from fundamentallm.sweep.parameters import Parameter
+from fundamentallm.sweep.points import DATA, Points, fits, hyperparameter_name
 
 DEAR = ("model_dim", "num_layers", "max_seq_len", "batch_size", "gradient_accumulation")
 LENGTH = ("epochs", "max_steps")
 SECONDS = 90  # that one corner may take
 STEPS = 3
+NEAR = 64  # values at each end of a range, of which some can be a run's
 ROOM = 0.9  # of the memory that is free
 HOPELESS = 2  # times what is free
 MOST_SHOWN = 6
@@ -37,7 +41,7 @@ class Corner:
     settings: dict[str, Any]
     """Of what decides the cost."""
     minutes: float | None
-    """Of a whole run; None if it does not fit."""
+    """Of a whole run; None if that is not known, for the `problem`."""
     memory_gb: float | None
     """At the peak."""
     problem: str = ""
@@ -54,6 +58,11 @@ class Costs:
     hours: tuple[float, float] | None
     """Of the whole sweep if every run were the cheapest, or the dearest; None if it never ends."""
     free_gb: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the cheapest and the dearest run could be tried, and fit."""
+        return self.cheapest.minutes is not None and self.dearest.minutes is not None
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -79,8 +88,10 @@ class Costs:
             yield f"will not fit this machine: {where}: {needs}"
 
 
-def measure_costs(points: Points, data: str, device: str) -> Costs:
+def measure_costs(points: Points, data: str, device: str) -> Costs | None:
     """Try the corners of `points` on the text `data` (`built-in` for the one that Python carries).
+
+    None if no point can be a run.
 
     Raises:
         DataError: The text cannot be read.
@@ -89,12 +100,14 @@ def measure_costs(points: Points, data: str, device: str) -> Costs:
 
     text = read_text(None if data == "built-in" else data)  # bad input ends here
     free = free_gb()
-    corners = sorted(_corners(points), key=lambda settings: _work(settings, text.length))
-    cheapest = _try(corners[0], data, device, free)
-    dearest = _try(corners[-1], data, device, free) if len(corners) > 1 else cheapest
+    tried = sorted(corners(points), key=lambda settings: _work(settings, text.length))
+    if not tried:
+        return None
+    cheapest = _try(tried[0], data, device, free)
+    dearest = _try(tried[-1], data, device, free) if len(tried) > 1 else cheapest
     unfit = [dearest] if dearest.minutes is None and dearest.memory_gb else []
     if unfit:
-        heavy = sorted(corners[:-1], key=_memory_gb, reverse=True)[: MOST_SHOWN - 1]
+        heavy = sorted(tried[:-1], key=_memory_gb, reverse=True)[: MOST_SHOWN - 1]
         unfit += [
             Corner(settings, None, _memory_gb(settings))
             for settings in heavy
@@ -107,34 +120,42 @@ def measure_costs(points: Points, data: str, device: str) -> Costs:
     return Costs(_shown(cheapest), _shown(dearest), [_shown(c) for c in unfit], hours, free)
 
 
-def _corners(points: Points) -> list[dict[str, Any]]:
+def corners(points: Points) -> list[dict[str, Any]]:
     """Every combination of extremes of what decides the cost, that can be a run."""
-    axes: dict[str, Sequence[Any]] = {}
+    axes: dict[str, list[Any]] = {}
     for parameter in points.sweep.parameters:
         name = hyperparameter_name(parameter)
-        if name in (*DEAR, *LENGTH):
-            values = [HYPERPARAMETERS[name].parse(value) for value in extremes(parameter)]
-            axes[name] = sorted({min(values), max(values)})  # pyright: ignore
-        elif name != DATA:
-            values = [HYPERPARAMETERS[name].parse(value) for value in extremes(parameter)]
-            axes[name] = values if name == "num_heads" else values[:1]
-    found: dict[str, dict[str, Any]] = {}
-    for values in product(*axes.values()):
-        settings = {**points.fixed, **dict(zip(axes, values, strict=True))}
-        key = repr([settings.get(name) for name in (*DEAR, *LENGTH)])
-        if key not in found and _is_possible(settings):
-            found[key] = settings
-    return list(found.values())
+        if name != DATA:
+            axes[name] = [HYPERPARAMETERS[name].parse(value) for value in _candidates(parameter)]
+    choices: list[list[dict[str, Any]]] = []
+    for group in CONSTRAINED:
+        names = [name for name in group if name in axes]
+        fixed = {name: points.fixed[name] for name in group if name in points.fixed}
+        together = _combined(names, [axes.pop(name) for name in names])
+        choices.append(_extremes(names, [each for each in together if fits(fixed | each)]))
+    choices += [_extremes([name], _combined([name], [values])) for name, values in axes.items()]
+    return [dict(points.fixed) | dict(ChainMap(*each)) for each in product(*choices)]
 
 
-def _is_possible(settings: dict[str, Any]) -> bool:
-    from fundamentallm.declaration import ConfigError
+def _combined(names: Sequence[str], values: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(names, each, strict=True)) for each in product(*values)]
 
-    try:
-        Config(**settings)
-    except ConfigError:
-        return False
-    return True
+
+def _candidates(parameter: Parameter) -> Sequence[Any]:
+    """What may be an extreme of the possible values: all of a list, many near a range's ends."""
+    values = parameter.distribution.grid()
+    near = [] if values is None else [*values[:NEAR], *values[max(NEAR, len(values) - NEAR) :]]
+    return [*near, *extremes(parameter)]
+
+
+def _extremes(names: Sequence[str], partial: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of settings of `names`, the least and the largest of what decides the cost; or any one."""
+    decides = next((name for name in names if name in (*DEAR, *LENGTH)), None)
+    if decides is None:
+        return partial[:1]
+    partial = sorted(partial, key=lambda settings: settings[decides])
+    ends = [*partial[:1], *partial[-1:]]
+    return ends[:1] if ends and ends[0][decides] == ends[-1][decides] else ends
 
 
 def _work(settings: dict[str, Any], characters: int) -> float:
@@ -164,31 +185,48 @@ def _try(settings: dict[str, Any], data: str, device: str, free: float) -> Corne
         return Corner(settings, None, needed, f"does not fit: it needs about {needed:.0f} GB")
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    child = context.Process(target=_steps, args=(theirs, settings, data, device), daemon=True)
+    child = context.Process(
+        target=_tell, args=(theirs, settings, data, device, free, needed), daemon=True
+    )
     child.start()
     theirs.close()
     try:
-        answer: Any = ours.recv() if ours.poll(SECONDS) else "slow"
-    except EOFError:
-        answer = "killed"
-    child.kill()
-    child.join()
-    if answer == "slow":
+        if ours.poll(SECONDS):
+            return ours.recv()
         return Corner(settings, None, None, f"a few steps take more than {SECONDS} s")
-    if isinstance(answer, str):
-        why = "its memory was not enough" if answer == "killed" else answer
-        return Corner(settings, None, needed, f"does not fit: {why}")
-    minutes, memory, on_gpu = answer
-    if not on_gpu and memory > ROOM * free:
-        return Corner(settings, None, memory, f"does not fit: it needs {memory:.0f} GB")
-    return Corner(settings, minutes, memory)
+    except EOFError:
+        return Corner(settings, None, needed, "does not fit: its memory was not enough")
+    finally:
+        child.kill()
+        child.join()
 
 
-def _steps(pipe: Connection, settings: dict[str, Any], data: str, device: str) -> None:
-    """In the child: minutes of a whole run and its peak memory, or why not."""
+def _tell(
+    pipe: Connection, settings: dict[str, Any], data: str, device: str, free: float, needed: float
+) -> None:
+    """In the child: what came of it."""
+    from fundamentallm.device import is_out_of_memory
+    from fundamentallm.learner import OutOfMemoryError
+
+    try:
+        minutes, memory, on_gpu = _measured(settings, data, device)
+        corner = Corner(settings, minutes, memory)
+        if not on_gpu and memory > ROOM * free:
+            corner = Corner(settings, None, memory, f"does not fit: it needs {memory:.0f} GB")
+    except OutOfMemoryError as error:
+        corner = Corner(settings, None, needed, f"does not fit: {error}")
+    except FundamentallmError as error:
+        corner = Corner(settings, None, None, str(error))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        corner = Corner(settings, None, needed, f"does not fit: {' '.join(str(error).split())}")
+    pipe.send(corner)
+
+
+def _measured(settings: dict[str, Any], data: str, device: str) -> tuple[float, float, bool]:
+    """Minutes of a whole run, its peak memory in GB, and whether a GPU did it."""
     import time
-
-    import torch
 
     from fundamentallm.data import prepare, training_batch
     from fundamentallm.device import peak_memory_gb, pick_device
@@ -207,26 +245,21 @@ def _steps(pipe: Connection, settings: dict[str, Any], data: str, device: str) -
         at_once = sequences_at_once(whole, on_cpu=True)
         count = min(count, math.ceil(_few(whole) / at_once) * at_once)
     part = Config(**{**settings, "batch_size": count, "gradient_accumulation": 1})
-    try:
-        learner = Learner(len(dataset.vocabulary), part, where)
-        learner.step(training_batch(dataset.train, part, 0), plan.learning_rate(0))
-        began = time.perf_counter()
-        for step in range(1, STEPS + 1):
-            windows = training_batch(dataset.train, part, step)
-            loss, _ = learner.step(windows, plan.learning_rate(step))
-            loss.item()
-        seconds = (time.perf_counter() - began) / STEPS
-        memory = peak_memory_gb(where)
-    except torch.OutOfMemoryError as error:
-        pipe.send(" ".join(str(error).split())[:120])
-        return
+    learner = Learner(len(dataset.vocabulary), part, where)
+    learner.step(training_batch(dataset.train, part, 0), plan.learning_rate(0))
+    began = time.perf_counter()
+    for step in range(1, STEPS + 1):
+        windows = training_batch(dataset.train, part, step)
+        loss, _ = learner.step(windows, plan.learning_rate(step))
+        loss.item()
+    seconds = (time.perf_counter() - began) / STEPS
     per_step = seconds * whole.batch_size / count * whole.gradient_accumulation
     scorings = sum(plan.evaluates_after(step) for step in range(1, min(plan.total_steps, 10_000)))
     scorings = scorings * max(1.0, plan.total_steps / 10_000) + 1
     tokens = whole.batch_size * whole.max_seq_len * whole.gradient_accumulation
     scoring = per_step / 3 * len(dataset.val) / tokens  # forward alone is a third of a step
     minutes = (plan.total_steps * per_step + scorings * scoring) / 60
-    pipe.send((minutes, memory, on_gpu))
+    return min(minutes, whole.max_minutes or minutes), peak_memory_gb(where), on_gpu
 
 
 def _few(config: Config) -> int:

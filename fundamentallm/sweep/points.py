@@ -46,11 +46,10 @@ class Points:
         """Whether a run can have these values together."""
         try:
             settings = self.settings(values)
-            settings.pop(DATA, None)
-            Config(**settings)
         except ConfigError:
             return False
-        return True
+        settings.pop(DATA, None)
+        return fits(settings)
 
     def defaults(self) -> Values:
         """What the sweep allows that is nearest to the documented defaults."""
@@ -83,7 +82,7 @@ class Points:
             fitting = [
                 point
                 for point in product(*(grid or () for grid in grids))
-                if _fits(fixed, dict(zip(named, point, strict=True)))
+                if fits(fixed | dict(zip(named, point, strict=True)))
             ]
             if len(fitting) < prod(lengths):
                 groups.append((members, fitting))
@@ -93,6 +92,15 @@ class Points:
 def hyperparameter_name(parameter: Parameter) -> str:
     """The innermost name, as our trainer spells it: nesting only groups."""
     return parameter.path[-1].replace("-", "_")
+
+
+def fits(settings: Mapping[str, Any]) -> bool:
+    """Whether a run can have these hyperparameters together."""
+    try:
+        Config(**settings)
+    except ConfigError:
+        return False
+    return True
 
 
 def is_ours(sweep: Sweep) -> bool:
@@ -183,14 +191,6 @@ def _nearest(parameter: Parameter, default: Any) -> Any:
     if type(default) in (int, float) and len(numbers) == len(values):
         return min(numbers, key=lambda value: abs(value - default))
     return values[0]
-
-
-def _fits(fixed: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    try:
-        Config(**{**fixed, **values})
-    except ConfigError:
-        return False
-    return True
 
 
 def _unknown_metric(name: str) -> str:
