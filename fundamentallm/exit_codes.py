@@ -8,15 +8,18 @@ BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 PREEMPTED = 143  # 128 + SIGTERM
 
+EARLY = ("hyperband", "wandb")
+"""What may stop a run of a sweep that is not worth going on with; what it reached is a result."""
+
 
 def of_run(status: str, stopped_by: str, *, in_sweep: bool) -> int:
     """The exit code of a run that ended with `status`, as summary.json has it.
 
     In a sweep a diverged run or an impossible point is a result like others: an agent that
-    sees three failures in its first minute gives up. A run that W&B stopped has done its duty.
+    sees three failures in its first minute gives up. So is a run that was stopped early.
     """
     if status == "interrupted":
-        codes = {"SIGINT": INTERRUPTED, "SIGTERM": PREEMPTED, "wandb": DONE}
+        codes = {"SIGINT": INTERRUPTED, "SIGTERM": PREEMPTED} | dict.fromkeys(EARLY, DONE)
         return codes.get(stopped_by, FAILED)
     if status == "diverged":
         return DONE if in_sweep else FAILED

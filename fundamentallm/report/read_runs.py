@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.exit_codes import EARLY
 from fundamentallm.report.results import Curve, Results, RunResult, finite, plain_summary
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.sweep.findings import SweepError
@@ -70,7 +71,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     curves = _read_curves(folder, name, notes)
     status = str(summary.get("status", "unfinished"))
     status = WORDS.get(status, status)
-    if status == "interrupted" and summary.get("stopped_by") == "hyperband":
+    if status == "interrupted" and summary.get("stopped_by") in EARLY:
         status = "stopped"
     values = curves[metric.name].values if metric.name in curves else ()
     score = min(values, key=lambda value: metric.sign * value, default=None)

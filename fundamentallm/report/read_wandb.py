@@ -14,6 +14,7 @@ import requests
 import wandb
 import yaml
 
+from fundamentallm.exit_codes import EARLY
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Curve, Results, RunResult, finite, plain_summary
 from fundamentallm.samples import Sample
@@ -99,7 +100,7 @@ def _run(run: Any, metric: Metric) -> RunResult:
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
     status = next((tag for tag in ("diverged", "impossible") if tag in run.tags), status)
-    if status == "interrupted" and summary.get("stopped_by") == "wandb":
+    if status == "interrupted" and summary.get("stopped_by") in EARLY:
         status = "stopped"
     values = curves[metric.name].values if metric.name in curves else ()
     score = min(values, key=lambda value: metric.sign * value, default=None)
