@@ -6,13 +6,14 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT, TEXT, Run
 from tiny_sweep import FLAGS, grid, metric_rows, processes, start, summaries, trials, wait_for
 
-from fundamentallm.cli.sweep_flags import read_fixed
+from fundamentallm.cli.sweep_flags import read_every_run
 from fundamentallm.presets import PRESETS
 from fundamentallm.sweep.spec import parse_sweep
 
@@ -158,12 +159,55 @@ def test_a_preset_for_all_runs_gives_way_to_the_file() -> None:
         "  learning-rate: {values: [0.001, 0.01]}\n  o: {parameters: {num_layers: {value: 3}}}\n",
         "x.yaml",
     )
-    fixed, _ = read_fixed(sweep, ["--preset", "fast", "--dropout", "0.2"])
+    fixed = read_every_run(sweep, ["--preset", "fast", "--dropout", "0.2"]).settings
     preset = PRESETS["fast"].values
     assert fixed["dropout"] == 0.2
     assert set(fixed) == set(preset) - {"learning_rate", "num_layers"}
-    typed, _ = read_fixed(sweep, ["--preset", "fast", "--learning-rate", "0.1"])
+    typed = read_every_run(sweep, ["--preset", "fast", "--learning-rate", "0.1"]).settings
     assert typed["learning_rate"] == 0.1  # which check() then refuses
+
+
+PROGRAM = ["${env}", "${interpreter}", "${program}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "data"),
+    [
+        ([*PROGRAM, "${args}"], {}, None),
+        ([*PROGRAM, "plays.txt", "--dropout=0.2", "${args}"], {"dropout": 0.2}, "plays.txt"),
+        (["python", "-u", "${program}", "${args}", "--no-early-stopping"], {}, None),
+        (["python", "-m", "fundamentallm", "train", "a.txt", "${args}"], {}, "a.txt"),
+        (["/x/fundamentallm", "train", "--seed", "3", "--no-wandb", "${args}"], {"seed": 3}, None),
+        ([*PROGRAM, "--config", "${args_json_file}", "--seed=3"], {"seed": 3}, None),
+        ([*PROGRAM, "--output-dir", "x", "--log-model", "${args_no_hyphens}"], {}, None),
+        (["python", "train.py", "--seed=3", "${args}"], {"seed": 3}, None),
+    ],
+)  # fmt: skip
+def test_every_form_of_command(
+    command: list[str], settings: dict[str, Any], data: str | None
+) -> None:
+    text = json.dumps({"program": "train.py", "method": "grid", "command": command,
+                       "parameters": {"epochs": {"value": 3}}})  # fmt: skip
+    every = read_every_run(parse_sweep(text, "x.yaml"), [])
+    assert {k: v for k, v in every.settings.items() if k != "early_stopping"} == settings
+    assert (every.device, every.data) == ("auto", data)
+    stronger = read_every_run(parse_sweep(text, "x.yaml"), ["--seed=4", "--device=cpu"])
+    assert (stronger.settings["seed"], stronger.device) == (4, "cpu")
+
+
+def test_the_text_of_a_command_is_the_sweeps(run: Run, tmp_path: Path, text_file: Path) -> None:
+    command = json.dumps([*PROGRAM, text_file.name, "${args}"])
+    (tmp_path / "c.yaml").write_text(grid(1, 1) + f"command: {command}\n")
+    other = tmp_path / "other.txt"
+    other.write_text("x" * 1000)
+    refused = run("sweep", "c.yaml", other, "--count", 0, "--", *FLAGS)
+    assert refused.returncode == 2
+    assert "its command says to train on cats.txt; leave out" in refused.stderr
+    done = run("sweep", "c.yaml", "--", *FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((tmp_path / "runs/c/run-0001/config.yaml").read_text())["data"] == (
+        "cats.txt"
+    )
 
 
 def test_impossible_points_are_left_out_of_a_grid(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.sweep_flags import read_fixed
+from fundamentallm.cli.sweep_flags import read_every_run
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.checking import check_meaning, size
 from fundamentallm.sweep.findings import Finding, Findings, SweepError
@@ -45,7 +45,7 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
         sweep = read_sweep(file)
         findings = Findings(file)
         if is_ours(sweep):
-            fixed, device = read_fixed(sweep, words[1:] if data else words)
+            fixed, device, _ = read_every_run(sweep, words[1:] if data else words)
             findings = check_points(sweep, fixed)
             points = Points(sweep, fixed)
             if not findings.errors:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.sweep_flags import check, read_fixed
+from fundamentallm.cli.sweep_flags import check, read_every_run
 from fundamentallm.cli.sweeping import Facts, begin, lease_seconds
 from fundamentallm.sweep.methods import CHOICES
 from fundamentallm.sweep.points import DATA
@@ -94,8 +94,11 @@ def sweep(
     """
     data, flags = _split(words)
     read = read_sweep(file)
-    fixed, device = read_fixed(read, flags)
+    fixed, device, own = read_every_run(read, flags)
     check(read, fixed)
+    if own is not None and data not in (own, None):
+        raise click.UsageError(f"{file}: its command says to train on {own}; leave out {data}")
+    data = own if data is None else data
     own_text = any(parameter.path[-1] == DATA for parameter in read.parameters)
     if own_text and data is not None:
         raise click.UsageError(f"{file} says which text to use; leave out {data}")

@@ -3,50 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from fundamentallm.cli.messages import warn
 from fundamentallm.cli.options import HyperparameterCommand
-from fundamentallm.cli.request import Request
+from fundamentallm.cli.request import DATA_KEYS, Request
+from fundamentallm.cli.train import train
+from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.points import check_points, fixed_flags, is_ours
+from fundamentallm.sweep.points import (
+    check_points,
+    hyperparameter_name,
+    is_ours,
+    words_of_every_run,
+)
 from fundamentallm.sweep.spec import Sweep
 
 
 @click.command(cls=HyperparameterCommand, add_help_option=False)
 @click.option("--preset")
 @click.option("--config", "config_file")
-@click.option("--device", default="auto")
+@click.option("--device")
 def _flags_of_every_run(**values: Any) -> None:
     """The flags that may follow `--`."""
 
 
-def read_fixed(sweep: Sweep, words: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The settings that every run has, and its device, from the file's command and from `words`.
+class EveryRun(NamedTuple):
+    """What all runs of a sweep share, as its file's `command` and the flags after `--` have it."""
+
+    settings: dict[str, Any]
+    device: str
+    data: str | None
+    """The text that `command` names, if any."""
+
+
+def read_every_run(sweep: Sweep, words: Sequence[str]) -> EveryRun:
+    """What the file's command and, stronger, `words` give to every run.
 
     What a preset or a --config sets gives way to the sweep's own values, as in a run on W&B.
 
     Raises:
         click.UsageError: A flag is unknown, or not one for every run.
     """
-    arguments = [*fixed_flags(sweep), *words]
-    normalize = {"token_normalize_func": lambda token: token.replace("_", "-")}
-    context = _flags_of_every_run.make_context("-- FLAGS", arguments, **normalize)  # pyright: ignore
-    params = dict(context.params)
-    preset, config_file = params.pop("preset"), params.pop("config_file")
-    device = params.pop("device")
-    typed = {name: given for name, given in params.items() if given}
+    own = _parsed(train, words_of_every_run(sweep), f"{sweep.file}: command: ")
+    given = _parsed(_flags_of_every_run, words, "")
+    stronger = {name: value for name, value in given.items() if value}
+    if own["output_dir"]:
+        warn(f"{sweep.file}: command: --output-dir is left out: runs lie in the sweep's folder")
+    params = {**own, **stronger}
+    typed = {name: params[name] for name in HYPERPARAMETERS if params[name]}
     request = Request(
-        typed, output_dir=None, preset=preset, config_file=config_file, resume=False,
-        overwrite=False, device=device, no_wandb=True, log_model=None, sweep=None,
+        typed, output_dir=None, preset=params["preset"], config_file=params["config_file"],
+        resume=False, overwrite=False, device=params["device"], no_wandb=True, log_model=None,
+        sweep=None,
     )  # fmt: skip
     settings = request.settle()
-    given = {parameter.path[-1].replace("-", "_") for parameter in sweep.parameters} - set(typed)
-    for name in ("data", "data_sha256", *given):
+    searched = {hyperparameter_name(parameter) for parameter in sweep.parameters} - set(typed)
+    for name in (*DATA_KEYS, *searched):
         settings.pop(name, None)
-    return settings, device
+    return EveryRun(settings, params["device"], own["data"])
+
+
+def _parsed(command: click.Command, words: Sequence[str], where: str) -> dict[str, Any]:
+    normalize = {"token_normalize_func": lambda token: token.replace("_", "-")}
+    try:
+        return command.make_context("-- FLAGS", list(words), **normalize).params  # pyright: ignore
+    except click.UsageError as error:
+        if not where:
+            raise
+        raise click.UsageError(where + error.format_message(), error.ctx) from None
 
 
 def check(sweep: Sweep, fixed: Mapping[str, Any]) -> None:

@@ -116,11 +116,21 @@ def is_ours(sweep: Sweep) -> bool:
     return True
 
 
-def fixed_flags(sweep: Sweep) -> list[str]:
-    """The flags that the file's `command` itself gives every run."""
-    words = [word for word in sweep.command if not word.startswith("${")]
+def words_of_every_run(sweep: Sweep) -> list[str]:
+    """What the file's `command` itself hands to every run: the words after what starts it."""
+    words = list(sweep.command)
     start = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    return [word for word in words[start:] if word not in ("--no-wandb", "-m")]
+    for i, word in enumerate(words):
+        name, before = Path(word).name, Path(words[i - 1]).name if i else ""
+        if name in ("${program}", "train.py") or (before, name) == ("fundamentallm", "train"):
+            start = i + 1
+    kept: list[str] = []
+    for word in words[start:]:
+        if not word.startswith("${"):
+            kept.append(word)
+        elif kept[-1:] == ["--config"]:  # a file of the sweep's values, which a run has anyway
+            kept.pop()
+    return kept
 
 
 def check_points(sweep: Sweep, fixed: Mapping[str, Any]) -> Findings:
