@@ -64,6 +64,8 @@ class Learner:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
         self.at_once = sequences_at_once(config, on_cpu=device.type == "cpu")
         self.halvings = 0
+        self.updating = False
+        """Whether the step at hand may have reached the weights."""
         self.precision = precision(device, config.mixed_precision)
         self.optimizers = Optimizers(self.model, config, self.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
@@ -83,12 +85,18 @@ class Learner:
             OutOfMemoryError: It ran out all the same.
         """
         while True:
+            self.updating = False
             try:
                 self.optimizers.set_learning_rate(learning_rate)
                 return self.update(self._to_device(windows))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
+                if self.updating:
+                    raise OutOfMemoryError(
+                        "memory for the optimizers is not there; give a smaller --model-dim or "
+                        "fewer --num-layers"
+                    ) from None
                 if self.halvings == HALVINGS or self.at_once == 1:
                     raise OutOfMemoryError(
                         f"memory for {self.at_once} sequences at a time is not there; give a "
@@ -120,6 +128,7 @@ class Learner:
             loss = loss * (len(part) / len(windows))
             self.scaler.scale(loss).backward()
             total += loss.detach()
+        self.updating = True
         for optimizer in self.optimizers.parts:
             self.scaler.unscale_(optimizer)
         limit = config.gradient_clip or math.inf

@@ -77,15 +77,16 @@ def _find(config: Config, data: Any, request: Request, signals: StopSignals) -> 
         folder = new_run_folder(Path("runs"), f"{Path(text.name).stem}-find")
     else:
         folder.create()
+    with folder.held():
         folder.clear()
-    click.echo(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
-    found = find_learning_rate(
-        config,
-        dataset,
-        device=request.device,
-        trackers=[FolderTracker(folder), ConsoleTracker()],
-        stop_requested=lambda: signals.name,
-    )
+        click.echo(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
+        found = find_learning_rate(
+            config,
+            dataset,
+            device=request.device,
+            trackers=[FolderTracker(folder), ConsoleTracker()],
+            stop_requested=lambda: signals.name,
+        )
     if found.stopped:
         click.echo(f"stopped by {signals.name} before there was an answer", err=True)
         return exit_codes.of_run("interrupted", signals.name, in_sweep=False)

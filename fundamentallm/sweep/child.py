@@ -31,6 +31,8 @@ class Line:
         """When it last asked whether to stop, as it does at every step."""
         self.longest = 0.0
         """Seconds of its longest step."""
+        self.ended = threading.Event()
+        """Set when the process is about to leave."""
 
     def send(self, message: object) -> None:
         """Tell the worker; one that is gone is noted as a reason to stop."""
@@ -59,9 +61,11 @@ class Line:
         self.stepped = math.inf
 
     def beat(self) -> None:
-        """Send a sign of life now and then, until the process ends; or end it, if it hangs."""
-        while not self.stop:
-            threading.Event().wait(BEAT_SECONDS)
+        """Send a sign of life now and then, until the process ends; or end it, if it hangs.
+
+        Also when the trial was asked to stop: saving may take longer than a lease.
+        """
+        while not self.ended.wait(BEAT_SECONDS):
             self.send(Alive())
             without = time.monotonic() - self.stepped
             limit = max(self.patience, HUNG_STEPS * self.longest)
@@ -106,6 +110,7 @@ def main(order: Order, pipe: Connection) -> None:
         ended = Ended("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
     sys.stdout.flush()
     sys.stderr.flush()
+    line.ended.set()
     line.send(ended)
     pipe.close()
     os._exit(0)

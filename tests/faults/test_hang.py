@@ -12,7 +12,7 @@ import pytest
 from tiny_sweep import FLAGS, grid, start, summaries, trials, wait_for
 
 from fundamentallm.sweep import child
-from fundamentallm.sweep.order import Alive, Ended
+from fundamentallm.sweep.order import Alive, Ended, Stop
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def hangs(line: child.Line, seconds: float) -> bool:
     beating.start()
     beating.join(seconds)
     hung = not beating.is_alive()
-    line.stop = "over"
+    line.ended.set()
     beating.join()
     return hung
 
@@ -60,6 +60,16 @@ def test_what_hangs_is_told_from_its_own_steps(beats: None) -> None:
     done.stop_requested()
     done.over()
     assert not hangs(done, 0.6)
+
+
+def test_what_takes_long_to_save_gives_signs_of_life(beats: None) -> None:
+    ours, theirs = Pipe()
+    line = child.Line(theirs, patience=60)
+    ours.send(Stop("SIGTERM"))
+    assert line.stop_requested() == "SIGTERM"
+    assert not hangs(line, 0.3)
+    assert ours.poll()
+    assert isinstance(ours.recv(), Alive)
 
 
 @pytest.mark.slow

@@ -56,6 +56,18 @@ def test_three_times_and_no_more(tiny: Config) -> None:
         step_with_room_for(0, replace(tiny, batch_size=2))
 
 
+def test_a_step_half_done_is_not_done_again(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = step_with_room_for(4, tiny)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(learner.optimizers.parts[1], "step", full)
+    windows = torch.zeros(4, tiny.max_seq_len + 1, dtype=torch.int64)
+    with pytest.raises(OutOfMemoryError, match="memory for the optimizers is not there"):
+        learner.step(windows, tiny.learning_rate)
+
+
 def test_torch_says_so_in_many_ways() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60, dtype=torch.uint8)

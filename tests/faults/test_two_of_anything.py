@@ -16,8 +16,9 @@ def test_two_runs_in_one_folder(
     flags = [text_file, *tiny_flags, "--output-dir=out"]
     first = start(tmp_path, "train", *flags, "--max-steps=1000000")
     wait_for((tmp_path / "out/last.pt").exists)
-    for how in ("--resume", "--overwrite"):
-        second = run("train", *flags, how)
+    find = ["find", "learning-rate", text_file, "--output-dir=out", "--overwrite"]
+    for second_flags in (["train", *flags, "--resume"], ["train", *flags, "--overwrite"], find):
+        second = run(*second_flags)
         assert second.returncode == 2
         assert f"a run is going on there (process {first.pid} on " in second.stderr
         assert "wait for its end, or give another folder" in second.stderr
