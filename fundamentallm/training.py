@@ -125,7 +125,7 @@ class Run:
         self.started = time.perf_counter() - p.seconds
         self.row_started = time.perf_counter()
         try:
-            self.stopped_by = plan.last_step_by if p.step >= plan.total_steps else ""
+            self.stopped_by = self.limit_reached()
             if p.evaluating:  # it was stopped while it was scored
                 self.close_step(due=True)
             while not self.stopped_by:
@@ -184,14 +184,18 @@ class Run:
         loss, self.grad_norm = self.learner.step(windows, self.plan.learning_rate(step))
         self.pending.append(loss)
         self.progress.step += 1
+        self.progress.seconds = time.perf_counter() - self.started
 
     def limit_reached(self) -> str:
-        """The hyperparameter by which this step is the last, or nothing."""
-        self.progress.seconds = time.perf_counter() - self.started
-        if self.progress.step >= self.plan.total_steps:
+        """The hyperparameter by which there are no more steps, or nothing."""
+        p, config = self.progress, self.config
+        if p.step >= self.plan.total_steps:
             return self.plan.last_step_by
-        minutes = self.config.max_minutes
-        return "max_minutes" if minutes and self.progress.seconds >= 60 * minutes else ""
+        if config.max_minutes and p.seconds >= 60 * config.max_minutes:
+            return "max_minutes"
+        if config.early_stopping and p.evaluations_since_best >= config.patience:
+            return "early_stopping"
+        return ""
 
     def fetch_losses(self) -> None:
         """Wait for the device.
@@ -253,8 +257,7 @@ class Run:
         if scored.loss < p.best_val_loss or not p.best_step:
             p.best_val_loss, p.best_step, p.evaluations_since_best = scored.loss, p.step, 0
             self.save("best")
-        elif self.config.early_stopping and p.evaluations_since_best >= self.config.patience:
-            self.stopped_by = self.stopped_by or "early_stopping"
+        self.stopped_by = self.stopped_by or self.limit_reached()
         self.row |= {
             "val_loss": scored.loss,
             "val_perplexity": scored.perplexity,

@@ -243,6 +243,25 @@ def test_minutes_end_a_run(tiny: Config, text: str) -> None:
     assert result.best_step == 1
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [{"early_stopping": True, "patience": 2, "learning_rate": 0.3}, {"max_minutes": 1e-4}],
+    ids=["early_stopping", "max_minutes"],
+)
+def test_what_has_ended_does_not_go_on(
+    limit: dict[str, Any], tiny: Config, text: str, tmp_path: Path
+) -> None:
+    """As where a kill came between the last checkpoint and the summary."""
+    config = replace(tiny, eval_every=2, max_steps=500, **limit)
+    folder = RunFolder(tmp_path)
+    first = train(config, text, folder=folder, device="cpu")
+    assert first.stopped_by in limit
+    again = train(
+        config, text, folder=folder, checkpoint=Checkpoint.load(folder.last), device="cpu"
+    )
+    assert again == first
+
+
 def test_best_is_the_least_validated_and_its_weights_score_it(
     tiny: Config, text: str, tmp_path: Path
 ) -> None:

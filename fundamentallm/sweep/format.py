@@ -21,7 +21,7 @@ FIELDS: Mapping[str, str] = {
     "metric": "What runs are compared by. Needed for `bayes` and `early_terminate`.",
     "run_cap": "The most runs, a whole number.",
     "early_terminate": "When a run that is behind is stopped.",
-    "command": "The words that start a run, with macros. Here those after the program go to every run.",
+    "command": "The words that start a run, with macros. Here those after the program count.",
     "name": "Of the sweep; else the file's own.",
     "description": "For people.",
     "project": "The W&B project.",
