@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,28 +17,60 @@ def usable_cores() -> int:
 
 
 def visible_gpus(device: str) -> list[str]:
-    """GPUs that trials may share out, as CUDA_VISIBLE_DEVICES names them."""
-    if device not in ("auto", "cuda"):
+    """GPUs that trials may share out, as CUDA_VISIBLE_DEVICES names them; of cuda:N, that one."""
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cuda"):
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    return [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
+        found = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    else:
+        found = [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
+    return found[int(index) :][:1] if index.isdigit() else found
 
 
-def free_gb() -> float:
-    """Memory that new processes could have here; of a container, what it allows."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 0
-    free = pages * os.sysconf("SC_PAGE_SIZE") / 1e9 if pages else math.inf
+def free_gb(root: Path = Path("/")) -> float:
+    """Memory that new processes could have here; of a container or a job, what its limit leaves.
+
+    `root` is where /proc and /sys are.
+    """
+    free = math.inf
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(OSError, KeyError, ValueError):
+        lines = (root / "proc/meminfo").read_text("ascii").splitlines()
+        fields = dict(line.split(":") for line in lines)
+        free = int(fields["MemAvailable"].split()[0]) * 1024.0
+    return min([free, *_left_by_limits(root)]) / 1e9
+
+
+def _left_by_limits(root: Path) -> Iterator[float]:
+    """Bytes that every limit above this process leaves; files kept in memory count as free.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, and .../cgroup-v1/memory.html.
+    """
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":") for line in file)
-        free = int(fields["MemAvailable"].split()[0]) * 1024 / 1e9
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            free = min(free, int(file.read()) / 1e9)
-    except (OSError, KeyError, ValueError):
-        pass
-    return free
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            top = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # no such file; or "max", which is no limit
+                limit, used = (int((folder / name).read_text("ascii")) for name in names)
+                counts = dict(x.split() for x in (folder / "memory.stat").read_text().splitlines())
+                kept = counts.get("total_inactive_file") or counts.get("inactive_file", 0)
+                yield float(limit - used + int(kept))
+            if folder == top:
+                break
 
 
 def own_memory_gb(pid: int) -> float:

@@ -200,7 +200,9 @@ class Engine:
         own_text = settings.pop(DATA, None)
         path = self.data.path if own_text is None else str(own_text)
         environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
-        gpus = self.means.gpus
+        gpus, device = self.means.gpus, self.means.device
+        if gpus:  # of which a trial sees one, its first
+            device = device.partition(":")[0]
         return Order(
             folder=self.folder.run(run.number).path,
             settings=settings,
@@ -209,7 +211,7 @@ class Engine:
             data_sha256=self.data.sha256 if own_text is None else "",
             tokens=self.folder.tokens,
             threads=self.means.threads,
-            device=self.means.device,
+            device=device,
             patience=2 * self.ledger.lease,
             visible_gpu=gpus[slot % len(gpus)] if gpus else None,
             environment=environment,

@@ -1,0 +1,75 @@
+"""What a machine has is read as the system tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fundamentallm.machine import free_gb, visible_gpus
+
+
+@pytest.mark.parametrize(
+    ("device", "found"),
+    [
+        ("auto", ["2", "GPU-ab", "5"]),
+        ("cuda", ["2", "GPU-ab", "5"]),
+        ("cuda:0", ["2"]),
+        ("cuda:1", ["GPU-ab"]),
+        ("cuda:3", []),
+        ("cpu", []),
+        ("mps", []),
+    ],
+)
+def test_gpus_that_may_be_used(
+    device: str, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-ab,5,-1")
+    assert visible_gpus(device) == found
+
+
+GB = 10**9
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def machine(root: Path, line: str, groups: dict[str, tuple[object, int, int]], v1: bool) -> Path:
+    """A machine with 64 GB free; of each group what it may have, has, and has of kept files."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {64 * GB // 1024} kB\n")
+    (root / "proc/self/cgroup").write_text(line + "\n")
+    for path, (limit, used, kept) in groups.items():
+        folder = root / "sys/fs/cgroup" / ("memory" if v1 else "") / path
+        folder.mkdir(parents=True, exist_ok=True)
+        names = V1 if v1 else V2
+        (folder / names[0]).write_text(f"{limit}\n")
+        (folder / names[1]).write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 1\n{names[2]} {kept}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("line", "groups", "v1", "free"),
+    [
+        ("0::/", {}, False, 64),
+        ("0::/", {".": ("max", 3 * GB, 0)}, False, 64),
+        ("0::/", {".": (8 * GB, 3 * GB, GB)}, False, 6),  # a container
+        (  # a job of SLURM's, limited above the step
+            "0::/slurm/job_1/step_0",
+            {"slurm/job_1": (8 * GB, 2 * GB, 0), "slurm/job_1/step_0": ("max", GB, 0)},
+            False,
+            6,
+        ),
+        ("9:cpu,cpuacct:/a", {"a": (GB, 0, 0)}, True, 64),
+        ("7:memory:/job", {"job": (5 * GB, GB, 0), ".": (9223372036854771712, GB, 0)}, True, 4),
+        ("7:memory:/of/the/host", {".": (5 * GB, GB, 0)}, True, 4),  # a container
+    ],
+)
+def test_memory_is_what_the_limits_leave(
+    line: str, groups: dict[str, tuple[object, int, int]], v1: bool, free: float, tmp_path: Path
+) -> None:
+    assert free_gb(machine(tmp_path, line, groups, v1)) == pytest.approx(free, rel=1e-6)
+
+
+def test_here() -> None:
+    assert 0 < free_gb() < 1e6
