@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -28,6 +29,7 @@ SWITCH = "FUNDAMENTALLM_KERNELS"
 FLAGS = ("-O3", "-funroll-loops", "-march=native", "-fno-math-errno", "-fopenmp")
 FLAGS += ("-shared", "-fPIC", "-w")
 BUILD_SECONDS = 60
+RETRY_SECONDS = 24 * 3600  # after which what failed is tried again: memory or a disk was full
 P, F, N = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64
 ARGUMENTS = {
     "attention_forward": [P] * 5 + [N] * 4,
@@ -87,13 +89,16 @@ def _built(compiler: str, source: bytes) -> Path | None:
     name = hashlib.sha256(b"\0".join(known)).hexdigest()[:20]
     library = cache_folder() / "kernels" / f"{name}.so"
     failed = library.with_suffix(".failed")
-    if failed.exists():
-        return None
+    with suppress(FileNotFoundError):
+        if time.time() - failed.stat().st_mtime < RETRY_SECONDS:
+            return None
     if not library.exists():
         try:
             _build(compiler, source, library)
-        except subprocess.SubprocessError:
+        except subprocess.SubprocessError as error:
             failed.touch()
+            print(f"warning: kernels.c could not be built ({error}); training goes on without it, "
+                  "slower", file=sys.stderr)  # fmt: skip
             return None
     return library
 

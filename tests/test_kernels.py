@@ -159,6 +159,10 @@ def test_a_failed_build_is_not_tried_again(tmp_path: Path) -> None:
     for _ in range(2):
         assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
     assert (tmp_path / "tries").read_text() == "once\n"
+    for marker in tmp_path.rglob("*.failed"):
+        os.utime(marker, (0, 0))  # long ago
+    assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+    assert (tmp_path / "tries").read_text() == "once\n" * 2
 
 
 def test_the_umask_does_not_matter(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fundamentallm.sweep.bayes import BayesSearch, scored
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.methods import Method, make_method
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt, Run, tried
+from fundamentallm.sweep.records import Attempt, Run, target_is_reached, tried
 from fundamentallm.sweep.search import Tried
 from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 
@@ -221,3 +221,23 @@ def test_every_bundled_bayes_has_its_defaults_among_the_possible() -> None:
     for file in (ROOT / "sweeps").glob("*.yaml"):
         points = Points(read_sweep(file), {})
         assert points.is_possible(points.defaults())
+
+
+@pytest.mark.parametrize(
+    ("goal", "target", "reached"),
+    [
+        ("minimize", None, False),
+        ("minimize", 1.4, False),
+        ("minimize", 1.5, True),  # by the run that goes on
+        ("minimize", 1.8, True),
+        ("maximize", 3.0, True),
+        ("maximize", 3.1, False),
+    ],
+)
+def test_a_target_is_reached_by_any_run(goal: str, target: float | None, reached: bool) -> None:
+    runs = [
+        Run(0, (Attempt(1, 0, {}, "running", "a", history=(3.0, 1.5, 1.6)),)),
+        Run(1, (Attempt(2, 1, {}, "done", "b", score=1.7, history=(2.0, 1.7)),)),
+        Run(2, (Attempt(3, 2, {}, "failed", "b"),)),
+    ]
+    assert target_is_reached(runs, Metric("m", goal, target)) == reached

@@ -32,7 +32,7 @@ NAME = "report.html"
     is_flag=False,
     flag_value=30,
     metavar="SECONDS",
-    help="Write it again as runs go on, until all have ended.  [default: 30]",
+    help="Write it again as long as runs go on; after the folders.  [30 without a number]",
 )
 def report(places: tuple[str, ...], metric: str, output: str | None, watch: int | None) -> int:
     """Show runs on one page that opens in any browser, without a network.
@@ -40,9 +40,11 @@ def report(places: tuple[str, ...], metric: str, output: str | None, watch: int 
     SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B, as ENTITY/PROJECT/SWEEP.
     """
     file = Path(output) if output else _default_file(places)
+    before = 0
     while True:
         results = results_of(places, metric)
-        going_on = bool(watch) and _goes_on(results)
+        going_on = bool(watch) and _goes_on(results, before)
+        before = len(results.runs)
         write(results, file, refresh=watch if watch and going_on else 0)
         click.echo(f"{file}: {len(results.runs)} runs")
         for note in results.notes[:5]:
@@ -68,13 +70,17 @@ def write(results: Results, file: Path, *, refresh: int = 0) -> None:
         ) from None
 
 
-def _goes_on(results: Results) -> bool:
-    """Whether a run is in progress, or the sweep has more to come."""
-    ended = sum(run.status not in ("unfinished", "interrupted") for run in results.runs)
-    if results.sweep is None:
-        return ended < len(results.runs)
+def _goes_on(results: Results, before: int) -> bool:
+    """Whether a run is in progress, or there may be more than the `before` of the last look.
+
+    How many there will be is not known: points may be impossible, and others may stop the sweep.
+    """
+    if any(run.status == "unfinished" for run in results.runs):
+        return True
+    if results.sweep is None or len(results.runs) == before:
+        return False
     runs, _ = size(Points(results.sweep, {}))
-    return runs is None or ended < runs
+    return runs is None or len(results.runs) < runs
 
 
 def _default_file(places: tuple[str, ...]) -> Path:

@@ -39,7 +39,7 @@ def results_of(places: Sequence[str], metric: str) -> Results:
     Raises:
         ReportError: There is no run.
     """
-    if len(places) == 1 and ON_WANDB.fullmatch(places[0]) and not Path(places[0]).exists():
+    if len(places) == 1 and _is_on_wandb(places[0]):
         from fundamentallm.report.read_wandb import read_wandb_sweep
 
         return read_wandb_sweep(places[0], metric)
@@ -50,6 +50,11 @@ def results_of(places: Sequence[str], metric: str) -> Results:
     if len(places) == 1 and folder.storage.exists():
         return _with_runs_elsewhere(results, folder)
     return results
+
+
+def _is_on_wandb(place: str) -> bool:
+    """Whether ENTITY/PROJECT/SWEEP is meant, and no folder whose name is mistyped."""
+    return bool(ON_WANDB.fullmatch(place)) and not Path(Path(place).parts[0]).exists()
 
 
 def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:

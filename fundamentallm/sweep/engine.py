@@ -22,7 +22,7 @@ from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
 from fundamentallm.sweep.order import Data, Ended, Order, Row
 from fundamentallm.sweep.points import DATA, Points
-from fundamentallm.sweep.records import FAILED, Attempt, Run, tried
+from fundamentallm.sweep.records import FAILED, Attempt, Run, target_is_reached, tried
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import Metric
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -161,9 +161,7 @@ class Engine:
         """The values of a new run; None if the sweep has enough."""
         if self.limit is not None and number >= self.limit:
             return None
-        target, sign = self.metric.target, self.metric.sign
-        scores = [run.last.score for run in runs if run.last.score is not None]
-        if target is not None and any(sign * score <= sign * target for score in scores):
+        if target_is_reached(runs, self.metric):
             return None
         return self.method.search.suggest(number, tried(runs, self.metric))
 

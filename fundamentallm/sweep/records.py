@@ -88,6 +88,15 @@ def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
     return [Run(number, tuple(grouped[number])) for number in sorted(grouped)]
 
 
+def target_is_reached(runs: Sequence[Run], metric: Metric) -> bool:
+    """Whether a run, also one that goes on, has come as far as `metric.target` asks."""
+    if metric.target is None:
+        return False
+    reached = (value for run in runs for value in (run.last.score, *run.last.history))
+    aim = metric.sign * metric.target
+    return any(value is not None and metric.sign * value <= aim for value in reached)
+
+
 def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
     """What a search may learn from `runs`, with W&B's `impute` applied."""
     scores = [run.last.score for run in runs if run.is_finished and run.last.score is not None]
