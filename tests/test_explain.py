@@ -112,6 +112,9 @@ def test_rules_of_length(
     rule: str, val: list[float], train: list[float] | None, tmp_path: Path
 ) -> None:
     assert rule in said(several(tmp_path / "yes", val, train=train))
+    settings = {"lr_schedule": "constant"}
+    one = said(write_run(tmp_path / "one", settings, val, train=train))
+    assert "the run" in one[rule].says
     healthy = said(several(tmp_path / "no", FLAT))
     assert not {"still_falling", "best_early", "overfitting", "underfitting"} & set(healthy)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from fundamentallm.report.effects import Surface, fit_surface
 from fundamentallm.report.noise import Noise, measure_noise
 from fundamentallm.report.results import Results, RunResult
+
+FEWEST = 3
+"""Runs of a sweep that a rule of curves needs."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Evidence:
         """Runs that went on to their end."""
         return [run for run in self.results.runs if run.status == "done"]
 
+    def judges(self, judged: Sequence[RunResult]) -> bool:
+        """Whether these are enough to speak of: three of a sweep, or all that there are."""
+        return len(judged) >= max(1, min(FEWEST, len(self.results.runs)))
+
     @property
     def metric(self) -> str:
         """The name of what runs are compared by."""
@@ -65,5 +73,7 @@ class Evidence:
 
 
 def counted(part: int, whole: int, noun: str = "run") -> str:
-    """`6 of 8 runs`."""
+    """`6 of 8 runs`, or `the run`."""
+    if part == whole == 1:
+        return f"the {noun}"
     return f"{part} of {whole} {noun}{'' if whole == 1 else 's'}"

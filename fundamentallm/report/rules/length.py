@@ -33,7 +33,7 @@ def still_falling(evidence: Evidence) -> list[Claim]:
         if run.settings.get("lr_schedule", "constant") in FLAT and len(_val(run)) >= 4
     ]
     falls = [fall for run in judged if (fall := _fall(_val(run))) is not None]
-    if len(judged) < 3 or len(falls) < MOST_RUNS * len(judged):
+    if not evidence.judges(judged) or len(falls) < MOST_RUNS * len(judged):
         return []
     says = (
         f"val_loss was still falling in {counted(len(falls), len(judged))}, by "
@@ -50,11 +50,11 @@ def best_early(evidence: Evidence) -> list[Claim]:
     """
     judged = [run for run in evidence.complete if len(_val(run)) >= 10]
     early = [run for run in judged if _best_share(_val(run)) <= 0.1]
-    if len(judged) < 3 or len(early) < MOST_RUNS * len(judged):
+    if not evidence.judges(judged) or len(early) < MOST_RUNS * len(judged):
         return []
     says = (
-        f"the best step was in the first tenth of {counted(len(early), len(judged))}: shorten "
-        "them, or set early_stopping; after it they learned the text by heart"
+        f"the best step was in the first tenth of {counted(len(early), len(judged))}: train "
+        "for less, or set early_stopping; what came after was learning by heart"
     )
     return [Claim("best_early", "early", says)]
 
@@ -66,12 +66,12 @@ def overfitting(evidence: Evidence) -> list[Claim]:
     """
     judged = [run for run in evidence.complete if len(_val(run)) >= LEAST]
     rises = [rise for run in judged if (rise := _rise(run)) is not None]
-    if len(judged) < 3 or len(rises) < MOST_RUNS * len(judged):
+    if not evidence.judges(judged) or len(rises) < MOST_RUNS * len(judged):
         return []
     says = (
-        f"{counted(len(rises), len(judged))} overfit: val_loss rose by {np.median(rises):.3f} "
-        "(median) after its least, while train_loss fell; try more dropout or weight_decay, a "
-        "smaller model, more text, or early_stopping"
+        f"overfitting in {counted(len(rises), len(judged))}: val_loss rose by "
+        f"{np.median(rises):.3f} (median) after its least, while train_loss fell; try more "
+        "dropout or weight_decay, a smaller model, more text, or early_stopping"
     )
     return [Claim("overfitting", "overfitting", says)]
 
@@ -92,11 +92,11 @@ def underfitting(evidence: Evidence) -> list[Claim]:
         gap = last - _tail(train)
         if gap < TOGETHER * last and _fall(val) is None and _rise(run) is None:
             together.append(gap)
-    if len(judged) < 3 or len(together) < MOST_RUNS * len(judged):
+    if not evidence.judges(judged) or len(together) < MOST_RUNS * len(judged):
         return []
     says = (
-        f"{counted(len(together), len(judged))} end with train_loss and val_loss together (gap "
-        f"{np.median(together):+.3f}, median) and falling no more: there is room for a larger "
+        f"in {counted(len(together), len(judged))} train_loss and val_loss end together (gap "
+        f"{np.median(together):+.3f}, median) and fall no more: there is room for a larger "
         "model, less dropout, or another learning rate"
     )
     return [Claim("underfitting", "underfitting", says)]

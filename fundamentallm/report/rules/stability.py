@@ -121,7 +121,7 @@ def instability(evidence: Evidence) -> list[Claim]:
         least = np.minimum.accumulate(early)[:-1]
         if float(np.max(np.array(early[1:]) / least)) > 1 + JUMP:
             jumped.append(run)
-    if len(judged) < 3 or len(jumped) * 2 <= len(judged):
+    if not evidence.judges(judged) or len(jumped) * 2 <= len(judged):
         return []
     warmups = sorted({int(run.settings.get("warmup_steps") or 0) for run in jumped})
     total = int(np.median([run.summary["total_steps"] for run in jumped]))
