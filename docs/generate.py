@@ -46,7 +46,11 @@ def commands_page() -> str:
     """The help of every command, without the options that are hyperparameters."""
     root = cli.make_context("fundamentallm", ["train"])
     parts = [COMMANDS]
-    for name, command in cli.commands.items():
+    named = list(cli.commands.items())
+    for name, command in named:
+        if isinstance(command, click.Group):  # its commands follow it
+            place = named.index((name, command)) + 1
+            named[place:place] = [(f"{name} {n}", each) for n, each in command.commands.items()]
         if isinstance(command, HyperparameterCommand):
             command.params = [each for each in command.params if each.name not in HYPERPARAMETERS]
         context = click.Context(

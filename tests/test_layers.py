@@ -40,6 +40,7 @@ RUNGS = {
     "text": 1,
     "token_cache": 1,
     "data": 1,
+    "impossible": 1,
     "schedules": 1,
     "plan": 1,
     "model": 1,

@@ -21,7 +21,12 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 @click.option(
     "--top", type=click.IntRange(1), default=4, metavar="N", help="How many.  [default: 4]"
 )
-@click.option("--epochs", type=click.IntRange(1), metavar="N", help="How long each is trained.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How long each is trained; this or --max-steps.",
+)
 @click.option("--max-steps", type=click.IntRange(1), metavar="N", help="The same, in steps.")
 @click.option("--seeds", type=click.IntRange(1), default=3, metavar="N", help="[default: 3]")
 @click.option("--output-dir", metavar="DIR", help="[default: SWEEP-refined]")

@@ -22,7 +22,7 @@ def worker_options(command: Any) -> Any:
             "--count",
             type=click.IntRange(0),
             metavar="N",
-            help="Run at most N more; 0 only makes the sweep.",
+            help="Run at most N more; 0 runs none.",
         ),
         click.option(
             "--workers",
@@ -38,7 +38,7 @@ def worker_options(command: Any) -> Any:
             type=click.IntRange(0),
             default=0,
             metavar="N",
-            help="Attempts more for a run that fails by an error of its own.  [default: 0]",
+            help="How often a run that fails by an error of its own is tried again.  [default: 0]",
         ),
         click.option(
             "--wait",
@@ -70,7 +70,7 @@ def worker_options(command: Any) -> Any:
 @click.option(
     "--wandb",
     type=click.Choice(("offline", "online")),
-    help="Show every run on W&B: now, or when you `wandb sync` it.  [default: neither]",
+    help="offline: keep every run for `wandb sync`; online: show it now.  [default: neither]",
 )
 @click.option(
     "--wandb-sweep-id", metavar="ID", help="A sweep made online that the runs shall join."

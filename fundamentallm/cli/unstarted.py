@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,7 +12,6 @@ from fundamentallm import exit_codes
 from fundamentallm.cli.messages import warn
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.tracking import wandb_tracker
-from fundamentallm.hyperparameters import Config
 from fundamentallm.run_folder import RunFolderError
 
 
@@ -21,15 +19,12 @@ def score_impossible(
     request: Request, settings: Mapping[str, Any], data: str | None, reason: str
 ) -> int:
     """Give a point that cannot be trained the score of a uniform guess; the exit code."""
-    from fundamentallm.data import vocabulary_of
+    from fundamentallm.impossible import summary_of_impossible
     from fundamentallm.text import read_text
 
-    known = {name: settings[name] for name in ("val_split", "tokenizer") if name in settings}
-    simple = Config(**known)
-    loss = math.log(len(vocabulary_of(read_text(data), simple)))
-    warn(f"impossible: {reason}; scored as a uniform guess, val_loss {loss:.4f}")
-    score = {"val_loss": loss, "best_val_loss": loss, "best_step": 0}
-    _write_down(request, {"status": "impossible", "stopped_by": reason, **score})
+    summary = summary_of_impossible(settings, read_text(data), reason)
+    warn(f"impossible: {reason}; scored as a uniform guess, val_loss {summary['val_loss']:.4f}")
+    _write_down(request, summary)
     return exit_codes.of_run("impossible", reason, in_sweep=True)
 
 

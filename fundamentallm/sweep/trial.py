@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +10,11 @@ import torch
 import torch._dynamo  # torch.optim imports it at the first step, which would take a second then
 
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.data import Dataset, load_prepared, prepare, vocabulary_of
+from fundamentallm.data import Dataset, load_prepared, prepare
 from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
+from fundamentallm.impossible import summary_of_impossible
 from fundamentallm.learner import OutOfMemoryError
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder, RunFolderError
@@ -69,7 +69,7 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
         config = Config(**order.settings)
         dataset = _dataset(order, config)
     except ImpossibleCombinationError as error:
-        return _score_impossible(order, folder, str(error))
+        return _score_impossible(order, _trackers(order, folder, line), str(error))
     except FundamentallmError as error:
         return Ended("failed", str(error))
     if config.compile == "true" or (config.compile == "auto" and order.visible_gpu is not None):
@@ -79,17 +79,12 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     checkpoint = _checkpoint(folder, config, dataset)
     if checkpoint is None:
         folder.clear(keep_wandb_id=True)
-    trackers: list[Tracker] = [FolderTracker(folder), LineTracker(line)]
-    if order.wandb is not None:
-        from fundamentallm.trackers.wandb import WandbTracker
-
-        trackers.append(WandbTracker(folder, **order.wandb))
     try:
         result = train(
             config,
             dataset,
             folder=folder,
-            trackers=trackers,
+            trackers=_trackers(order, folder, line),
             device=order.device,
             checkpoint=checkpoint,
             stop_requested=line.stop_requested,
@@ -97,6 +92,15 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     except OutOfMemoryError as error:
         return Ended("oom", str(error))
     return Ended(result.status, result.stopped_by)
+
+
+def _trackers(order: Order, folder: RunFolder, line: Line) -> list[Tracker]:
+    trackers: list[Tracker] = [FolderTracker(folder), LineTracker(line)]
+    if order.wandb is not None:
+        from fundamentallm.trackers.wandb import WandbTracker
+
+        trackers.append(WandbTracker(folder, **order.wandb))
+    return trackers
 
 
 def _dataset(order: Order, config: Config) -> Dataset:
@@ -123,12 +127,10 @@ def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoi
     return checkpoint
 
 
-def _score_impossible(order: Order, folder: RunFolder, reason: str) -> Ended:
+def _score_impossible(order: Order, trackers: Sequence[Tracker], reason: str) -> Ended:
     """What a run that cannot exist is worth: a uniform guess, as on W&B."""
-    simple = Config(**{k: v for k, v in order.settings.items() if k in ("val_split", "tokenizer")})
-    loss = math.log(len(vocabulary_of(read_text(order.data), simple)))
-    score = {"val_loss": loss, "best_val_loss": loss, "best_step": 0}
-    tracker = FolderTracker(folder)
-    tracker.start({**order.settings, "data": order.data_name}, total_steps=0, step=0)
-    tracker.finish({"status": "impossible", "stopped_by": reason, **score})
+    summary = summary_of_impossible(order.settings, read_text(order.data), reason)
+    for tracker in trackers:
+        tracker.start({**order.settings, "data": order.data_name}, total_steps=0, step=0)
+        tracker.finish(summary)
     return Ended("impossible", reason)
