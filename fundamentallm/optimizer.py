@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the layers, AdamW for the embedding and the head."""
+"""Muon for the matrices inside the layers, Adam for the embedding and the head."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
@@ -16,7 +17,7 @@ MEMORY = 0.95  # of how large each row's steps are
 # Each family's step is scaled so that the best `learning_rate` lies near 1e-3, well inside
 # the documented range (docs/experiments.md has the sweep).
 MUON_SCALE = 20.0
-ADAMW_SCALE = 3.0
+ADAM_SCALE = 3.0
 # Odd quintics x -> a x + b x^3 + c x^5, one after another, that bring every singular value in
 # [0.003, 1] to between 0.8 and 1.2. Each is the one whose greatest distance from 1 over what the
 # one before leaves is least, the idea of Amsel et al., "The Polar Express", 2025; the numbers are
@@ -53,7 +54,37 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-class Muon(torch.optim.Optimizer):
+class Part:
+    """The parameters that one optimizer moves, each with a state of tensors of its own.
+
+    Not torch's base class: making one imports torch's compiler, which takes as long as torch
+    itself. Torch's GradScaler asks for no more than this.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: Tensor) -> None:
+        self.parameters, self.lr = parameters, lr
+        self.param_groups = [{"params": parameters}]  # where the scaler looks for gradients
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for p in parameters}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What going on needs, in torch's layout: by the parameters' numbers."""
+        return {"state": dict(enumerate(self.state.values()))}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from `state_dict`, also of another device."""
+        for number, parameter in enumerate(self.parameters):
+            state = saved["state"].get(number, {})
+            self.state[parameter] = {
+                name: value.to(parameter.device, copy=True) for name, value in state.items()
+            }
+
+
+class Muon(Part):
     """Momentum whose step is orthogonalised, so that every direction of a matrix moves alike.
 
     Then its rows are evened out, so that every output moves alike too. The step of an (out, in)
@@ -66,36 +97,25 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        matrices: list[nn.Parameter],
-        *,
-        lr: Tensor,
-        weight_decay: float,
-        dtype: torch.dtype,
-        capturable: bool,
+        self, matrices: list[nn.Parameter], *, lr: Tensor, weight_decay: float, dtype: torch.dtype
     ) -> None:
-        # Torch asks of every optimizer in a recorded step whether it is `capturable`.
-        defaults = {"lr": lr, "weight_decay": weight_decay, "capturable": capturable}
-        super().__init__(matrices, defaults)
-        self.dtype = dtype
+        super().__init__(matrices, lr)
+        self.weight_decay, self.dtype = weight_decay, dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self) -> None:
         """Update every matrix that has a gradient."""
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape[matrix.shape].append(matrix)
-            kept = 1 - group["lr"] * group["weight_decay"]
-            for (rows, columns), matrices in by_shape.items():
-                steps = orthogonalise(
-                    torch.stack([self._momentum(m) for m in matrices]), self.dtype
-                )
-                length = group["lr"] * max(1.0, rows / columns) ** 0.5
-                steps *= length * self._factors(steps, matrices)
-                for matrix, step in zip(matrices, steps, strict=True):
-                    matrix.mul_(kept).sub_(step)
+        by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for matrix in self.parameters:
+            if matrix.grad is not None:
+                by_shape[matrix.shape].append(matrix)
+        kept = 1 - self.lr * self.weight_decay
+        for (rows, columns), matrices in by_shape.items():
+            steps = orthogonalise(torch.stack([self._momentum(m) for m in matrices]), self.dtype)
+            length = self.lr * max(1.0, rows / columns) ** 0.5
+            steps *= length * self._factors(steps, matrices)
+            for matrix, step in zip(matrices, steps, strict=True):
+                matrix.mul_(kept).sub_(step)
 
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
         """Add the gradient to the running mean and look one step ahead (Nesterov)."""
@@ -124,6 +144,44 @@ class Muon(torch.optim.Optimizer):
         return factors * (squares.sum(-2, keepdim=True) / (after + TINY)).sqrt()
 
 
+class Adam(Part):
+    """Torch's Adam in one pass over memory.
+
+    Source: Kingma and Ba, "Adam: A method for stochastic optimization", 2015.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], *, lr: Tensor, beta2: float) -> None:
+        super().__init__(parameters, lr)
+        self.beta2 = beta2
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        moved = [parameter for parameter in self.parameters if parameter.grad is not None]
+        states = [self.state[parameter] for parameter in moved]
+        for parameter, state in zip(moved, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros((), device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        adam(
+            list(moved),
+            [parameter.grad for parameter in moved if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=self.beta2,
+            lr=self.lr,
+            weight_decay=0.0,  # embeddings of rare characters would fade between their visits
+            eps=1e-8,
+            maximize=False,
+        )
+
+
 class Optimizers:
     """Both optimizers of a model, driven as one by the learning rate of the schedule.
 
@@ -137,36 +195,23 @@ class Optimizers:
         inside = set(matrices)
         rest = [p for p in model.parameters() if p not in inside]
         device = model.head.weight.device
-        capturable = device.type == "cuda"
-        self.scales = (MUON_SCALE, ADAMW_SCALE)
-        self.rates = [torch.tensor(config.learning_rate * s, device=device) for s in self.scales]
+        self.scales = (MUON_SCALE, ADAM_SCALE)
+        rates = [torch.tensor(config.learning_rate * s, device=device) for s in self.scales]
+        dtype = torch.bfloat16 if precision == torch.bfloat16 else torch.float32
         self.parts = (
-            Muon(
-                matrices,
-                lr=self.rates[0],
-                weight_decay=config.weight_decay,
-                dtype=torch.bfloat16 if precision == torch.bfloat16 else torch.float32,
-                capturable=capturable,
-            ),
-            torch.optim.AdamW(
-                rest,
-                lr=self.rates[1],
-                betas=(0.9, config.beta2),
-                weight_decay=0.0,  # embeddings of rare characters would fade between their visits
-                fused=True,
-                capturable=capturable,
-            ),
+            Muon(matrices, lr=rates[0], weight_decay=config.weight_decay, dtype=dtype),
+            Adam(rest, lr=rates[1], beta2=config.beta2),
         )
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Give both parts `learning_rate`, each times its own scale."""
-        for rate, scale in zip(self.rates, self.scales, strict=True):
-            rate.fill_(learning_rate * scale)
+        for part, scale in zip(self.parts, self.scales, strict=True):
+            part.lr.fill_(learning_rate * scale)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for part in self.parts:
-            part.zero_grad(set_to_none=True)
+            part.zero_grad()
 
     def state_dict(self) -> list[dict[str, Any]]:
         """All that a resumed run needs."""
@@ -174,8 +219,5 @@ class Optimizers:
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Continue from `state_dict`, also of another device."""
-        for part, state, rate in zip(self.parts, states, self.rates, strict=True):
-            ours = part.state_dict()["param_groups"]
-            part.load_state_dict({**state, "param_groups": ours})
-            for group in part.param_groups:
-                group["lr"] = rate  # not torch's copy of it
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)

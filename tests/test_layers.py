@@ -6,6 +6,8 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -147,14 +149,31 @@ def test_libraries_stay_in_their_place(library: str) -> None:
     "arguments", [["--help"], ["train", "--help"], ["generate", "-h"], ["train", "--batch-size=x"]]
 )
 def test_help_and_errors_import_nothing_heavy(arguments: list[str]) -> None:
+    heavy = ("torch", "wandb", "optuna", "numpy", "scipy")
+    assert loaded_by(arguments, heavy) == []
+
+
+def test_training_imports_neither_torchs_compiler_nor_what_it_does_not_use(
+    text_file: Path, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler alone takes as long to import as torch."""
+    monkeypatch.chdir(tmp_path)
+    heavy = ("torch", "torch._dynamo", "wandb", "optuna", "scipy", "plotly", "sqlalchemy")
+    assert loaded_by(["train", str(text_file), *tiny_flags], heavy) == ["torch"]
+    assert (tmp_path / "runs/cats-1/best.pt").exists()
+    assert loaded_by(["generate", "runs/cats-1", "--max-tokens=5"], heavy) == ["torch"]
+
+
+def loaded_by(arguments: list[str], modules: Sequence[str]) -> list[str]:
+    """Which of `modules` a process has imported once it has done `arguments`."""
     code = (
         "import sys, json, atexit\n"
-        "heavy = ('torch', 'wandb', 'optuna', 'numpy', 'scipy')\n"
-        "atexit.register(lambda: print(json.dumps([m for m in heavy if m in sys.modules])))\n"
+        f"told = {list(modules)!r}\n"
+        "atexit.register(lambda: print(json.dumps([m for m in told if m in sys.modules])))\n"
         f"from fundamentallm.cli.main import main\nmain({arguments!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert json.loads(done.stdout.splitlines()[-1]) == [], done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_files_stay_short() -> None:

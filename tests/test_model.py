@@ -121,9 +121,7 @@ def test_bfloat16_orthogonalises_what_would_grow_without_bound() -> None:
 def test_rows_of_a_step_are_divided_by_how_large_they_were_of_late() -> None:
     torch.manual_seed(0)
     matrices = [nn.Parameter(torch.randn(12, 6)) for _ in range(2)]
-    muon = Muon(
-        matrices, lr=torch.tensor(0.1), weight_decay=0.0, dtype=torch.float32, capturable=False
-    )
+    muon = Muon(matrices, lr=torch.tensor(0.1), weight_decay=0.0, dtype=torch.float32)
     mean, sizes = torch.zeros(2, 12, 6), torch.zeros(2, 12, 1)
     for _ in range(3):
         before = torch.stack(list(matrices)).detach().clone()

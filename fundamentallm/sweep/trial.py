@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-import torch._dynamo  # torch.optim imports it at the first step, which would take a second then
 
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
 from fundamentallm.data import Dataset, load_prepared, prepare
