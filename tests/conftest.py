@@ -33,6 +33,12 @@ TINY = {
     "eval_every": 8,
 }
 
+
+def nightly(*values: Any) -> Any:
+    """Parameters of a test that are left to .ci/nightly."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
+
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

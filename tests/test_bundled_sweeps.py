@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -77,28 +76,24 @@ def test_it_is_what_it_says(file: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_its_cheapest_point_trains(file: Path, tmp_path: Path) -> None:
+def test_its_cheapest_point_trains(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = load(file)
     shortest = [point | {"max_steps": 2} for point in corners(sweep)]
     point = min(shortest, key=cost)
     assigned = tmp_path / "config-abc.yaml"
     content = {"wandb_version": 1, **{name: {"value": v} for name, v in point.items()}}
     assigned.write_text(yaml.safe_dump(content), "utf-8")
-    environment = {
-        "WANDB_SWEEP_ID": "s",
-        "WANDB_RUN_ID": "abc",
-        "WANDB_SWEEP_PARAM_PATH": str(assigned),
-    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(assigned))
     repeated = [f"--{name}={value}" for name, value in point.items()]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / sweep["program"]), *repeated],
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", [sweep["program"], *repeated])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / sweep["program"]), run_name="__main__")
+    assert end.value.code == 0
     summary = json.loads((tmp_path / "runs/abc/summary.json").read_text())
     assert (summary["status"], summary["step"]) == ("done", 2)
     trained = yaml.safe_load((tmp_path / "runs/abc/config.yaml").read_text())

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, nightly
 
 from fundamentallm.corpus import builtin_corpus
 
@@ -75,7 +75,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [page if page.stem in ("README", "cluster", "writing") else nightly(page) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_what_a_page_shows_runs(page: Path, folder: Path) -> None:
     def run(command: str) -> None:
         done = subprocess.run(

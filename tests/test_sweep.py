@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, TEXT, Run
+from conftest import ROOT, TEXT, Run, nightly
 from tiny_sweep import FLAGS, grid, metric_rows, processes, start, summaries, trials, wait_for
 
 from fundamentallm.cli.sweep_flags import read_every_run
@@ -304,7 +304,14 @@ def test_the_command_of_a_file_gives_fixed_flags(run: Run, tmp_path: Path, text_
     assert yaml.safe_load((tmp_path / "runs/c/run-0001/config.yaml").read_text())["dropout"] == 0.05
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        file if file.stem in ("lr", "schedule") else nightly(file)
+        for file in sorted((ROOT / "sweeps").glob("*.yaml"))
+    ],
+    ids=lambda file: file.stem,
+)
 @pytest.mark.slow
 def test_every_bundled_sweep_runs_to_its_end(
     run: Run, tmp_path: Path, text_file: Path, file: Path

@@ -49,6 +49,7 @@ def children(folder: Path) -> list[int]:
     return processes(str(folder / "runs/tiny/run-"))
 
 
+@pytest.mark.nightly
 def test_sixty_points_and_a_killer(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(grid(rates=10, seeds=6, steps=40, every=10))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import TINY, nightly
 from wandb_client import VARYING, Client, check_same, child_of, wait_until, without_varying
 from wandb_server import Run, Sweep, WandbServer
 
@@ -108,6 +108,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.nightly
 def test_every_form_of_command_is_the_same_run(client: Client) -> None:
     rows = []
     for name, words in COMMANDS.items():
@@ -134,14 +135,14 @@ def test_every_form_of_command_is_the_same_run(client: Client) -> None:
     ("parameters", "words", "message"),
     [
         ({"lr": {"value": 0.1}}, ["${args}"], "lr is not a hyperparameter; did you mean"),
-        ({"lr": {"value": 0.1}}, [], "lr is not a hyperparameter; did you mean learning_rate?"),
-        (
+        nightly({"lr": {"value": 0.1}}, [], "lr is not a hyperparameter; did you mean"),
+        nightly(
             {"epochs": {"value": 3}},
             ["--epochs", "5", "${args}"],
             "epochs was typed as 5 and is 3 in sweep",
         ),
         ({"data": {"value": "dogs.txt"}}, ["${args}"], "dogs.txt: no such file"),
-        ({"dropout": {"value": 1.5}}, ["${args}"], "--dropout: got '1.5'; give a number"),
+        nightly({"dropout": {"value": 1.5}}, ["${args}"], "--dropout: got '1.5'; give a number"),
     ],
 )
 def test_bad_input_fails_the_run_in_one_line(
@@ -157,6 +158,7 @@ def test_bad_input_fails_the_run_in_one_line(
     assert "Traceback" not in output
 
 
+@pytest.mark.nightly
 def test_a_diverged_run_is_scored_and_the_agent_goes_on(client: Client) -> None:
     parameters = FIXED | {
         "learning_rate": {"values": [1000, 0.001]},
@@ -173,6 +175,7 @@ def test_a_diverged_run_is_scored_and_the_agent_goes_on(client: Client) -> None:
     assert healthy.summary["val_loss"] < math.log(32)
 
 
+@pytest.mark.nightly
 def test_hyperband_stops_runs_and_the_agent_goes_on(client: Client) -> None:
     """The stop comes by the file stream, which the client reads every 15 s.
 
@@ -208,6 +211,7 @@ def test_a_stop_by_the_agents_signal_ends_well(client: Client) -> None:
     check_all(client, sweep)
 
 
+@pytest.mark.nightly
 def test_two_agents_share_a_grid(client: Client) -> None:
     parameters = FIXED | {"seed": {"values": [1, 2, 3, 4, 5, 6]}}
     sweep = client.sweep(sweep_of("grid", parameters))
@@ -219,6 +223,7 @@ def test_two_agents_share_a_grid(client: Client) -> None:
     check_all(client, sweep)
 
 
+@pytest.mark.nightly
 def test_a_killed_agent_leaves_the_rest_to_another(client: Client) -> None:
     parameters = FIXED | {"seed": {"values": [1, 2, 3]}, "max_steps": {"value": 4000}}
     sweep = client.sweep(sweep_of("grid", parameters))
@@ -267,6 +272,7 @@ def test_preempted_and_killed_and_still_one_curve(client: Client) -> None:
     assert without_varying(folder) == without_varying(client.folder / "whole")
 
 
+@pytest.mark.nightly
 def test_offline_under_an_agent(client: Client) -> None:
     sweep = client.sweep(sweep_of("grid", FIXED | {"seed": {"values": [1, 2]}}))
     output = finish(client, sweep, WANDB_MODE="offline")
@@ -278,6 +284,7 @@ def test_offline_under_an_agent(client: Client) -> None:
     assert [run.values["seed"] for run in sweep.runs] == [1, 2]
 
 
+@pytest.mark.nightly
 def test_pause_resume_and_update(client: Client) -> None:
     """The real client pauses only a sweep that runs; its run goes on to its own end."""
     parameters = FIXED | {"max_steps": {"value": 1000}}
@@ -299,6 +306,7 @@ def test_pause_resume_and_update(client: Client) -> None:
     check_all(client, sweep)
 
 
+@pytest.mark.nightly
 def test_stop_lets_the_run_end_and_cancel_ends_it(client: Client) -> None:
     client.server.store.patience = 0.0
     parameters = FIXED | {"seed": {"values": [1, 2]}, "max_steps": {"value": 2000}}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TEXT, TINY
+from conftest import ROOT, TEXT, TINY, nightly
 from wandb_client import VARYING, Client, check_same, wait_until, without_varying
 from wandb_server import WandbServer
 
@@ -198,8 +198,15 @@ def local_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
-@pytest.mark.parametrize("moment", ["before", "during"])
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("unreachable", "before"),
+        ("500", "during"),
+        *(nightly(name, "before") for name in FAULTS if name != "unreachable"),
+        *(nightly(name, "during") for name in FAULTS if name != "500"),
+    ],
+)
 def test_w_and_b_away(
     client: Client,
     text_file: Path,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, nightly
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
 from fundamentallm.checkpoint import Checkpoint
@@ -87,7 +87,7 @@ def test_a_file_that_may_not_grow(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["space", "inodes"])
+@pytest.mark.parametrize("what", ["space", nightly("inodes")])
 def test_a_sweep_waits_for_room(small_disk: Path, text_file: Path, what: str) -> None:
     file = small_disk / "tiny.yaml"
     file.write_text(grid(rates=3, seeds=2, steps=600, every=50))

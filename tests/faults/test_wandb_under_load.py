@@ -30,7 +30,7 @@ def shake(wandb: WandbServer, over: threading.Event, dice: random.Random) -> Non
     wandb.status, wandb.delay = 0, 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_eight_workers_and_a_server_that_fails_at_random(tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(grid(rates=4, seeds=2, steps=600, every=100))
     command = ["sweep", "tiny.yaml", str(text_file), "--workers", "8"]
