@@ -62,6 +62,7 @@ class Part:
     """
 
     def __init__(self, parameters: list[nn.Parameter], lr: Tensor) -> None:
+        """`lr`, shape (), is the rate of the next step."""
         self.parameters, self.lr = parameters, lr
         self.param_groups = [{"params": parameters}]  # where the scaler looks for gradients
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for p in parameters}
@@ -151,6 +152,7 @@ class Adam(Part):
     """
 
     def __init__(self, parameters: list[nn.Parameter], *, lr: Tensor, beta2: float) -> None:
+        """`lr` as in `Part`, shape ()."""
         super().__init__(parameters, lr)
         self.beta2 = beta2
 

@@ -50,7 +50,7 @@ def fill(place: Path) -> Path:
 def test_a_run_stops_with_the_file_named_and_goes_on(
     run: Run, small_disk: Path, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    flags = [text_file, *tiny_flags, "--max-steps=1000"]
+    flags = [text_file, *tiny_flags, "--max-steps=400"]
     assert run("train", *flags, "--output-dir=whole").returncode == 0
     process = start(tmp_path, "train", *flags, f"--output-dir={small_disk}/run", "--no-wandb")
     wait_for((small_disk / "run/last.pt").exists)

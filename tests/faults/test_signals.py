@@ -92,7 +92,7 @@ def test_slurm_preempts_and_requeues(
     assert wrapped.startswith("exec .venv/bin/fundamentallm sweep ")
     (tmp_path / "lr.yaml").write_text(
         "program: train.py\nmethod: grid\nmetric: {name: val_loss, goal: minimize}\nparameters:\n"
-        "  learning_rate: {values: [0.001, 0.002]}\n  max_steps: {value: 1500}\n"
+        "  learning_rate: {values: [0.001, 0.002]}\n  max_steps: {value: 600}\n"
         "  eval_every: {value: 50}\n"
     )
     flags = " ".join(["--", *[f for f in tiny_flags if "steps" not in f and "eval" not in f]])
@@ -120,4 +120,4 @@ def test_slurm_preempts_and_requeues(
     for number in (1, 2):
         rows = (tmp_path / f"runs/lr/run-000{number}/metrics.jsonl").read_text().splitlines()
         steps = [json.loads(row)["step"] for row in rows]
-        assert steps == list(range(10, 1501, 10))
+        assert steps == list(range(10, 601, 10))
