@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,7 @@ ONLY_IN = {  # library: the only places that import it
 }
 
 
+@cache
 def modules() -> dict[str, set[str]]:
     """Every module of the package, with all that it imports, also inside functions."""
     found: dict[str, set[str]] = {}
