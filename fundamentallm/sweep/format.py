@@ -22,7 +22,7 @@ FIELDS: Mapping[str, str] = {
     "run_cap": "The most runs, a whole number.",
     "early_terminate": "When a run that is behind is stopped.",
     "command": "The words that start a run, with macros. Here those after the program count.",
-    "name": "Of the sweep; else the file's own.",
+    "name": "The sweep's and its folder's, `runs/NAME`; else that of the file.",
     "description": "For people.",
     "project": "The W&B project.",
     "entity": "The W&B user or team.",
@@ -49,7 +49,7 @@ METRIC_FIELDS: Mapping[str, str] = {
     "target": "No new run is begun once one has reached it.",
     "impute": "What a failed run counts as: its `latest` value, its `best`, or the `worst` of all, "
     "the default.",
-    "impute_while_running": "The same for a run in progress; else the search decides.",
+    "impute_while_running": "The same for a run in progress; left out, the search decides.",
 }
 GOALS = ("minimize", "maximize")
 IMPUTES = ("latest", "best", "worst")
@@ -89,8 +89,7 @@ DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], str]] = {
     ),
     "int_uniform": (ENDS, "A whole number, both ends included."),
     "uniform": (ENDS, "A number, equal steps as likely."),
-    "q_uniform": ((*ENDS, "q"), "The same, rounded to a multiple of `q`; the only one of these "
-                  "that a grid takes."),
+    "q_uniform": ((*ENDS, "q"), "The same, rounded to a multiple of `q`."),
     "log_uniform_values": (ENDS, "A number, equal factors as likely: for learning rates."),
     "q_log_uniform_values": ((*ENDS, "q"), "The same, rounded to a multiple of `q`."),
     "inv_log_uniform_values": (ENDS, "Its inverse is drawn as by `log_uniform_values`."),
