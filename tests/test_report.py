@@ -125,6 +125,9 @@ def test_single_runs_and_watching(tmp_path: Path, run: Run) -> None:
     assert "http-equiv" in make_page(read_results([one]), refresh=5)
     done = run("report", one, "--output", tmp_path / "no/such/page.html")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    for mistyped in ("runs/lr/run-0042", "a/s/run-0042"):  # not asked of W&B, as a/b/c would be
+        write_sweep(tmp_path / Path(mistyped).parent, {0.001: [1.5]})
+        assert "no such folder" in run("report", mistyped).stderr
     sweep = write_sweep(tmp_path / "s", {0.001: [1.5], 0.01: [1.6]})  # of a grid of 6, no more
     watched = run("report", sweep, "--watch", 1)
     assert (watched.returncode, watched.stdout.count("report.html: 2 runs")) == (0, 2)

@@ -53,8 +53,14 @@ def results_of(places: Sequence[str], metric: str) -> Results:
 
 
 def _is_on_wandb(place: str) -> bool:
-    """Whether ENTITY/PROJECT/SWEEP is meant, and no folder whose name is mistyped."""
-    return bool(ON_WANDB.fullmatch(place)) and not Path(Path(place).parts[0]).exists()
+    """Whether ENTITY/PROJECT/SWEEP is meant, and no folder, also not one that is mistyped.
+
+    `wandb agent` leaves folders named by entity and project, so that these exist says nothing.
+    """
+    path = Path(place)
+    mistyped = path.parts[0] == "runs" and Path("runs").exists()
+    ours = path.exists() or mistyped or SweepFolder(path.parent).file.exists()
+    return bool(ON_WANDB.fullmatch(place)) and not ours
 
 
 def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:

@@ -129,7 +129,7 @@ def test_postgres_away_for_a_while(tmp_path: Path, postgres: Server) -> None:
     wait_for(lambda: summaries(folder).get("run-0001", {}).get("status") == "done")
     postgres.stop()
     time.sleep(20)  # four leases; several runs end meanwhile, or wait to say so
-    assert process.poll() is None
+    assert process.poll() is None, process.communicate()[0]
     postgres.start()
     said = process.communicate(timeout=200)[0]
     assert process.returncode == 0, said
