@@ -50,14 +50,18 @@ def patient(
 
     @wraps(method)
     def insisting(self: UsesDatabase, *args: P.args, **kwargs: P.kwargs) -> T:
-        database, began = self.database, 0.0
+        database, began, odd = self.database, 0.0, False
         while True:
             try:
                 result = method(self, *args, **kwargs)
             except Exception as error:
                 reason = _is_away(error)
+                if not (reason or odd) and _is_of_database(error):
+                    odd = True  # a connection that broke: what it was shows at the next try
+                    continue
                 if not reason or isinstance(error, AwayError):
                     raise
+                odd = False
                 now = time.monotonic()
                 if not began:
                     began = now
@@ -85,6 +89,13 @@ def _is_away(error: BaseException | None) -> str:
             return " ".join(str(error.orig or error).split())[:200]
         error = error.__cause__
     return ""
+
+
+def _is_of_database(error: BaseException | None) -> bool:
+    """Whether SQLAlchemy raised it: where a connection breaks, of many kinds."""
+    while error is not None and not isinstance(error, sqlalchemy.exc.SQLAlchemyError):
+        error = error.__cause__
+    return error is not None
 
 
 class Database:

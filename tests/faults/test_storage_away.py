@@ -88,6 +88,33 @@ def test_other_errors_are_not_waited_for(database: Database) -> None:
     assert broken.calls == 1
 
 
+@pytest.mark.parametrize("for_good", [False, True])
+def test_an_odd_error_of_a_broken_connection_is_tried_once_more(
+    database: Database, for_good: bool
+) -> None:
+    """SQLAlchemy has many for it, of which a library may make its own."""
+
+    class Odd(Account):
+        @patient
+        def write(self) -> str:
+            """Fail oddly, then as a database that is away, then, if it is not for good, no more."""
+            self.calls += 1
+            if self.calls == 1 or for_good:
+                raise RuntimeError from sqlalchemy.exc.ResourceClosedError("closed")
+            if self.calls == 2:
+                raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("refused"))
+            return "written"
+
+    database.patience = 60.0
+    odd = Odd(database, 0)
+    if for_good:
+        with pytest.raises(RuntimeError):
+            odd.write()
+        assert odd.calls == 2
+    else:
+        assert odd.write() == "written"
+
+
 def test_a_clock_that_jumps_makes_nobody_dead_and_nobody_alive(tmp_path: Path) -> None:
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/s.db")
     study = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE])
