@@ -27,18 +27,18 @@ def rows(folder: Path) -> list[dict[str, object]]:
 def test_killed_and_resumed_until_done(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    flags = [text_file, *tiny_flags, "--max-steps=1500"]
+    flags = [text_file, *tiny_flags, "--max-steps=700"]
     assert run("train", *flags, "--output-dir=whole").returncode == 0
     draw = random.Random(0)
     command = [sys.executable, "-m", "fundamentallm", "train", *map(str, flags)]
-    for _ in range(8):
+    for _ in range(6):
         process = subprocess.Popen(
             [*command, "--output-dir=parts", "--resume"],
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(draw.uniform(0.5, 6.0))
+        time.sleep(draw.uniform(0.5, 5.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
         if (tmp_path / "parts/last.pt").exists():

@@ -250,7 +250,7 @@ def preempt(client: Client, sweep: Sweep, number: int, *, at_least: int) -> Run:
 
 
 def test_preempted_and_killed_and_still_one_curve(client: Client) -> None:
-    parameters = FIXED | {"seed": {"values": [1]}, "max_steps": {"value": 3000}}
+    parameters = FIXED | {"seed": {"values": [1]}, "max_steps": {"value": 1600}}
     sweep = client.sweep(sweep_of("grid", parameters))
     run = preempt(client, sweep, signal.SIGTERM, at_least=5)
     assert (run.state, run.exit_code) == ("preempted", 143)
@@ -267,7 +267,7 @@ def test_preempted_and_killed_and_still_one_curve(client: Client) -> None:
     assert steps == sorted(set(steps))
     flags = [f"--{name}={entry['value']}" for name, entry in FIXED.items()]
     client.train(
-        "cats.txt", *flags, "--max-steps=3000", "--seed=1", "--output-dir=whole", "--no-wandb"
+        "cats.txt", *flags, "--max-steps=1600", "--seed=1", "--output-dir=whole", "--no-wandb"
     )
     assert without_varying(folder) == without_varying(client.folder / "whole")
 
