@@ -110,6 +110,23 @@ def test_a_worker_that_is_gone_loses_its_run_at_once_on_the_same_machine(tmp_pat
         each.close()
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_worker_that_left_without_a_word_of_its_run_is_gone_at_once(
+    tmp_path: Path, ended: bool
+) -> None:
+    """As when the disk is full, or the database away, and it does not wait."""
+    left, other = open_ledger(tmp_path), open_ledger(tmp_path)
+    attempt = claimed(left)
+    if ended:
+        left.finish(attempt.id, "done", score=1.0, seconds=1, note="")
+    left.close()
+    assert list((tmp_path / "workers").iterdir()) != []
+    again = claim(other, limit=1)
+    assert (again is None) == ended
+    assert again is None or len(again.attempts) == 2
+    other.close()
+
+
 def test_a_worker_of_which_nothing_is_heard_loses_its_run(tmp_path: Path) -> None:
     quiet, other = open_ledger(tmp_path, lease=1), open_ledger(tmp_path, lease=1)
     attempt = claimed(quiet)

@@ -15,7 +15,7 @@ import socket
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Ledger:
         self.study_id = study._study_id
         self.heartbeats = Heartbeats(self.uncached, self.study_id, lease)
         self.held: set[int] = set()
-        """Attempts that `claim` has given to this worker."""
+        """Attempts that `claim` has given to this worker, and `finish` has not ended."""
         self.host = socket.gethostname()
         self.owner = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         (folder / "workers").mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,11 @@ class Ledger:
     def close(self) -> None:
         """Let go of the storage, and say that this worker is gone."""
         self.alive.release()
-        self._life(self.owner).unlink(missing_ok=True)
+        if self.held:  # the storage was away when they ended; who comes next sees that we are gone
+            with suppress(OSError):
+                self._life(self.owner).touch()
+        else:
+            self._life(self.owner).unlink(missing_ok=True)
         self.uncached.remove_session()
         self.uncached.engine.dispose()
         self.database.close()
@@ -193,11 +197,16 @@ class Ledger:
         """
         result = {"status": status, "score": score, "seconds": seconds, "note": note}
         trial = self.storage.get_trial(attempt)
-        if trial.state.is_finished() and trial.user_attrs.get("result") == result:
-            return  # it was written, and the database went away before it could say so
-        with _refusals():
-            self.storage.set_trial_user_attr(attempt, "result", result)
-            self._settle(attempt, result)
+        try:
+            # Else it was written, and the database went away before it could say so.
+            if not (trial.state.is_finished() and trial.user_attrs.get("result") == result):
+                with _refusals():
+                    self.storage.set_trial_user_attr(attempt, "result", result)
+                    self._settle(attempt, result)
+        except LostError:
+            self.held.discard(attempt)
+            raise
+        self.held.discard(attempt)
 
     def _settle(self, attempt: int, result: Mapping[str, Any]) -> None:
         """Give a trial the state that its result means."""
