@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, nightly
 
 from fundamentallm.corpus import builtin_corpus
 from fundamentallm.hyperparameters import Config
@@ -75,7 +75,11 @@ def test_it_is_what_it_says(file: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [file if file.stem in ("lr", "schedule", "seq_len") else nightly(file) for file in FILES],
+    ids=lambda file: file.stem,
+)
 def test_its_cheapest_point_trains(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

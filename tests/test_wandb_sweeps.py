@@ -249,6 +249,7 @@ def preempt(client: Client, sweep: Sweep, number: int, *, at_least: int) -> Run:
     return sweep.runs[0]
 
 
+@pytest.mark.nightly
 def test_preempted_and_killed_and_still_one_curve(client: Client) -> None:
     parameters = FIXED | {"seed": {"values": [1]}, "max_steps": {"value": 1600}}
     sweep = client.sweep(sweep_of("grid", parameters))
