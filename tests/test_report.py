@@ -128,6 +128,7 @@ def test_single_runs_and_watching(tmp_path: Path, run: Run) -> None:
     for mistyped in ("runs/lr/run-0042", "a/s/run-0042"):  # not asked of W&B, as a/b/c would be
         write_sweep(tmp_path / Path(mistyped).parent, {0.001: [1.5]})
         assert "no such folder" in run("report", mistyped).stderr
+    assert run("report", ".").returncode == 0  # all that is below
     sweep = write_sweep(tmp_path / "s", {0.001: [1.5], 0.01: [1.6]})  # of a grid of 6, no more
     watched = run("report", sweep, "--watch", 1)
     assert (watched.returncode, watched.stdout.count("report.html: 2 runs")) == (0, 2)

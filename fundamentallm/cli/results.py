@@ -58,9 +58,10 @@ def _is_on_wandb(place: str) -> bool:
     `wandb agent` leaves folders named by entity and project, so that these exist says nothing.
     """
     path = Path(place)
-    mistyped = path.parts[0] == "runs" and Path("runs").exists()
-    ours = path.exists() or mistyped or SweepFolder(path.parent).file.exists()
-    return bool(ON_WANDB.fullmatch(place)) and not ours
+    if not ON_WANDB.fullmatch(place) or path.exists():
+        return False
+    mistyped = place.startswith("runs/") and Path("runs").exists()
+    return not (mistyped or SweepFolder(path.parent).file.exists())
 
 
 def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
