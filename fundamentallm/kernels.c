@@ -10,6 +10,9 @@
 //
 // norm (RMSNorm), swiglu and dropout: one pass over memory each way, where torch makes several.
 //
+// orthogonalise, of Muon's steps: half the work of torch's products, which cannot be told that
+// theirs are symmetric.
+//
 // Every sum is made by one thread in a fixed order, so results do not depend on how many there are.
 // Needs GCC's vector extensions (GCC or Clang). Built on demand by kernels.py; never required.
 
@@ -138,22 +141,29 @@ INLINE void read_head(head *h, const float *qkv, const float *cos, const float *
   if (backward) transpose(h->vt, h->v, h->T, h->padded, D);
 }
 
+// to = a b for ROWS rows and BLOCK columns. a is read `across` (from row to row) and `along`, over n;
+// rows of b lie `down` apart, those of `to` `wide`.
+INLINE void tile(float *to, int64_t wide, const float *a, int64_t across, int64_t along,
+                 const float *b, int64_t down, int64_t n) {
+  vec low[ROWS] = {}, high[ROWS] = {};
+  for (int64_t k = 0; k < n; k++) {
+    vec x = *(const vec *)(b + k * down), y = *(const vec *)(b + k * down + LANES);
+    KEEP(x);
+    KEEP(y);
+    for (int r = 0; r < ROWS; r++) {
+      low[r] += a[r * across + k * along] * x, high[r] += a[r * across + k * along] * y;
+    }
+  }
+  for (int r = 0; r < ROWS; r++) {
+    *(vec *)(to + r * wide) = low[r];
+    *(vec *)(to + r * wide + LANES) = high[r];
+  }
+}
+
 // rows[r][j] = a[r] . bt[:, j] for ROWS rows and all j < end.
 INLINE void products(float *rows, const float *a, const float *bt, int64_t padded, int64_t end,
                      int D) {
-  for (int64_t j = 0; j < end; j += BLOCK) {
-    vec low[ROWS] = {}, high[ROWS] = {};
-    for (int d = 0; d < D; d++) {
-      vec x = *(const vec *)(bt + d * padded + j), y = *(const vec *)(bt + d * padded + j + LANES);
-      KEEP(x);
-      KEEP(y);
-      for (int r = 0; r < ROWS; r++) low[r] += a[r * D + d] * x, high[r] += a[r * D + d] * y;
-    }
-    for (int r = 0; r < ROWS; r++) {
-      *(vec *)(rows + r * padded + j) = low[r];
-      *(vec *)(rows + r * padded + j + LANES) = high[r];
-    }
-  }
+  for (int64_t j = 0; j < end; j += BLOCK) tile(rows + j, padded, a, D, 1, bt + j, padded, D);
 }
 
 // out[r] = (out[r] if `more`, +) sum over i < n of w[r * across + i * along] * b[i], for ROWS rows.
@@ -452,4 +462,79 @@ int dropout(const float *x, const float *branch, float *y, const int64_t *seed, 
     memcpy(y + i, last[2], size);
   }
   return 0;
+}
+
+// --- Muon: the nearest (nearly) orthogonal matrix to each of N, of (R, C) ---
+//
+// A quintic takes X to q X, where q = a + b A + c A^2 and A = X X^T, as small as X's shorter side.
+// Here only A goes from one quintic to the next, as q A q, beside the product of all q so far: that
+// is what X is multiplied by in the end. All of them are polynomials of the first A, so they
+// commute, and their products are symmetric: one half is computed, and mirrored.
+//
+// Symmetric matrices lie in panels of BLOCK columns, (S / BLOCK, S, BLOCK): what a tile reads is in
+// the order of memory. S is the shorter side and zeros, to be a multiple of BLOCK.
+
+// to = a b. Groups of BLOCK rows of a, as of columns of b, lie `next` apart; sums are over n.
+INLINE void half(float *to, const float *a, const float *b, int64_t next, int64_t along, int64_t n,
+                 int64_t S) {
+  for (int64_t i = 0; i < S / BLOCK; i++)
+    for (int64_t j = 0; j <= i; j++) {
+      float *here = to + (j * S + i * BLOCK) * BLOCK, *there = to + (i * S + j * BLOCK) * BLOCK;
+      for (int r = 0; r < BLOCK; r += ROWS)
+        tile(here + r * BLOCK, BLOCK, a + i * next + r, 1, along, b + j * next, along, n);
+      for (int r = 0; r < BLOCK && i != j; r++)
+        for (int c = 0; c < BLOCK; c++) there[c * BLOCK + r] = here[r * BLOCK + c];
+    }
+}
+
+static void multiply(float *to, const float *a, const float *b, int64_t S) {
+  half(to, a, b, S * BLOCK, BLOCK, S, S);
+}
+
+// p = the product of the q of `count` quintics (a, b, c), for the first A; q, t: room to work in.
+static void polynomial(float *p, float *A, const float *quintic, int64_t count, int64_t S, float *q,
+                       float *t) {
+  for (int64_t left = count; left > 0; left--, quintic += 3) {
+    multiply(q, A, A, S);
+    for (int64_t i = 0; i < S * S; i++) q[i] = quintic[2] * q[i] + quintic[1] * A[i];
+    for (int64_t i = 0; i < S; i++) q[(i / BLOCK * S + i) * BLOCK + i % BLOCK] += quintic[0];
+    if (left > 1) multiply(t, A, q, S), multiply(A, t, q, S);
+    if (left < count) multiply(t, p, q, S);
+    memcpy(p, left < count ? t : q, S * S * sizeof(float));
+  }
+}
+
+int orthogonalise(const float *x, float *y, const float *quintics, int64_t count, float tiny,
+                  int64_t N, int64_t R, int64_t C) {
+  // x[i * across + j * along], i on the shorter side
+  int64_t across = R < C ? C : 1, along = R < C ? 1 : C, shorter = R < C ? R : C;
+  int64_t longer = R < C ? C : R, S = whole(shorter, BLOCK), L = whole(longer, ROWS);
+  int64_t down = S + BLOCK;  // a power of 2 would share few places of the cache
+  int failed = 0;
+#pragma omp parallel reduction(| : failed)
+  {
+    float *space = calloc(4 * S * S + L * down, sizeof(float));
+    float *A = space, *q = A + S * S, *t = q + S * S, *p = t + S * S, *xt = p + S * S;
+    failed = space == NULL;
+#pragma omp for schedule(static)
+    for (int64_t matrix = 0; matrix < N; matrix++) {
+      if (failed) continue;
+      const float *from = x + matrix * R * C;
+      float *to = y + matrix * R * C, by = 1.0f / (sqrtf(dot(from, from, R * C)) + tiny);
+      for (int64_t j = 0; j < longer; j++)
+        for (int64_t i = 0; i < shorter; i++) xt[j * down + i] = by * from[i * across + j * along];
+      half(A, xt, xt, BLOCK, down, longer, S);
+      polynomial(p, A, quintics, count, S, q, t);
+      for (int64_t i = 0; i < S; i += BLOCK)
+        for (int64_t j = 0; j < L; j += ROWS) {
+          float out[ROWS][BLOCK];
+          tile(out[0], BLOCK, xt + j * down, down, 1, p + i * S, BLOCK, S);
+          for (int64_t r = 0; r < ROWS && j + r < longer; r++)
+            for (int64_t c = 0; c < BLOCK && i + c < shorter; c++)
+              to[(i + c) * across + (j + r) * along] = out[r][c];
+        }
+    }
+    free(space);
+  }
+  return failed;
 }

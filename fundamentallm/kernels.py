@@ -39,6 +39,7 @@ ARGUMENTS = {
     "swiglu_forward": [P] * 2 + [N] * 2,
     "swiglu_backward": [P] * 3 + [N] * 2,
     "dropout": [P] * 4 + [N, F, N],
+    "orthogonalise": [P] * 3 + [N, F] + [N] * 3,
 }
 
 

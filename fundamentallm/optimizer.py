@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from math import prod
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from fundamentallm.hyperparameters import Config
+from fundamentallm.kernels import call, usable_for
 from fundamentallm.model import Transformer
 
 MOMENTUM = 0.95
@@ -43,6 +45,18 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     Singular values above 0.003 of a matrix's norm (0.004 in bfloat16) end between 0.8 and 1.2
     (0.75 and 1.25), which is all that an update needs.
     """
+    if dtype != torch.float32 or not usable_for(matrices):
+        return orthogonalise_with_torch(matrices, dtype)
+    *several, rows, columns = matrices.shape
+    result = torch.empty_like(matrices, memory_format=torch.contiguous_format)
+    quintics = torch.tensor(QUINTICS)
+    call("orthogonalise", matrices.contiguous(), result, quintics, len(quintics), TINY,
+         prod(several), rows, columns)  # fmt: skip
+    return result
+
+
+def orthogonalise_with_torch(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """`orthogonalise` of (..., R, C), for any device and precision: products of whole matrices."""
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices  # the short side first: the products are smaller
     cushion = CUSHION if dtype == torch.bfloat16 else 1.0

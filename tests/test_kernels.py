@@ -15,6 +15,7 @@ from conftest import need_kernels
 from torch import Tensor
 
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations, suits_kernel
+from fundamentallm.optimizer import orthogonalise, orthogonalise_with_torch
 from fundamentallm.pointwise import norm, swiglu
 
 SHAPES = [
@@ -111,9 +112,31 @@ def test_swiglu(width: int) -> None:
     check_same(swiglu, by_hand, 5 * torch.randn(3, 5, 2 * width))
 
 
+@pytest.mark.parametrize(
+    "shape", [(3, 1, 1), (2, 3, 5), (2, 16, 16), (1, 40, 33), (2, 128, 344), (2, 344, 128)]
+)
+def test_orthogonalise(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(shape) * torch.rand(shape[-1]) ** 4  # some columns are all but 0
+    matrices[0, 0] = 0
+    exact = orthogonalise_with_torch(matrices.double(), torch.float64)
+    result = orthogonalise(matrices)
+    torch.testing.assert_close(result.double(), exact, rtol=1e-3, atol=3e-4)
+    assert torch.equal(orthogonalise(matrices.mT), orthogonalise(matrices.mT.contiguous()))
+
+
+def test_orthogonalise_hides_no_divergence() -> None:
+    matrices = torch.randn(3, 20, 10)
+    matrices[1, 4, 5] = float("nan")
+    result = orthogonalise(matrices)
+    assert result[[0, 2]].isfinite().all()
+    assert not result[1].isfinite().any()
+
+
 def test_results_do_not_depend_on_threads() -> None:
     torch.manual_seed(0)
     qkv, x = torch.randn(4, 50, 3, 2, 16), torch.randn(9, 64)
+    matrices = torch.randn(5, 24, 40)
 
     def outcome(threads: int) -> list[Tensor]:
         torch.set_num_threads(threads)
@@ -121,6 +144,7 @@ def test_results_do_not_depend_on_threads() -> None:
         outputs = [attend(inputs[0], rotations(50, 16)), norm(inputs[1]), swiglu(inputs[2])]
         for y in outputs:
             y.square().sum().backward()
+        outputs.append(orthogonalise(matrices))
         return [*outputs, *(each.grad for each in inputs if each.grad is not None)]
 
     before = torch.get_num_threads()
@@ -128,7 +152,7 @@ def test_results_do_not_depend_on_threads() -> None:
         one, three = outcome(1), outcome(3)
     finally:
         torch.set_num_threads(before)
-    assert len(one) == 6
+    assert len(one) == 7
     assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 

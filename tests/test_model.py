@@ -17,7 +17,14 @@ from fundamentallm.device import pick_device
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.model import Cache, Transformer
-from fundamentallm.optimizer import MEMORY, MOMENTUM, QUINTICS, Muon, orthogonalise
+from fundamentallm.optimizer import (
+    MEMORY,
+    MOMENTUM,
+    QUINTICS,
+    Muon,
+    orthogonalise,
+    orthogonalise_with_torch,
+)
 from fundamentallm.plan import parameters
 
 
@@ -97,25 +104,40 @@ def test_orthogonalised_matrices_have_singular_values_near_1(shape: tuple[int, .
     assert values.max() < 1.3
 
 
-def test_bfloat16_orthogonalises_what_would_grow_without_bound() -> None:
-    """Gradients of rank 1, nearly of low rank, orthogonal, of wide spectrum, and large."""
+HARD = {
+    "rank 1": lambda: torch.randn(4, 64, 1) @ torch.randn(4, 1, 172),
+    "rank 4": lambda: (
+        torch.randn(4, 64, 4) @ torch.randn(4, 4, 172) + 0.01 * torch.randn(4, 64, 172)
+    ),
+    "orthogonal": lambda: torch.linalg.svd(torch.randn(4, 64, 172), full_matrices=False)[2],
+    "wide spectrum": lambda: (
+        torch.linalg.qr(torch.randn(4, 64, 64))[0]
+        * torch.logspace(0, -2.5, 64)
+        @ torch.linalg.qr(torch.randn(4, 172, 64))[0].mT
+    ),
+    "tall": lambda: torch.randn(4, 172, 64),
+    "zero": lambda: torch.zeros(4, 64, 172),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize(
+    ("dtype", "least", "low", "high"),
+    [(torch.float32, 0.003, 0.79, 1.21), (torch.bfloat16, 0.004, 0.75, 1.25)],
+)
+def test_orthogonalises_what_would_grow_without_bound(
+    name: str, dtype: torch.dtype, least: float, low: float, high: float
+) -> None:
     torch.manual_seed(0)
-    left, _, right = torch.linalg.svd(torch.randn(4, 64, 172), full_matrices=False)
-    hard = {
-        "rank 1": torch.randn(4, 64, 1) @ torch.randn(4, 1, 172),
-        "rank 4": torch.randn(4, 64, 4) @ torch.randn(4, 4, 172) + 0.01 * torch.randn(4, 64, 172),
-        "orthogonal": left @ right,
-        "wide": left * torch.logspace(0, -2.5, 64) @ right,
-        "tall": torch.randn(4, 172, 64),
-        "zero": torch.zeros(4, 64, 172),
-    }
-    for name, matrices in hard.items():
-        result = orthogonalise(1000 * matrices, torch.bfloat16)
+    matrices = HARD[name]()
+    before = torch.linalg.svdvals(matrices)
+    counts = before > least * matrices.norm(dim=(-2, -1))[:, None]
+    for way in (orthogonalise, orthogonalise_with_torch):
+        result = way(1000 * matrices, dtype)
         assert result.dtype == torch.float32
-        after, before = torch.linalg.svdvals(result), torch.linalg.svdvals(matrices)
-        counts = before > 0.004 * matrices.norm(dim=(-2, -1))[:, None]
-        assert after.max() < 1.25, name
-        assert ((after > 0.75) | ~counts).all(), name
+        after = torch.linalg.svdvals(result)
+        assert after.max() < high
+        assert ((after > low) | ~counts).all()
 
 
 def test_rows_of_a_step_are_divided_by_how_large_they_were_of_late() -> None:
