@@ -129,12 +129,10 @@ class Learner:
             self.scaler.scale(loss).backward()
             total += loss.detach()
         self.updating = True
-        for optimizer in self.optimizers.parts:
-            self.scaler.unscale_(optimizer)  # pyright: ignore[reportArgumentType]
+        self.scaler.unscale_(self.optimizers)  # pyright: ignore[reportArgumentType]
         limit = config.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        for optimizer in self.optimizers.parts:
-            self.scaler.step(optimizer)  # pyright: ignore[reportArgumentType]
+        self.scaler.step(self.optimizers)  # pyright: ignore[reportArgumentType]
         self.scaler.update()
         return total, norm
 

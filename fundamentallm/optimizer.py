@@ -72,13 +72,12 @@ class Part:
     """The parameters that one optimizer moves, each with a state of tensors of its own.
 
     Not torch's base class: making one imports torch's compiler, which takes as long as torch
-    itself. Torch's GradScaler asks for no more than this.
+    itself.
     """
 
     def __init__(self, parameters: list[nn.Parameter], lr: Tensor) -> None:
         """`lr`, shape (), is the rate of the next step."""
         self.parameters, self.lr = parameters, lr
-        self.param_groups = [{"params": parameters}]  # where the scaler looks for gradients
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for p in parameters}
 
     def zero_grad(self) -> None:
@@ -201,8 +200,9 @@ class Adam(Part):
 class Optimizers:
     """Both optimizers of a model, driven as one by the learning rate of the schedule.
 
-    Their learning rates are tensors on the model's device, so that a step can be recorded and done
-    again with others (graphs.py).
+    To torch's GradScaler they are one as well: a gradient that overflowed anywhere skips the whole
+    step. Their learning rates are tensors on the model's device, so that a step can be recorded and
+    done again with others (graphs.py).
     """
 
     def __init__(self, model: Transformer, config: Config, precision: torch.dtype) -> None:
@@ -218,11 +218,17 @@ class Optimizers:
             Muon(matrices, lr=rates[0], weight_decay=config.weight_decay, dtype=dtype),
             Adam(rest, lr=rates[1], beta2=config.beta2),
         )
+        self.param_groups = [{"params": part.parameters} for part in self.parts]  # for the scaler
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Give both parts `learning_rate`, each times its own scale."""
         for part, scale in zip(self.parts, self.scales, strict=True):
             part.lr.fill_(learning_rate * scale)
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for part in self.parts:
+            part.step()
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fundamentallm import device
+from fundamentallm import learner as learning
 from fundamentallm.attention import rotate, rotations
 from fundamentallm.device import pick_device
 from fundamentallm.hyperparameters import Config
@@ -210,6 +211,31 @@ def test_mixed_precision_goes_with_dropout(tiny: Config, monkeypatch: pytest.Mon
     losses = [learner.step(windows, 1e-3)[0].item() for _ in range(60)]
     assert learner.precision == torch.bfloat16
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("odd", [math.inf, math.nan])
+def test_a_gradient_that_overflows_in_float16_is_a_step_not_taken(
+    clip: float, odd: float, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (device, learning):
+        monkeypatch.setattr(module, "precision", lambda *_: torch.float16)
+    config = replace(tiny, mixed_precision=True, gradient_clip=clip)
+    learner = Learner(11, config, torch.device("cpu"))
+    assert learner.scaler.is_enabled()
+    windows = torch.randint(11, (4, 17))
+    first = float(learner.step(windows, 1e-3)[0])
+    scale = learner.scaler.get_scale()
+    before = {name: w.detach().clone() for name, w in learner.model.named_parameters()}
+    matrix = learner.model.layers[0].attention.query.weight
+    overflow = matrix.register_hook(lambda gradient: torch.full_like(gradient, odd))
+    learner.step(windows, 1e-3)
+    overflow.remove()
+    for name, weight in learner.model.named_parameters():
+        assert torch.equal(weight, before[name]), name
+    assert learner.scaler.get_scale() == scale / 2
+    losses = [float(learner.step(windows, 1e-3)[0]) for _ in range(30)]
+    assert losses[-1] < 0.9 * first
 
 
 @pytest.mark.parametrize("mixed", [False, True])
