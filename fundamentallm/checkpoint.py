@@ -23,6 +23,7 @@ from fundamentallm.given import read_values
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.model import Transformer
 from fundamentallm.plan import parameters
+from fundamentallm.progress import Progress
 
 FORMAT = 2
 WITHOUT_SHARE = 1
@@ -126,6 +127,13 @@ class Checkpoint:
         """
         if not self.training:
             raise CheckpointError("best.pt is for use alone; resume from last.pt")
+        try:
+            Progress(**self.progress)
+        except TypeError:
+            raise CheckpointError(
+                "the checkpoint does not say where training stands as this version would; use the "
+                "version that wrote it"
+            ) from None
         if dataset.sha256 != self.data["sha256"]:
             raise CheckpointError(
                 f"--resume: the run was trained on {self.data['name']} "
@@ -172,7 +180,7 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
         CheckpointError: There is no such file, or no checkpoint in the folder.
     """
     path = Path(run_or_checkpoint)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     for name in ("best.pt", "last.pt"):
         if (path / name).exists():

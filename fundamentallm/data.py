@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -144,7 +145,8 @@ def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset
     """
     _check_length(text, config)
     if cache is None and text.length >= token_cache.WORTH_KEEPING:
-        cache = token_cache.cache_folder()
+        with suppress(OSError):
+            cache = token_cache.cache_folder()
     kept = load_prepared(text.name, text.sha256, config, cache) if cache is not None else None
     if kept is not None:
         return kept

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fundamentallm.data import Tokens, Vocabulary
+from fundamentallm.data import UNKNOWN, Tokens, Vocabulary
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.model import Cache, Transformer
 from fundamentallm.samples import Sample
@@ -49,7 +49,7 @@ class Sampling:
         """Scores of V tokens, shape (V,), to the probabilities to draw from, shape (V,)."""
         if self.temperature == 0:
             return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
-        logits = logits.double() / self.temperature
+        logits = (logits - logits.max()).double() / self.temperature  # the likeliest: 0
         if 0 < self.top_k < len(logits):
             logits = logits.masked_fill(logits < logits.topk(self.top_k).values[-1], -torch.inf)
         probabilities = logits.softmax(0)
@@ -151,6 +151,7 @@ def continue_text(
     At a temperature of 0.6 a small model's words hold together better than at 0.8.
     """
     prompt = vocabulary.decode(tokens[:PROMPT_TOKENS].tolist())
+    prompt = prompt.rstrip(UNKNOWN)  # of bytes, the last ones may be half a character
     sampling = Sampling(temperature=0.6)
     pieces = generate(
         model, vocabulary, prompt, sampling=sampling, max_tokens=SAMPLE_TOKENS, seed=seed

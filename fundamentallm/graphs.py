@@ -9,8 +9,8 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
@@ -40,16 +40,22 @@ class Graph(Protocol):
 class CudaGraph:
     """A `Graph` of the GPU's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.graph = torch.cuda.CUDAGraph()
 
-    def recording(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def recording(self) -> Iterator[None]:
         """As `Graph` says."""
-        return torch.cuda.graph(self.graph)
+        # By itself torch records what the first GPU does, whichever one the step runs on.
+        stream = torch.cuda.Stream(self.device)
+        with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=stream):
+            yield
 
     def replay(self) -> None:
         """As `Graph` says."""
-        self.graph.replay()
+        with torch.cuda.device(self.device):
+            self.graph.replay()
 
 
 class GraphedUpdate:
@@ -58,7 +64,9 @@ class GraphedUpdate:
     Every call updates once, whichever way. Nothing waits for the device but the one recording.
     """
 
-    def __init__(self, update: Update, make_graph: Callable[[], Graph] = CudaGraph) -> None:
+    def __init__(
+        self, update: Update, make_graph: Callable[[torch.device], Graph] = CudaGraph
+    ) -> None:
         self.update = update
         self.make_graph = make_graph
         self.calls = 0
@@ -79,7 +87,7 @@ class GraphedUpdate:
         return loss.clone(), norm.clone()  # the next replay writes into the same memory
 
     def _record(self, windows: Tensor) -> None:
-        graph = self.make_graph()
+        graph = self.make_graph(windows.device)
         self.windows = windows.clone()
         try:
             with graph.recording():

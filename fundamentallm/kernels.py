@@ -48,7 +48,7 @@ def kernels() -> ctypes.CDLL | None:
     """The functions of kernels.c; None where they cannot be built, or FUNDAMENTALLM_KERNELS=0."""
     if os.environ.get(SWITCH) == "0" or sys.platform == "win32":
         return None
-    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
+    with suppress(OSError):
         return _load()
     return None
 
@@ -97,6 +97,8 @@ def _built(compiler: str, source: bytes) -> Path | None:
         try:
             _build(compiler, source, library)
         except subprocess.SubprocessError as error:
+            if getattr(error, "returncode", 1) < 0:  # killed, for no fault of its own
+                return None
             failed.touch()
             print(f"warning: kernels.c could not be built ({error}); training goes on without it, "
                   "slower", file=sys.stderr)  # fmt: skip
@@ -111,7 +113,9 @@ def _build(compiler: str, source: bytes, library: Path) -> None:
         code, part = Path(folder, "kernels.c"), Path(folder, "kernels.so")
         code.write_bytes(source)
         words = [compiler, *FLAGS, "-o", str(part), str(code), "-lm"]
-        subprocess.run(words, check=True, capture_output=True, timeout=BUILD_SECONDS)
+        # A session of its own: Ctrl-C is for us, and what was begun is wanted next time.
+        subprocess.run(words, check=True, capture_output=True, timeout=BUILD_SECONDS,
+                       start_new_session=True)  # fmt: skip
         part.chmod(0o700)  # whatever the umask: see _is_ours
         os.replace(part, library)
 

@@ -36,6 +36,22 @@ class OutOfMemoryError(FundamentallmError):
     exit_code = FAILED
 
 
+def check_fits(config: Config, vocab_size: int, device: torch.device) -> None:
+    """See that a CPU's memory holds the weights, gradients and the optimizers' state.
+
+    A system that is short of memory may kill us without a word.
+
+    Raises:
+        OutOfMemoryError: It does not.
+    """
+    need, free = 12e-9 * parameters(config, vocab_size), free_gb()
+    if device.type == "cpu" and need > free:
+        raise OutOfMemoryError(
+            f"the model does not fit: it needs {need:,.0f} GB and {free:.1f} are free; give a "
+            "smaller --model-dim or fewer --num-layers"
+        )
+
+
 class Learner:
     """A model with its optimizers, on one device."""
 
@@ -47,18 +63,18 @@ class Learner:
         Raises:
             OutOfMemoryError: The model alone does not fit this machine.
         """
-        # Weights, gradients and the optimizers' state; a system that is short of memory may kill
-        # us without a word.
-        need, free = 12e-9 * parameters(config, vocab_size), free_gb()
-        if device.type == "cpu" and need > free:
-            raise OutOfMemoryError(
-                f"the model does not fit: it needs {need:,.0f} GB and {free:.1f} are free; give a "
-                "smaller --model-dim or fewer --num-layers"
-            )
+        check_fits(config, vocab_size, device)
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
-        self.model = Transformer(vocab_size, config).to(device)
+        try:
+            self.model = Transformer(vocab_size, config).to(device)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                "the model does not fit; give a smaller --model-dim or fewer --num-layers"
+            ) from None
         self.forward: Callable[[Tensor], Tensor] = self.model
         if compiled:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
@@ -89,7 +105,7 @@ class Learner:
             try:
                 self.optimizers.set_learning_rate(learning_rate)
                 return self.update(self._to_device(windows))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if self.updating:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from fundamentallm import schedules
-from fundamentallm.hyperparameters import Config
+from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 
 SAMPLE_TIMES = 10  # the model writes about as often in a run, whatever the run's length
 
@@ -64,7 +63,8 @@ class Plan:
     @property
     def total_steps(self) -> int:
         """Steps of the whole run, unless early stopping or the clock ends it before."""
-        steps = math.ceil(self.steps_per_epoch * self.config.epochs)
+        batches = self.batches_per_epoch * self.config.epochs
+        steps = -(-batches // self.config.gradient_accumulation)  # up, in whole numbers
         return min(steps, self.config.max_steps) if self.config.max_steps else steps
 
     @property
@@ -107,9 +107,29 @@ class Plan:
         late = [step for step in config.lr_milestones if step >= total]
         if config.lr_schedule == "step" and late:
             lines.append(f"--lr-steps {late[0]} comes after the run's end, {total} steps")
+        for name, (only_with, used) in self._uses().items():
+            known = HYPERPARAMETERS[name]
+            if not used and getattr(config, name) != known.default:
+                lines.append(f"{known.flag} does nothing without {only_with}")
         if config.eval_every > total:
             lines.append(
                 f"--eval-every {config.eval_every} is longer than the run, {total} steps: "
                 "it is scored once, at its end"
             )
         return lines
+
+    def _uses(self) -> dict[str, tuple[str, bool]]:
+        """Hyperparameters that count only with another: with which, and whether it is so."""
+        schedule = self.config.lr_schedule
+        return {
+            "lr_steps": ("--lr-schedule step", schedule == "step"),
+            "lr_decay": (
+                "--lr-schedule step or exponential",
+                schedule in ("step", "exponential"),
+            ),
+            "min_lr_ratio": (
+                "--lr-schedule cosine or linear",
+                schedule in ("cosine", "linear"),
+            ),
+            "patience": ("--early-stopping", self.config.early_stopping),
+        }

@@ -46,3 +46,5 @@ class Progress:
     """Decided at the start, and kept, as above."""
     losses: list[float] = field(default_factory=list)
     """Training losses since the last row of metrics."""
+    row_seconds: float = 0.0
+    """How long their steps took."""

@@ -10,16 +10,18 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
 from fundamentallm.data import Dataset, training_batch
 from fundamentallm.device import peak_memory_gb, pick_device
+from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.learner import Learner
-from fundamentallm.trackers.protocol import Tracker
+from fundamentallm.trackers.protocol import Number, Tracker
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 200
@@ -36,6 +38,8 @@ class RangeTest:
     """Where the loss begins to fall in earnest."""
     high: float
     """Where it is least, just before it rises; a whole run wants less."""
+    fell: bool
+    """Whether the loss ever did; if not, the range is all that was tried."""
     rates: Sequence[float]
     losses: Sequence[float]
     """Training losses as they were, nats."""
@@ -64,6 +68,8 @@ def find_learning_rate(
 
     Raises:
         DeviceError: The device is not there.
+        OutOfMemoryError: A step does not fit this machine.
+        DiskError: A file of a tracker's cannot be written.
     """
     where = pick_device(device)
     settings = {**vars(config), "data": dataset.name, "data_sha256": dataset.sha256}
@@ -72,49 +78,63 @@ def find_learning_rate(
     began = time.perf_counter()
     rates: list[float] = []
     losses: list[float] = []
-    stopped_by = ""
-    with torch.random.fork_rng([where] if where.type == "cuda" else []):
-        learner = Learner(len(dataset.vocabulary), config, where)
-        for step in range(steps):
-            if stopped_by := stop_requested():
-                break
-            rate = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
-            windows = training_batch(dataset.train, config, step)
-            tokens = windows.shape[0] * config.max_seq_len
-            before = time.perf_counter()
-            loss, norm = learner.step(windows, rate)
-            value = loss.item()
-            if not math.isfinite(value):
-                break
-            rates.append(rate)
-            losses.append(value)
-            row = {
-                "train_loss": value,
-                "train_perplexity": perplexity(value),
-                "optim/learning_rate": rate,
-                "perf/tokens_per_second": tokens / (time.perf_counter() - before),
-                "perf/memory_gb": peak_memory_gb(where),
-            }
-            if math.isfinite(float(norm)):
-                row["optim/grad_norm"] = float(norm)
-            for tracker in trackers:
-                tracker.log(row, step=step + 1)
-            smooth = smoothed(losses)
-            if step >= FEWEST and smooth[-1] > BLOWN_UP * min(smooth):
-                break
-    low, high = suggest(rates, losses)
-    summary = {
-        "status": "interrupted" if stopped_by else "done",
-        "stopped_by": stopped_by or "the end of the range test",
-        "step": len(losses),
-        "total_steps": len(losses),
-        "seconds": time.perf_counter() - began,
-        "vocabulary_size": len(dataset.vocabulary),
-        "range_test": {"low": low, "high": high},
+
+    def finish(status: str, stopped_by: str) -> RangeTest:
+        found = suggest(rates, losses)
+        low, high = found or (LOWEST, HIGHEST)
+        summary = {
+            "status": status,
+            "stopped_by": stopped_by,
+            "step": len(losses),
+            "total_steps": len(losses),
+            "seconds": time.perf_counter() - began,
+            "vocabulary_size": len(dataset.vocabulary),
+            "range_test": {"low": low, "high": high},
+        }
+        for tracker in trackers:
+            tracker.finish(summary)
+        return RangeTest(low, high, found is not None, rates, losses, status == "interrupted")
+
+    try:
+        with torch.random.fork_rng([where] if where.type == "cuda" else []):
+            learner = Learner(len(dataset.vocabulary), config, where)
+            for step in range(steps):
+                if stopped_by := stop_requested():
+                    return finish("interrupted", stopped_by)
+                rate = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
+                row = _take_step(learner, dataset, step, rate)
+                if not math.isfinite(row["train_loss"]):
+                    break
+                rates.append(rate)
+                losses.append(row["train_loss"])
+                for tracker in trackers:
+                    tracker.log(row, step=step + 1)
+                smooth = smoothed(losses)
+                if step >= FEWEST and smooth[-1] > BLOWN_UP * min(smooth):
+                    break
+    except BaseException as error:
+        with suppress(DiskError):  # which may be what `error` is
+            finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    return finish("done", "the end of the range test")
+
+
+def _take_step(learner: Learner, dataset: Dataset, step: int, rate: float) -> dict[str, Number]:
+    """One update, and its row of metrics."""
+    windows = training_batch(dataset.train, learner.config, step)
+    before = time.perf_counter()
+    loss, norm = learner.step(windows, rate)
+    value = loss.item()
+    row = {
+        "train_loss": value,
+        "train_perplexity": perplexity(value),
+        "optim/learning_rate": rate,
+        "perf/tokens_per_second": windows[:, 1:].numel() / (time.perf_counter() - before),
+        "perf/memory_gb": peak_memory_gb(learner.device),
     }
-    for tracker in trackers:
-        tracker.finish(summary)
-    return RangeTest(low, high, rates, losses, bool(stopped_by))
+    if math.isfinite(float(norm)):
+        row["optim/grad_norm"] = float(norm)
+    return row
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
@@ -126,20 +146,20 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     return found
 
 
-def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
-    """The range to search.
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float] | None:
+    """The range to search; None if the loss never fell.
 
     From where a tenth of the whole fall of the smoothed loss is done to where it is least; both
-    inside what is possible. The whole range if the loss never fell.
+    inside what is possible.
     """
     if len(losses) < FEWEST:
-        return LOWEST, HIGHEST
+        return None
     smooth = smoothed(losses)
     start = statistics.fmean(losses[:5])
     least = min(range(len(smooth)), key=smooth.__getitem__)
     fall = start - smooth[least]
     if fall <= 0.01 * start:
-        return LOWEST, HIGHEST
+        return None
     begins = next(i for i, loss in enumerate(smooth) if start - loss >= 0.1 * fall)
     low, high = rates[begins], rates[least]
     if low * 3 > high:  # a range that is too narrow to search

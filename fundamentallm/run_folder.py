@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,8 @@ class RunFolder:
         """
         for file in self.files:
             if not (keep_wandb_id and file == self.wandb_id):
-                file.unlink(missing_ok=True)
+                with writing(file):
+                    file.unlink(missing_ok=True)
 
     def read_config(self) -> dict[str, Any]:
         """What config.yaml holds."""
@@ -147,7 +148,7 @@ class RunFolder:
     def written(self) -> Iterator[tuple[int, Sample]]:
         """What samples.txt holds, if anything: steps, and what the model wrote after them."""
         if self.samples.exists():
-            yield from parse_samples(read_file(self.samples).decode("utf-8"))
+            yield from parse_samples(read_file(self.samples).decode("utf-8", "replace"))
 
     def rewind(self, step: int) -> None:
         """Forget what was written after `step`: a resumed run writes it again."""
@@ -166,7 +167,7 @@ class RunFolder:
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         with writing(file), os.fdopen(os.open(file, flags, 0o666), "ab") as opened:
-            opened.write(text.encode())
+            opened.write(text.encode(errors="backslashreplace"))  # half a surrogate pair
 
 
 def read_flat_yaml(path: Path) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path}: {error.strerror}; give a config.yaml of a run") from None
     except UnicodeDecodeError as error:
         raise RunFolderError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # odd dates too
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RunFolderError(f"{where}: not YAML; give lines of `name: value`") from None
@@ -199,16 +200,16 @@ def new_run_folder(root: Path, name: str) -> RunFolder:
         RunFolderError: It cannot be made.
     """
     safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "run"
-    number = 1
-    while True:
-        path = root / f"{safe}-{number}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = root / f"{safe}-{number}"
+            with suppress(FileExistsError):
+                path.mkdir()
+                return RunFolder(path)
             number += 1
-        except OSError as error:
-            raise RunFolderError(
-                f"{path}: cannot be made ({error.strerror}); give --output-dir a folder that can"
-            ) from None
-        else:
-            return RunFolder(path)
+    except OSError as error:
+        raise RunFolderError(
+            f"{root}: no folder can be made there ({error.strerror}); give --output-dir"
+        ) from None

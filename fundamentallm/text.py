@@ -63,7 +63,7 @@ class Text:
 def read_text(path: str | Path | None) -> Text:
     r"""Read a UTF-8 file, or the built-in corpus if `path` is None or `"built-in"`.
 
-    A byte-order mark is dropped and `\r\n` becomes `\n`, as in Python's text mode.
+    A byte-order mark is dropped; `\r\n` and `\r` become `\n`, as in Python's text mode.
 
     Raises:
         DataError: The file is missing, empty, binary, or not UTF-8 (with the byte offset).
@@ -71,6 +71,10 @@ def read_text(path: str | Path | None) -> Text:
     if path is None or str(path) == BUILTIN:
         return Text.of(builtin_corpus(), BUILTIN)
     path = Path(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # config.yaml could not name it
+        raise DataError(f"{str(path)!a}: this name is not UTF-8; rename the file") from None
     try:
         if path.is_file() and path.stat().st_size > HELD:
             text = _measured(str(path), lambda: _decoded(path))

@@ -22,8 +22,15 @@ PIECE = 1 << 24  # tokens checked at a time
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/fundamentallm`, by default `~/.cache/fundamentallm`; safe to delete."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fundamentallm"
+    """`$XDG_CACHE_HOME/fundamentallm`, by default `~/.cache/fundamentallm`; safe to delete.
+
+    Raises:
+        FileNotFoundError: There is no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fundamentallm"
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from None
 
 
 def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, prepare, training_batch
-from fundamentallm.device import peak_memory_gb, pick_device, threads
+from fundamentallm.device import is_out_of_memory, peak_memory_gb, pick_device, threads
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity, score
 from fundamentallm.generate import continue_text
@@ -118,12 +118,30 @@ class Run:
 
     def loop(self, stop_requested: Callable[[], str]) -> Result:
         """Train from where `progress` stands to the end, whatever ends it."""
-        p, plan = self.progress, self.plan
-        status = "done"
+        p = self.progress
         self.stop_requested = stop_requested
         self.start_trackers()
         self.started = time.perf_counter() - p.seconds
         self.row_started = time.perf_counter()
+        try:
+            status = self.take_steps()
+        except DivergedError as loss:
+            status, self.stopped_by = "diverged", str(loss)
+        except BaseException as error:
+            if is_out_of_memory(error):
+                error = OutOfMemoryError(
+                    "memory ran out; give a smaller --batch-size, --max-seq-len or --model-dim"
+                )
+            oom = isinstance(error, OutOfMemoryError)
+            why = str(error) if oom else f"{type(error).__name__}: {error}"
+            with suppress(DiskError):  # which may be what `error` is
+                self.finish("oom" if oom else "failed", why)
+            raise error
+        return self.finish(status, self.stopped_by)
+
+    def take_steps(self) -> str:
+        """Until there are no more, `done`, or somebody wants the run to stop, `interrupted`."""
+        p = self.progress
         try:
             self.stopped_by = self.limit_reached()
             if p.evaluating:  # it was stopped while it was scored
@@ -132,21 +150,12 @@ class Run:
                 self.end_if_asked()
                 self.take_step()
                 self.stopped_by = self.limit_reached()
-                self.close_step(due=bool(self.stopped_by) or plan.evaluates_after(p.step))
+                self.close_step(due=bool(self.stopped_by) or self.plan.evaluates_after(p.step))
         except StopRequestedError as asked:
-            status, self.stopped_by = "interrupted", str(asked)
+            self.stopped_by = str(asked)
             self.save("last")
-        except DivergedError as loss:
-            status, self.stopped_by = "diverged", str(loss)
-        except OutOfMemoryError as error:
-            with suppress(DiskError):
-                self.finish("oom", str(error))
-            raise
-        except BaseException as error:
-            with suppress(DiskError):  # which may be what `error` is
-                self.finish("failed", f"{type(error).__name__}: {error}")
-            raise
-        return self.finish(status, self.stopped_by)
+            return "interrupted"
+        return "done"
 
     def start_trackers(self) -> None:
         """Tell every tracker what is about to run."""
@@ -207,6 +216,9 @@ class Run:
         if self.pending:
             p.losses += torch.stack(self.pending).tolist()
             self.pending.clear()
+            now = time.perf_counter()
+            p.row_seconds += now - self.row_started
+            self.row_started = now
         for index, loss in enumerate(p.losses):
             if not math.isfinite(loss):
                 step = p.step - len(p.losses) + index + 1
@@ -219,7 +231,6 @@ class Run:
         tokens = (
             self.config.batch_size * self.config.gradient_accumulation * self.config.max_seq_len
         )
-        now = time.perf_counter()
         loss = sum(p.losses) / len(p.losses)
         p.grad_norm = float(self.grad_norm)
         self.row = {
@@ -228,7 +239,7 @@ class Run:
             "train_perplexity": perplexity(loss),
             "optim/learning_rate": self.plan.learning_rate(p.step - 1),
             "optim/grad_norm": p.grad_norm,
-            "perf/tokens_per_second": tokens * len(p.losses) / (now - self.row_started),
+            "perf/tokens_per_second": tokens * len(p.losses) / p.row_seconds,
             "perf/memory_gb": peak_memory_gb(self.device),
         }
         if not math.isfinite(self.row["optim/grad_norm"]):  # float16 skips such a step
@@ -276,7 +287,7 @@ class Run:
         for tracker in self.trackers:
             tracker.log(self.row, step=self.progress.step)
         self.row = {}
-        self.progress.losses = []
+        self.progress.losses, self.progress.row_seconds = [], 0.0
         self.row_started = time.perf_counter()
 
     def save(self, name: str) -> None:
@@ -313,6 +324,7 @@ class Run:
             "compiled": p.compiled,
             "graphed": self.learner.graphed,
         }
-        for tracker in self.trackers:
-            tracker.finish(summary)
+        with ExitStack() as all_of_them:  # whichever fails
+            for tracker in reversed(self.trackers):
+                all_of_them.callback(tracker.finish, summary)
         return result

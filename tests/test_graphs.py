@@ -93,7 +93,7 @@ def test_replayed_steps_are_the_steps(
     plain, graphed = learner_of(config, text), learner_of(config, text)
     expected = steps(plain, config, text, WARM + 5)
     recorded = RecordedOperations(lambda: changed_by(graphed))
-    graphed.update = update = GraphedUpdate(graphed.update, lambda: recorded)
+    graphed.update = update = GraphedUpdate(graphed.update, lambda _: recorded)
     assert steps(graphed, config, text, WARM + 5) == expected
     assert update.graph is recorded
     assert graphed.graphed
@@ -109,7 +109,7 @@ def test_a_number_from_python_would_be_replayed_as_it_was() -> None:
         total.add_(next(rates))
         return total + 0, total + 0
 
-    graphed = GraphedUpdate(update, lambda: RecordedOperations(lambda: [total]))
+    graphed = GraphedUpdate(update, lambda _: RecordedOperations(lambda: [total]))
     losses = [graphed(torch.zeros(1))[0].item() for _ in range(WARM + 3)]
     assert losses == [1, 3, 6, 10, 14, 18]
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_recorded_is_done_as_it_is(
 ) -> None:
     plain, graphed = learner_of(tiny, text), learner_of(tiny, text)
     error = RuntimeError("operation not permitted when stream is capturing\nmore")
-    graphed.update = update = GraphedUpdate(graphed.update, lambda: Refusing(error))
+    graphed.update = update = GraphedUpdate(graphed.update, lambda _: Refusing(error))
     expected = steps(plain, tiny, text, WARM + 3)
     assert steps(graphed, tiny, text, WARM + 3) == expected
     assert update.refused == "operation not permitted when stream is capturing"
@@ -149,7 +149,7 @@ def test_memory_that_runs_out_while_recording_halves_the_parts(
     learner.at_once = 8
     recorded = RecordedOperations(lambda: changed_by(learner))
     graphs = iter([Refusing(torch.OutOfMemoryError("out of memory")), recorded])
-    learner.update = update = GraphedUpdate(learner.update, lambda: next(graphs))
+    learner.update = update = GraphedUpdate(learner.update, lambda _: next(graphs))
     steps(learner, tiny, text, WARM + 2)
     assert (update.graph, learner.at_once) == (recorded, 4)
     assert "4 sequences at a time" in capfd.readouterr().err

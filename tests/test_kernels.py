@@ -189,6 +189,15 @@ def test_a_failed_build_is_not_tried_again(tmp_path: Path) -> None:
     assert (tmp_path / "tries").read_text() == "once\n" * 2
 
 
+def test_a_compiler_that_was_killed_is_tried_again(tmp_path: Path) -> None:
+    compiler = tmp_path / "gcc"
+    compiler.write_text(f"#!/bin/sh\necho once >> {tmp_path}/tries\nkill -INT $$\n")
+    compiler.chmod(0o755)
+    for tries in (1, 2):
+        assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+        assert (tmp_path / "tries").read_text() == "once\n" * tries
+
+
 def test_the_umask_does_not_matter(tmp_path: Path) -> None:
     before = os.umask(0o002)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,16 @@ def learning_rate(
     settings = request.settle()
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
     config = Config(**settings)
-    with StopSignals() as signals:
+    with StopSignals(os._exit) as signals:
         return _find(config, recorded["data"], request, signals)
 
 
 def _find(config: Config, data: Any, request: Request, signals: StopSignals) -> int:
     from fundamentallm.cli.report import NAME, write
     from fundamentallm.data import prepare
-    from fundamentallm.range_test import LOWEST, STEPS, find_learning_rate
+    from fundamentallm.device import pick_device
+    from fundamentallm.learner import check_fits
+    from fundamentallm.range_test import STEPS, find_learning_rate
     from fundamentallm.report.factors import shown
     from fundamentallm.report.read_runs import read_results
     from fundamentallm.text import read_text
@@ -72,6 +75,7 @@ def _find(config: Config, data: Any, request: Request, signals: StopSignals) -> 
 
     text = read_text(data)
     dataset = prepare(text, config)
+    check_fits(config, len(dataset.vocabulary), pick_device(request.device))
     folder = request.folder
     if folder is None:
         folder = new_run_folder(Path("runs"), f"{Path(text.name).stem}-find")
@@ -79,19 +83,21 @@ def _find(config: Config, data: Any, request: Request, signals: StopSignals) -> 
         folder.create()
     with folder.held():
         folder.clear()
-        click.echo(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
+        console = ConsoleTracker()
+        console.say(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
         found = find_learning_rate(
             config,
             dataset,
             device=request.device,
-            trackers=[FolderTracker(folder), ConsoleTracker()],
-            stop_requested=lambda: signals.name,
+            trackers=[FolderTracker(folder), console],
+            stop_requested=lambda: signals.name or console.closed,
         )
     if found.stopped:
-        click.echo(f"stopped by {signals.name} before there was an answer", err=True)
-        return exit_codes.of_run("interrupted", signals.name, in_sweep=False)
+        by = signals.name or console.closed
+        click.echo(f"stopped by {by} before there was an answer", err=True)
+        return exit_codes.of_run("interrupted", by, in_sweep=False)
     write(read_results([folder.path], "train_loss"), folder.path / NAME)
-    if found.low == LOWEST:
+    if not found.fell:
         click.echo("the loss never fell: no learning rate can be suggested", err=True)
         return exit_codes.FAILED
     click.echo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ class Request:
                 the sweep disagree.
         """
         settings: dict[str, Any] = {}
-        if self.resumes and self.folder and self.folder.config.exists():
+        if self.resumes and self.folder and os.path.exists(self.folder.config):
             settings |= _read_config(self.folder.config)
         if self.preset:
             settings |= PRESETS[self.preset].values

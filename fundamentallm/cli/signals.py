@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -11,7 +12,9 @@ from typing import Any
 class StopSignals:
     """A context in which the first SIGINT or SIGTERM is only noted, and a second ends at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, leave: Callable[[int], Any] = sys.exit) -> None:
+        """`leave` is what the second one does, with its exit code."""
+        self.leave = leave
         self.received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -26,7 +29,7 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            sys.exit(128 + number)
+            self.leave(128 + number)
         self.received = signal.Signals(number)
 
     @property

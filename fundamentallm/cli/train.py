@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,13 @@ from fundamentallm.cli.options import HyperparameterCommand
 from fundamentallm.cli.request import DATA_KEYS, Request
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.tracking import wandb_tracker
-from fundamentallm.cli.unstarted import record_refusal, score_impossible
+from fundamentallm.cli.unstarted import record_unstarted, score_impossible
 from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.disk import DiskError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.presets import PRESETS
-from fundamentallm.run_folder import RunFolder, new_run_folder
+from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder
 from fundamentallm.sweep.assignment import Assignment
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def train(
     try:
         return _train(request)
     except (FundamentallmError, click.UsageError) as error:
-        if sweep is not None:
+        if sweep is not None and error.exit_code == exit_codes.BAD_INPUT:
             message = error.message if isinstance(error, click.UsageError) else str(error)
-            record_refusal(request, message)
+            record_unstarted(request, "refused", message)
         raise
 
 
@@ -102,7 +103,8 @@ def _train(request: Request) -> int:
         config = Config(**settings)
         for line in config.warnings():
             warn(line)
-        with StopSignals() as signals:  # from here on, torch is imported: about two seconds
+        # A second signal waits for nothing, not even W&B: files are whole at every instant.
+        with StopSignals(os._exit) as signals:  # torch is imported here: about two seconds
             text = _read_text(recorded["data"], recorded["data_sha256"])
             if request.preset:
                 _check_length(text, request.preset)
@@ -138,6 +140,7 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
     """Train, show how it ended, and return the exit code."""
     from fundamentallm.data import prepare
     from fundamentallm.device import computes_in_half, pick_device
+    from fundamentallm.learner import OutOfMemoryError, check_fits
     from fundamentallm.plan import Plan
 
     # Bad input ends here, before anything is written.
@@ -148,6 +151,12 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
     plan = Plan(config, dataset.batches_per_epoch(config))
     for line in plan.warnings():
         warn(line)
+    try:
+        check_fits(config, len(dataset.vocabulary), where)
+    except OutOfMemoryError as error:
+        if request.sweep is not None:
+            record_unstarted(request, "oom", str(error))
+        raise
     folder = request.folder
     if folder is None:
         folder = new_run_folder(Path("runs"), Path(text.name).stem)
@@ -177,10 +186,12 @@ def _run_in(
         checkpoint = Checkpoint.load(folder.last)
         checkpoint.check_continues(config, dataset)
     else:
+        if request.resumes:
+            _check_nothing_is_lost(folder)
         folder.clear(keep_wandb_id=request.resumes)
     console = ConsoleTracker()
     wandb = wandb_tracker(folder, config, request)
-    click.echo(
+    console.say(
         f"{text.name}: {text.length:,} characters, a vocabulary of "
         f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
     )
@@ -188,7 +199,7 @@ def _run_in(
     def who_stops() -> str:
         if wandb is not None and wandb.stopped_by_wandb:
             return "wandb"
-        return signals.name or ("a closed pipe" if console.closed else "")
+        return signals.name or console.closed
 
     try:
         result = train_model(
@@ -207,13 +218,22 @@ def _run_in(
             f"fundamentallm train --output-dir {where} --resume"
         ) from None
     stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
-    _report(result, stopped_by, folder)
+    _report(result, stopped_by, folder, plan)
     if wandb is not None and wandb.verdict:
         click.echo(wandb.verdict, err=True)
     return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
 
 
-def _report(result: Result, stopped_by: str, folder: RunFolder) -> None:
+def _check_nothing_is_lost(folder: RunFolder) -> None:
+    """See that a run without `last.pt` has only just begun: the first evaluation writes it."""
+    if sum("val_loss" in row for row in folder.rows()) > 1:
+        raise RunFolderError(
+            f"--resume: {folder.last} is gone, and training cannot go on without it; put it back, "
+            "or begin again with --overwrite"
+        )
+
+
+def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan) -> None:
     """Say how the run ended and what can be done next."""
     where = shlex.quote(str(folder.path))
     if result.status == "diverged":
@@ -229,3 +249,9 @@ def _report(result: Result, stopped_by: str, folder: RunFolder) -> None:
             f"best val_loss {result.best_val_loss:.4f} at step {result.best_step:,} "
             f"({result.step:,} done, ended by {stopped_by}); try: fundamentallm generate {where}"
         )
+        falls = plan.config.lr_schedule in ("cosine", "linear")
+        if stopped_by == "max_minutes" and falls and result.step < plan.total_steps:
+            warn(
+                f"the learning rate would have fallen until step {plan.total_steps:,}; a run of "
+                f"--max-steps {result.step} ends with it low, in the same time"
+            )

@@ -28,18 +28,14 @@ def score_impossible(
     return exit_codes.of_run("impossible", reason, in_sweep=True)
 
 
-def record_refusal(request: Request, reason: str) -> None:
-    """Bad input: show it where people look for the run.
+def record_unstarted(request: Request, status: str, reason: str) -> None:
+    """`refused` (bad input) or `oom`: show it where people look for the run.
 
     A run that has trained before, and was handed out again, keeps its files as they are; one that
-    goes on in another process, or that has said itself how it ended, is left alone.
+    goes on in another process is left alone.
     """
-    folder = request.folder
-    assert folder is not None
-    if folder.read_summary().get("status") == "oom":
-        return
     with suppress(RunFolderError):  # what is refused may be the very folder
-        _write_down(request, {"status": "refused", "stopped_by": reason})
+        _write_down(request, {"status": status, "stopped_by": reason})
 
 
 def _write_down(request: Request, summary: Mapping[str, object]) -> None:
@@ -50,7 +46,7 @@ def _write_down(request: Request, summary: Mapping[str, object]) -> None:
     assert folder is not None
     folder.create()
     with folder.held():
-        trained = folder.last.exists()
+        trained = folder.last.exists() or folder.best.exists()
         wandb = wandb_tracker(folder, None, request)
         trackers = [] if trained else [FolderTracker(folder)]
         for tracker in [*trackers, *([wandb] if wandb else [])]:

@@ -56,7 +56,7 @@ class Assignment:
                 for name, entry in content.items()
                 if name != "wandb_version"
             }
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+        except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError):
             raise ConfigError(
                 f"WANDB_SWEEP_PARAM_PATH={path}: not a file of sweep values as wandb agent writes "
                 "it; unset the variable, or start the run by wandb agent"

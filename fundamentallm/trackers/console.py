@@ -17,8 +17,8 @@ class ConsoleTracker:
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None  # pyright: ignore[reportMissingTypeArgument]
-        self.closed = False
-        """Whether nobody reads stdout any more (a closed pipe)."""
+        self.closed = ""
+        """Why stdout takes no more, if it does not: a closed pipe, a full disk."""
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
         """Show where the run starts."""
@@ -30,7 +30,7 @@ class ConsoleTracker:
             disable=not sys.stderr.isatty(),
         )
         if step:
-            self._print(f"going on after step {step:,} of {total_steps:,}")
+            self.say(f"going on after step {step:,} of {total_steps:,}")
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Move the bar; print a line if the model was scored."""
@@ -39,7 +39,7 @@ class ConsoleTracker:
         self.bar.set_postfix_str(f"train_loss {metrics['train_loss']:.3f}", refresh=False)
         self.bar.update(step - self.bar.n)
         if "val_loss" in metrics:
-            self._print(
+            self.say(
                 f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
                 f"  epoch {metrics['epoch']:.2f}"
                 f"  train_loss {metrics['train_loss']:.4f}"
@@ -53,21 +53,23 @@ class ConsoleTracker:
         """Print what the model wrote, set apart by a bar at the left."""
         for sample in samples:
             text = printable(sample.prompt + sample.text)
-            self._print("\n".join(f"    | {line}" for line in text.split("\n")))
+            self.say("\n".join(f"    | {line}" for line in text.split("\n")))
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
 
-    def _print(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line, or lines, unless stdout takes no more."""
         if self.closed:
             return
         try:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-        except BrokenPipeError:
-            self.closed = True
+        except OSError as error:
+            pipe = isinstance(error, BrokenPipeError)
+            self.closed = "a closed pipe" if pipe else f"stdout ({error.strerror})"
             # What is left in the buffer would fail again, and loudly, as Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
