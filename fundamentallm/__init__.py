@@ -4,22 +4,26 @@
 the rest is the command line's, `fundamentallm --help`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fundamentallm.errors import FundamentallmError
-from fundamentallm.hyperparameters import Config
-
 if TYPE_CHECKING:
+    from fundamentallm.errors import FundamentallmError
+    from fundamentallm.hyperparameters import Config
     from fundamentallm.training import Result, train
 
 __version__ = "0.1.0"
 __all__ = ["Config", "FundamentallmError", "Result", "train"]
+WHERE = {
+    "Config": "hyperparameters",
+    "FundamentallmError": "errors",
+    "Result": "training",  # which imports torch, and that takes seconds
+    "train": "training",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch, which takes seconds, only when training is asked for."""
-    if name in ("train", "Result"):
-        from fundamentallm import training
-
-        return getattr(training, name)
+    """Import what is asked for, and nothing before: __main__.py comes first on a command line."""
+    if name in WHERE:
+        return getattr(import_module(f"fundamentallm.{WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

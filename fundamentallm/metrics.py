@@ -19,5 +19,7 @@ METRICS: Mapping[str, str] = {
     "perf/memory_gb": "peak so far: of the GPU, or of the process; in units of 10^9 bytes",
 }
 
+LARGER_IS_BETTER = ("perf/tokens_per_second",)
+
 OF_EVALUATIONS = ("val_loss", "val_perplexity", "val_bits_per_char", "best_val_loss")
 """Those that only a row after an evaluation has."""

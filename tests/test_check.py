@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, Run
 from results_on_disk import write_sweep
 
+from fundamentallm.sweep.checking import evaluations
 from fundamentallm.sweep.costing import corners
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.spec import parse_sweep
@@ -34,6 +35,23 @@ BROKEN = {
         "parameters: {dropout: {min: 0.0, max: 0.3}, epochs: {value: 5}}",
         1,
         "when the run has ended",
+    ),
+    "bands in steps": (
+        "method: random\nrun_cap: 3\nearly_terminate: {type: hyperband, min_iter: 9}\n"
+        "parameters:\n  dropout: {min: 0.0, max: 0.3}\n  max_steps: {value: 50}\n"
+        "  eval_every: {value: 10}",
+        1,
+        "it makes 5",
+    ),
+    "whole numbers of a share": (
+        "method: random\nrun_cap: 3\nparameters: {weight_decay: {min: 0, max: 1}}",
+        1,
+        "write min: 0.0",
+    ),
+    "impossible, and nothing to mend": (
+        "method: grid\nparameters: {lr_schedule: {values: [constant, step]}}",
+        1,
+        "tried in vain on W&B",
     ),
     "endless": ("method: random\nparameters: {dropout: {min: 0.0, max: 0.3}}", 1, "never ends"),
     "length": (
@@ -178,3 +196,39 @@ def test_compare_and_find(run: Run, tmp_path: Path, text_file: Path) -> None:
     found = json.loads((tmp_path / "f/summary.json").read_text())["range_test"]
     assert 1e-6 < found["low"] < found["high"] <= 1
     assert "Learning-rate range test" in (tmp_path / "f/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "most"),
+    [
+        ("epochs: {value: 5}", 5),
+        ("epochs: {value: 5}, max_steps: {value: 40}", 2),  # of 25 steps an epoch
+        ("epochs: {value: 5}, eval_every: {value: 100}", 2),
+        ("epochs: {values: [5, 50]}, eval_every: {value: 100}", 13),
+        ("epochs: {value: 5}, eval_every: {value: 10}, batch_size: {values: [32, 64]}", 13),
+    ],
+)
+def test_evaluations_are_counted_on_the_text(parameters: str, most: int) -> None:
+    text = f"program: train.py\nmethod: grid\nparameters: {{{parameters}}}\n"
+    fixed = {"max_seq_len": 64, "batch_size": 32}
+    if "batch_size" in parameters:
+        del fixed["batch_size"]
+    points = Points(parse_sweep(text, "s.yaml"), fixed)
+    characters = round(25 * 64 * 32 / 0.9)
+    found = evaluations(points, characters)
+    assert found is not None
+    assert found[1] == most
+
+
+def test_costs_of_steps_of_a_range_and_of_shares_beyond_1(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "s.yaml").write_text(
+        START + "method: random\nrun_cap: 3\nparameters:\n"
+        "  batch_size: {distribution: q_uniform, min: 2, max: 8, q: 2}\n"
+        "  dropout: {distribution: normal, mu: 0.2, sigma: 0.1}\n"
+    )
+    small = ["--model-dim=16", "--num-layers=1", "--num-heads=2", "--max-seq-len=16", "--epochs=1"]
+    done = run("check", "s.yaml", text_file, "--", *small)
+    assert "max_seq_len 16, batch_size 2, epochs 1): about" in done.stdout, done.stderr
+    assert "max_seq_len 16, batch_size 8, epochs 1): about" in done.stdout

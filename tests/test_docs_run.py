@@ -2,8 +2,8 @@
 
 Shortened by one rule: `train` and `sweep` get SHORT added, a tiny model for few steps, and `refine`
 trains for one epoch; the quickstart, short by itself, is run as it is. Lines of other programs are
-run elsewhere: installing by CI itself, W&B's by test_sweep_on_wandb.py, SLURM's command by
-faults/test_signals.py.
+not run here: installing is what CI begins with, SLURM's command is in faults/test_signals.py, and
+what W&B's would do is shown by test_wandb_sweeps.py on sweeps of its own.
 """
 
 from __future__ import annotations

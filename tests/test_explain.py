@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import combinations, product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, Run
-from results_on_disk import SimulatedSweep, write_run, write_sweep
+from results_on_disk import SWEEP, SimulatedSweep, write_run, write_sweep
 
 from fundamentallm.report.explain import explain
+from fundamentallm.report.figures import best_so_far
 from fundamentallm.report.next_sweep import next_sweep
+from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.read_runs import read_results
-from fundamentallm.report.rules.claim import Claim
+from fundamentallm.report.rules.budget import _best_of
+from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.sweep.points import Points, check_points
 from fundamentallm.sweep.spec import parse_sweep
 
@@ -197,3 +202,64 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     done = run("explain", tmp_path / "empty")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "no run is there" in done.stderr
+
+
+def test_a_run_that_was_made_twice_says_nothing_of_chance(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {0.001: [1.5], 0.01: [1.6]})
+    for number in (7, 8):
+        write_run(tmp_path / f"run-000{number}", {"learning_rate": 0.001, "seed": 0}, [1.5])
+    results = read_results([tmp_path])
+    assert measure_noise(results) is None
+    assert [len(runs) for runs in results.configurations] == [1, 1]
+    assert said(tmp_path)["winner"].verdict == "unknown"
+
+
+@pytest.mark.parametrize("name", ["perf/tokens_per_second", "val_loss"])
+def test_a_metric_that_is_named_keeps_its_direction(name: str, tmp_path: Path) -> None:
+    sweep = SWEEP.replace("{name: val_loss, goal: minimize}", f"{{name: {name}, goal: maximize}}")
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    for number, speed in enumerate([100.0, 900.0], 1):
+        folder = write_run(tmp_path / f"run-000{number}", {"seed": number}, [speed])
+        row = {"step": 10, "val_loss": speed, "perf/tokens_per_second": speed}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    own, named = read_results([tmp_path]), read_results([tmp_path], name)
+    assert own.best is not None
+    assert named.best is not None
+    assert own.best.name == named.best.name == "run-0002"
+    (tmp_path / "sweep.yaml").unlink()
+    alone = read_results([tmp_path], "perf/tokens_per_second")
+    assert alone.best is not None
+    assert alone.best.name == "run-0002"
+
+
+def test_a_perfect_fit_is_not_followed_into_its_rounding(tmp_path: Path) -> None:
+    heads, rates = [2, 4, 8, 12], [0.0005, 0.001, 0.002, 0.004]
+    (tmp_path / "sweep.yaml").write_text(
+        "program: train.py\nmethod: grid\nmetric: {name: val_loss}\nparameters:\n"
+        f"  num_heads: {{values: {heads}}}\n  learning_rate: {{values: {rates}}}\n"
+    )
+    for number, (head, rate) in enumerate(product(heads, rates), 1):
+        loss = 1.5 + 0.01 * (12 - head) + 0.1 * abs(math.log2(rate / 0.001))
+        write_run(tmp_path / f"run-{number:04}", {"num_heads": head, "learning_rate": rate}, [loss])
+    surface = Evidence(read_results([tmp_path])).surface
+    assert surface is not None
+    best = {effect.factor.name: effect.best for effect in surface.effects}
+    assert best["num_heads"] == 12
+    assert best["learning_rate"] in (0.001, 0.0005)  # a polynomial has no corner
+
+
+def test_the_expected_best_of_some_is_exact() -> None:
+    losses = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
+    for count in range(1, 6):
+        every = [min(each) for each in combinations(losses, count)]
+        assert _best_of(losses, count) == pytest.approx(sum(every) / len(every))
+
+
+def test_runs_are_in_the_order_of_their_numbers_and_0_is_a_score(tmp_path: Path) -> None:
+    for number, loss in ((9999, 1.0), (10000, 0.0), (2, 3.0)):
+        write_run(tmp_path / f"run-{number:04}", {"seed": number}, [loss])
+    results = read_results([tmp_path])
+    assert [run.name for run in results.runs] == ["run-0002", "run-9999", "run-10000"]
+    plot = best_so_far(results)
+    assert plot is not None
+    assert list(plot.figure.data[-1].y) == [3.0, 1.0, 0.0]

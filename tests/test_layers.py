@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from results_on_disk import write_sweep
 
 PACKAGE = ROOT / "fundamentallm"
 RUNGS = {
@@ -35,6 +36,7 @@ RUNGS = {
     "sweep.heartbeats": 2,
     "sweep.as_optuna": 2,
     "sweep.trial": 3,
+    "sweep.child": 3,
     "sweep.workers": 3,
     "sweep.engine": 3,
     "sweep.active": 3,
@@ -86,7 +88,13 @@ ONLY_IN = {  # library: the only places that import it
         "report.fitting",
         "report.rules",
     ),
+    "torch": (
+        *("attention", "dropout", "pointwise", "kernels", "model", "optimizer", "graphs"),
+        *("data", "device", "learner", "checkpoint", "evaluate", "generate"),
+        *("training", "range_test", "sweep.trial"),
+    ),
     "tqdm": ("trackers.console",),
+    "requests": ("report.read_wandb",),
     "wandb": ("trackers.wandb", "report.read_wandb"),
     "optuna": ("sweep.bayes", "sweep.ledger", "sweep.heartbeats", "sweep.as_optuna"),
     "sqlalchemy": ("sweep.database", "sweep.heartbeats"),
@@ -129,7 +137,7 @@ def test_imports_go_down(name: str) -> None:
         inner = target.removeprefix("fundamentallm.")
         while inner and inner not in known:
             inner = inner.rpartition(".")[0]
-        if inner and inner.split(".")[0] != name.split(".")[0]:
+        if inner and inner != name:
             assert rung(inner) <= rung(name), f"{name} imports {inner}, which is above it"
             if name in RUNGS and inner in RUNGS and rung(inner) == rung(name):
                 assert name not in {
@@ -164,6 +172,16 @@ def test_training_imports_neither_torchs_compiler_nor_what_it_does_not_use(
     assert loaded_by(["train", str(text_file), *tiny_flags], heavy) == ["torch"]
     assert (tmp_path / "runs/cats-1/best.pt").exists()
     assert loaded_by(["generate", "runs/cats-1", "--max-tokens=5"], heavy) == ["torch"]
+
+
+@pytest.mark.parametrize("command", [["check", "sweeps/bayes.yaml"], ["report"], ["explain"]])
+def test_looking_at_sweeps_and_results_imports_no_torch(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    if len(command) == 1:
+        command = [*command, str(write_sweep(tmp_path, {0.001: [1.5, 1.6], 0.01: [1.7, 1.8]}))]
+    assert loaded_by(command, ("torch", "wandb", "optuna")) == []
 
 
 def loaded_by(arguments: list[str], modules: Sequence[str]) -> list[str]:

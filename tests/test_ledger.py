@@ -224,6 +224,21 @@ def test_passwords_are_seen_and_not_shown() -> None:
     assert "secret" not in without_password("secret")
 
 
+@pytest.mark.parametrize("name", ["password", "sslpassword"])
+def test_passwords_of_the_query_are_seen_and_not_shown(name: str) -> None:
+    url = f"postgresql://me@host/db?{name}=SECRET&sslmode=require"
+    assert has_password(url)
+    assert without_password(url) == "postgresql://me@host/db?sslmode=require"
+
+
+def test_who_is_asked_to_stop_does_not_wait_for_the_lock(ledger: Ledger, tmp_path: Path) -> None:
+    asked = iter([False, False, True])
+    ledger.database.meanwhile = lambda: next(asked)
+    with filelock.FileLock(tmp_path / "ledger.lock"), pytest.raises(InterruptedError):
+        claim(ledger)
+    assert claim(ledger) is not None
+
+
 def test_the_lock_of_a_worker_is_held_while_it_lives(ledger: Ledger) -> None:
     with pytest.raises(filelock.Timeout):
         filelock.FileLock(ledger._life(ledger.owner), blocking=False).acquire()

@@ -9,6 +9,7 @@ import yaml
 from conftest import Run
 from tiny_sweep import FLAGS, metric_rows, summaries
 
+from fundamentallm.cli.refine import _labels
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Attempt
@@ -113,3 +114,10 @@ def test_refining_goes_on_where_the_schedule_allows_it(
     assert again.returncode == 0
     assert "starts" not in again.stdout
     assert run("refine", tmp_path / "nothing", "--epochs", 2).returncode == 2
+
+
+def test_configurations_that_differ_in_the_last_digits_are_two() -> None:
+    names, every = ["learning_rate"], [(0.00123412,), (0.00123449,)]
+    assert list(_labels(names, every).values()) == [f"learning_rate {x!r}" for (x,) in every]
+    assert _labels(names, [(0.00123412,), (0.5,)])[(0.5,)] == "learning_rate 0.5"
+    assert _labels([], [()]) == {(): "the configuration"}

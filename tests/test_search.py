@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from fundamentallm.sweep.bayes import BayesSearch, scored
+from fundamentallm.sweep.bayes import GP_LONGEST, BayesSearch, scored
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.methods import Method, make_method
 from fundamentallm.sweep.points import Points
@@ -241,3 +241,45 @@ def test_a_target_is_reached_by_any_run(goal: str, target: float | None, reached
         Run(2, (Attempt(3, 2, {}, "failed", "b"),)),
     ]
     assert target_is_reached(runs, Metric("m", goal, target)) == reached
+
+
+def test_a_point_is_not_tried_again_while_there_are_others() -> None:
+    """A run of the same values and seed is the same run."""
+    text = (
+        "program: train.py\nmethod: bayes\nrun_cap: 12\nmetric: {name: val_loss}\nparameters:\n"
+        "  num_layers: {values: [1, 2, 3, 4]}\n  model_dim: {values: [48, 96, 192]}\n"
+    )
+    search = make_method(Points(parse_sweep(text, "s.yaml"), {}), seed=0).search
+    done: list[Tried] = []
+    for k in range(14):
+        values = search.suggest(k, done)
+        done.append(Tried(values, values["num_layers"] + values["model_dim"] / 96))
+    points = [tuple(sorted(run.values.items())) for run in done]
+    assert len(set(points[:12])) == 12
+    assert set(points[12:]) < set(points[:12])  # there is nothing else
+
+
+def test_bayes_of_fractions_that_are_written_as_whole_numbers_begins() -> None:
+    text = (
+        "program: train.py\nmethod: bayes\nmetric: {name: val_loss}\n"
+        "parameters: {weight_decay: {min: 0, max: 1}, seed: {min: 0, max: 4294967295}}\n"
+    )
+    search = make_method(Points(parse_sweep(text, "s.yaml"), {}), seed=0).search
+    first = search.suggest(0, [])
+    assert first["weight_decay"] in (0, 1)
+    second = search.suggest(1, [Tried(first, 1.0)])  # the seeds are not written out for it
+    assert second != first
+
+
+def test_a_sweep_without_end_gives_way_to_tpe() -> None:
+    text = "program: train.py\nmethod: bayes\nmetric: {name: val_loss}\nparameters:\n"
+    points = Points(parse_sweep(f"{text}  dropout: {{min: 0.0, max: 0.5}}\n", "s.yaml"), {})
+    search = make_method(points, seed=0).search
+    assert isinstance(search, BayesSearch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as where it is called
+        kinds = [type(search._make_sampler(k)).__name__ for k in (GP_LONGEST - 1, GP_LONGEST)]
+    assert kinds == ["GPSampler", "TPESampler"]
+    chosen = make_method(points, seed=0, sampler="gp").search
+    assert isinstance(chosen, BayesSearch)
+    assert chosen.gp_longest is None

@@ -135,6 +135,24 @@ def test_a_trial_that_gives_no_sign_of_life_is_killed_and_tried_again(
     finished_once(folder, 1)
 
 
+def test_a_sweep_that_is_suspended_goes_on(tmp_path: Path, text_file: Path) -> None:
+    """Ctrl-Z and fg, a paused container, a suspended job: all of it stops, for several leases."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(grid(rates=1, seeds=1, steps=3000, every=50))
+    folder = tmp_path / "runs/tiny"
+    command = ("sweep", file, text_file, "--workers", 1, "--", *FLAGS)
+    process = start(tmp_path, *command, FUNDAMENTALLM_LEASE="3")
+    wait_for(lambda: (folder / "run-0001/last.pt").exists())
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(10)
+    os.killpg(process.pid, signal.SIGCONT)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert "sign of life" not in said
+    assert len(trials(folder)) == 1
+    finished_once(folder, 1)
+
+
 def test_a_second_agent_shares_the_work(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(grid(rates=6, seeds=2, steps=60, every=20))

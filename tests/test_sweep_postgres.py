@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from conftest import TEXT, Run
 from postgres import postgres
 from tiny_sweep import FLAGS, grid, kill, processes, start, summaries, wait_for
@@ -151,3 +153,39 @@ def test_the_lock_is_let_go_of_when_its_holder_dies(tmp_path: Path, server: str)
             )
             assert claimed is not None
         assert [each.number for each in one.runs()] == [0, 1]
+
+
+def test_a_lock_that_was_lost_hands_nothing_out_twice(tmp_path: Path, server: str) -> None:
+    """Choosing values takes seconds; meanwhile the server may drop the lock's connection."""
+    sweep = parse_sweep(grid(rates=2, seeds=1), "s.yaml")
+    values = [{p.name: p.distribution.quantile(0.1) for p in sweep.parameters} for _ in range(2)]
+    ledgers = [Ledger(server, "lost-lock", tmp_path, lease=60, goal="minimize") for _ in range(2)]
+    dropped: list[int] = []
+
+    def drop(number: int, runs: Sequence[Run]) -> Any:
+        if not dropped:
+            engine = sqlalchemy.create_engine(ledgers[0].database.url)
+            with engine.connect() as connection:
+                held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory'"
+                dropped.extend(connection.execute(sqlalchemy.text(held)).scalars())
+                for pid in dropped:
+                    stop = sqlalchemy.text("SELECT pg_terminate_backend(:pid)")
+                    connection.execute(stop, {"pid": pid})
+            engine.dispose()
+            claimed.append(claim(ledgers[1], lambda number, runs: values[number]))
+        return values[number]
+
+    def claim(ledger: Ledger, choose: Any) -> int:
+        found = ledger.claim(
+            next_values=choose, again=lambda run: False, parameters=sweep.parameters
+        )
+        assert found is not None
+        return found.number
+
+    claimed: list[int] = []
+    with closing(ledgers[0]), closing(ledgers[1]):
+        ledgers[0].database.patience = 60
+        claimed.append(claim(ledgers[0], drop))
+        assert len(dropped) == 1
+        assert claimed == [0, 1]
+        assert [run.number for run in ledgers[0].runs()] == [0, 1]

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.storage import storage_url
 from fundamentallm.cli.sweep import worker_options
-from fundamentallm.cli.sweeping import opened, storage_url, work
+from fundamentallm.cli.sweeping import opened, work
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.sweep_folder import SweepFolder
 

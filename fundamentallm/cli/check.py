@@ -49,7 +49,7 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
             findings = check_points(sweep, fixed)
             points = Points(sweep, fixed)
             if not findings.errors:
-                check_meaning(points, findings)
+                check_meaning(points, findings, _characters(data))
         found = [*sweep.warnings, *findings.sorted()]
     except SweepError as error:
         return _refused(str(error), as_json)
@@ -69,6 +69,14 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
         return exit_codes.BAD_INPUT
     doubtful = costs is not None and not costs.known
     return WARNED if found or doubtful else exit_codes.DONE
+
+
+def _characters(data: str | None) -> int | None:
+    if data is None:
+        return None
+    from fundamentallm.text import read_text
+
+    return read_text(data).length
 
 
 def _refused(message: str, as_json: bool) -> int:

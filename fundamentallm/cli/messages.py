@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
+from pathlib import Path
 
 import click
 
@@ -21,3 +24,9 @@ def warn_of_unknown(where: str, unknown: Counter[str]) -> None:
     total = unknown.total()
     count = "1 character is" if total == 1 else f"{total:,} characters are"
     warn(f"{where}: {count} unknown to the model, which never saw {shown}{more} in training")
+
+
+def place(path: Path) -> str:
+    """A path as one would type it from here."""
+    relative = os.path.relpath(path)
+    return shlex.quote(relative if not relative.startswith("..") else str(path))

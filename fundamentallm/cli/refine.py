@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from fundamentallm.cli.storage import storage_url
 from fundamentallm.cli.sweep import worker_options
 from fundamentallm.cli.sweep_view import short
-from fundamentallm.cli.sweeping import Facts, begin, opened, storage_url
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.cli.sweeping import Facts, begin, opened
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Run
 from fundamentallm.sweep.spec import Metric, parse_sweep
@@ -76,9 +77,7 @@ def _refined(
     points = Points(old, facts["fixed"])
     metric = old.metric or Metric("val_loss")
     best = finalists(runs, points, metric, top)
-    length = {"epochs": epochs or HYPERPARAMETERS["epochs"].default, "max_steps": max_steps or 0}
-    if epochs is None:
-        length["epochs"] = HYPERPARAMETERS["epochs"].default if max_steps is None else 1_000_000
+    length = {"epochs": epochs or 1_000_000, "max_steps": max_steps or 0}
     asked: list[dict[str, Any]] = []
     sources: dict[int, Run] = {}
     for finalist in best:
@@ -113,15 +112,15 @@ def _show(fine: SweepFolder, url: str) -> None:
     metric = parse_sweep(facts["text"], facts["file"]).metric or Metric("val_loss")
     asked = facts["points"]
     varying = [n for n in asked[0] if n != "seed" and len({repr(p[n]) for p in asked}) > 1]
-    groups: dict[str, list[float]] = {}
+    groups: dict[tuple[Any, ...], list[float]] = {}
     for run in runs:
         if run.is_finished and run.last.score is not None:
-            label = ", ".join(f"{n} {short(run.values[n])}" for n in varying) or "the configuration"
-            groups.setdefault(label, []).append(run.last.score)
+            groups.setdefault(tuple(run.values[n] for n in varying), []).append(run.last.score)
     if len(runs) < len(asked) or not all(run.is_finished for run in runs):
         click.echo("not all runs have finished, so there is no verdict yet", err=True)
         return
-    standings = [Standing(label, tuple(scores)) for label, scores in groups.items()]
+    labels = _labels(varying, list(groups))
+    standings = [Standing(labels[values], tuple(scores)) for values, scores in groups.items()]
     standings.sort(key=lambda each: metric.sign * each.mean)
     click.echo(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
     for place, each in enumerate(standings, 1):
@@ -131,3 +130,15 @@ def _show(fine: SweepFolder, url: str) -> None:
             f"{len(each.scores)}  {each.label}"
         )
     click.echo(verdict(standings, metric))
+
+
+def _labels(names: list[str], every: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
+    """What each configuration is called: as short as they can still be told apart."""
+
+    def called(values: tuple[Any, ...], show: Callable[[Any], str]) -> str:
+        pairs = zip(names, values, strict=True)
+        return ", ".join(f"{name} {show(value)}" for name, value in pairs) or "the configuration"
+
+    brief = {values: called(values, short) for values in every}
+    told_apart = len(set(brief.values())) == len(every)
+    return brief if told_apart else {values: called(values, repr) for values in every}

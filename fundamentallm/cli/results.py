@@ -17,7 +17,7 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 if TYPE_CHECKING:
     from fundamentallm.report.results import Results
 
-ON_WANDB = re.compile(r"[\w.-]+/[\w.-]+/[\w-]+")
+ON_WANDB = re.compile(r"\w[\w.-]*/\w[\w.-]*/[\w-]+")
 
 metric_option = click.option(
     "--metric",
@@ -66,7 +66,8 @@ def _is_on_wandb(place: str) -> bool:
 
 def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
     """Ask the storage that the sweep shares with other machines; a note says where it is silent."""
-    from fundamentallm.cli.sweeping import STORAGE, opened, storage_url
+    from fundamentallm.cli.storage import STORAGE, storage_url
+    from fundamentallm.cli.sweeping import opened
     from fundamentallm.report.elsewhere import with_runs_elsewhere
 
     note = "runs that ended on other machines are left out: "

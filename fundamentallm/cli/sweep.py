@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.sweep_flags import check, read_every_run
-from fundamentallm.cli.sweeping import Facts, begin, lease_seconds
+from fundamentallm.cli.sweeping import Facts, begin
 from fundamentallm.sweep.methods import CHOICES
 from fundamentallm.sweep.points import DATA
 from fundamentallm.sweep.spec import read_sweep

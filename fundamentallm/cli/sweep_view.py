@@ -11,7 +11,7 @@ import click
 
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import FAILED, Attempt, Run
+from fundamentallm.sweep.records import FAILED, RANKED, Attempt, Run
 from fundamentallm.sweep.spec import Metric
 from fundamentallm.trackers.console import printable
 
@@ -153,8 +153,8 @@ class Table(Lines):
 
 
 def best_of(runs: Sequence[Run], metric: Metric) -> Run | None:
-    """The finished run with the best score."""
-    scored = [run for run in runs if run.is_finished and run.last.score is not None]
+    """The run with the best score, of those that neither diverged nor could not be."""
+    scored = [run for run in runs if run.last.status in RANKED and run.last.score is not None]
     return min(scored, key=lambda run: metric.sign * (run.last.score or 0.0), default=None)
 
 

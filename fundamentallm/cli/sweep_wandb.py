@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from fundamentallm.disk import replace_text
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import Sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -59,5 +60,5 @@ class WandbRuns:
         file = self.folder.run(number).path / "wandb-sweep.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {"wandb_version": 1, **{name: {"value": v} for name, v in nested.items()}}
-        file.write_text(yaml.safe_dump(content), "utf-8")
+        replace_text(file, yaml.safe_dump(content))
         return file

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import warn
+from fundamentallm.cli.messages import place, warn
 from fundamentallm.cli.signals import StopSignals
+from fundamentallm.cli.storage import check_storage, storage_url
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
@@ -30,42 +29,9 @@ if TYPE_CHECKING:
     from fundamentallm.sweep.ledger import Ledger
     from fundamentallm.sweep.methods import Method
 
-STORAGE = "FUNDAMENTALLM_STORAGE"
-LEASE = "FUNDAMENTALLM_LEASE"
-LEASE_SECONDS = 60.0
 MOST_ON_A_GPU = 8  # runs; where more would pay, --workers-per-gpu says so
 Facts = dict[str, Any]
 """What the maker of a sweep settles for all its workers; kept in the storage."""
-
-
-def storage_url(typed: str | None, folder: SweepFolder) -> str:
-    """Where the sweep's runs are kept: what was typed, the environment's, or beside the runs.
-
-    Raises:
-        SweepError: A password was typed, where every user of the machine could read it.
-    """
-    from fundamentallm.sweep.database import Database, has_password
-
-    if typed and has_password(typed):
-        raise SweepError(
-            f"--storage: leave the password out, for others can read a command line; give the "
-            f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
-        )
-    url = typed or os.environ.get(STORAGE) or folder.url
-    Database(url, folder.path)  # refuses what it does not know
-    return url
-
-
-def lease_seconds() -> float:
-    """After how long a worker of which nothing is heard has lost its runs.
-
-    Raises:
-        SweepError: The environment gives no such time.
-    """
-    typed = os.environ.get(LEASE, "")
-    if typed and not (typed.isdigit() and int(typed) >= 3):
-        raise SweepError(f"{LEASE}={typed}: give whole seconds, 3 or more")
-    return float(typed or LEASE_SECONDS)
 
 
 def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None) -> Means:
@@ -110,6 +76,7 @@ def begin(
 
     folder.check_is_ours()
     url = storage_url(storage, folder)
+    check_storage(url, folder)
     read = parse_sweep(facts["text"], facts["file"])
     # Refused before anything is written: a grid without a point, say.
     method_of(facts, Points(read, facts["fixed"]))
@@ -251,7 +218,7 @@ def work(
         shown.say(
             f"sweep {folder.name}: {engine.method.label} over {searched}; {runs}, "
             f"{at_most}{here.workers} worker{plural} with {here.threads} "
-            f"thread{'s' if here.threads > 1 else ''} each; folder {_place(folder.path)}"
+            f"thread{'s' if here.threads > 1 else ''} each; folder {place(folder.path)}"
         )
         told: list[str] = []
 
@@ -274,10 +241,10 @@ def _conclude(
     runs = ledger.runs()
     finished = sum(run.is_finished for run in runs)
     failed = [run for run in runs if run.last.status in FAILED]
-    place = _place(folder.path)
+    there = place(folder.path)
     best = best_of(runs, metric)
     if best is not None:
-        where = _place(folder.run(best.number).path)
+        where = place(folder.run(best.number).path)
         click.echo(
             f"best {metric.name} {best.last.score:.4f}: run {best.number + 1} of {finished} "
             f"finished; try: fundamentallm generate {where}"
@@ -289,14 +256,14 @@ def _conclude(
         _write_report(folder)
     if stopped_by:
         click.echo(
-            f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {place}", err=True
+            f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True
         )
         codes = {"SIGINT": exit_codes.INTERRUPTED, "SIGTERM": exit_codes.PREEMPTED}
         return codes.get(stopped_by, exit_codes.FAILED)
     if failed:
         click.echo(
             f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "
-            f"try them again with: fundamentallm agent {place} --retries 1",
+            f"try them again with: fundamentallm agent {there} --retries 1",
             err=True,
         )
         return exit_codes.FAILED
@@ -313,11 +280,5 @@ def _write_report(folder: SweepFolder) -> None:
     except FundamentallmError as error:
         warn(f"no report was written: {error}")
     else:
-        place = _place(folder.path)
-        click.echo(f"report: {_place(folder.path / NAME)}; in words: fundamentallm explain {place}")
-
-
-def _place(path: Path) -> str:
-    """A path as one would type it from here."""
-    relative = os.path.relpath(path)
-    return shlex.quote(relative if not relative.startswith("..") else str(path))
+        there = place(folder.path)
+        click.echo(f"report: {place(folder.path / NAME)}; in words: fundamentallm explain {there}")

@@ -83,7 +83,8 @@ def best_so_far(results: Results) -> Plot | None:
     figure = new_figure("run", results.metric.name)
     best: list[float | None] = []
     for run in order:
-        found = [value for value in (*best[-1:], run.score if run.is_ranked else None) if value]
+        found = [*best[-1:], run.score if run.is_ranked else None]
+        found = [value for value in found if value is not None]
         best.append(min(found, key=lambda value: results.metric.sign * value, default=None))
     numbers = list(range(1, len(order) + 1))
     for ranked, name in ((True, "finished"), (False, "diverged or broken off")):

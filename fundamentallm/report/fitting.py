@@ -177,7 +177,7 @@ class Fitting:
     def _reweigh(self) -> None:
         fitted, _, freedom = self.fit(self.terms)
         residual = self.residual(fitted, freedom)
-        if residual > 0:
+        if residual > 1e-9 * np.ptp(self.losses):  # else it is rounding, and weights would be too
             excess = np.maximum(fitted - fitted.min(), 0)
             self.weights = 1 / (1 + (TRUST * excess / residual) ** 2)
 

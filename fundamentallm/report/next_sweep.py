@@ -22,8 +22,7 @@ from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.parameters import has_room
 from fundamentallm.sweep.distributions import Continuous, IntUniform
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.points import Points, hyperparameter_name
-from fundamentallm.sweep.repairing import fitting_heads
+from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
 from fundamentallm.sweep.spec import Sweep, parse_sweep
 from fundamentallm.sweep.writing import Commented, sweep_text
 
@@ -66,6 +65,15 @@ class _Next:
             for effect in (evidence.surface.effects if evidence.surface else ())
         }
         self.content: dict[str, Any] = deepcopy(dict(self.sweep.content))
+        swept = {hyperparameter_name(parameter) for parameter in self.sweep.parameters}
+        self.flags = {
+            name: value
+            for name, value in results.fixed.items()
+            if name in HYPERPARAMETERS
+            and name not in swept
+            and value != HYPERPARAMETERS[name].default
+        }
+        """What all runs had beside what the sweep gives."""
 
     def text(self) -> str:
         """The whole file."""
@@ -89,6 +97,9 @@ class _Next:
             f"What {self.results.title} asks for next: it found {self.results.metric.name} "
             f"{best.score:.4f} in {len(self.results.runs)} runs."
         )
+        if self.flags:
+            words = (f"{HYPERPARAMETERS[n].flag} {value}" for n, value in self.flags.items())
+            heading += f" Its runs also had, after --: {' '.join(words)}"
         return sweep_text(self.content, heading)
 
     def _entry(self, parameter: Parameter) -> dict[str, Any]:
@@ -142,34 +153,33 @@ class _Next:
                 entry["values"] = Commented(near, f"{gone} left out: worse by {effect.size:.3f}")
                 entry.pop("probabilities", None)
             return
-        best = levels.index(effect.best)
+        best = min(levels, key=lambda level: abs(level - effect.best))  # of many it lies between
         if edge is not None:
             values = self._beyond(factor.name, levels, edge.verdict, in_logs=factor.in_logs)
-            why = f"widened: {shown(effect.best)} was best and the end of what was tried"
+            why = f"widened: {shown(best)} was best and the end of what was tried"
         else:
-            around = levels[max(0, best - 1) : best + 2]
-            values = [effect.best]
-            for other in around:
-                if other != effect.best:
-                    values.append(_between(other, effect.best, in_logs=factor.in_logs))
-            why = f"closer to {shown(effect.best)}, the best of {len(levels)}"
-        values = sorted(
-            {_clipped(factor.name, _round(factor.name, v), effect.best) for v in values}
-        )
+            place = levels.index(best)
+            around = levels[max(0, place - 1) : place + 2]
+            values = [
+                _between(other, best, in_logs=factor.in_logs) for other in around if other != best
+            ]
+            why = f"closer to {shown(best)}, the best of {len(levels)}"
+        moved = {_clipped(factor.name, _round(factor.name, v), best) for v in values}
+        values = sorted(moved | {best})
         values = [value for value in values if _is_possible(factor.name, value)]
         if len(values) > 1 and values != levels:
             entry["values"] = Commented(values, why)
             entry.pop("probabilities", None)
 
     def _beyond(self, name: str, levels: Sequence[float], side: str, *, in_logs: bool) -> list:
-        """The end of a list, and two steps further."""
+        """Two steps beyond the end of a list; of two levels in logs, also the one before."""
         ordered = list(levels) if side == "high" else list(reversed(levels))
         end, before = ordered[-1], ordered[-2]
         if in_logs:
             ratio = end / before
-            return [before, end, end * ratio, end * ratio**2][1 - (len(levels) == 2) :]
+            return [before, end * ratio, end * ratio**2][1 - (len(levels) == 2) :]
         step = end - before
-        return [end, end + step, end + 2 * step]
+        return [end + step, end + 2 * step]
 
     def _move_range(
         self,
@@ -186,7 +196,7 @@ class _Next:
         low, high = ends[0] + margin, ends[1] - margin
         logs = not whole and (distribution.in_logs or (low > 0 and high / low >= 100))
         at = math.log if logs else float
-        span, best = at(high) - at(low), at(effect.best)
+        span, best = at(high) - at(low), at(min(max(effect.best, low), high))  # q may round out
         if edge is None:
             new = (best - ZOOM / 2 * span, best + ZOOM / 2 * span)
             new = (max(new[0], at(low)), min(new[1], at(high)))
@@ -198,10 +208,12 @@ class _Next:
             new = (at(low) - WIDEN * span, at(low) + span / 2)
             why = f"widened: the best lay at the smallest tried, {shown(low)}"
         values = [math.exp(end) if logs else end for end in new]
-        edges = [low if edge is not None and edge.verdict == "low" else high] * 2
+        at_edge = low if edge is not None and edge.verdict == "low" else high
         values = [
-            _clipped(factor.name, _round(factor.name, value), at_edge)
-            for value, at_edge in zip(values, edges, strict=True)
+            old
+            if math.isclose(old, value, rel_tol=1e-9)
+            else _clipped(factor.name, _round(factor.name, value), at_edge)
+            for old, value in zip((low, high), values, strict=True)
         ]
         if values[0] >= values[1]:
             return
@@ -220,7 +232,7 @@ class _Next:
     def _leave_out_impossible(self) -> None:
         """Take out values of num_heads that do not divide every width."""
         plain = parse_sweep(sweep_text(self.content, ""), self.sweep.file)
-        points = Points(plain, {})
+        points = Points(plain, self.flags)
         if not points.together():
             return
         fit = fitting_heads(points)
@@ -236,11 +248,13 @@ def _between(a: float, b: float, *, in_logs: bool) -> float:
 
 
 def _round(name: str, value: float) -> float:
-    """Two digits, or a whole number where it must be."""
+    """Two digits, near 1 of what is missing to it; or a whole number where it must be."""
     known = HYPERPARAMETERS[name]
     if known.type is int:
         step = WHOLE_STEPS.get(name, 1)
         return max(step, round(value / step) * step)
+    if 0.9 < value < 1:
+        return round(1 - float(f"{1 - value:.2g}"), 12)
     return float(f"{value:.2g}")
 
 
@@ -255,7 +269,7 @@ def _clipped(name: str, value: float, edge: float) -> float:
     inside = min(max(value, low), high)
     if inside in known.possible:
         return known.type(inside)
-    return known.type(inside * 0.99 if inside == high else inside + 0.01)
+    return known.type((inside + edge) / 2)  # the end itself is not possible: half way there
 
 
 def _is_possible(name: str, value: float) -> bool:

@@ -7,16 +7,26 @@ shown.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import EARLY
-from fundamentallm.report.results import Curve, Results, RunResult, finite, plain_summary
+from fundamentallm.report.results import (
+    Curve,
+    Results,
+    RunResult,
+    finite,
+    metric_named,
+    plain_summary,
+)
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
 
+DIGITS = re.compile(r"(\d+)")
 DEEPEST = 3  # folders below the one that was given
 LONGEST = 2_000  # characters of a sample that are kept
 WORDS = {"running": "unfinished"}
@@ -46,7 +56,7 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         folders += [folder for folder in found if folder not in folders]
         sweeps += [given] if (given / "sweep.yaml").is_file() else []
     sweep, notes = _common_sweep(sweeps, folders)
-    chosen = Metric(metric) if metric else (sweep and sweep.metric) or Metric("val_loss")
+    chosen = metric_named(metric, sweep)
     names = _names(folders)
     runs = [read_run(folder, names[folder], chosen, notes) for folder in folders]
     title = str(paths[0]).rstrip("/") if len(paths) == 1 else f"{len(runs)} runs"
@@ -92,8 +102,14 @@ def _runs_below(path: Path, depth: int = 0) -> Iterator[Path]:
     if RunFolder(path).holds_a_run():
         yield path
     elif depth < DEEPEST:
-        for inner in sorted(each for each in path.iterdir() if not each.name.startswith(".")):
+        inside = (each for each in path.iterdir() if not each.name.startswith("."))
+        for inner in sorted(inside, key=_in_order):
             yield from _runs_below(inner, depth + 1)
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """By name, numbers by their size: run-10000 comes after run-9999."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in DIGITS.split(path.name)]
 
 
 def _nothing_in(path: Path) -> str:
@@ -119,8 +135,9 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
     """Short names, with the folder around where two would be the same."""
     own = [folder.resolve().name for folder in folders]
+    times = Counter(own)
     return {
-        folder: name if own.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        folder: name if times[name] == 1 else f"{folder.resolve().parent.name}/{name}"
         for folder, name in zip(folders, own, strict=True)
     }
 

@@ -16,7 +16,14 @@ import yaml
 
 from fundamentallm.exit_codes import EARLY
 from fundamentallm.report.read_runs import ReportError
-from fundamentallm.report.results import Curve, Results, RunResult, finite, plain_summary
+from fundamentallm.report.results import (
+    Curve,
+    Results,
+    RunResult,
+    finite,
+    metric_named,
+    plain_summary,
+)
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
@@ -60,7 +67,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
             )
         )
         sweep, notes = _sweep(content, address)
-        chosen = Metric(metric) if metric else (sweep and sweep.metric) or Metric("val_loss")
+        chosen = metric_named(metric, sweep)
         runs = [_run(run, chosen) for run in found]
         results = Results(address, chosen, runs, sweep, notes)
         written = {run.place for run in results.ranked[:MOST_SAMPLED]}

@@ -10,16 +10,16 @@ from functools import cached_property
 from typing import Any
 
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import LARGER_IS_BETTER
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.points import hyperparameter_name
+from fundamentallm.sweep.records import RANKED
 from fundamentallm.sweep.spec import Metric, Sweep
 
 SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
 NUMBERS = ("best_step", "step", "total_steps", "seconds", "parameters", "vocabulary_size")
 """Of a run's summary."""
-RANKED = ("done", "stopped")
-"""How a run can have ended whose score says something of its settings."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,30 @@ class Results:
 
     @cached_property
     def configurations(self) -> list[list[RunResult]]:
-        """Ranked runs, those that differ in nothing but the seed together; the best mean first."""
+        """Ranked runs, those that differ in nothing but the seed together; the best mean first.
+
+        A run that was made twice, with the same seed, counts once: it says nothing of chance.
+        """
         names = [name for name in self.varied if name != SEED]
         groups: dict[str, list[RunResult]] = {}
         for run in self.ranked:
-            groups.setdefault(repr([_key(run, name) for name in names]), []).append(run)
+            group = groups.setdefault(repr([_key(run, name) for name in names]), [])
+            if SEED not in run.settings or all(
+                run.settings[SEED] != other.settings.get(SEED) for other in group
+            ):
+                group.append(run)
         return sorted(groups.values(), key=lambda runs: sum(map(self.loss, runs)) / len(runs))
 
     def _all_names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))
+
+
+def metric_named(name: str, sweep: Sweep | None) -> Metric:
+    """The metric of that name, or the sweep's own, or `val_loss`; with which way is better."""
+    own = (sweep and sweep.metric) or Metric("val_loss")
+    if not name or name == own.name:
+        return own
+    return Metric(name, "maximize" if name in LARGER_IS_BETTER else "minimize")
 
 
 def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("gp", "tpe")
 GP_LONGEST = 200  # runs; its time for a suggestion grows with their number
+DRAWS = 200  # in search of a point that was not tried, once all that are near were
 GP_STARTS = 4  # runs before the model is asked; Optuna's own 10 are worse (docs/search.md)
 Groups = Sequence[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]
 
@@ -101,7 +102,7 @@ class Rank:
 
     def coordinate(self, values: Values) -> Any:
         """The number's place."""
-        return list(self.numbers).index(values[self.label])
+        return self.numbers.index(values[self.label])
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ class BayesSearch:
         groups: Groups = (),
         defaults: Values | None = None,
         sampler: str = "gp",
+        gp_longest: int | None = None,
     ) -> None:
         """Nothing is imported or computed until a suggestion is asked for.
 
@@ -180,9 +182,10 @@ class BayesSearch:
             groups: `Points.together`.
             defaults: Tried first, if given and possible.
             sampler: One of SAMPLERS.
+            gp_longest: From this run on `gp` gives way to `tpe`; None for never.
         """
         self.parameters, self.seed, self.is_possible = parameters, seed, is_possible
-        self.defaults, self.sampler = defaults, sampler
+        self.defaults, self.sampler, self.gp_longest = defaults, sampler, gp_longest
         self.axes = axes(parameters, groups)
         self.fallback = RandomSearch(parameters, seed=seed, is_possible=is_possible)
         self.constants = {p.name: p.distribution.quantile(0.5) for p in parameters if p.is_constant}
@@ -199,7 +202,17 @@ class BayesSearch:
         if not self.axes:
             return self.fallback.suggest(k, tried)
         values = self._ask(k, tried)
-        return values if self.is_possible(values) else self._nearest_possible(values, k)
+        before = {_key(run.values) for run in tried}
+        if self.is_possible(values) and _key(values) not in before:
+            return values
+        near = self._nearest(values, before)
+        if near is not None:
+            return near
+        for draw in range(DRAWS):
+            values = self.fallback.suggest(k + draw, ())
+            if _key(values) not in before:
+                break
+        return values
 
     def _ask(self, k: int, tried: Sequence[Tried]) -> Values:
         import optuna
@@ -233,12 +246,15 @@ class BayesSearch:
         import optuna
 
         seed = random.Random(f"{self.seed}:{k}").getrandbits(32)
-        if self.sampler == "tpe":
+        if self.sampler == "tpe" or (self.gp_longest is not None and k >= self.gp_longest):
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=GP_STARTS)
 
-    def _nearest_possible(self, values: Values, k: int) -> Values:
-        """Possible values that differ from `values` in one parameter, as little as may be."""
+    def _nearest(self, values: Values, before: Collection[Any]) -> Values | None:
+        """Possible values that differ from `values` in one parameter, as little as may be.
+
+        None that were tried `before`: a run of the same values and seed is the same run.
+        """
         best: tuple[float, Mapping[str, Any]] | None = None
         for parameter in self.parameters:
             grid = parameter.distribution.grid()
@@ -249,9 +265,14 @@ class BayesSearch:
                 distance = abs(parameter.distribution.position(value) - here)
                 if best is None or distance < best[0]:
                     changed = {**values, parameter.name: value}
-                    if self.is_possible(changed):
+                    if self.is_possible(changed) and _key(changed) not in before:
                         best = distance, changed
-        return best[1] if best is not None else self.fallback.suggest(k, ())
+        return best[1] if best is not None else None
+
+
+def _key(values: Values) -> Any:
+    """What two runs of the same values share."""
+    return tuple((name, same_key(values[name])) for name in sorted(values))
 
 
 def scored(tried: Sequence[Tried]) -> list[tuple[Tried, float | None]]:

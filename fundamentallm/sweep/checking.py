@@ -13,13 +13,15 @@ from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.points import Points, hyperparameter_name
+from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
 from fundamentallm.sweep.spec import Sweep
 
 LINEAR_TO = 100  # times that max may be min before linear is likely not meant
 DRAWS = 2_000
 MOST_LISTED = 5_000
 LENGTHS = ("epochs", "max_steps", "max_minutes")
+A_STEP = ("batch_size", "gradient_accumulation", "max_seq_len")
+"""Whose product is the tokens of a step."""
 NOT_SEARCHED = {
     "eval_every": "it changes how often a run is looked at, and so the best of those looks",
     "patience": "it changes when a run ends, not what it learns by then",
@@ -28,15 +30,18 @@ NOT_SEARCHED = {
 }
 
 
-def check_meaning(points: Points, findings: Findings) -> None:
-    """Add a warning for everything that can run and is likely not meant."""
+def check_meaning(points: Points, findings: Findings, characters: int | None = None) -> None:
+    """Add a warning for everything that can run and is likely not meant.
+
+    `characters`: of the text, where it is known.
+    """
     for parameter in points.sweep.parameters:
         if hyperparameter_name(parameter) in HYPERPARAMETERS:
             _outside_documented_range(parameter, findings)
             _linear_where_log_is_meant(points.sweep, parameter, findings)
             _better_not_searched(points, parameter, findings)
     _impossible_combinations(points, findings)
-    _bands_after_the_end(points, findings)
+    _bands_after_the_end(points, findings, characters)
 
 
 def size(points: Points) -> tuple[int | None, str]:
@@ -70,17 +75,28 @@ def share_impossible(points: Points) -> float:
     return sum(not points.is_possible(values) for values in drawn) / len(drawn)
 
 
-def evaluations(points: Points) -> tuple[float, float] | None:
-    """The fewest and the most evaluations of a run; None if that depends on the text."""
-    ends = {name: _ends(points, name) for name in (*LENGTHS, "eval_every")}
-    if ends["max_minutes"][1]:
+def evaluations(points: Points, characters: int | None = None) -> tuple[float, float] | None:
+    """The fewest and the most evaluations of a run on a text of so many characters.
+
+    None if that depends on the clock, or on a text that is not given.
+    """
+    ends = {name: _ends(points, name) for name in (*LENGTHS, *A_STEP, "eval_every", "val_split")}
+    epochs, steps, every = ends["epochs"], ends["max_steps"], ends["eval_every"]
+    if ends["max_minutes"][1] or (every[1] and not every[0]):
         return None
-    if ends["eval_every"] == (0, 0):
-        return ends["epochs"]
-    if ends["eval_every"][0] > 0 and ends["max_steps"][0] > 0:
-        steps, every = ends["max_steps"], ends["eval_every"]
-        return math.ceil(steps[0] / every[1]), math.ceil(steps[1] / every[0])
-    return None
+    if characters is None:
+        if every[0] and steps[0]:
+            return math.ceil(steps[0] / every[1]), math.ceil(steps[1] / every[0])
+        return None if every[0] or steps[1] else epochs
+    trained = [characters * (1 - share) for share in reversed(ends["val_split"])]
+    an_epoch = [
+        math.ceil(tokens / prod(ends[name][side] for name in A_STEP))
+        for tokens, side in zip(trained, (1, 0), strict=True)
+    ]
+    length = [min(epochs[i] * an_epoch[i], steps[i] or math.inf) for i in (0, 1)]
+    if every[0]:
+        return math.ceil(length[0] / every[1]), math.ceil(length[1] / every[0])
+    return math.ceil(length[0] / an_epoch[0]), math.ceil(length[1] / an_epoch[1])
 
 
 # --- Rules: each adds at most one warning for what it looks at ---
@@ -148,15 +164,19 @@ def _impossible_combinations(points: Points, findings: Findings) -> None:
         return
     names = groups[0][0]
     key = next(p.key for p in points.sweep.parameters if p.name == names[-1])
+    why = f"{' and '.join(names)} do not go together"
+    if len(names) == 1:
+        why = f"not every {names[0]} goes with what is fixed"
+    mend = "; --repaired FILE writes the sweep without them" if fitting_heads(points) else ""
     findings.warn(
         key,
-        f"{share:.0%} of the points cannot be a run, for {' and '.join(names)} do not go together; "
-        "left out here, tried in vain on W&B; --repaired FILE writes the sweep without them",
+        f"{share:.0%} of the points cannot be a run, for {why}; "
+        f"left out here, tried in vain on W&B{mend}",
     )
 
 
-def _bands_after_the_end(points: Points, findings: Findings) -> None:
-    hyperband, count = points.sweep.hyperband, evaluations(points)
+def _bands_after_the_end(points: Points, findings: Findings, characters: int | None) -> None:
+    hyperband, count = points.sweep.hyperband, evaluations(points, characters)
     if hyperband is None or count is None:
         return
     fewest, most = count

@@ -11,11 +11,13 @@ import math
 import multiprocessing
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from multiprocessing.connection import Connection
 from typing import Any
 
+from fundamentallm.declaration import ConfigError, Hyperparameter
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.machine import free_gb
@@ -126,7 +128,7 @@ def corners(points: Points) -> list[dict[str, Any]]:
     for parameter in points.sweep.parameters:
         name = hyperparameter_name(parameter)
         if name != DATA:
-            axes[name] = [HYPERPARAMETERS[name].parse(value) for value in _candidates(parameter)]
+            axes[name] = list(_parsed(HYPERPARAMETERS[name], _candidates(parameter)))
     choices: list[list[dict[str, Any]]] = []
     for group in CONSTRAINED:
         names = [name for name in group if name in axes]
@@ -146,6 +148,13 @@ def _candidates(parameter: Parameter) -> Sequence[Any]:
     values = parameter.distribution.grid()
     near = [] if values is None else [*values[:NEAR], *values[max(NEAR, len(values) - NEAR) :]]
     return [*near, *extremes(parameter)]
+
+
+def _parsed(known: Hyperparameter, values: Sequence[Any]) -> Iterator[Any]:
+    """Those that are possible: a normal distribution goes beyond what a share of 1 can be."""
+    for value in values:
+        with suppress(ConfigError):
+            yield known.parse(value)
 
 
 def _extremes(names: Sequence[str], partial: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,14 @@ BUSY_SECONDS = 60
 """How long SQLite waits for another writer."""
 AWAY_SECONDS = 2.0
 """Between looks at whether a database is back."""
+LOCK_SECONDS = 0.2
+"""Between looks at whether a lock that others hold is free."""
+KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
+"""After a minute PostgreSQL takes a lock's holder whose machine vanished for dead, and not after
+the two hours of Linux."""
+
+SECRETS = ("password", "sslpassword")
+"""What may stand in an address's query and is nobody's business."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,7 +133,7 @@ class Database:
         """Seconds that `patient` methods wait for it."""
         self.say: Callable[[str], None] = lambda line: None
         self.meanwhile: Callable[[], bool] = lambda: False
-        """Done while waiting; true to wait no longer."""
+        """Asked while waiting, for the database or for a lock; true to wait no longer."""
 
     def prepare(self) -> None:
         """Let SQLite's readers and its writer not wait for one another.
@@ -148,28 +156,56 @@ class Database:
         }
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str) -> Iterator[Callable[[], None]]:
         """Only one holds the lock called `name`; it is let go of when its holder dies.
 
         SQLite alone hands the same waiting trial to two workers (1 to 5 of 60, measured).
+
+        Yields:
+            What fails if the lock has been lost meanwhile; to be called before what must not be
+            done twice.
+
+        Raises:
+            InterruptedError: Others hold it, and `meanwhile` said that nobody waits any longer.
         """
         if self.is_local:
-            with self.file_lock:
-                yield
+            while True:
+                try:
+                    self.file_lock.acquire(timeout=LOCK_SECONDS)
+                    break
+                except filelock.Timeout:
+                    self._go_on_waiting()
+            try:
+                yield lambda: None
+            finally:
+                self.file_lock.release()
             return
         if self.engine is None:
             self.engine = sqlalchemy.create_engine(self.url, **self.engine_arguments)
         # On a connection of its own: the server lets go of the lock when the connection ends.
         with self.engine.connect() as connection:
-            which = {"name": f"fundamentallm {name}"}
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(hashtext(:name))"), which)
+
+            def ask(function: str) -> Any:
+                call = sqlalchemy.text(f"SELECT {function}(hashtext(:name))")
+                return connection.execute(call, {"name": f"fundamentallm {name}"}).scalar()
+
+            def check_held() -> None:
+                connection.execute(sqlalchemy.text("SELECT 1"))
+
+            for setting, value in KEEPALIVES.items():
+                connection.execute(sqlalchemy.text(f"SET {setting} = {value}"))
+            while not ask("pg_try_advisory_lock"):
+                time.sleep(LOCK_SECONDS)
+                self._go_on_waiting()
             try:
-                yield
+                yield check_held
             finally:
                 with suppress(sqlalchemy.exc.DBAPIError):  # a server that is gone holds no lock
-                    connection.execute(
-                        sqlalchemy.text("SELECT pg_advisory_unlock(hashtext(:name))"), which
-                    )
+                    ask("pg_advisory_unlock")
+
+    def _go_on_waiting(self) -> None:
+        if self.meanwhile():
+            raise InterruptedError("the sweep's lock is held by others")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -201,7 +237,8 @@ class Database:
 def without_password(url: str) -> str:
     """A database's address that may be shown."""
     try:
-        return sqlalchemy.make_url(url)._replace(password=None).render_as_string()
+        known = sqlalchemy.make_url(url).difference_update_query(SECRETS)
+        return known._replace(password=None).render_as_string()
     except sqlalchemy.exc.ArgumentError:
         return "(not a database's address)"
 
@@ -209,7 +246,8 @@ def without_password(url: str) -> str:
 def has_password(url: str) -> bool:
     """Whether a password stands in the address."""
     try:
-        return sqlalchemy.make_url(url).password is not None
+        known = sqlalchemy.make_url(url)
+        return known.password is not None or any(name in known.query for name in SECRETS)
     except sqlalchemy.exc.ArgumentError:
         return False
 

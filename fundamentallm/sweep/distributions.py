@@ -205,6 +205,8 @@ class _Steps(Sequence[float]):
         return self.length
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.length))]
         if not 0 <= index < self.length:
             raise IndexError(index)
         return self.start + index * self.step

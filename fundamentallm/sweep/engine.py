@@ -22,7 +22,7 @@ from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
 from fundamentallm.sweep.order import Data, Ended, Order, Row
 from fundamentallm.sweep.points import DATA, Points
-from fundamentallm.sweep.records import FAILED, Attempt, Run, target_is_reached, tried
+from fundamentallm.sweep.records import FAILED, Attempt, Run, score_of, target_is_reached, tried
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import Metric
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -80,6 +80,7 @@ class Engine:
         self.active: list[Active] = []
         self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
+        self.listened = time.monotonic()
         self.disk = DiskWatch(folder.path, wait, watcher.say)
         self.stop_requested: Callable[[], str] = lambda: ""
         ledger.database.patience = wait
@@ -146,11 +147,14 @@ class Engine:
         for slot in sorted(set(range(self.means.workers)) - taken):
             if len(self.active) >= self.crew.size or self._has_claimed_all():
                 return
-            run = self.ledger.claim(
-                next_values=self._next_values,
-                again=self._is_worth_another_attempt,
-                parameters=self.points.sweep.parameters,
-            )
+            try:
+                run = self.ledger.claim(
+                    next_values=self._next_values,
+                    again=self._is_worth_another_attempt,
+                    parameters=self.points.sweep.parameters,
+                )
+            except InterruptedError:  # asked to stop while others held the lock
+                return
             if run is None:
                 return
             if self.left_to_claim is not None:
@@ -176,7 +180,7 @@ class Engine:
                 with writing(folder.path):
                     self.folder.take_over(run.number)
             self.folder.create_run(run.number)
-            settings = self.points.settings(run.values)
+            order = self._order(run, self.points.settings(run.values), slot)
         except (SweepError, ConfigError) as error:
             self._finish(run, "failed", str(error), began=time.monotonic())
             return
@@ -190,7 +194,7 @@ class Engine:
                 f"run {run.number + 1} starts again: its checkpoint is not on this machine"
             )
         self.watcher.started(run, going_on=going_on)
-        trial = self.workers.start(self._order(run, settings, slot))
+        trial = self.workers.start(order)
         self.active.append(Active(run, trial, slot, began=time.monotonic()))
         self.crew.started(slot)
 
@@ -218,7 +222,11 @@ class Engine:
 
     def _hear(self) -> bool:
         """Take in what trials said; whether one ended."""
-        ended = False
+        ended, now = False, time.monotonic()
+        if now - self.listened > self.ledger.lease / 2:
+            for each in self.active:  # we were stopped, by Ctrl-Z say, and the trials with us
+                each.trial.heard = now
+        self.listened = now
         for each in list(self.active):
             for message in each.trial.messages():
                 if isinstance(message, Ended):
@@ -295,7 +303,7 @@ class Engine:
             shown = "failed" if status == "died" else status
             with suppress(DiskError):
                 folder.write_summary({"status": shown, "stopped_by": note})
-        score = self._score(run.number, status)
+        score = score_of(folder, status, self.metric)
         seconds = time.monotonic() - began
         try:
             self.ledger.finish(run.last.id, status, score=score, seconds=seconds, note=note)
@@ -308,16 +316,6 @@ class Engine:
             score=score, seconds=seconds, note=note,
         )  # fmt: skip
         self.watcher.ended(run, done)
-
-    def _score(self, number: int, status: str) -> float | None:
-        """The best value of the metric; of a run that never had one, what its summary says."""
-        folder, sign, name = self.folder.run(number), self.metric.sign, self.metric.name
-        values = [row[name] for row in folder.rows() if name in row]
-        if values:
-            return min(values, key=lambda value: sign * value)
-        if status in ("diverged", "impossible"):
-            return folder.read_summary().get(name)
-        return None
 
     def _beat(self) -> None:
         """Tell the ledger every now and then that the trials here live."""

@@ -138,8 +138,11 @@ class Ledger:
 
         Returns:
             None if there is nothing to do now; runs of other workers may still be left behind.
+
+        Raises:
+            InterruptedError: Others hold the sweep's lock, and nobody wants to wait.
         """
-        with self.database.lock(self.study.study_name):
+        with self.database.lock(self.study.study_name) as check_held:
             self._reap()
             runs = self._runs()
             waiting = [run.last.id for run in runs if run.last.status == "waiting"]
@@ -157,8 +160,10 @@ class Ledger:
             if waiting:  # its worker was killed in the middle of this method
                 chosen = waiting[0]
             elif open_runs:
+                check_held()
                 chosen = self._create(open_runs[0].number, open_runs[0].values, parameters)
             elif (values := next_values(len(runs), runs)) is not None:
+                check_held()  # choosing may have taken seconds
                 chosen = self._create(len(runs), values, parameters)
             else:
                 return None

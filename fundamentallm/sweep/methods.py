@@ -44,9 +44,11 @@ def make_method(points: Points, *, seed: int, sampler: str = "auto") -> Method:
     if sampler == "random" or (sampler == "auto" and sweep.method == "random"):
         search = RandomSearch(sweep.parameters, seed=seed, is_possible=points.is_possible)
         return Method(search, "random")
+    gp_longest = None
     if sampler == "auto":
         long = (sweep.run_cap or 0) > GP_LONGEST
         sampler = "tpe" if sweep.hyperband is not None or long else "gp"
+        gp_longest = GP_LONGEST  # a sweep without run_cap may become as long
     search = BayesSearch(
         sweep.parameters,
         seed=seed,
@@ -54,5 +56,6 @@ def make_method(points: Points, *, seed: int, sampler: str = "auto") -> Method:
         groups=points.together(),
         defaults=points.defaults(),
         sampler=sampler,
+        gp_longest=gp_longest,
     )
     return Method(search, sampler)

@@ -103,6 +103,22 @@ def fits(settings: Mapping[str, Any]) -> bool:
     return True
 
 
+def fitting_heads(points: Points) -> list[int]:
+    """Values of num_heads, among those that are searched, that divide every model_dim."""
+    by_name = {hyperparameter_name(p): p for p in points.sweep.parameters}
+    heads, widths = by_name.get("num_heads"), by_name.get("model_dim")
+    if heads is None:
+        return []
+    default = points.fixed.get("model_dim", HYPERPARAMETERS["model_dim"].default)
+    possible = widths.distribution.grid() if widths is not None else [default]
+    counts = heads.distribution.grid()
+    if possible is None or counts is None:
+        return []
+    if widths is not None and isinstance(widths.distribution, IntUniform) and len(possible) > 1:
+        return []  # nothing but 1 divides every whole number
+    return [int(n) for n in counts if all(int(width) % int(n) == 0 for width in possible)]
+
+
 def is_ours(sweep: Sweep) -> bool:
     """Whether the sweep is of our trainer: its program is our train.py, or its command says so."""
     if "fundamentallm" in " ".join(sweep.command):
@@ -164,6 +180,12 @@ def _check_values(parameter: Parameter, findings: Findings) -> None:
         candidates = distribution.values
     elif isinstance(distribution, IntUniform):
         candidates = (distribution.low, distribution.high)
+        if known.type is float:
+            findings.warn(
+                parameter.key,
+                "min and max without a fraction draw whole numbers alone (int_uniform); write "
+                f"min: {float(distribution.low)} if fractions are meant",
+            )
     elif known.type is int and (distribution.q is None or distribution.q % 1):  # pyright: ignore
         findings.error(
             parameter.key,
@@ -193,7 +215,8 @@ def _nearest(parameter: Parameter, default: Any) -> Any:
         return distribution.quantile(min(max(distribution.position(default), 1e-9), 1 - 1e-9))
     if isinstance(distribution, IntUniform):
         middle = (distribution.low + distribution.high) // 2
-        return min(max(middle if default is None else default, distribution.low), distribution.high)
+        nearest = middle if default is None else round(default)
+        return min(max(nearest, distribution.low), distribution.high)
     values = distribution.grid() or distribution.values  # pyright: ignore
     if default in values:
         return default

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.search import Tried, Values
 from fundamentallm.sweep.spec import Metric
 
+RANKED = ("done", "stopped")
+"""How a run can have ended whose score says something of its settings."""
 FINISHED = ("done", "diverged", "impossible", "stopped")
 """How an attempt can end so that its run is over; `stopped` is hyperband's doing."""
 FAILED = ("failed", "hung", "oom", "died")
@@ -86,6 +89,14 @@ def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
     for attempt in attempts:
         grouped.setdefault(attempt.run, []).append(attempt)
     return [Run(number, tuple(grouped[number])) for number in sorted(grouped)]
+
+
+def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
+    """The best value of the metric; of a run that never had one, what its summary says."""
+    values = [row[metric.name] for row in folder.rows() if metric.name in row]
+    if values:
+        return min(values, key=lambda value: metric.sign * value)
+    return folder.read_summary().get(metric.name) if status in ("diverged", "impossible") else None
 
 
 def target_is_reached(runs: Sequence[Run], metric: Metric) -> bool:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.sweep.checking import LINEAR_TO
-from fundamentallm.sweep.distributions import Continuous, IntUniform
-from fundamentallm.sweep.points import Points, hyperparameter_name
+from fundamentallm.sweep.distributions import Continuous
+from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
 from fundamentallm.sweep.writing import Commented, sweep_text
 
 RUNS = 20
@@ -49,22 +48,6 @@ def repaired(points: Points) -> str | None:
             entry["values"] = Commented(fit, why)
             changed = True
     return sweep_text(content, f"{sweep.name}, repaired") if changed else None
-
-
-def fitting_heads(points: Points) -> list[int]:
-    """Values of num_heads, among those that are searched, that divide every model_dim."""
-    by_name = {hyperparameter_name(p): p for p in points.sweep.parameters}
-    heads, widths = by_name.get("num_heads"), by_name.get("model_dim")
-    if heads is None:
-        return []
-    default = points.fixed.get("model_dim", HYPERPARAMETERS["model_dim"].default)
-    possible = widths.distribution.grid() if widths is not None else [default]
-    counts = heads.distribution.grid()
-    if possible is None or counts is None:
-        return []
-    if widths is not None and isinstance(widths.distribution, IntUniform) and len(possible) > 1:
-        return []  # nothing but 1 divides every whole number
-    return [int(n) for n in counts if all(int(width) % int(n) == 0 for width in possible)]
 
 
 def _entry(content: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fundamentallm.learner import OutOfMemoryError
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
-from fundamentallm.sweep.child import Line
+from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order, Row
 from fundamentallm.text import read_text
 from fundamentallm.trackers.folder import FolderTracker

@@ -19,9 +19,10 @@ class FolderTracker:
         self.folder = folder
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
-        """Write config.yaml, and forget rows after `step`."""
+        """Write config.yaml, and forget rows after `step`; metrics.jsonl is there from now on."""
         self.folder.write_config(settings)
         self.folder.rewind(step)
+        self.folder.append(self.folder.metrics, "")
         who = {"host": socket.gethostname(), "process": os.getpid()}
         self.folder.write_summary({"status": "running", "total_steps": total_steps, **who})
 

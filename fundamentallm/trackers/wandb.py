@@ -1,7 +1,7 @@
 """Shows a run on Weights & Biases, and never lets W&B hold the run up.
 
-The only file that imports wandb. What the client does when W&B is away, and how the settings here
-were chosen, is in docs/wandb.md.
+Of a run, the only file that imports wandb; report/read_wandb.py asks its API. What the client does
+when W&B is away, and how the settings here were chosen, is in docs/wandb.md.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from conftest import Run
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
@@ -43,6 +44,23 @@ def test_two_sweeps_started_at_once_in_one_folder(tmp_path: Path, text_file: Pat
     assert "this sweep was begun otherwise" in refused
     assert "give another --output-dir" in refused
     assert len(summaries(tmp_path / "runs/one")) == codes.index(0) + 1
+
+
+def test_a_sweep_is_not_begun_over_one_that_is_kept_elsewhere(
+    run: Run, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(grid(rates=1, seeds=1))
+    words = ("sweep", "tiny.yaml", text_file, "--workers=1", "--", *FLAGS)
+    assert run(*words).returncode == 0
+    before = summaries(tmp_path / "runs/tiny")
+    monkeypatch.setenv("FUNDAMENTALLM_STORAGE", f"sqlite:///{tmp_path}/other.db")
+    refused = run("sweep", "tiny.yaml", text_file, "--workers=1", "--", *FLAGS, "--model-dim=8")
+    assert refused.returncode == 2
+    assert "its runs are kept in sqlite:" in refused.stderr
+    assert summaries(tmp_path / "runs/tiny") == before
+    assert not (tmp_path / "other.db").exists()
+    monkeypatch.delenv("FUNDAMENTALLM_STORAGE")
+    assert run(*words).returncode == 0
 
 
 def test_one_sweep_started_twice_at_once_is_shared(tmp_path: Path, text_file: Path) -> None:

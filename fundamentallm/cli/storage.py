@@ -1,0 +1,57 @@
+"""Where a sweep's runs are kept: what was typed, what the environment says, or beside the runs."""
+
+from __future__ import annotations
+
+import os
+
+from fundamentallm.cli.messages import place
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.sweep_folder import SweepFolder
+
+STORAGE = "FUNDAMENTALLM_STORAGE"
+LEASE = "FUNDAMENTALLM_LEASE"
+LEASE_SECONDS = 60.0
+
+
+def storage_url(typed: str | None, folder: SweepFolder) -> str:
+    """Where the sweep's runs are kept: what was typed, the environment's, or beside the runs.
+
+    Raises:
+        SweepError: A password was typed, where every user of the machine could read it.
+    """
+    from fundamentallm.sweep.database import Database, has_password
+
+    if typed and has_password(typed):
+        raise SweepError(
+            f"--storage: leave the password out, for others can read a command line; give the "
+            f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
+        )
+    url = typed or os.environ.get(STORAGE) or folder.url
+    Database(url, folder.path)  # refuses what it does not know
+    return url
+
+
+def check_storage(url: str, folder: SweepFolder) -> None:
+    """See that the runs that are there are not kept elsewhere: they would be written over."""
+    from fundamentallm.sweep.database import without_password
+
+    there = folder.storage.exists() or folder.database.exists()
+    known, asked = without_password(folder.url), without_password(url)
+    if there and known != asked:
+        raise SweepError(
+            f"{folder.path}: its runs are kept in {known}, and --storage or {STORAGE} names "
+            f"{asked}; go on by fundamentallm agent {place(folder.path)} --storage {known}, or "
+            "give another --output-dir"
+        )
+
+
+def lease_seconds() -> float:
+    """After how long a worker of which nothing is heard has lost its runs.
+
+    Raises:
+        SweepError: The environment gives no such time.
+    """
+    typed = os.environ.get(LEASE, "")
+    if typed and not (typed.isdigit() and int(typed) >= 3):
+        raise SweepError(f"{LEASE}={typed}: give whole seconds, 3 or more")
+    return float(typed or LEASE_SECONDS)
