@@ -7,12 +7,14 @@ the ratio of their medians; least and most are those of single rounds.
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import platform
 import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 
@@ -29,6 +31,34 @@ def in_turns(
             if number >= warm:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
+
+
+def in_process(make: Callable[[], Callable[[], object]], threads: int) -> Callable[[], None]:
+    """The task that `make` makes, in a process of its own, as a user has it; it returns when done.
+
+    `make` has to be a function of a module, or a `partial` of one.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_serve, args=(make, threads, theirs), daemon=True).start()
+    ours.recv()  # it is ready
+
+    def task() -> None:
+        ours.send(None)
+        ours.recv()
+
+    return task
+
+
+def _serve(make: Callable[[], Callable[[], object]], threads: int, pipe: Any) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    task = make()
+    while True:
+        pipe.send(None)
+        pipe.recv()
+        task()
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:

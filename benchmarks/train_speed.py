@@ -2,12 +2,13 @@
 
     python benchmarks/train_speed.py --nanogpt PATH_TO_ITS_FILES [--shapes default,small] [--write]
 
-Each variant takes one step in turn, in one process with equal cores, float32. nanoGPT is run as its
-own training loop does, with its dropout, with the dropout inside its attention alone taken
-away (on a CPU it leaves torch's fused kernel), without dropout, and compiled. Where the dropout of
-ours is: embeddings, attention's outputs, the MLP's; not attention's weights. The share of peak is
-of a product of two matrices of 1,024 x 1,024 in the same run; a token needs 6 operations for each
-weight that is multiplied by, and 12 * layers * width * length for attention, as nanoGPT counts.
+Each variant takes one step in turn, in a process of its own, with equal cores, float32. nanoGPT is
+run as its own training loop does, with its dropout, with the dropout inside its attention alone
+taken away (on a CPU it leaves torch's fused kernel), without dropout, and compiled. Where the
+dropout of ours is: embeddings, attention's outputs, the MLP's; not attention's weights. The share
+of peak is of a product of two matrices of 1,024 x 1,024 in the same run; a token needs 6 operations
+for each weight that is multiplied by, and 12 * layers * width * length for attention, as nanoGPT
+counts.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from comparing import in_turns, machine, ratio, write_section
+from comparing import in_process, in_turns, machine, ratio, write_section
 
 from fundamentallm import Config
 from fundamentallm.data import prepare, training_batch
 from fundamentallm.learner import Learner
+from fundamentallm.machine import keep_freed_memory
 from fundamentallm.text import read_text
 
 SHAPES = {
@@ -42,6 +45,7 @@ ABOUT = {
 
 
 def our_step(config: Config) -> Callable[[], float]:
+    keep_freed_memory()  # as `fundamentallm train` does
     data = prepare(read_text(None), config)
     learner = Learner(len(data.vocabulary), config, torch.device("cpu"))
     count = iter(range(1 << 30))
@@ -55,8 +59,11 @@ def our_step(config: Config) -> Callable[[], float]:
 
 
 def nanogpt_step(
-    module: Any, config: Config, dropout: float, *, inside: bool = True, compiled: bool = False
+    path: Path, config: Config, dropout: float, *, inside: bool = True, compiled: bool = False
 ) -> Callable[[], float]:
+    sys.path.insert(0, str(path))
+    import model as module
+
     data = prepare(read_text(None), config)
     shape = module.GPTConfig(
         block_size=config.max_seq_len, vocab_size=len(data.vocabulary), n_layer=config.num_layers,
@@ -100,14 +107,13 @@ def flops_a_token(config: Config, vocabulary: int) -> float:
 def peak_memory(nanogpt: Path, which: str) -> float:
     """Peak megabytes of a process that takes two steps of the default shape with dropout 0.1."""
     code = rf"""
-import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(nanogpt)!r}]
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import re, torch, train_speed
+from pathlib import Path
 from fundamentallm import Config
 torch.set_num_threads({torch.get_num_threads()})
 if {which!r} == "ours": step = train_speed.our_step(Config())
-else:
-    import model
-    step = train_speed.nanogpt_step(model, Config(), 0.1)
+else: step = train_speed.nanogpt_step(Path({str(nanogpt)!r}), Config(), 0.1)
 step(); step()
 status = open("/proc/self/status").read()  # getrusage would count the parent's peak
 print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1000)
@@ -135,26 +141,23 @@ def main(
 ) -> None:
     """Print a table for each shape."""
     torch.set_num_threads(threads)
-    sys.path.insert(0, str(nanogpt))
-    import model as module
-
     text = [f"{machine()}; {threads} threads; float32; {rounds} rounds."]
     found: dict[str, Any] = {"machine": machine(), "threads": threads, "rounds": rounds}
     for name in shapes.split(","):
         config = {rate: Config(**SHAPES[name], dropout=rate) for rate in (0.1, 0.0)}  # pyright: ignore
-        tasks = {
-            "ours, dropout 0.1": our_step(config[0.1]),
-            "ours, dropout 0": our_step(config[0.0]),
-            "nanoGPT, dropout 0.1": nanogpt_step(module, config[0.1], 0.1),
-            "nanoGPT, dropout 0.1 but 0 in attention": nanogpt_step(
-                module, config[0.1], 0.1, inside=False
+        theirs = partial(nanogpt_step, nanogpt)
+        makers = {
+            "ours, dropout 0.1": partial(our_step, config[0.1]),
+            "ours, dropout 0": partial(our_step, config[0.0]),
+            "nanoGPT, dropout 0.1": partial(theirs, config[0.1], 0.1),
+            "nanoGPT, dropout 0.1 but 0 in attention": partial(
+                theirs, config[0.1], 0.1, inside=False
             ),
-            "nanoGPT, dropout 0": nanogpt_step(module, config[0.0], 0.0),
+            "nanoGPT, dropout 0": partial(theirs, config[0.0], 0.0),
         }
         if compiled:
-            tasks["nanoGPT compiled, dropout 0"] = nanogpt_step(
-                module, config[0.0], 0.0, compiled=True
-            )
+            makers["nanoGPT compiled, dropout 0"] = partial(theirs, config[0.0], 0.0, compiled=True)
+        tasks = {task: in_process(make, threads) for task, make in makers.items()}
         seconds = in_turns(tasks, rounds)
         peak = peak_flops()
         tokens = config[0.0].batch_size * config[0.0].max_seq_len

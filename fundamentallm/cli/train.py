@@ -141,8 +141,10 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
     from fundamentallm.data import prepare
     from fundamentallm.device import computes_in_half, pick_device
     from fundamentallm.learner import OutOfMemoryError, check_fits
+    from fundamentallm.machine import keep_freed_memory
     from fundamentallm.plan import Plan
 
+    keep_freed_memory()
     # Bad input ends here, before anything is written.
     dataset = prepare(text, config)
     where = pick_device(request.device)

@@ -20,7 +20,7 @@ from typing import Any
 from fundamentallm.declaration import ConfigError, Hyperparameter
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
-from fundamentallm.machine import free_gb
+from fundamentallm.machine import free_gb, keep_freed_memory
 from fundamentallm.plan import sequences_at_once
 from fundamentallm.sweep.checking import extremes, size
 from fundamentallm.sweep.parameters import Parameter
@@ -217,6 +217,7 @@ def _tell(
     from fundamentallm.device import is_out_of_memory
     from fundamentallm.learner import OutOfMemoryError
 
+    keep_freed_memory()  # as a run does
     try:
         minutes, memory, on_gpu = _measured(settings, data, device)
         corner = Corner(settings, minutes, memory)

@@ -15,6 +15,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.impossible import summary_of_impossible
 from fundamentallm.learner import OutOfMemoryError
+from fundamentallm.machine import keep_freed_memory
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
@@ -55,6 +56,7 @@ class LineTracker:
 def run_trial(order: Order, line: Line) -> Ended:
     """Train, or go on; the current folder is the run's."""
     torch.set_num_threads(order.threads)
+    keep_freed_memory()
     folder = RunFolder(".")
     try:
         with folder.held(wait=LETTING_GO):

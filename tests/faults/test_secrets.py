@@ -93,3 +93,18 @@ def test_a_variable_named_in_a_command_is_not_looked_up(tmp_path: Path, text_fil
     )  # fmt: skip
     assert token not in done.stdout + done.stderr
     assert token.encode() not in everything(tmp_path)
+
+
+@pytest.mark.parametrize("answer", [200, 401])
+def test_no_key_of_a_run_online_is_left_anywhere(
+    answer: int, tmp_path: Path, text_file: Path, tiny_flags: list[str]
+) -> None:
+    key = secrets.token_hex(20)
+    with WandbServer() as wandb:
+        client = Client(wandb, tmp_path, WANDB_API_KEY=key)
+        if answer != 200:
+            wandb.status = answer
+        said = client.train(text_file, *tiny_flags, "--output-dir=out").stdout
+        assert bool(wandb.store.runs) == (answer == 200)
+    assert key not in said
+    assert key.encode() not in everything(tmp_path)
