@@ -25,6 +25,7 @@ from fundamentallm import Config
 from fundamentallm.data import Dataset, prepare, training_batch
 from fundamentallm.evaluate import score
 from fundamentallm.learner import Learner
+from fundamentallm.machine import keep_freed_memory
 from fundamentallm.plan import Plan
 from fundamentallm.presets import PRESETS
 from fundamentallm.text import read_text
@@ -45,6 +46,7 @@ def steps_in(config: Config, data: Dataset, seconds: float) -> int:
 
 def train_for(config: Config, data: Dataset, seconds: float) -> tuple[Learner, Config, float]:
     """Train for about `seconds` of processor time, the schedule ending with it."""
+    keep_freed_memory()  # as `fundamentallm train` does
     config = replace(config, max_steps=steps_in(config, data, seconds), epochs=1_000_000)
     plan = Plan(config, data.batches_per_epoch(config))
     learner = Learner(len(data.vocabulary), config, CPU)
