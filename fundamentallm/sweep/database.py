@@ -21,7 +21,7 @@ BUSY_SECONDS = 60
 """How long SQLite waits for another writer."""
 AWAY_SECONDS = 2.0
 """Between looks at whether a database is back."""
-LOCK_SECONDS = 0.2
+LOCK_SECONDS = 0.05
 """Between looks at whether a lock that others hold is free."""
 KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """After a minute PostgreSQL takes a lock's holder whose machine vanished for dead, and not after
