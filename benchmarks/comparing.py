@@ -13,6 +13,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,11 @@ def _serve(make: Callable[[], Callable[[], object]], threads: int, pipe: Any) ->
 
     torch.set_num_threads(threads)
     task = make()
-    while True:
-        pipe.send(None)
-        pipe.recv()
-        task()
+    with suppress(EOFError):  # nobody asks any more
+        while True:
+            pipe.send(None)
+            pipe.recv()
+            task()
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
