@@ -263,3 +263,9 @@ def test_which_runs_are_worth_another_attempt(statuses: list[str], again: bool) 
     assert Run(0, attempts[:1]).may_be_tried_again(retries=1, deaths=5) is (
         statuses[0] not in ("done", "running")
     )
+
+
+@pytest.mark.parametrize(("deaths", "again"), [(5, True), (6, False)])
+def test_retries_also_try_again_what_was_killed_too_often(deaths: int, again: bool) -> None:
+    attempts = tuple(Attempt(i, 0, {}, "died", "") for i in range(deaths))
+    assert Run(0, attempts).may_be_tried_again(retries=1, deaths=5) is again

@@ -53,7 +53,8 @@ def children(folder: Path) -> list[int]:
 def test_sixty_points_and_a_killer(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(grid(rates=10, seeds=6, steps=40, every=10))
-    command = ("sweep", file, text_file, "--workers", 4, "--", *FLAGS)
+    # A run that is killed five times in a row is given up; here that is chance.
+    command = ("sweep", file, text_file, "--workers", 4, "--retries", 24, "--", *FLAGS)
     dice = random.Random(7)
     folder = tmp_path / "runs/tiny"
     killed = {"trial": 0, "server": 0, "parent": 0}

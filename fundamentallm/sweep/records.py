@@ -67,7 +67,8 @@ class Run:
         """Whether an unfinished run is worth another attempt.
 
         Args:
-            retries: How many attempts may fail by an error of their own.
+            retries: How many attempts may fail by an error of their own, or be killed beyond
+                `deaths`.
             deaths: How many in a row may be killed from outside.
         """
         if self.last.status in ("interrupted", "lost"):
@@ -78,7 +79,7 @@ class Run:
                 in_a_row += attempt.status == "died"
                 if attempt.status not in ("died", "lost"):
                     break
-            return in_a_row < deaths
+            return in_a_row < deaths + retries
         failed = sum(attempt.status in FAILED[:-1] for attempt in self.attempts)
         return self.last.status in FAILED and failed <= retries
 
