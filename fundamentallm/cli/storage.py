@@ -32,7 +32,11 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
 
 
 def check_storage(url: str, folder: SweepFolder) -> None:
-    """See that the runs that are there are not kept elsewhere: they would be written over."""
+    """See that the runs that are there are not kept elsewhere: they would be written over.
+
+    Raises:
+        SweepError: They are.
+    """
     from fundamentallm.sweep.database import without_password
 
     there = folder.storage.exists() or folder.database.exists()
