@@ -228,10 +228,10 @@ class Run:
         """Begin a row of metrics with what the last steps gave."""
         self.fetch_losses()
         p = self.progress
-        tokens = (
-            self.config.batch_size * self.config.gradient_accumulation * self.config.max_seq_len
-        )
+        c = self.config
+        tokens = c.batch_size * c.gradient_accumulation * c.max_seq_len
         loss = sum(p.losses) / len(p.losses)
+        seconds = p.row_seconds or p.seconds / p.step * len(p.losses)  # older checkpoints lack it
         p.grad_norm = float(self.grad_norm)
         self.row = {
             "epoch": self.plan.epoch(p.step),
@@ -239,7 +239,7 @@ class Run:
             "train_perplexity": perplexity(loss),
             "optim/learning_rate": self.plan.learning_rate(p.step - 1),
             "optim/grad_norm": p.grad_norm,
-            "perf/tokens_per_second": tokens * len(p.losses) / p.row_seconds,
+            "perf/tokens_per_second": tokens * len(p.losses) / seconds,
             "perf/memory_gb": peak_memory_gb(self.device),
         }
         if not math.isfinite(self.row["optim/grad_norm"]):  # float16 skips such a step

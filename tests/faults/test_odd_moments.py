@@ -162,6 +162,18 @@ def test_speed_after_a_stop_is_of_steps_that_were_timed(tiny: Config, tmp_path: 
     assert max(speeds[1]) < 5 * max(speeds[0])  # they were 4,000 times
 
 
+def test_a_row_that_an_older_version_left_unfinished(tiny: Config, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    asked = iter([""] * 8)  # before each of eight steps; then in the first evaluation
+    start(tiny, folder, stop_requested=lambda: next(asked, "SIGINT"))
+    left = Checkpoint.load(folder.last)
+    assert left.progress["evaluating"]
+    assert left.progress["losses"]
+    del left.progress["row_seconds"]
+    assert start(tiny, folder, checkpoint=left).step == tiny.max_steps
+    assert all(0 < row["perf/tokens_per_second"] < 1e7 for row in folder.rows())
+
+
 @pytest.mark.parametrize("line", ["seed: 2020-99-99", "seed: !!int abc", "seed: !!timestamp x"])
 def test_a_file_of_values_that_yaml_itself_cannot_make(line: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(line)
