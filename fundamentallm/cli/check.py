@@ -49,7 +49,8 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
             findings = check_points(sweep, fixed)
             points = Points(sweep, fixed)
             if not findings.errors:
-                check_meaning(points, findings, _characters(data))
+                of_bands = data if sweep.hyperband is not None else None  # else nobody asks
+                check_meaning(points, findings, _characters(of_bands))
         found = [*sweep.warnings, *findings.sorted()]
     except SweepError as error:
         return _refused(str(error), as_json)
