@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-NAME = "built-in"
+BUILTIN = "built-in"
 
 
 def builtin_corpus() -> str:

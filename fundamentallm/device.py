@@ -12,8 +12,6 @@ import torch
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.machine import usable_cores
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
 
 class DeviceError(FundamentallmError):
     """The device that was asked for is not there."""

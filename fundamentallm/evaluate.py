@@ -14,7 +14,7 @@ from fundamentallm.device import autocast
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 
-TOKENS_AT_ONCE = 8192  # enough to fill a device, small enough to stay in a processor's cache
+SCORED_AT_ONCE = 8192  # enough to fill a device, small enough to stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def score(
     total = 0.0
     count = len(tokens) - 1
     length = config.max_seq_len
-    for inputs, targets in scoring_windows(tokens, length, max(1, TOKENS_AT_ONCE // length)):
+    for inputs, targets in scoring_windows(tokens, length, max(1, SCORED_AT_ONCE // length)):
         with autocast(device, config.mixed_precision):
             logits = model(inputs.to(device))
         losses = F.cross_entropy(

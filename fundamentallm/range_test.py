@@ -19,7 +19,7 @@ from fundamentallm.data import Dataset, training_batch
 from fundamentallm.device import peak_memory_gb, pick_device
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity
-from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.trackers.protocol import Number, Tracker
 
@@ -40,9 +40,6 @@ class RangeTest:
     """Where it is least, just before it rises; a whole run wants less."""
     fell: bool
     """Whether the loss ever did; if not, the range is all that was tried."""
-    rates: Sequence[float]
-    losses: Sequence[float]
-    """Training losses as they were, nats."""
     stopped: bool = False
     """Whether somebody ended it before it was over."""
 
@@ -53,7 +50,6 @@ def find_learning_rate(
     *,
     device: str = "auto",
     trackers: Sequence[Tracker] = (),
-    steps: int = STEPS,
     stop_requested: Callable[[], str] = lambda: "",
 ) -> RangeTest:
     """Train while the rate rises, by the same factor each step, until the loss blows up.
@@ -63,7 +59,6 @@ def find_learning_rate(
         dataset: The text, prepared for `config`.
         device: auto, cpu, cuda, cuda:N or mps.
         trackers: Told of every step.
-        steps: From the lowest rate to the highest.
         stop_requested: Asked before every step; on any answer but "" the test ends.
 
     Raises:
@@ -74,7 +69,7 @@ def find_learning_rate(
     where = pick_device(device)
     settings = {**vars(config), "data": dataset.name, "data_sha256": dataset.sha256}
     for tracker in trackers:
-        tracker.start(settings, total_steps=steps, step=0)
+        tracker.start(settings, total_steps=STEPS, step=0)
     began = time.perf_counter()
     rates: list[float] = []
     losses: list[float] = []
@@ -93,15 +88,15 @@ def find_learning_rate(
         }
         for tracker in trackers:
             tracker.finish(summary)
-        return RangeTest(low, high, found is not None, rates, losses, status == "interrupted")
+        return RangeTest(low, high, found is not None, status == "interrupted")
 
     try:
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             learner = Learner(len(dataset.vocabulary), config, where)
-            for step in range(steps):
+            for step in range(STEPS):
                 if stopped_by := stop_requested():
                     return finish("interrupted", stopped_by)
-                rate = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
+                rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
                 row = _take_step(learner, dataset, step, rate)
                 if not math.isfinite(row["train_loss"]):
                     break
@@ -164,5 +159,4 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
     low, high = rates[begins], rates[least]
     if low * 3 > high:  # a range that is too narrow to search
         low = high / 10
-    assert HYPERPARAMETERS["learning_rate"].possible is not None
     return float(f"{low:.1g}"), float(f"{high:.1g}")

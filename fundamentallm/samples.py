@@ -38,3 +38,12 @@ def parse_samples(content: str) -> Iterator[tuple[int, Sample]]:
         characters = int(heading[3])
         sample = Sample(written[:characters], float(heading[2]), written[characters:])
         yield int(heading[1]), sample
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """The text without control characters, which could redraw or retitle a terminal.
+
+    Line breaks and tabs stay, if it may have `lines`.
+    """
+    kept = "\n\t" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fundamentallm.corpus import NAME as BUILTIN
-from fundamentallm.corpus import builtin_corpus
+from fundamentallm.corpus import BUILTIN, builtin_corpus
 from fundamentallm.errors import FundamentallmError
 
 PIECE = 1 << 22  # bytes read at a time

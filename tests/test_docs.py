@@ -109,9 +109,7 @@ def test_sweep_files_that_are_shown_pass(page: Path, tmp_path: Path) -> None:
 def test_bundled_files_that_are_named_exist() -> None:
     for page in PAGES:
         text = (ROOT / page).read_text("utf-8")
-        for name in re.findall(
-            r"\b(?:sweeps|benchmarks|docs|tests)/[\w/.-]+\.(?:yaml|py|md)\b", text
-        ):
+        for name in re.findall(NAMED, text):
             if name.startswith("sweeps/next") or "NAME" in name:
                 continue  # what a command of the page writes
             assert (ROOT / name).exists(), f"{page}: {name}"

@@ -23,6 +23,11 @@ def rows(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in found]
 
 
+def grown(file: Path, before: int) -> bool:
+    """Whether a run has written rows since the file was that long."""
+    return file.exists() and file.stat().st_size > before
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_until_done(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
@@ -30,19 +35,28 @@ def test_killed_and_resumed_until_done(
     flags = [text_file, *tiny_flags, "--max-steps=700"]
     assert run("train", *flags, "--output-dir=whole").returncode == 0
     draw = random.Random(0)
+    metrics = tmp_path / "parts/metrics.jsonl"
     command = [sys.executable, "-m", "fundamentallm", "train", *map(str, flags)]
+    while_training = 0
     for _ in range(6):
+        before = metrics.stat().st_size if metrics.exists() else 0
         process = subprocess.Popen(
             [*command, "--output-dir=parts", "--resume"],
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(draw.uniform(0.5, 5.0))
+        if draw.random() < 0.3:  # while it starts
+            time.sleep(draw.uniform(0.5, 3.0))
+        else:
+            while process.poll() is None and not grown(metrics, before):
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        while_training += process.wait() == -signal.SIGKILL and grown(metrics, before)
         if (tmp_path / "parts/last.pt").exists():
             Checkpoint.load(tmp_path / "parts/last.pt")  # whole, whenever the kill came
+    assert while_training >= 3
     assert run("train", *flags, "--output-dir=parts", "--resume").returncode == 0
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     ends = [

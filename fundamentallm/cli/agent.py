@@ -10,6 +10,7 @@ import click
 from fundamentallm.cli.storage import storage_url
 from fundamentallm.cli.sweep import worker_options
 from fundamentallm.cli.sweeping import opened, work
+from fundamentallm.corpus import BUILTIN
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -47,7 +48,7 @@ def _text(typed: str | None, known: str | None, sha256: str) -> str | None:
     from fundamentallm.text import read_text
 
     path = typed or known
-    if path is not None and not Path(path).exists():
+    if path not in (None, BUILTIN) and not Path(path).exists():
         raise SweepError(f"{path}: the sweep's text is not there; say where by --data")
     text = read_text(path)
     if text.sha256 != sha256:

@@ -40,7 +40,7 @@ def generate(
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
     from fundamentallm.generate import Sampling
     from fundamentallm.generate import generate as write
-    from fundamentallm.trackers.console import printable
+    from fundamentallm.samples import printable
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     checkpoint = Checkpoint.load(find_checkpoint(run))

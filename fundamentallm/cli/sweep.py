@@ -10,6 +10,7 @@ import click
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.sweep_flags import check, read_every_run
 from fundamentallm.cli.sweeping import Facts, begin
+from fundamentallm.corpus import BUILTIN
 from fundamentallm.sweep.methods import CHOICES
 from fundamentallm.sweep.points import DATA
 from fundamentallm.sweep.spec import read_sweep
@@ -100,6 +101,7 @@ def sweep(
     if own is not None and data not in (own, None):
         raise click.UsageError(f"{file}: its command says to train on {own}; leave out {data}")
     data = own if data is None else data
+    data = None if data == BUILTIN else data
     own_text = any(parameter.path[-1] == DATA for parameter in read.parameters)
     if own_text and data is not None:
         raise click.UsageError(f"{file} says which text to use; leave out {data}")

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from fundamentallm.samples import printable
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import FAILED, RANKED, Attempt, Run
 from fundamentallm.sweep.spec import Metric
-from fundamentallm.trackers.console import printable
 
 WORDS = {
     "done": "done",

@@ -9,6 +9,7 @@ from typing import Any
 
 from fundamentallm.report.factors import shown
 from fundamentallm.report.results import Results, RunResult
+from fundamentallm.samples import printable
 
 LONGEST = 300
 
@@ -53,11 +54,7 @@ def _numbers(name: str, values: Sequence[Any], places: int) -> Row:
 
 def _text(value: Any) -> str:
     text = "" if value is None else shown(value)
-    plain = "".join(
-        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}"
-        for each in text[:LONGEST]
-    )
-    return plain + ("…" if len(text) > LONGEST else "")
+    return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
 
 
 def _last(run: RunResult, metric: str) -> float | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from fundamentallm.samples import printable
+
 PALETTE = ("#2D8BCB", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#7F7F7F")
 """After Okabe and Ito, Color Universal Design (2008), without yellow, which is lost on white."""
 RED = "#C1272D"
@@ -52,6 +54,6 @@ def lay_out(figure: go.Figure) -> None:
 
 def label(text: str) -> str:
     """Text that plotly shows as it is: short, without markup and control characters."""
-    plain = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    plain = printable(text, lines=False)
     short = plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…"
     return html.escape(short, quote=False)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import SEED, Results, RunResult
+from fundamentallm.sweep.checking import LINEAR_TO
 from fundamentallm.sweep.distributions import Continuous
 from fundamentallm.sweep.points import hyperparameter_name
 
@@ -89,10 +89,8 @@ def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
             distribution = parameter.distribution
             if isinstance(distribution, Continuous):
                 low, high = distribution.ends
-                return distribution.in_logs or (low > 0 and high / low >= 100)
-    known = HYPERPARAMETERS.get(name)
-    span = levels[-1] / levels[0]
-    return span >= IN_LOGS_FROM or (known is not None and name == "learning_rate")
+                return distribution.in_logs or (low > 0 and high / low >= LINEAR_TO)
+    return name == "learning_rate" or levels[-1] / levels[0] >= IN_LOGS_FROM
 
 
 def _plain(run: RunResult, name: str) -> Any:

@@ -20,6 +20,7 @@ from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.parameters import has_room
+from fundamentallm.sweep.checking import LINEAR_TO
 from fundamentallm.sweep.distributions import Continuous, IntUniform
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
@@ -194,7 +195,7 @@ class _Next:
         margin = 0.0 if whole else (distribution.q or 0) / 2
         ends = (distribution.low, distribution.high) if whole else distribution.ends
         low, high = ends[0] + margin, ends[1] - margin
-        logs = not whole and (distribution.in_logs or (low > 0 and high / low >= 100))
+        logs = not whole and (distribution.in_logs or (low > 0 and high / low >= LINEAR_TO))
         at = math.log if logs else float
         span, best = at(high) - at(low), at(min(max(effect.best, low), high))  # q may round out
         if edge is None:

@@ -17,12 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from fundamentallm import __version__
+from fundamentallm.corpus import BUILTIN
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.explain import HEADINGS, explain
 from fundamentallm.report.factors import shown
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
+from fundamentallm.samples import printable
 
 LONGEST = 1_000  # characters of a setting or sample
 MOST_SAMPLES = 6
@@ -81,8 +83,8 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
 def repeating(run: RunResult) -> str:
     """The command that trains the run again."""
     words = ["fundamentallm", "train"]
-    data = str(run.settings.get("data", "built-in"))
-    if data != "built-in":
+    data = str(run.settings.get("data", BUILTIN))
+    if data != BUILTIN:
         words.append(data)
     for name, known in HYPERPARAMETERS.items():
         value = run.settings.get(name, known.default)
@@ -162,8 +164,7 @@ def _key(value: Any) -> str:
 
 def _short(text: str) -> str:
     """Without control characters, and not for ever."""
-    plain = "".join(each if each.isprintable() or each == "\n" else "�" for each in text[:LONGEST])
-    return plain + ("…" if len(text) > LONGEST else "")
+    return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
 
 
 def _inside_script(content: Mapping[str, Any]) -> str:

@@ -161,12 +161,7 @@ def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Cu
                 points.setdefault(key, {})[step] = value
     if bad:
         notes.append(f"{name}: {bad} lines of metrics.jsonl cannot be read and are left out")
-    return {key: _curve(values) for key, values in points.items()}
-
-
-def _curve(values: dict[int, float]) -> Curve:
-    steps = sorted(values)
-    return Curve(tuple(steps), tuple(float(values[step]) for step in steps))
+    return {key: Curve.of(values) for key, values in points.items()}
 
 
 def _without_metric(runs: Sequence[RunResult], metric: Metric) -> str:

@@ -101,7 +101,7 @@ def _run(run: Any, metric: Metric) -> RunResult:
         for name, value in row.items():
             if finite(value) is not None and step is not None and name[:1] != "_":
                 points.setdefault(name, {})[int(step)] = float(value)
-    curves = {name: _curve(values) for name, values in points.items()}
+    curves = {name: Curve.of(values) for name, values in points.items()}
     theirs = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
     summary = plain_summary(theirs)
     own = str(summary.get("status", ""))
@@ -134,8 +134,3 @@ def _samples(run: Any) -> Sequence[tuple[int, Sample]]:
         ]
     except (LookupError, TypeError, ValueError, RecursionError):
         return ()  # not there yet, or another program's table
-
-
-def _curve(values: Mapping[int, float]) -> Curve:
-    steps = sorted(values)
-    return Curve(tuple(steps), tuple(values[step] for step in steps))

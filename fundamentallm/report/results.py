@@ -31,6 +31,12 @@ class Curve:
     values: tuple[float, ...]
     """Finite."""
 
+    @classmethod
+    def of(cls, points: Mapping[int, float]) -> Curve:
+        """The curve through `points`, values by steps in any order."""
+        steps = sorted(points)
+        return cls(tuple(steps), tuple(float(points[step]) for step in steps))
+
     def __len__(self) -> int:
         return len(self.steps)
 

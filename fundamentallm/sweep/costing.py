@@ -100,7 +100,7 @@ def measure_costs(points: Points, data: str, device: str) -> Costs | None:
     """
     from fundamentallm.text import read_text
 
-    text = read_text(None if data == "built-in" else data)  # bad input ends here
+    text = read_text(data)  # bad input ends here
     free = free_gb()
     tried = sorted(corners(points), key=lambda settings: _work(settings, text.length))
     if not tried:
@@ -245,7 +245,7 @@ def _measured(settings: dict[str, Any], data: str, device: str) -> tuple[float, 
     from fundamentallm.text import read_text
 
     whole = Config(**settings)
-    text = read_text(None if data == "built-in" else data)
+    text = read_text(data)
     dataset = prepare(text, whole)
     where = pick_device(device)
     plan = Plan(whole, dataset.batches_per_epoch(whole))

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fundamentallm.corpus import BUILTIN
 from fundamentallm.declaration import ConfigError
 from fundamentallm.disk import DiskError, writing
 from fundamentallm.run_folder import RunFolderError
@@ -208,7 +209,7 @@ class Engine:
         return Order(
             folder=self.folder.run(run.number).path,
             settings=settings,
-            data=None if path in (None, "built-in") else str(Path(path).absolute()),
+            data=None if path in (None, BUILTIN) else str(Path(path).absolute()),
             data_name=self.data.name if own_text is None else str(own_text),
             data_sha256=self.data.sha256 if own_text is None else "",
             tokens=self.folder.tokens,

@@ -15,7 +15,7 @@ from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import DATA, Points
-from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.records import RANKED, Run
 from fundamentallm.sweep.spec import Metric
 
 CONFIDENCE = 0.95
@@ -42,7 +42,7 @@ def finalists(runs: Sequence[Run], points: Points, metric: Metric, top: int) -> 
     groups: dict[str, list[Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
-        if run.last.status not in ("done", "stopped") or run.last.score is None:
+        if run.last.status not in RANKED or run.last.score is None:
             continue
         own = points.settings(run.values)
         own = {name: own[name] for name in sorted(own) if name not in ("seed", *LENGTH)}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
-from fundamentallm.samples import Sample
+from fundamentallm.samples import Sample, printable
 from fundamentallm.trackers.protocol import Number
 
 
@@ -72,8 +72,3 @@ class ConsoleTracker:
             self.closed = "a closed pipe" if pipe else f"stdout ({error.strerror})"
             # What is left in the buffer would fail again, and loudly, as Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which could redraw or retitle a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

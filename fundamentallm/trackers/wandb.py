@@ -40,7 +40,7 @@ STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $
 
 
 def why_not() -> str | None:
-    """Why no run can be shown on W&B from here: a line, "" where the user wants none; None if so.
+    """Why W&B can show no run from here: a line, "" where the user wants none; else None.
 
     Looks for a key where the client does, and never asks for one.
     """

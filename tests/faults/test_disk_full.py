@@ -154,7 +154,6 @@ def test_a_run_that_could_not_be_taken_over_is_not_forgotten(tmp_path: Path) -> 
     run = folder.run(0)
     run.path.mkdir()
     run.last.write_text("its checkpoint")
-    copy = shutil.copy2
     with pytest.MonkeyPatch.context() as patch:
 
         def full(source: Path, target: Path) -> None:
@@ -163,7 +162,6 @@ def test_a_run_that_could_not_be_taken_over_is_not_forgotten(tmp_path: Path) -> 
         patch.setattr(shutil, "copy2", full)
         with pytest.raises(OSError, match="No space"):
             folder.take_over(0)
-        assert shutil.copy2 is not copy
     assert folder.was_left(0)
     assert not run.path.exists()
     folder.take_over(0)
