@@ -15,6 +15,7 @@ from fundamentallm.report.fitting import (
     Array,
     Fitting,
     Term,
+    deviation,
     dummies,
     legendre,
 )
@@ -56,7 +57,6 @@ class Surface:
     """Those of which that cannot be said."""
     residual: float
     """Standard deviation of what the fit leaves over near the best; nats."""
-    freedom: int
     fitted: Array
     """Of each run."""
 
@@ -75,9 +75,9 @@ def fit_surface(results: Results) -> Surface | None:
     fit.select()
     effects = [_effect(fit, i) for i in range(len(factors)) if fit.degrees[i]]
     effects.sort(key=lambda effect: -effect.share)
-    fitted, _, freedom = fit.fit(fit.terms)
+    fitted, left, freedom = fit.fit(fit.terms)
     undecided = [factor for i, factor in enumerate(factors) if not fit.degrees[i]]
-    return Surface(runs, effects, undecided, fit.residual(fitted, freedom), freedom, fitted)
+    return Surface(runs, effects, undecided, deviation(left, freedom), fitted)
 
 
 def _effect(fit: Fitting, i: int) -> Effect:
@@ -89,7 +89,8 @@ def _effect(fit: Fitting, i: int) -> Effect:
     weighted = design * root[:, None]
     solved = np.linalg.lstsq(weighted, fit.losses * root, rcond=1e-9)[0]
     fitted, left, freedom = fit.fit(fit.terms)
-    covariance = np.linalg.pinv(weighted.T @ weighted) * left / max(freedom, 1)
+    inverse, again = np.linalg.pinv(weighted.T @ weighted), design * fit.weights[:, None]
+    covariance = inverse @ again.T @ again @ inverse * deviation(left, freedom) ** 2
     grid, curves = _curves(fit, i, design)
     line = curves @ solved
     low, high = int(line.argmin()), int(line.argmax())

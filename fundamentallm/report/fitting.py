@@ -24,6 +24,7 @@ ALPHA = 0.01
 TRUST = 0.1
 HIGHEST_DEGREE = 3
 LEAST_FREEDOM = 3  # runs beyond the number of coefficients
+ROUNDING = 1e-20  # of the variance of all losses: what an exact fit leaves over
 Array = np.ndarray[Any, Any]
 
 
@@ -136,24 +137,28 @@ class Fitting:
         return True
 
     def test(self, terms: list[Term], term: Term) -> float:
-        """The chance of such a gain from `term` if it did nothing."""
+        """The chance of such a gain from `term` if it did nothing; 1 if there is no telling.
+
+        What it gains is held against what is left over, and against the noise between seeds where
+        that is larger. Seeds alone would not do: where the polynomial does not fit, what is left
+        over is more than noise, and any term finds some of it.
+        """
         _, before, free_before = self.fit(terms)
         _, after, free_after = self.fit([*terms, term])
-        gained = free_before - free_after
-        chances: list[float] = []
-        if gained < 1:
+        gained = round(free_before - free_after)
+        if gained < 1 or before <= ROUNDING * float(np.var(self.losses)):
             return 1.0
+        chances: list[float] = []
+        left = after / free_after if free_after > 0 else 0.0
         if free_after >= LEAST_FREEDOM:
             if after <= 1e-12 * before:
                 return 0.0
-            chances.append(
-                float(fdtrc(gained, free_after, (before - after) / gained / (after / free_after)))
-            )
+            chances.append(float(fdtrc(gained, free_after, (before - after) / gained / left)))
         noise = self.noise
         if noise is not None and noise.freedom >= LEAST_FREEDOM and noise.sigma > 0:
-            ratio = (before - after) / gained / noise.sigma**2
+            ratio = (before - after) / gained / max(left, noise.sigma**2)
             chances.append(float(fdtrc(gained, noise.freedom, ratio)))
-        return min(1.0, min(chances, default=1.0) * len(chances))
+        return min(1.0, min(chances) * len(chances)) if chances else 1.0
 
     # --- Least squares ---
 
@@ -161,25 +166,31 @@ class Fitting:
         """A row for each run: 1, and the columns of `terms`."""
         return np.hstack([np.ones((len(self.losses), 1)), *(term.columns for term in terms)])
 
-    def fit(self, terms: Sequence[Term]) -> tuple[Array, float, int]:
-        """Fitted losses, the weighted sum of squares left over, and its degrees of freedom."""
+    def fit(self, terms: Sequence[Term]) -> tuple[Array, float, float]:
+        """Fitted losses, the weighted sum of squares left over, and its degrees of freedom.
+
+        Runs that count less are less than a run each: all together are worth (sum w)^2 / sum w^2
+        (Kish, Survey Sampling, 1965), and squares are scaled to as many. With weights of 1 both
+        are what they always are.
+        """
         design, root = self.design(terms), np.sqrt(self.weights)
         solved, _, rank, _ = np.linalg.lstsq(design * root[:, None], self.losses * root, rcond=1e-9)
         fitted = design @ solved
-        left = float((self.weights * (self.losses - fitted) ** 2).sum())
-        return fitted, left, len(self.losses) - int(rank)
-
-    def residual(self, fitted: Array, freedom: int) -> float:
-        """Standard deviation of what is left over, near the best; nats."""
-        squares = self.weights * (self.losses - fitted) ** 2
-        return float(np.sqrt(squares.sum() / max(freedom, 1)))
+        scale = float(self.weights.sum() / (self.weights**2).sum())
+        left = scale * float((self.weights * (self.losses - fitted) ** 2).sum())
+        return fitted, left, scale * float(self.weights.sum()) - int(rank)
 
     def _reweigh(self) -> None:
-        fitted, _, freedom = self.fit(self.terms)
-        residual = self.residual(fitted, freedom)
+        fitted, left, freedom = self.fit(self.terms)
+        residual = deviation(left, freedom)
         if residual > 1e-9 * np.ptp(self.losses):  # else it is rounding, and weights would be too
             excess = np.maximum(fitted - fitted.min(), 0)
             self.weights = 1 / (1 + (TRUST * excess / residual) ** 2)
+
+
+def deviation(left: float, freedom: float) -> float:
+    """The standard deviation that a sum of squares, `left`, stands for; nats."""
+    return float(np.sqrt(left / max(freedom, 1.0)))
 
 
 def legendre(positions: Array, degree: int) -> Array:
