@@ -84,7 +84,7 @@ def find_learning_rate(
             "total_steps": len(losses),
             "seconds": time.perf_counter() - began,
             "vocabulary_size": len(dataset.vocabulary),
-            "range_test": {"low": low, "high": high},
+            "range_test": {"low": low, "high": high, "fell": found is not None},
         }
         for tracker in trackers:
             tracker.finish(summary)

@@ -16,7 +16,7 @@ from fundamentallm.report.explain import explain
 from fundamentallm.report.figures import best_so_far
 from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.noise import measure_noise
-from fundamentallm.report.read_runs import read_results
+from fundamentallm.report.read_runs import ReportError, read_results
 from fundamentallm.report.rules.budget import _best_of
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.sweep.points import Points, check_points
@@ -263,3 +263,57 @@ def test_runs_are_in_the_order_of_their_numbers_and_0_is_a_score(tmp_path: Path)
     plot = best_so_far(results)
     assert plot is not None
     assert list(plot.figure.data[-1].y) == [3.0, 1.0, 0.0]
+
+
+def test_losses_of_other_texts_are_not_compared(tmp_path: Path) -> None:
+    for number, (share, loss) in enumerate([(0.1, 1.5), (0.3, 1.9)] * 4):
+        settings = {"val_split": share, "seed": number, "dropout": number / 10}
+        write_run(tmp_path / f"run-{number}", settings, [4.0, loss, loss - number / 1000])
+    found = said(tmp_path)
+    assert "runs differ in val_split" in found["other_losses"].says
+    assert "val_split" not in found["matters"].says
+
+
+def test_of_a_range_test_nothing_is_said(tmp_path: Path) -> None:
+    summary = {"range_test": {"low": 1e-4, "high": 1e-2, "fell": True}}
+    write_run(tmp_path / "run", {"learning_rate": 0.001, "gradient_clip": 0.1}, FLAT)
+    file = tmp_path / "run/summary.json"
+    assert explain(read_results([tmp_path / "run"])) != []
+    file.write_text(json.dumps(json.loads(file.read_text()) | summary))
+    assert explain(read_results([tmp_path / "run"])) == []
+
+
+def test_a_choice_with_which_runs_diverge_is_named(tmp_path: Path) -> None:
+    for number in range(16):
+        bad = number % 2 == 0
+        settings = {"mixed_precision": bad, "learning_rate": 0.001 * (1 + number), "seed": 0}
+        status = "diverged" if bad else "done"
+        write_run(tmp_path / f"run-{number:02}", settings, [4.0, 2.0, 1.5], status=status)
+    found = said(tmp_path)["divergence"]
+    assert found.verdict == "choice"
+    assert "with mixed_precision True 8 of 8 did, elsewhere 0 of 8" in found.says
+
+
+@pytest.mark.parametrize(
+    ("train", "verdict", "words"),
+    [
+        ([2.0, 1.4, *[1.4 + 0.05 * i for i in range(1, 21)]], "too_high", "try a lower one"),
+        ([2.0, 1.4, *[1.4 - 0.02 * i for i in range(1, 21)]], "early", "by heart"),
+    ],
+)
+def test_a_best_step_early_on_is_explained(
+    train: list[float], verdict: str, words: str, tmp_path: Path
+) -> None:
+    val = [2.0, 1.5, *[1.5 + 0.04 * i for i in range(1, 21)]]
+    found = said(several(tmp_path, val, train=train))["best_early"]
+    assert found.verdict == verdict
+    assert words in found.says
+
+
+def test_where_nothing_stands_out_there_is_no_next(tmp_path: Path) -> None:
+    nothing = {0.0001: [1.5, 1.6], 0.001: [1.59, 1.51], 0.01: [1.52, 1.6]}
+    with pytest.raises(ReportError, match="nothing stood out in 6 runs"):
+        next_sweep(read_results([write_sweep(tmp_path / "a", nothing)]))
+    same = {rate: [1.5, 1.5] for rate in nothing}
+    with pytest.raises(ReportError, match="all have the same"):
+        next_sweep(read_results([write_sweep(tmp_path / "b", same)]))

@@ -14,7 +14,7 @@ from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Attempt
 from fundamentallm.sweep.records import Run as SweepRun
-from fundamentallm.sweep.refining import Standing, finalists, verdict
+from fundamentallm.sweep.refining import Standing, finalists, in_order, verdict
 from fundamentallm.sweep.spec import Metric, parse_sweep
 
 LOSS = Metric("val_loss")
@@ -80,6 +80,17 @@ def test_verdicts_on_pure_noise_are_seldom_wrong() -> None:
         groups = [tuple(dice.gauss(2, 0.1) for _ in range(3)) for _ in range(4)]
         wrong += "is separable" in verdict([Standing("x", each) for each in groups], LOSS)
     assert wrong <= 15  # 5%
+
+
+def test_what_diverged_with_a_seed_is_not_called_best() -> None:
+    lucky = Standing("lucky", (1.2, 1.21), diverged=1)
+    safe, worse = Standing("safe", (1.5, 1.51, 1.52)), Standing("worse", (1.9, 1.91, 1.92))
+    lost = Standing("lost", (), diverged=3)
+    every = [lost, lucky, worse, safe]
+    assert [each.label for each in in_order(every, LOSS)] == ["safe", "worse", "lucky", "lost"]
+    assert verdict(every, LOSS).startswith("safe leads with 1.5100, worse follows")
+    assert "safe alone never diverged" in verdict([lost, lucky, safe], LOSS)
+    assert "none can be called best" in verdict([lost, lucky], LOSS)
 
 
 def test_refining_goes_on_where_the_schedule_allows_it(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,8 @@ from fundamentallm.cli.sweep import worker_options
 from fundamentallm.cli.sweep_view import short
 from fundamentallm.cli.sweeping import Facts, begin, opened
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.records import RANKED, Run
+from fundamentallm.sweep.refining import Standing, in_order, verdict
 from fundamentallm.sweep.spec import Metric, parse_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -29,8 +30,12 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
     help="How long each is trained; this or --max-steps.",
 )
 @click.option("--max-steps", type=click.IntRange(1), metavar="N", help="The same, in steps.")
-@click.option("--seeds", type=click.IntRange(1), default=3, metavar="N", help="[default: 3]")
-@click.option("--output-dir", metavar="DIR", help="[default: SWEEP-refined]")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=3, metavar="N", help="Seeds of each.  [default: 3]"
+)
+@click.option(
+    "--output-dir", metavar="DIR", help="The new sweep's folder.  [default: SWEEP-refined]"
+)
 @worker_options
 def refine(
     sweep: str,
@@ -105,31 +110,37 @@ def _refined(
 
 def _show(fine: SweepFolder, url: str) -> None:
     """The table and the verdict, if all runs have finished."""
-    from fundamentallm.sweep.refining import Standing, verdict
-
     with opened(url, fine) as (facts, ledger):
         runs = ledger.runs()
     metric = parse_sweep(facts["text"], facts["file"]).metric or Metric("val_loss")
     asked = facts["points"]
     varying = [n for n in asked[0] if n != "seed" and len({repr(p[n]) for p in asked}) > 1]
-    groups: dict[tuple[Any, ...], list[float]] = {}
+    groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        if run.is_finished and run.last.score is not None:
-            groups.setdefault(tuple(run.values[n] for n in varying), []).append(run.last.score)
+        groups.setdefault(tuple(run.values[n] for n in varying), []).append(run)
     if len(runs) < len(asked) or not all(run.is_finished for run in runs):
         click.echo("not all runs have finished, so there is no verdict yet", err=True)
         return
     labels = _labels(varying, list(groups))
-    standings = [Standing(labels[values], tuple(scores)) for values, scores in groups.items()]
-    standings.sort(key=lambda each: metric.sign * each.mean)
+    standings = [_standing(labels[values], group) for values, group in groups.items()]
     click.echo(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
-    for place, each in enumerate(standings, 1):
+    for place, each in enumerate(in_order(standings, metric), 1):
+        if not each.scores:
+            click.echo(f"{place:>3}  all {each.diverged} diverged  {each.label}")
+            continue
         low, high = min(each.scores), max(each.scores)
         click.echo(
             f"{place:>3}  {each.mean:.4f}  {each.spread:.4f}  {low:.4f} to {high:.4f}  "
             f"{len(each.scores)}  {each.label}"
+            f"{f'; diverged with {each.diverged} more' if each.diverged else ''}"
         )
     click.echo(verdict(standings, metric))
+
+
+def _standing(label: str, runs: Sequence[Run]) -> Standing:
+    scores = [run.last.score for run in runs if run.last.status in RANKED]
+    diverged = sum(run.last.status == "diverged" for run in runs)
+    return Standing(label, tuple(score for score in scores if score is not None), diverged)
 
 
 def _labels(names: list[str], every: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:

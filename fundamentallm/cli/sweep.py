@@ -30,7 +30,7 @@ def worker_options(command: Any) -> Any:
             "--workers",
             type=click.IntRange(1),
             metavar="N",
-            help="Runs at a time.  [default: as many as pay, told from the first]",
+            help="Runs at a time.  [default: decided from the first]",
         ),
         click.option(
             "--workers-per-gpu", type=click.IntRange(1), metavar="N", help="Runs at a time per GPU."
@@ -65,7 +65,7 @@ def worker_options(command: Any) -> Any:
 @click.argument("file", metavar="SWEEP.YAML", type=click.Path())
 @click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1)
 @click.option("--output-dir", metavar="DIR", help="The sweep's folder.  [default: runs/NAME]")
-@click.option("--seed", "sweep_seed", type=int, default=0, metavar="N", help="Of the search.")
+@click.option("--seed", "sweep_seed", type=int, default=0, metavar="N", help="Seed of the search.")
 @click.option(
     "--sampler", type=click.Choice(CHOICES), default="auto", help="In place of the file's method."
 )
@@ -75,7 +75,7 @@ def worker_options(command: Any) -> Any:
     help="offline: keep every run for `wandb sync`; online: show it now.  [default: neither]",
 )
 @click.option(
-    "--wandb-sweep-id", metavar="ID", help="A sweep made online that the runs shall join."
+    "--wandb-sweep-id", metavar="ID", help="Add the runs to this sweep, made with `wandb sweep`."
 )
 @worker_options
 def sweep(

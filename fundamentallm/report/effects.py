@@ -22,6 +22,8 @@ from fundamentallm.report.fitting import (
 from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.results import Results, RunResult
 
+FEWEST_TO_FIT = LEAST_FREEDOM + 2  # runs: a mean and one coefficient
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -62,10 +64,10 @@ class Surface:
 
 
 def fit_surface(results: Results) -> Surface | None:
-    """Fit the ranked runs; None if nothing was varied or there are fewer than 5 runs."""
+    """Fit the ranked runs; None if nothing was varied or there are too few runs."""
     runs = list(reversed(results.ranked))
     factors = find_factors(results, runs)
-    if len(runs) < LEAST_FREEDOM + 2 or not factors:
+    if len(runs) < FEWEST_TO_FIT or not factors:
         return None
     losses = np.array([results.loss(run) for run in runs])
     if float(np.ptp(losses)) == 0:

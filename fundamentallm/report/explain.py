@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.budget import more_runs
-from fundamentallm.report.rules.caveats import held_fixed, unfair_rate
+from fundamentallm.report.rules.caveats import held_fixed, other_losses, unfair_rate
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.length import best_early, overfitting, still_falling, underfitting
 from fundamentallm.report.rules.parameters import edge, matters
@@ -15,6 +15,7 @@ from fundamentallm.report.rules.winner import winner
 
 Rule = Callable[[Evidence], list[Claim]]
 RULES: tuple[Rule, ...] = (
+    other_losses,
     winner,
     matters,
     edge,
@@ -31,6 +32,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 HEADINGS = {
+    "other_losses": "Not comparable",
     "winner": "The best",
     "matters": "What mattered",
     "edge": "Edges of the search",
@@ -48,6 +50,11 @@ HEADINGS = {
 
 
 def explain(results: Results, evidence: Evidence | None = None) -> list[Claim]:
-    """What the rules say, in their order; nothing where there is nothing to say."""
+    """What the rules say, in their order; nothing where there is nothing to say.
+
+    Of range tests nothing is: their rate goes through everything.
+    """
+    if all("range_test" in run.summary for run in results.runs):
+        return []
     evidence = evidence or Evidence(results)
     return [claim for rule in RULES for claim in rule(evidence)]

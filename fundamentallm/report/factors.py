@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fundamentallm.report.results import SEED, Results, RunResult
+from fundamentallm.report.results import OTHER_LOSSES, SEED, Results, RunResult
 from fundamentallm.sweep.checking import LINEAR_TO
 from fundamentallm.sweep.distributions import Continuous
 from fundamentallm.sweep.points import hyperparameter_name
@@ -55,10 +55,10 @@ class Factor:
 
 
 def find_factors(results: Results, runs: Sequence[RunResult]) -> list[Factor]:
-    """What `runs` differ in, the seed and the text apart."""
+    """What `runs` differ in; the seed apart, and what makes losses of another kind."""
     found: list[Factor] = []
     for name in results.varied:
-        if name == SEED or any(name not in run.settings for run in runs):
+        if name in (SEED, *OTHER_LOSSES) or any(name not in run.settings for run in runs):
             continue
         values = [_plain(run, name) for run in runs]
         numeric = all(type(value) in (int, float) for value in values)

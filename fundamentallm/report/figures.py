@@ -136,6 +136,7 @@ def importance(surface: Surface | None) -> Plot | None:
 def slices(results: Results) -> list[Plot]:
     """The score over each setting alone; runs that came to nothing in red, at the top."""
     ranked = results.ranked
+    worst = ranked[-1].score if ranked else None
     bad = [run for run in results.runs if run.status in ("diverged", "impossible")]
     plots: list[Plot] = []
     for factor in find_factors(results, [*ranked, *bad])[:MOST_AXES]:
@@ -144,7 +145,7 @@ def slices(results: Results) -> list[Plot]:
             if runs:
                 figure.add_scatter(
                     x=[_place(factor, run) for run in runs],
-                    y=[run.score if run.score is not None else _top(ranked) for run in runs],
+                    y=[run.score if run.score is not None else worst for run in runs],
                     mode="markers",
                     name=name,
                     marker=_marker(ranks, len(ranked)),
@@ -191,9 +192,13 @@ def range_tests(results: Results) -> list[Plot]:
             line={"color": PALETTE[0]},
             hovertemplate="rate %{x:.2g}: %{y:.4f}<extra></extra>",
         )  # fmt: skip
-        figure.add_vrect(found["low"], found["high"], fillcolor=PALETTE[2], opacity=0.2)
         figure.update_xaxes(type="log")
-        says = f"The range to search, {shown(found['low'])} to {shown(found['high'])}, is shaded."
+        says = "The loss never fell, so no range to search can be told."
+        if found.get("fell", True):
+            figure.add_vrect(found["low"], found["high"], fillcolor=PALETTE[2], opacity=0.2)
+            says = (
+                f"The range to search, {shown(found['low'])} to {shown(found['high'])}, is shaded."
+            )
         plots.append(Plot(f"range-{len(plots)}", "Learning-rate range test", says, figure))
     return plots
 
@@ -253,10 +258,6 @@ def _log_ticks(factor: Factor) -> dict[str, Any]:
 def _place(factor: Factor, run: RunResult) -> Any:
     value = run.settings[factor.name]
     return value if factor.is_numeric else label(str(value))
-
-
-def _top(ranked: Sequence[RunResult]) -> float | None:
-    return max((run.score for run in ranked if run.score is not None), default=None)
 
 
 def _marker(ranked: bool, count: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.hyperparameters import HYPERPARAMETERS
-from fundamentallm.report.effects import Effect
+from fundamentallm.report.effects import FEWEST_TO_FIT, Effect
 from fundamentallm.report.explain import explain
 from fundamentallm.report.factors import shown
 from fundamentallm.report.read_runs import ReportError
@@ -40,16 +40,19 @@ def next_sweep(results: Results) -> str:
     """The text of a sweep file, with a comment on each line that changed.
 
     Raises:
-        ReportError: The runs are of no sweep, or too few have finished to learn from.
+        ReportError: The runs are of no sweep, too few have finished to learn from, or nothing in
+            the sweep should be another.
     """
     if results.sweep is None:
         raise ReportError(f"{results.title}: no sweep file is there; give the folder of one sweep")
     evidence = Evidence(results)
     if evidence.surface is None:
-        raise ReportError(
-            f"{results.title}: {len(results.ranked)} runs with a {results.metric.name} are too few "
-            "to learn from; 5 are needed"
-        )
+        found = f"{len(results.ranked)} runs with a {results.metric.name}"
+        if len(results.ranked) < FEWEST_TO_FIT:
+            found += f" are too few to learn from; {FEWEST_TO_FIT} are needed"
+        else:
+            found += " all have the same, or all had the same settings; there is nothing to learn"
+        raise ReportError(f"{results.title}: {found}")
     return _Next(results, evidence).text()
 
 
@@ -92,6 +95,12 @@ class _Next:
             cap = max(8, len(self.results.runs))
             self.content["run_cap"] = Commented(cap, "as many as before; else it never ends")
         self._leave_out_impossible()
+        if self.content["parameters"] == self.sweep.content["parameters"]:
+            raise ReportError(
+                f"{self.results.title}: nothing stood out in {len(self.results.ranked)} runs, so "
+                "the next sweep would be the same; give its runs more seeds (fundamentallm "
+                "refine), or draw others (fundamentallm sweep --seed)"
+            )
         best = self.results.best
         assert best is not None
         heading = (
@@ -123,7 +132,7 @@ class _Next:
         if length and self._said("still_falling"):
             why = f"was {length}: val_loss was still falling at the end of most runs"
             changed = Commented(LONGER * length, why)
-        elif length > 1 and self._said("best_early"):
+        elif length > 1 and (early := self._said("best_early")) and early.verdict == "early":
             why = f"was {length}: the best step was in the first tenth of most runs"
             changed = Commented(length // LONGER, why)
         else:
@@ -150,8 +159,13 @@ class _Next:
                 if loss <= min(each for _, each in effect.line) + effect.error
             ]
             if len(near) < len(levels):
-                gone = ", ".join(shown(level) for level in levels if level not in near)
-                entry["values"] = Commented(near, f"{gone} left out: worse by {effect.size:.3f}")
+                least = min(loss for _, loss in effect.line)
+                gone = ", ".join(
+                    f"{shown(level)} (by {loss - least:.3f})"
+                    for level, (_, loss) in zip(levels, effect.line, strict=True)
+                    if level not in near
+                )
+                entry["values"] = Commented(near, f"left out, for they are worse: {gone}")
                 entry.pop("probabilities", None)
             return
         best = min(levels, key=lambda level: abs(level - effect.best))  # of many it lies between

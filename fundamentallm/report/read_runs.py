@@ -19,6 +19,7 @@ from fundamentallm.report.results import (
     Results,
     RunResult,
     finite,
+    guessed,
     metric_named,
     plain_summary,
 )
@@ -64,6 +65,8 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         title = Path(paths[0]).resolve().name
     if not any(run.score is not None for run in runs):
         notes.append(_without_metric(runs, chosen))
+    else:
+        notes += guessed(chosen, sweep)
     return Results(title, chosen, runs, sweep, notes)
 
 

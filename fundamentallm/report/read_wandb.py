@@ -21,6 +21,7 @@ from fundamentallm.report.results import (
     Results,
     RunResult,
     finite,
+    guessed,
     metric_named,
     plain_summary,
 )
@@ -82,6 +83,8 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         raise ReportError(f"{address}: no run of this sweep has begun; start one with wandb agent")
     if not any(run.score is not None for run in runs):
         notes.append(f"no run has logged {chosen.name}; choose another with --metric")
+    else:
+        notes += guessed(chosen, sweep)
     return replace(results, runs=runs)
 
 

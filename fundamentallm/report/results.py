@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from fundamentallm.hyperparameters import HYPERPARAMETERS
-from fundamentallm.metrics import LARGER_IS_BETTER
+from fundamentallm.metrics import LARGER_IS_BETTER, METRICS
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.points import hyperparameter_name
 from fundamentallm.sweep.records import RANKED
@@ -18,6 +18,8 @@ from fundamentallm.sweep.spec import Metric, Sweep
 
 SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
+OTHER_LOSSES = ("data", "data_sha256", "tokenizer", "val_split")
+"""Settings with another of which a loss is a loss of something else."""
 NUMBERS = ("best_step", "step", "total_steps", "seconds", "parameters", "vocabulary_size")
 """Of a run's summary."""
 
@@ -147,6 +149,13 @@ def metric_named(name: str, sweep: Sweep | None) -> Metric:
     if not name or name == own.name:
         return own
     return Metric(name, "maximize" if name in LARGER_IS_BETTER else "minimize")
+
+
+def guessed(metric: Metric, sweep: Sweep | None) -> list[str]:
+    """A note if nobody has said which way a metric is better."""
+    if metric.name in METRICS or (sweep is not None and metric == sweep.metric):
+        return []
+    return [f"less {metric.name} was taken for better, since no sweep file says which way it is"]
 
 
 def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:

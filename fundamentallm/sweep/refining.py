@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -116,10 +117,12 @@ class Standing:
 
     label: str
     scores: tuple[float, ...]
+    diverged: int = 0
+    """Seeds with which it did, beside those that have a score."""
 
     @property
     def mean(self) -> float:
-        """Of the scores."""
+        """Of the scores, of which there is one at least."""
         return statistics.fmean(self.scores)
 
     @property
@@ -128,17 +131,30 @@ class Standing:
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
+def in_order(standings: Sequence[Standing], metric: Metric) -> list[Standing]:
+    """The best mean first; after all others, those that diverged with a seed."""
+
+    def place(each: Standing) -> tuple[bool, float]:
+        return each.diverged > 0, metric.sign * each.mean if each.scores else math.inf
+
+    return sorted(standings, key=place)
+
+
 def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     """Whether the winner can be told from the rest, in words with the numbers they stand on.
 
     Source: Tukey's honestly significant difference (scipy.stats.tukey_hsd), which allows for the
-    winner having been picked as the best of several.
+    winner having been picked as the best of several. One that diverged with a seed is not
+    compared.
     """
-    ranked = sorted(standings, key=lambda each: metric.sign * each.mean)
+    ranked = in_order([each for each in standings if not each.diverged], metric)
+    if not ranked:
+        return "each diverged with at least one seed, so none can be called best"
     best, rest = ranked[0], ranked[1:]
     seeds = min(len(each.scores) for each in ranked)
     if not rest:
-        return f"{best.label} is the only one; there is nothing to tell it from"
+        alone = "is the only one" if len(standings) == 1 else "alone never diverged"
+        return f"{best.label} {alone}; there is nothing to tell it from"
     lead = f"{best.label} leads with {best.mean:.4f}, {rest[0].label} follows with "
     lead += f"{rest[0].mean:.4f}"
     if seeds < 2:

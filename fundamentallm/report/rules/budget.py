@@ -25,9 +25,10 @@ def more_runs(evidence: Evidence) -> list[Claim]:
     quarter, half, whole = (_best_of(losses, len(losses) // part) for part in (4, 2, 1))
     before, last = quarter - half, half - whole
     gain = last * min(1.0, last / before) if before > 0 else 0.0
+    sign = results.metric.sign
     numbers = (
-        f"the best of {len(losses) // 2} runs is {half:.4f} on average, of {len(losses)} "
-        f"{whole:.4f}; as many again would bring about {gain:.4f}, {gain / sigma:.1f} times "
+        f"the best of {len(losses) // 2} runs is {sign * half:.4f} on average, of {len(losses)} "
+        f"{sign * whole:.4f}; as many again would bring about {gain:.4f}, {gain / sigma:.1f} times "
         f"{evidence.sigma_is}"
     )
     if gain < WASTE * sigma:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.factors import shown
-from fundamentallm.report.results import SEED
+from fundamentallm.report.results import OTHER_LOSSES, SEED
 from fundamentallm.report.rules.claim import Claim, Evidence
 
 GROUPS = ("Model", "Sequence", "Training", "Schedule")
@@ -32,6 +32,31 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
         says = f"every run had seed {fixed[SEED]}: how much chance there is was not measured"
         claims.append(Claim("held_fixed", "one_seed", says, SEED))
     return claims
+
+
+def other_losses(evidence: Evidence) -> list[Claim]:
+    """Runs were scored on different texts, parts of a text, or tokens."""
+    results = evidence.results
+    ranked = results.ranked
+    if not set(OTHER_LOSSES) & {name for run in ranked for name in run.settings}:
+        return []
+    differ = [
+        name
+        for name in OTHER_LOSSES
+        if len({str(run.settings.get(name)) for run in ranked}) > 1
+        and not (name == "tokenizer" and evidence.metric == "val_bits_per_char")
+        and not (name == "data" and len({run.settings.get("data_sha256") for run in ranked}) == 1)
+    ]
+    if not differ:
+        return []
+    names = " and ".join("the text" if name == "data_sha256" else name for name in differ[-2:])
+    says = (
+        f"runs differ in {names}: a {evidence.metric} of one says nothing about that of another, "
+        "so their order, and what the best is, mean little; compare runs that have the same"
+    )
+    if differ == ["tokenizer"]:
+        says += ", or by val_bits_per_char"
+    return [Claim("other_losses", "differ", says, differ[0])]
 
 
 def unfair_rate(evidence: Evidence) -> list[Claim]:

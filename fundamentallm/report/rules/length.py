@@ -52,10 +52,13 @@ def best_early(evidence: Evidence) -> list[Claim]:
     early = [run for run in judged if _best_share(_val(run)) <= 0.1]
     if not evidence.judges(judged) or len(early) < MOST_RUNS * len(judged):
         return []
-    says = (
-        f"the best step was in the first tenth of {counted(len(early), len(judged))}: train "
-        "for less, or set early_stopping; what came after was learning by heart"
-    )
+    says = f"the best step was in the first tenth of {counted(len(early), len(judged))}"
+    if 2 * sum(map(_train_rose, early)) > len(early):
+        says += ", and train_loss rose after it too: the learning rate is too high; try a lower one"
+        return [Claim("best_early", "too_high", says)]
+    says += ": train for less, or set early_stopping"
+    if 2 * sum(_rise(run) is not None for run in early) > len(early):
+        says += "; what came after was learning by heart"
     return [Claim("best_early", "early", says)]
 
 
@@ -135,10 +138,21 @@ def _rise(run: RunResult) -> float | None:
     noise = _wobble(values[len(values) // 2 :])
     if best > 0.8 * len(values) or rise < max(RISE * values[best], 4 * noise):
         return None
-    before = [v for s, v in zip(train.steps, train.values, strict=True) if s <= val.steps[best]]
-    if not before or _tail(train) >= np.mean(before[-3:]):
-        return None
-    return rise
+    before = _before(train, val.steps[best])
+    return None if before is None or _tail(train) >= before else rise
+
+
+def _train_rose(run: RunResult) -> bool:
+    """Whether the training loss ended above where it was when the validation loss was least."""
+    val, train = _val(run), run.curve("train_loss")
+    before = _before(train, val.steps[int(np.argmin(val.values))])
+    return before is not None and _tail(train) > (1 + RISE) * before
+
+
+def _before(train: Curve, step: int) -> float | None:
+    """The mean of the last three values up to a step; None if there is none."""
+    values = [v for s, v in zip(train.steps, train.values, strict=True) if s <= step]
+    return float(np.mean(values[-3:])) if values else None
 
 
 def _best_share(curve: Curve) -> float:

@@ -80,7 +80,8 @@ def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) ->
     if not has_room(evidence.results, effect.factor, side):
         advice = f"nothing {to} the range is possible, so search closer to that end"
     says = (
-        f"the best {name} is about the {which} tried, {value}: {evidence.metric} falls towards it "
+        f"the best {name} is about the {which} tried, {value}: {evidence.metric} "
+        f"{'falls' if evidence.results.metric.sign > 0 else 'rises'} towards it "
         f"(t = {certainty:.1f}); {advice}"
     )
     return Claim("edge", side, says, name)

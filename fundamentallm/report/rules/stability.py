@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from fundamentallm.report.factors import Factor, find_factors, shown
@@ -26,14 +29,14 @@ def divergence(evidence: Evidence) -> list[Claim]:
     if not bad.any():
         return []
     many = f"{counted(int(bad.sum()), len(runs))} diverged"
-    factors = [factor for factor in find_factors(evidence.results, runs) if factor.is_numeric]
-    if bad.all() or bad.sum() < 2 or not factors:
+    suspects = list(_suspects(find_factors(evidence.results, runs), runs))
+    if bad.all() or bad.sum() < 2 or not suspects:
         return [Claim("divergence", "counted", f"{many}; too few to say of which setting it came")]
-    areas = [_area(factor.positions(runs), bad) for factor in factors]
-    best = int(np.argmax([abs(area - 0.5) for area in areas]))
+    areas = [_area(suspect.positions, bad) for suspect in suspects]
+    best = max(range(len(areas)), key=lambda i: (round(abs(areas[i] - 0.5), 9), areas[i] > 0.5))
     dice = np.random.default_rng(0)
     at_least = 0
-    ranks = [_ranks(factor.positions(runs)) for factor in factors]
+    ranks = [_ranks(suspect.positions) for suspect in suspects]
     for _ in range(PERMUTATIONS):
         mixed = dice.permutation(bad)
         most = max(abs(_area_of(rank, mixed) - 0.5) for rank in ranks)
@@ -42,26 +45,49 @@ def divergence(evidence: Evidence) -> list[Claim]:
     if p >= CHANCE:
         says = f"{many}, and no one setting tells which (p = {p:.2g})"
         return [Claim("divergence", "scattered", says)]
-    return [_where(factors[best], areas[best] > 0.5, runs, bad, p, many)]
+    return [_where(suspects[best], areas[best] > 0.5, bad, p, many)]
 
 
-def _where(
-    factor: Factor, above: bool, runs: list[RunResult], bad: np.ndarray, p: float, many: str
-) -> Claim:
-    """The value of a setting beyond which runs diverge."""
-    sign = 1 if above else -1
-    at = sign * factor.positions(runs)
+@dataclass(frozen=True)
+class _Suspect:
+    """A setting that may be why runs diverge: a number, or one choice against the others."""
+
+    factor: Factor
+    positions: np.ndarray
+    """Of each run; of a choice, 1 where it was taken."""
+    choice: str = ""
+
+
+def _suspects(factors: Sequence[Factor], runs: Sequence[RunResult]) -> Iterator[_Suspect]:
+    for factor in factors:
+        positions = factor.positions(runs)
+        if factor.is_numeric:
+            yield _Suspect(factor, positions)
+            continue
+        for index, level in enumerate(factor.levels):
+            yield _Suspect(factor, (positions == index).astype(float), shown(level))
+
+
+def _where(suspect: _Suspect, above: bool, bad: np.ndarray, p: float, many: str) -> Claim:
+    """The value of a setting beyond which, or the choice with which, runs diverge."""
+    factor, sign = suspect.factor, 1 if above else -1
+    at = sign * suspect.positions
     borders = sorted(set(at))
     mistakes = [int((bad != (at >= border)).sum()) for border in borders]
     border = borders[int(np.argmin(mistakes))]
     beyond = at >= border
-    value = shown(factor.value(sign * border))
-    side = "or more" if above else "or less"
+    if suspect.choice:
+        value, side = suspect.choice, "" if above else "not "
+        place = f"with {factor.name} {side}{value}"
+    else:
+        value, side = shown(factor.value(sign * border)), "or more" if above else "or less"
+        place = f"at {factor.name} {value} {side}"
     says = (
-        f"{many}: at {factor.name} {value} {side} {int(bad[beyond].sum())} of {int(beyond.sum())} "
+        f"{many}: {place} {int(bad[beyond].sum())} of {int(beyond.sum())} "
         f"did, elsewhere {int(bad[~beyond].sum())} of {int((~beyond).sum())} (p = {p:.2g})"
     )
-    return Claim("divergence", "high" if above else "low", says, factor.name)
+    verdict = "choice" if suspect.choice else "high" if above else "low"
+    return Claim("divergence", verdict, says, factor.name)
 
 
 def _ranks(positions: np.ndarray) -> np.ndarray:
