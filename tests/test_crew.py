@@ -124,5 +124,5 @@ def test_a_sweep_says_what_it_settled_on(tmp_path: Path, text_file: Path) -> Non
     assert process.returncode == 0, said
     cores = len(os.sched_getaffinity(0))
     if cores > 1:
-        assert f"up to {cores} workers" in said
+        assert f"up to {cores} at a time" in said
         assert f"{cores} runs at a time: a run takes 0." in said

@@ -259,13 +259,11 @@ def test_the_lock_of_a_worker_is_held_while_it_lives(ledger: Ledger) -> None:
 )
 def test_which_runs_are_worth_another_attempt(statuses: list[str], again: bool) -> None:
     attempts = tuple(Attempt(i, 0, {}, status, "") for i, status in enumerate(statuses))
-    assert Run(0, attempts).may_be_tried_again(retries=0, deaths=5) is again
-    assert Run(0, attempts[:1]).may_be_tried_again(retries=1, deaths=5) is (
-        statuses[0] not in ("done", "running")
-    )
+    assert Run(0, attempts).may_be_tried_again(0) is again
+    assert Run(0, attempts[:1]).may_be_tried_again(1) is (statuses[0] not in ("done", "running"))
 
 
 @pytest.mark.parametrize(("deaths", "again"), [(5, True), (6, False)])
 def test_retries_also_try_again_what_was_killed_too_often(deaths: int, again: bool) -> None:
     attempts = tuple(Attempt(i, 0, {}, "died", "") for i in range(deaths))
-    assert Run(0, attempts).may_be_tried_again(retries=1, deaths=5) is again
+    assert Run(0, attempts).may_be_tried_again(1) is again

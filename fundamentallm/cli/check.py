@@ -45,7 +45,8 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
         sweep = read_sweep(file)
         findings = Findings(file)
         if is_ours(sweep):
-            fixed, device, _ = read_every_run(sweep, words[1:] if data else words)
+            every = read_every_run(sweep, words[1:] if data else words)
+            fixed, device = every.settings, every.device
             findings = check_points(sweep, fixed)
             points = Points(sweep, fixed)
             if not findings.errors:

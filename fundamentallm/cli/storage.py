@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing, suppress
 
 from fundamentallm.cli.messages import place
 from fundamentallm.sweep.findings import SweepError
@@ -29,6 +31,16 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
     url = typed or os.environ.get(STORAGE) or folder.url
     Database(url, folder.path)  # refuses what it does not know
     return url
+
+
+def study_name(url: str, folder: SweepFolder) -> str:
+    """The sweep's name in its storage: that of its folder, which may have been renamed since."""
+    if url == f"sqlite:///{folder.database}" and folder.database.exists():
+        with suppress(sqlite3.Error), closing(sqlite3.connect(folder.database)) as connection:
+            names = [name for (name,) in connection.execute("SELECT study_name FROM studies")]
+            if len(names) == 1:
+                return str(names[0])
+    return folder.name
 
 
 def check_storage(url: str, folder: SweepFolder) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from fundamentallm.cli.storage import lease_seconds
-from fundamentallm.cli.sweep_flags import check, read_every_run
+from fundamentallm.cli.sweep_flags import EveryRun, check, read_every_run
 from fundamentallm.cli.sweeping import Facts, begin
+from fundamentallm.cli.texts import named_texts, text_facts
 from fundamentallm.corpus import BUILTIN
 from fundamentallm.sweep.methods import CHOICES
-from fundamentallm.sweep.points import DATA
-from fundamentallm.sweep.spec import read_sweep
+from fundamentallm.sweep.spec import Sweep, read_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
@@ -96,25 +96,19 @@ def sweep(
     """
     data, flags = _split(words)
     read = read_sweep(file)
-    fixed, device, own = read_every_run(read, flags)
-    check(read, fixed)
-    if own is not None and data not in (own, None):
-        raise click.UsageError(f"{file}: its command says to train on {own}; leave out {data}")
-    data = own if data is None else data
-    data = None if data == BUILTIN else data
-    own_text = any(parameter.path[-1] == DATA for parameter in read.parameters)
-    if own_text and data is not None:
-        raise click.UsageError(f"{file} says which text to use; leave out {data}")
+    every = read_every_run(read, flags)
+    check(read, every.settings)
+    data = _text(read, data, every)
     folder = SweepFolder(output_dir or Path("runs") / _folder_name(read.name))
     facts: Facts = {
         "text": read.text,
         "file": file,
-        "fixed": fixed,
-        "device": device,
+        "fixed": every.settings,
+        "device": every.device,
         "seed": sweep_seed,
         "sampler": sampler,
         "lease": lease_seconds(),
-        **_text_facts(data, own_text),
+        **text_facts(data, read),
     }
     facts |= {"wandb": wandb or "", "wandb_sweep_id": wandb_sweep_id or ""}
     if wandb_sweep_id and not wandb:
@@ -131,15 +125,20 @@ def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:
     return data, rest
 
 
-def _text_facts(data: str | None, own_text: bool) -> Facts:
-    """Which text the sweep is on, so that going on with another is noticed."""
-    if own_text:
-        return {"data": None, "data_name": "", "data_sha256": ""}
-    from fundamentallm.text import read_text
-
-    text = read_text(data)
-    path = None if data is None else str(Path(data).absolute())
-    return {"data": path, "data_name": text.name, "data_sha256": text.sha256}
+def _text(sweep: Sweep, typed: str | None, every: EveryRun) -> str | None:
+    """The text of all runs: the one that was typed, or the command's, or a --config's."""
+    command = every.data
+    if command is not None and typed not in (command, None):
+        raise click.UsageError(
+            f"{sweep.file}: its command says to train on {command}; leave out {typed}"
+        )
+    data = typed or command
+    if named_texts(sweep):
+        if data is not None:
+            raise click.UsageError(f"{sweep.file} says which text to use; leave out {data}")
+        return None
+    data = data or every.config_data
+    return None if data == BUILTIN else data
 
 
 def _folder_name(name: str) -> str:

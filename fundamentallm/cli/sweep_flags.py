@@ -37,6 +37,8 @@ class EveryRun(NamedTuple):
     device: str
     data: str | None
     """The text that `command` names, if any."""
+    config_data: str | None
+    """The text of a --config, which is weaker."""
 
 
 def read_every_run(sweep: Sweep, words: Sequence[str]) -> EveryRun:
@@ -60,10 +62,11 @@ def read_every_run(sweep: Sweep, words: Sequence[str]) -> EveryRun:
         sweep=None,
     )  # fmt: skip
     settings = request.settle()
+    config_data = settings.get("data")
     searched = {hyperparameter_name(parameter) for parameter in sweep.parameters} - set(typed)
     for name in (*DATA_KEYS, *searched):
         settings.pop(name, None)
-    return EveryRun(settings, params["device"], own["data"])
+    return EveryRun(settings, params["device"], own["data"], config_data)
 
 
 def _parsed(command: click.Command, words: Sequence[str], where: str) -> dict[str, Any]:

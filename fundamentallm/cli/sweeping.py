@@ -13,7 +13,7 @@ import click
 from fundamentallm import exit_codes
 from fundamentallm.cli.messages import place, warn
 from fundamentallm.cli.signals import StopSignals
-from fundamentallm.cli.storage import check_storage, storage_url
+from fundamentallm.cli.storage import check_storage, storage_url, study_name
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
@@ -82,7 +82,7 @@ def begin(
     method_of(facts, Points(read, facts["fixed"]))
     folder.create()
     goal = read.metric.goal if read.metric else "minimize"
-    ledger = Ledger(url, folder.name, folder.path, lease=facts["lease"], goal=goal)
+    ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
     try:
         facts = {**facts, "id": uuid.uuid4().hex[:8]}
         known = dict(ledger.begin(facts))
@@ -101,13 +101,19 @@ def begin(
                 )
             facts = {**facts, "lease": known["lease"], "id": known["id"]}
             ledger.facts = facts
+            ledger.keep_lease(facts["lease"])
         folder.write_file(read.text)
-        if not is_local:
-            folder.storage.write_text(ledger.database.shown + "\n", "utf-8")
+        remember_storage(ledger, folder)
         before()
         return work(facts, ledger, folder, data=data, **options)
     finally:
         ledger.close()
+
+
+def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
+    """Write down where the sweep is kept, if not beside its runs; without a password."""
+    if not ledger.database.is_local:
+        folder.storage.write_text(ledger.database.shown + "\n", "utf-8")
 
 
 @contextmanager
@@ -115,7 +121,7 @@ def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
     """The facts and the ledger of a sweep that is there.
 
     Raises:
-        SweepError: It is not.
+        SweepError: It is not, or its runs are kept elsewhere.
     """
     from fundamentallm.sweep.ledger import Ledger, read_facts
 
@@ -124,10 +130,12 @@ def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
             f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "
             "or --storage if the sweep was begun on another machine"
         )
-    facts, goal = read_facts(url, folder.name, folder.path)
+    check_storage(url, folder)
+    facts, goal = read_facts(url, study_name(url, folder), folder.path)
     folder.create()
-    ledger = Ledger(url, folder.name, folder.path, lease=facts["lease"], goal=goal)
+    ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
     try:
+        remember_storage(ledger, folder)
         yield facts, ledger
     finally:
         ledger.close()
@@ -160,6 +168,7 @@ def engine_for(
     from fundamentallm.cli.sweep_wandb import PRELOADED, WandbRuns
     from fundamentallm.sweep.engine import Engine
     from fundamentallm.sweep.order import Data
+    from fundamentallm.sweep.orders import Orders
     from fundamentallm.sweep.workers import Workers
 
     method = method_of(facts, points)
@@ -174,16 +183,17 @@ def engine_for(
     return Engine(
         ledger,
         folder,
-        points,
+        points.sweep,
         method,
         means=means,
-        data=Data(data, facts["data_name"], facts["data_sha256"]),
+        orders=Orders(
+            folder, points, Data.of(facts, data), means, patience=2 * ledger.lease, wandb=wandb
+        ),
         watcher=view,
         workers=Workers(threads=means.threads, preload=PRELOADED if wandb else ()),
         retries=retries,
         count=count,
         wait=60 * wait,
-        wandb=wandb,
     )
 
 
@@ -213,12 +223,12 @@ def work(
         )  # fmt: skip
         runs = "runs" if engine.limit is None else f"{engine.limit} runs"
         searched = ", ".join(parameter.name for parameter in points.searched) or "nothing"
-        plural = "s" if here.workers > 1 else ""
         at_most = "" if here.fixed or here.workers == 1 else "up to "
         shown.say(
-            f"sweep {folder.name}: {engine.method.label} over {searched}; {runs}, "
-            f"{at_most}{here.workers} worker{plural} with {here.threads} "
-            f"thread{'s' if here.threads > 1 else ''} each; folder {place(folder.path)}"
+            f"sweep {folder.name}: {engine.method.label} over {searched}, on "
+            f"{facts['data_name'] or 'the texts that it names'}; {runs}, {at_most}{here.workers} "
+            f"at a time with {here.threads} thread{'s' if here.threads > 1 else ''} each; folder "
+            f"{place(folder.path)}"
         )
         told: list[str] = []
 
@@ -261,9 +271,10 @@ def _conclude(
         codes = {"SIGINT": exit_codes.INTERRUPTED, "SIGTERM": exit_codes.PREEMPTED}
         return codes.get(stopped_by, exit_codes.FAILED)
     if failed:
+        needed = max(run.retries_needed for run in failed)
         click.echo(
             f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "
-            f"try them again with: fundamentallm agent {there} --retries 1",
+            f"try them again with: fundamentallm agent {there} --retries {needed}",
             err=True,
         )
         return exit_codes.FAILED

@@ -14,7 +14,8 @@ SAME = ("fixed", "seed", "sampler", "data_sha256", "points")
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A phrase for each difference that matters; comments and a `run_cap` that grew do not.
 
-    Both are what the sweep's maker noted for its workers: `text`, the file, and SAME.
+    Both are what the sweep's maker noted for its workers: `text`, the file, `texts`
+    that it names, and SAME.
     """
     old = dict(parse_sweep(before["text"], "before").content)
     new = dict(parse_sweep(now["text"], "now").content)
@@ -23,6 +24,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old.pop("run_cap")
         new.pop("run_cap", None)
     found = list(_between(old, new, ""))
+    texts = now.get("texts", {})
+    for name, sha256 in before.get("texts", {}).items():  # which may have come since
+        if name in texts:
+            found += _between(sha256, texts[name], f"the hash of {name}")
     for name in SAME:
         found += _between(
             before.get(name), now.get(name), name.replace("data_sha256", "the text's hash")

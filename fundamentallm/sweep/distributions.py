@@ -113,7 +113,7 @@ class Continuous:
     def quantile(self, u: float) -> float:
         """Infinite at 0 or 1 where the distribution has no end there."""
         value = self._unrounded(u)
-        if self.q is None:
+        if self.q is None or not math.isfinite(value):
             return value
         rounded = round(value / self.q) * self.q  # halves go to the even multiple, as numpy's do
         return rounded if isinstance(self.q, int) else float(rounded)
@@ -150,10 +150,10 @@ class Continuous:
         reach = (self.first - 9 * self.second, self.first + 9 * self.second)
         low, high = {
             "uniform": lambda: (self.first, self.second),
-            "log_uniform": lambda: (math.exp(self.first), math.exp(self.second)),
-            "inv_log_uniform": lambda: (math.exp(-self.second), math.exp(-self.first)),
+            "log_uniform": lambda: (exp(self.first), exp(self.second)),
+            "inv_log_uniform": lambda: (exp(-self.second), exp(-self.first)),
             "normal": lambda: reach,
-            "log_normal": lambda: (math.exp(reach[0]), math.exp(reach[1])),
+            "log_normal": lambda: (exp(reach[0]), exp(reach[1])),
             "beta": lambda: (0.0, 1.0),
         }[self.family]()
         margin = (self.q or 0) / 2  # rounding may leave the ends
@@ -169,13 +169,13 @@ class Continuous:
             case "uniform":
                 return self.first + u * (self.second - self.first)
             case "log_uniform":
-                return math.exp(self.first + u * (self.second - self.first))
+                return exp(self.first + u * (self.second - self.first))
             case "inv_log_uniform":
-                return math.exp(-(self.first + (1 - u) * (self.second - self.first)))
+                return exp(-(self.first + (1 - u) * (self.second - self.first)))
             case "normal":
                 return self._normal_quantile(u)
             case "log_normal":
-                return math.exp(self._normal_quantile(u))
+                return exp(self._normal_quantile(u))
             case _:
                 from scipy.stats import beta
 
@@ -217,6 +217,14 @@ def same_key(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True)
+
+
+def exp(exponent: float) -> float:
+    """E to that power; infinite where it is too large for a number."""
+    try:
+        return math.exp(exponent)
+    except OverflowError:
+        return math.inf
 
 
 def _log(number: float) -> float:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
-from fundamentallm.corpus import BUILTIN
 from fundamentallm.declaration import ConfigError
 from fundamentallm.disk import DiskError, writing
 from fundamentallm.run_folder import RunFolderError
@@ -21,16 +18,23 @@ from fundamentallm.sweep.disk_watch import DiskWatch
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
-from fundamentallm.sweep.order import Data, Ended, Order, Row
-from fundamentallm.sweep.points import DATA, Points
-from fundamentallm.sweep.records import FAILED, Attempt, Run, score_of, target_is_reached, tried
+from fundamentallm.sweep.order import Ended, Row
+from fundamentallm.sweep.orders import Orders
+from fundamentallm.sweep.records import (
+    FAILED,
+    FINISHED,
+    Attempt,
+    Run,
+    score_of,
+    target_is_reached,
+    tried,
+)
 from fundamentallm.sweep.search import Values
-from fundamentallm.sweep.spec import Metric
+from fundamentallm.sweep.spec import Metric, Sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.watcher import Watcher
 from fundamentallm.sweep.workers import Workers
 
-DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 LOOK_SECONDS = 2.0  # between looks at what other workers have left behind
 LISTEN_SECONDS = 0.25
 SAVE_SECONDS = 60.0  # for trials to save, when the sweep has to stop
@@ -43,38 +47,35 @@ class Engine:
         self,
         ledger: Ledger,
         folder: SweepFolder,
-        points: Points,
+        sweep: Sweep,
         method: Method,
         *,
         means: Means,
-        data: Data,
+        orders: Orders,
         watcher: Watcher,
         workers: Workers,
         retries: int = 0,
         count: int | None = None,
         wait: float = 0.0,
-        wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
     ) -> None:
         """Nothing is claimed until `run`.
 
         Args:
             ledger: Who does what.
             folder: Where runs are written.
-            points: From values to settings.
+            sweep: The sweep file.
             method: Chooses values.
             means: What this machine gives.
-            data: The text.
+            orders: Says what each run is to be.
             watcher: Told of everything.
             workers: Starts processes.
             retries: How often a run that failed by an error of its own is tried again.
             count: The most runs that are claimed here.
             wait: Seconds to wait for a full disk, or for a storage that is away.
-            wandb: Gives the environment and the tracker's arguments of a run; None for no W&B.
         """
-        self.ledger, self.folder, self.points, self.method = ledger, folder, points, method
-        self.means, self.data, self.watcher, self.workers = means, data, watcher, workers
-        self.retries, self.left_to_claim, self.wandb = retries, count, wandb
-        sweep = points.sweep
+        self.ledger, self.folder, self.sweep, self.method = ledger, folder, sweep, method
+        self.means, self.orders, self.watcher, self.workers = means, orders, watcher, workers
+        self.retries, self.left_to_claim = retries, count
         self.metric = sweep.metric or Metric("val_loss")
         caps = [cap for cap in (sweep.run_cap, method.search.size) if cap is not None]
         self.limit = min(caps, default=None)
@@ -152,7 +153,7 @@ class Engine:
                 run = self.ledger.claim(
                     next_values=self._next_values,
                     again=self._is_worth_another_attempt,
-                    parameters=self.points.sweep.parameters,
+                    parameters=self.sweep.parameters,
                 )
             except InterruptedError:  # asked to stop while others held the lock
                 return
@@ -161,6 +162,8 @@ class Engine:
             if self.left_to_claim is not None:
                 self.left_to_claim -= 1
             self._start(run, slot)
+            if self.disk.waits:
+                return
 
     def _next_values(self, number: int, runs: Sequence[Run]) -> Values | None:
         """The values of a new run; None if the sweep has enough."""
@@ -171,7 +174,7 @@ class Engine:
         return self.method.search.suggest(number, tried(runs, self.metric))
 
     def _is_worth_another_attempt(self, run: Run) -> bool:
-        return run.may_be_tried_again(retries=self.retries, deaths=DEATHS)
+        return run.may_be_tried_again(self.retries)
 
     def _start(self, run: Run, slot: int) -> None:
         before = run.attempts[-2] if len(run.attempts) > 1 else None
@@ -181,13 +184,12 @@ class Engine:
                 with writing(folder.path):
                     self.folder.take_over(run.number)
             self.folder.create_run(run.number)
-            order = self._order(run, self.points.settings(run.values), slot)
+            order = self.orders.order(run, slot)
         except (SweepError, ConfigError) as error:
             self._finish(run, "failed", str(error), began=time.monotonic())
             return
         except (DiskError, RunFolderError) as error:
-            self._finish(run, "interrupted", str(error), began=time.monotonic())
-            self.disk.trouble(str(error))
+            self._could_not_start(run, error)
             return
         going_on = folder.last.exists()
         if before is not None and before.history and not going_on:
@@ -199,27 +201,20 @@ class Engine:
         self.active.append(Active(run, trial, slot, began=time.monotonic()))
         self.crew.started(slot)
 
-    def _order(self, run: Run, settings: dict[str, Any], slot: int) -> Order:
-        own_text = settings.pop(DATA, None)
-        path = self.data.path if own_text is None else str(own_text)
-        environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
-        gpus, device = self.means.gpus, self.means.device
-        if gpus:  # of which a trial sees one, its first
-            device = device.partition(":")[0]
-        return Order(
-            folder=self.folder.run(run.number).path,
-            settings=settings,
-            data=None if path in (None, BUILTIN) else str(Path(path).absolute()),
-            data_name=self.data.name if own_text is None else str(own_text),
-            data_sha256=self.data.sha256 if own_text is None else "",
-            tokens=self.folder.tokens,
-            threads=self.means.threads,
-            device=device,
-            patience=2 * self.ledger.lease,
-            visible_gpu=gpus[slot % len(gpus)] if gpus else None,
-            environment=environment,
-            wandb=wandb,
-        )
+    def _could_not_start(self, run: Run, error: DiskError | RunFolderError) -> None:
+        """Its folder cannot be written: for want of room, or for a reason of its own."""
+        try:
+            self.disk.probe()
+        except DiskError:
+            self._finish(run, "interrupted", str(error), began=time.monotonic())
+            self._meet_full_disk(str(error))
+        else:
+            self._finish(run, "failed", str(error), began=time.monotonic())
+
+    def _meet_full_disk(self, reason: str) -> None:
+        if self.left_to_claim is not None:  # the run is none of those that were asked for
+            self.left_to_claim += 1
+        self.disk.trouble(reason)
 
     def _hear(self) -> bool:
         """Take in what trials said; whether one ended."""
@@ -263,7 +258,7 @@ class Engine:
         return True
 
     def _stop_if_far_behind(self, each: Active) -> None:
-        hyperband, sign = self.points.sweep.hyperband, self.metric.sign
+        hyperband, sign = self.sweep.hyperband, self.metric.sign
         if hyperband is None or each.lost:
             return
         histories = [
@@ -294,7 +289,9 @@ class Engine:
             status = "stopped"
         self._finish(each.run, status, ended.stopped_by, began=each.began, active=each)
         if ended.disk:
-            self.disk.trouble(ended.stopped_by)
+            self._meet_full_disk(ended.stopped_by)
+        elif status in FINISHED:
+            self.disk.relief()
 
     def _finish(
         self, run: Run, status: str, note: str, *, began: float, active: Active | None = None
@@ -319,8 +316,8 @@ class Engine:
         self.watcher.ended(run, done)
 
     def _beat(self) -> None:
-        """Tell the ledger every now and then that the trials here live."""
+        """Tell the ledger every now and then that we live, and have what it gave us."""
         while not self.over.wait(self.ledger.lease / 6):
             # A database that is away for a moment is met again at the next beat.
             with suppress(Exception):
-                self.ledger.beat([each.run.last.id for each in list(self.active)])
+                self.ledger.beat(sorted(self.ledger.held.copy()))

@@ -104,6 +104,10 @@ class Ledger:
     def facts(self, facts: Mapping[str, Any]) -> None:
         self.study.set_user_attr("sweep", dict(facts))
 
+    def keep_lease(self, seconds: float) -> None:
+        """Take the lease of the sweep as it was made, which others go by."""
+        self.lease = self.heartbeats.lease = seconds
+
     @patient
     def begin(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write down what the sweep is, unless another worker has; what stands there then."""

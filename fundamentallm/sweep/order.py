@@ -7,15 +7,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fundamentallm.corpus import BUILTIN
+
 
 @dataclass(frozen=True)
 class Data:
-    """The text of every run, if it is the same for all."""
+    """The text of every run, if it is the same for all; else where to find those it names."""
 
     path: str | None
     """None is the built-in text."""
     name: str
     sha256: str
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Of the texts that the sweep itself names, as far as they were there when it was made."""
+    folder: str = ""
+    """Where the sweep was made: paths that it names begin there, if they can be found there."""
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], path: str | None) -> Data:
+        """What the sweep's maker wrote down; `path` is where the text lies on this machine."""
+        hashes, folder = facts.get("texts", {}), facts.get("texts_from", "")
+        return cls(path, facts["data_name"], facts["data_sha256"], hashes, folder)
+
+    def text(self, named: str | None) -> tuple[str | None, str, str]:
+        """Path, name and hash of a run's text; `named` is what the sweep itself calls it, if so."""
+        if named is None:
+            path = None if self.path is None else str(Path(self.path).absolute())
+            return path, self.name, self.sha256
+        there = Path(self.folder, named)
+        path = there if self.folder and there.exists() else Path(named)
+        here = None if named == BUILTIN else str(path.absolute())
+        return here, named, self.hashes.get(named, "")
 
 
 @dataclass(frozen=True)
@@ -30,7 +52,7 @@ class Order:
     """The path of the text; None for the built-in one."""
     data_name: str
     data_sha256: str
-    """Empty if the sweep itself says which text, so that it is not known before."""
+    """Empty if the sweep itself says which text, and it was not there when that was made."""
     tokens: Path
     """Where encoded texts are kept for every trial of the sweep."""
     threads: int

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from fundamentallm.sweep.distributions import Categorical, Continuous, Distribution, IntUniform
+from fundamentallm.sweep.distributions import (
+    Categorical,
+    Continuous,
+    Distribution,
+    IntUniform,
+    exp,
+)
 from fundamentallm.sweep.findings import Findings, Key
 from fundamentallm.sweep.format import BY_EXPONENTS, DEFAULTS, DISTRIBUTIONS, ENDS
 
@@ -76,7 +82,7 @@ def read_distribution(entry: dict[str, Any], key: Key, findings: Findings) -> Di
             key, f"got {given}; give value, values, min and max, or a distribution with its fields"
         )
         return None
-    if kind not in DISTRIBUTIONS:
+    if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
         near = get_close_matches(str(kind), DISTRIBUTIONS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(DISTRIBUTIONS)}"
         findings.error((*key, "distribution"), f"W&B has no distribution {kind}; {hint}")
@@ -144,7 +150,7 @@ def _numeric(
         findings.error((*key, "min"), f"{first} is not less than max, {second}")
         return None
     if kind in BY_EXPONENTS:
-        ends = [_exp(-e if kind.startswith("inv") else e) for e in (first, second)]
+        ends = [exp(-e if kind.startswith("inv") else e) for e in (first, second)]
         findings.warn(
             key,
             f"{kind} takes exponents of e: this draws from {min(ends):.3g} to {max(ends):.3g}; "
@@ -190,10 +196,3 @@ def _wrong_number(kind: str, name: str, number: object) -> str:
 
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # pyright: ignore
-
-
-def _exp(exponent: float) -> float:
-    try:
-        return math.exp(exponent)
-    except OverflowError:
-        return math.inf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from itertools import product
 from math import prod
@@ -20,6 +22,8 @@ from fundamentallm.sweep.spec import Sweep
 
 DATA = "data"
 """The parameter, beside the hyperparameters, that names the text."""
+ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+"""In a command, as W&B writes it."""
 MOST_TOGETHER = 64  # combinations that are searched as one choice
 
 
@@ -132,9 +136,14 @@ def is_ours(sweep: Sweep) -> bool:
     return True
 
 
+def _of_environment(match: re.Match[str]) -> str:
+    """As W&B's agent has it: a variable that is not set leaves its own name."""
+    return os.environ.get(match[1], match[1])
+
+
 def words_of_every_run(sweep: Sweep) -> list[str]:
     """What the file's `command` itself hands to every run: the words after what starts it."""
-    words = list(sweep.command)
+    words = [ENVIRONMENT.sub(_of_environment, word) for word in sweep.command]
     start = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     for i, word in enumerate(words):
         name, before = Path(word).name, Path(words[i - 1]).name if i else ""

@@ -19,6 +19,7 @@ take, no memory, or killed from outside."""
 UNFINISHED = (*FAILED, "interrupted", "lost")
 """How an attempt can end so that its run may be tried again: by a fault, asked to stop, or given
 up because nothing was heard of its worker."""
+DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,26 @@ class Run:
         """Whether it has its result."""
         return self.last.status in FINISHED
 
-    def may_be_tried_again(self, *, retries: int, deaths: int) -> bool:
+    def may_be_tried_again(self, retries: int) -> bool:
         """Whether an unfinished run is worth another attempt.
 
-        Args:
-            retries: How many attempts may fail by an error of their own, or be killed beyond
-                `deaths`.
-            deaths: How many in a row may be killed from outside.
+        `retries` attempts may fail by an error of their own, or be killed beyond `DEATHS`.
         """
+        return self.last.status in UNFINISHED and self.retries_needed <= retries
+
+    @property
+    def retries_needed(self) -> int:
+        """How many `retries` it takes for an unfinished run to be tried again."""
         if self.last.status in ("interrupted", "lost"):
-            return True
+            return 0
         if self.last.status == "died":
             in_a_row = 0
             for attempt in reversed(self.attempts):
                 in_a_row += attempt.status == "died"
                 if attempt.status not in ("died", "lost"):
                     break
-            return in_a_row < deaths + retries
-        failed = sum(attempt.status in FAILED[:-1] for attempt in self.attempts)
-        return self.last.status in FAILED and failed <= retries
+            return max(0, in_a_row - DEATHS + 1)
+        return sum(attempt.status in FAILED[:-1] for attempt in self.attempts)
 
 
 def runs_of(attempts: Sequence[Attempt]) -> list[Run]:

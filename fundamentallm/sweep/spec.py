@@ -176,7 +176,7 @@ def _method(content: Mapping[str, Any], findings: Findings) -> str:
         findings.error(("method",), "custom runs on W&B Launch alone; give grid, random or bayes")
     elif method is None:
         findings.error((), "method is missing; give grid, random or bayes")
-    elif method not in METHODS:
+    elif not isinstance(method, str) or method not in METHODS:
         near = get_close_matches(str(method), METHODS, n=1)
         hint = f"did you mean {near[0]}?" if near else "give grid, random or bayes"
         findings.error(("method",), f"W&B has no method {method}; {hint}")

@@ -21,7 +21,7 @@ from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order, Row
-from fundamentallm.text import read_text
+from fundamentallm.text import DataError, read_text
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.trackers.protocol import Number, Tracker
 from fundamentallm.training import train
@@ -111,7 +111,13 @@ def _dataset(order: Order, config: Config) -> Dataset:
         kept = load_prepared(order.data_name, order.data_sha256, config, order.tokens)
     if kept is not None:
         return kept
-    read = prepare(read_text(order.data), config, cache=order.tokens)
+    text = read_text(order.data)
+    if order.data_sha256 not in ("", text.sha256):
+        raise DataError(
+            f"{text.name} has changed since the sweep began: its SHA-256 is {text.sha256[:12]} "
+            f"and was {order.data_sha256[:12]}; put the same text there"
+        )
+    read = prepare(text, config, cache=order.tokens)
     return replace(read, name=order.data_name)  # as all runs call it, not where it lies
 
 

@@ -1,0 +1,94 @@
+"""Which text a sweep is on: written down when it is made, and found again wherever it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fundamentallm.corpus import BUILTIN
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.order import Data
+from fundamentallm.sweep.points import DATA
+from fundamentallm.sweep.spec import Sweep, parse_sweep
+
+
+def named_texts(sweep: Sweep) -> list[str]:
+    """The texts that a sweep's own parameters name."""
+    return [
+        str(value)
+        for parameter in sweep.parameters
+        if parameter.path[-1] == DATA
+        for value in parameter.distribution.grid() or ()
+    ]
+
+
+def text_facts(data: str | None, sweep: Sweep) -> dict[str, Any]:
+    """What is to be known of a sweep's text, so that going on with another is noticed.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    from fundamentallm.text import DataError, read_text
+
+    named = named_texts(sweep)
+    if not named:
+        text = read_text(data)
+        path = None if data is None else str(Path(data).absolute())
+        return {"data": path, "data_name": text.name, "data_sha256": text.sha256}
+    hashes: dict[str, str] = {}
+    for name in named:
+        try:
+            hashes[name] = read_text(name).sha256
+        except DataError:
+            continue  # it may be there later; if not, its runs fail
+    empty = {"data": None, "data_name": "", "data_sha256": ""}
+    return {**empty, "texts": hashes, "texts_from": str(Path.cwd())}
+
+
+def text_here(facts: Mapping[str, Any], typed: str | None) -> str | None:
+    """The path of the sweep's text on this machine; None for the built-in one, or its own.
+
+    Raises:
+        click.UsageError: One was typed, and the sweep names its own.
+        SweepError: It is not there, or is another text.
+    """
+    if not facts["data_sha256"]:
+        if typed is not None:
+            raise click.UsageError("this sweep's file says which texts to use; leave out --data")
+        _check_named_texts(facts)
+        return None
+    path = typed or facts["data"]
+    if path not in (None, BUILTIN) and not Path(path).exists():
+        raise SweepError(f"{path}: the sweep's text is not there; say where by --data")
+    _check_hash(path, facts["data_sha256"], "give the same one by --data")
+    return path
+
+
+def _check_named_texts(facts: Mapping[str, Any]) -> None:
+    data = Data.of(facts, None)
+    there = 0
+    for name in named_texts(parse_sweep(facts["text"], facts["file"])):
+        path, _, sha256 = data.text(name)
+        if path is None or Path(path).exists():
+            there += 1
+            if sha256:
+                _check_hash(path, sha256, "put the same one there")
+    if not there:
+        raise SweepError(
+            f"none of the sweep's texts is here (it names them from {facts.get('texts_from')}); "
+            "work on it from a folder where they are"
+        )
+
+
+def _check_hash(path: str | None, sha256: str, advice: str) -> None:
+    from fundamentallm.text import read_text
+
+    text = read_text(path)
+    if text.sha256 != sha256:
+        raise SweepError(
+            f"{text.name} is not the text of this sweep: its SHA-256 is {text.sha256[:12]} and "
+            f"was {sha256[:12]}; {advice}"
+        )

@@ -1,0 +1,169 @@
+"""A sweep goes on wherever it is picked up: from another folder, renamed, with its own text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TEXT, Run
+from tiny_sweep import FLAGS, grid, start, summaries
+
+from fundamentallm.cli import sweeping
+from fundamentallm.disk import DiskError
+from fundamentallm.sweep.disk_watch import DiskWatch
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.ledger import Ledger
+from fundamentallm.sweep.order import Data
+from fundamentallm.sweep.points import Points, check_points, words_of_every_run
+from fundamentallm.sweep.records import Attempt
+from fundamentallm.sweep.records import Run as SweepRun
+from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.sweep_folder import SweepFolder
+
+ON_ITS_TEXT = grid(rates=1).replace("parameters:", "parameters:\n  data: {value: cats.txt}")
+
+
+def agent(folder: Path, *arguments: object, **environment: str) -> tuple[int, str]:
+    """The exit code of `fundamentallm agent`, run in that folder, and what it says."""
+    process = start(folder, "agent", *arguments, **environment)
+    said, _ = process.communicate()
+    return process.returncode, said
+
+
+def test_an_agent_finds_the_texts_that_the_file_names(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "t.yaml").write_text(ON_ITS_TEXT)
+    assert run("sweep", "t.yaml", "--count=1", "--", *FLAGS).returncode == 0
+    (tmp_path / "elsewhere").mkdir()
+    code, said = agent(tmp_path / "elsewhere", "../runs/t", "--data=../cats.txt")
+    assert code == 2
+    assert "leave out --data" in said
+    text_file.write_text(TEXT + "one more")
+    for command in (("agent", "runs/t"), ("sweep", "t.yaml", "--", *FLAGS)):
+        changed = run(*command)
+        assert changed.returncode == 2
+        assert "cats.txt" in changed.stderr
+    text_file.rename(tmp_path / "dogs.txt")
+    code, said = agent(tmp_path / "elsewhere", "../runs/t")
+    assert code == 2
+    assert "none of the sweep's texts is here" in said
+    assert len(summaries(tmp_path / "runs/t")) == 1
+    text_file.write_text(TEXT)
+    code, said = agent(tmp_path / "elsewhere", "../runs/t")
+    assert code == 0, said
+    assert len(summaries(tmp_path / "runs/t")) == 2
+
+
+def test_a_folder_that_was_renamed_is_the_same_sweep(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=1))
+    command = ("sweep", "t.yaml", text_file, "--count=1")
+    assert run(*command, "--", *FLAGS).returncode == 0
+    (tmp_path / "runs/t").rename(tmp_path / "runs/first")
+    before = (tmp_path / "runs/first/run-0001/metrics.jsonl").read_bytes()
+    again = run("sweep", "t.yaml", text_file, "--output-dir=runs/first", "--", *FLAGS)
+    assert again.returncode == 0, again.stderr
+    assert len(summaries(tmp_path / "runs/first")) == 2
+    assert (tmp_path / "runs/first/run-0001/metrics.jsonl").read_bytes() == before
+    assert run("agent", "runs/first").returncode == 0
+
+
+def test_an_agent_keeps_to_the_storage_of_the_folder(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=1))
+    assert run("sweep", "t.yaml", text_file, "--count=1", "--", *FLAGS).returncode == 0
+    other = f"sqlite:///{tmp_path}/other.db"
+    code, said = agent(tmp_path, "runs/t", FUNDAMENTALLM_STORAGE=other)
+    assert code == 2
+    assert "its runs are kept in" in said
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    leases: list[tuple[float, float]] = []
+
+    def work(facts: Any, ledger: Ledger, folder: SweepFolder, **_: Any) -> int:
+        leases.append((ledger.lease, ledger.heartbeats.lease))
+        return 0
+
+    monkeypatch.setattr(sweeping, "work", work)
+    facts = {"text": grid(), "file": "t.yaml", "fixed": {}, "seed": 0, "sampler": "auto"}
+    facts |= {"data": None, "data_name": "", "data_sha256": ""}
+    for lease in (600.0, 60.0):
+        folder = SweepFolder(tmp_path / "t")
+        sweeping.begin({**facts, "lease": lease}, folder, None, data=None)
+    assert leases == [(600.0, 600.0)] * 2
+
+
+def test_the_text_of_a_config_is_used(run: Run, tmp_path: Path, text_file: Path) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
+    (tmp_path / "c.yaml").write_text("data: cats.txt\nmodel_dim: 16\n")
+    done = run("sweep", "t.yaml", "--", *FLAGS, "--config=c.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "on cats.txt" in done.stdout
+    assert "data: cats.txt" in (tmp_path / "runs/t/run-0001/config.yaml").read_text()
+
+
+def test_variables_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXT", "cats.txt")
+    words = '[python, "${program}", "${envvar:TEXT}", "--dropout=${envvar:D}", "${args}"]'
+    sweep = parse_sweep(f"{grid()}command: {words}\n", "t")
+    assert words_of_every_run(sweep) == ["cats.txt", "--dropout=D"]
+
+
+def test_a_text_that_the_sweep_names_is_looked_for_where_it_was_made(tmp_path: Path) -> None:
+    data = Data(None, "", "", {"cats.txt": "12"}, str(tmp_path))
+    here = str(Path("cats.txt").absolute())
+    assert data.text("cats.txt") == (here, "cats.txt", "12")
+    (tmp_path / "cats.txt").touch()
+    assert data.text("cats.txt") == (str(tmp_path / "cats.txt"), "cats.txt", "12")
+    assert data.text("built-in") == (None, "built-in", "")
+
+
+def test_small_room_does_not_end_the_wait_for_a_disk(tmp_path: Path) -> None:
+    watch = DiskWatch(tmp_path, 0.0, lambda _: None)
+    watch.trouble("last.pt cannot be written")
+    assert watch.has_room()  # for something small
+    with pytest.raises(DiskError, match="make room, and go on with"):
+        watch.trouble("last.pt cannot be written")
+    watch.relief()
+    watch.trouble("last.pt cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "needed"),
+    [(["failed"], 1), (["failed", "oom"], 2), (["died"] * 7, 3), (["died"], 0), (["lost"], 0)],
+)
+def test_the_number_of_retries_that_helps_is_known(statuses: list[str], needed: int) -> None:
+    run = SweepRun(0, tuple(Attempt(i, 0, {}, each, "") for i, each in enumerate(statuses)))
+    assert run.retries_needed == needed
+    assert run.may_be_tried_again(needed)
+    assert not needed or not run.may_be_tried_again(needed - 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "method: [grid]",
+        "method: {a: 1}",
+        "method: random\nparameters: {dropout: {distribution: [uniform]}}",
+    ],
+)
+def test_odd_kinds_of_values_are_mistakes(wrong: str) -> None:
+    with pytest.raises(SweepError):
+        parse_sweep(f"program: train.py\nmetric: {{name: val_loss}}\n{wrong}\n", "t")
+
+
+def test_a_distribution_beyond_all_numbers_is_a_mistake() -> None:
+    entry = "{distribution: log_normal, mu: 1000, sigma: 1}"
+    sweep = parse_sweep(
+        "program: train.py\nmethod: random\nmetric: {name: val_loss}\n"
+        f"parameters: {{learning_rate: {entry}}}\n",
+        "t",
+    )
+    assert check_points(sweep, {}).errors
+    assert Points(sweep, {}).searched[0].distribution.quantile(0.5) == float("inf")
