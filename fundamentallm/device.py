@@ -31,6 +31,9 @@ def pick_device(name: str = "auto") -> torch.device:
     known = there.get(kind, False) and (not index or index.isdigit())
     if known and kind == "cuda" and index:
         known = int(index) < torch.cuda.device_count()
+    if known and kind == "cuda":
+        # float32 products on tensor cores, inputs rounded to 10 bits (TF32); else they lie idle.
+        torch.set_float32_matmul_precision("high")
     if not known:
         found = ", ".join(kind for kind, found in there.items() if found)
         raise DeviceError(f"--device {name}: not on this machine; give auto or one of: {found}")
@@ -82,10 +85,11 @@ def peak_memory_gb(device: torch.device) -> float:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's or the processor's memory ran out; torch has no class for the second."""
+    """Whether a GPU's or the processor's memory ran out; torch has a class for few of the ways."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    words = ("can't allocate memory", "out of memory", "_ALLOC_FAILED")  # a CPU's, mps's, cuBLAS's
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 @contextmanager

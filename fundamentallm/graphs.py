@@ -16,8 +16,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fundamentallm.device import is_out_of_memory
-
 WARM = 3
 """Steps that are taken as they are before one is recorded: libraries set themselves up in them."""
 
@@ -49,8 +47,12 @@ class CudaGraph:
         """As `Graph` says."""
         # By itself torch records what the first GPU does, whichever one the step runs on.
         stream = torch.cuda.Stream(self.device)
-        with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=stream):
-            yield
+        before = torch.cuda.current_stream(self.device)
+        try:
+            with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=stream):
+                yield
+        finally:  # torch leaves the other stream on where a recording fails
+            torch.cuda.set_stream(before)
 
     def replay(self) -> None:
         """As `Graph` says."""
@@ -69,18 +71,20 @@ class GraphedUpdate:
     ) -> None:
         self.update = update
         self.make_graph = make_graph
-        self.calls = 0
+        self.taken = 0
+        self.side: torch.cuda.Stream | None = None
         self.graph: Graph | None = None
         self.refused = ""
         """Why the update cannot be recorded; then it never is."""
 
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """As `update`; the results are the caller's to keep."""
-        self.calls += 1
-        if self.graph is None and self.calls > WARM and not self.refused:
+        if self.graph is None and self.taken >= WARM and not self.refused:
             self._record(windows)
         if self.graph is None:
-            return self._aside(windows)
+            results = self._aside(windows)
+            self.taken += 1  # a step that memory ran out in has not made its state
+            return results
         self.windows.copy_(windows)
         self.graph.replay()
         loss, norm = self.results
@@ -93,9 +97,7 @@ class GraphedUpdate:
             with graph.recording():
                 self.results = self.update(self.windows)
             self.graph = graph
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
+        except RuntimeError as error:  # also for want of memory: as it is, the step is known to fit
             self.refused = str(error).splitlines()[0]
             print(f"warning: steps could not be recorded ({self.refused}); they go on as they are",
                   file=sys.stderr, flush=True)  # fmt: skip
@@ -108,9 +110,10 @@ class GraphedUpdate:
         if windows.device.type != "cuda":
             return self.update(windows)
         main = torch.cuda.current_stream(windows.device)
-        stream = torch.cuda.Stream(windows.device)
-        stream.wait_stream(main)
-        with torch.cuda.stream(stream):
+        if self.side is None:  # one for all steps: memory is kept for each stream apart
+            self.side = torch.cuda.Stream(windows.device)
+        self.side.wait_stream(main)
+        with torch.cuda.stream(self.side):
             results = self.update(windows)
-        main.wait_stream(stream)
+        main.wait_stream(self.side)
         return results

@@ -41,7 +41,7 @@ typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef float half_vec __attribute__((vector_size(32), aligned(4)));  // 8 along a head
 
 // Holds a value in a register: GCC would rather read it again for each use.
-#if defined(__x86_64__)
+#if defined(__AVX__)
 #define KEEP(x) __asm__("" : "+x"(x))
 #else
 #define KEEP(x) (void)(x)

@@ -73,7 +73,12 @@ def call(name: str, *arguments: torch.Tensor | float) -> None:
 def _load() -> ctypes.CDLL | None:
     source = files("fundamentallm").joinpath("kernels.c").read_bytes()
     compilers = filter(None, map(shutil.which, ("gcc", "cc", "clang")))
-    library = next(filter(None, (_built(compiler, source) for compiler in compilers)), None)
+    errors: list[Exception] = []
+    tried = (_built(compiler, source, errors) for compiler in compilers)
+    library = next(filter(None, tried), None)
+    if library is None and errors:
+        print(f"warning: kernels.c could not be built ({errors[0]}); training goes on without it, "
+              "slower", file=sys.stderr)  # fmt: skip
     if library is None or not (_is_ours(library) and _is_ours(library.parent)):
         return None
     found = ctypes.CDLL(str(library))
@@ -82,7 +87,7 @@ def _load() -> ctypes.CDLL | None:
     return found
 
 
-def _built(compiler: str, source: bytes) -> Path | None:
+def _built(compiler: str, source: bytes, errors: list[Exception]) -> Path | None:
     """The library that this compiler makes; None if it cannot, which is kept in mind."""
     about = os.stat(compiler)
     compiled_by = f"{compiler} {about.st_mtime} {about.st_size}"
@@ -100,8 +105,7 @@ def _built(compiler: str, source: bytes) -> Path | None:
             if getattr(error, "returncode", 1) < 0:  # killed, for no fault of its own
                 return None
             failed.touch()
-            print(f"warning: kernels.c could not be built ({error}); training goes on without it, "
-                  "slower", file=sys.stderr)  # fmt: skip
+            errors.append(error)
             return None
     return library
 

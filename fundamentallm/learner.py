@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -75,6 +76,7 @@ class Learner:
             raise OutOfMemoryError(
                 "the model does not fit; give a smaller --model-dim or fewer --num-layers"
             ) from None
+        self.compiled = compiled
         self.forward: Callable[[Tensor], Tensor] = self.model
         if compiled:
             self.forward = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
@@ -85,9 +87,12 @@ class Learner:
         self.precision = precision(device, config.mixed_precision)
         self.optimizers = Optimizers(self.model, config, self.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        self.update: Update = self._update_for_device()
+
+    def _update_for_device(self) -> Update:
         # A compiled model launches little by itself; a scaler decides in Python whether to step.
-        graphed = device.type == "cuda" and not compiled and not self.scaler.is_enabled()
-        self.update: Update = GraphedUpdate(self._update) if graphed else self._update
+        plain = self.compiled or self.scaler.is_enabled() or self.device.type != "cuda"
+        return self._update if plain else GraphedUpdate(self._update)
 
     def step(self, windows: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Update the weights once; the loss before, and the gradient's norm before clipping.
@@ -107,7 +112,9 @@ class Learner:
                 return self.update(self._to_device(windows))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
-                    raise
+                    if not self._may_go_on_uncompiled(error):
+                        raise
+                    continue
                 if self.updating:
                     raise OutOfMemoryError(
                         "memory for the optimizers is not there; give a smaller --model-dim or "
@@ -121,11 +128,27 @@ class Learner:
             # Nothing of the step has reached the weights: the gradients are its only trace.
             self.optimizers.zero_grad()
             if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+                with suppress(RuntimeError):  # after a recording that failed it may be refused
+                    torch.cuda.empty_cache()
             self.halvings += 1
             self.at_once = (self.at_once + 1) // 2
             print(f"warning: out of memory; steps go on with {self.at_once} sequences at a time, "
                   "and the same batch", file=sys.stderr, flush=True)  # fmt: skip
+
+    def _may_go_on_uncompiled(self, error: Exception) -> bool:
+        """Give up compiling, if it was our idea: what it needs is not known before it is tried.
+
+        Triton wants a C compiler and Python's headers, which many containers lack.
+        """
+        if not self.compiled or self.updating or self.config.compile != "auto":
+            return False
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"warning: the model could not be compiled ({reason[0]}); it is trained as it is",
+              file=sys.stderr, flush=True)  # fmt: skip
+        self.compiled, self.forward = False, self.model
+        self.update = self._update_for_device()
+        self.optimizers.zero_grad()
+        return True
 
     def _to_device(self, windows: Tensor) -> Tensor:
         if self.device.type == "cuda":  # from pinned memory, so that nobody waits for it
@@ -135,6 +158,7 @@ class Learner:
     def _update(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """The step itself. It may be recorded (graphs.py): all that changes is in tensors."""
         config = self.config
+        self.updating = False
         self.optimizers.zero_grad()
         total = torch.zeros((), device=self.device)
         for part in windows.split(self.at_once):
@@ -169,5 +193,6 @@ class Learner:
         """Learn on from these weights and that `state_dict`."""
         self.model.load_state_dict(weights)
         self.optimizers.load_state_dict(state["optimizers"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # it had one: float16 is for GPUs without bfloat16 alone
+            self.scaler.load_state_dict(state["scaler"])
         set_random_state(state["random"], self.device)

@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, GPUs. Torch is not asked, for it takes seconds to load."""
+"""What this machine has of cores and memory. Torch is not asked, for it takes seconds to load."""
 
 from __future__ import annotations
 
@@ -10,24 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use; in a container or a job, what its quota of time is worth.
+
+    `root` is where /proc and /sys are.
+    """
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def visible_gpus(device: str) -> list[str]:
-    """GPUs that trials may share out, as CUDA_VISIBLE_DEVICES names them; of cuda:N, that one."""
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cuda"):
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        found = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    else:
-        found = [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
-    return found[int(index) :][:1] if index.isdigit() else found
+        cores = len(os.sched_getaffinity(0))
+    return max(1, min([cores, *_cores_by_quota(root)]))
 
 
 def free_gb(root: Path = Path("/")) -> float:
@@ -46,9 +37,35 @@ def free_gb(root: Path = Path("/")) -> float:
 
 
 def _left_by_limits(root: Path) -> Iterator[float]:
-    """Bytes that every limit above this process leaves; files kept in memory count as free.
+    """Bytes that every limit above this process leaves; files kept in memory count as free."""
+    for group, is_new in _control_groups(root, "memory"):
+        names = ("memory.max", "memory.current")
+        if not is_new:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        with suppress(OSError, ValueError):  # no such file; or "max", which is no limit
+            limit, used = (int((group / name).read_text("ascii")) for name in names)
+            counts = dict(x.split() for x in (group / "memory.stat").read_text().splitlines())
+            kept = counts.get("total_inactive_file") or counts.get("inactive_file", 0)
+            yield float(limit - used + int(kept))
 
-    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, and .../cgroup-v1/memory.html.
+
+def _cores_by_quota(root: Path) -> Iterator[int]:
+    """How many cores every quota above this process is worth, rounded up."""
+    for group, is_new in _control_groups(root, "cpu"):
+        with suppress(OSError, ValueError, ZeroDivisionError):  # no such file; or "max"
+            if is_new:
+                quota, period = map(int, (group / "cpu.max").read_text("ascii").split())
+            else:
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                quota, period = (int((group / name).read_text("ascii")) for name in names)
+            if quota > 0:
+                yield math.ceil(quota / period)
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of this process's group and of all above; whether each is of version 2.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, and .../cgroup-v1/.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
@@ -56,20 +73,12 @@ def _left_by_limits(root: Path) -> Iterator[float]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            top, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            top = root / "sys/fs/cgroup/memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
         group = top / path.lstrip("/")
         for folder in (group, *group.parents):
-            with suppress(OSError, ValueError):  # no such file; or "max", which is no limit
-                limit, used = (int((folder / name).read_text("ascii")) for name in names)
-                counts = dict(x.split() for x in (folder / "memory.stat").read_text().splitlines())
-                kept = counts.get("total_inactive_file") or counts.get("inactive_file", 0)
-                yield float(limit - used + int(kept))
+            yield folder, not controllers
             if folder == top:
                 break
 

@@ -20,6 +20,7 @@ from fundamentallm.generate import continue_text
 from fundamentallm.hyperparameters import Config
 from fundamentallm.kernels import kernels
 from fundamentallm.learner import Learner, OutOfMemoryError
+from fundamentallm.machine import usable_cores
 from fundamentallm.plan import Plan, compiles
 from fundamentallm.progress import Progress, Result
 from fundamentallm.run_folder import RunFolder
@@ -73,7 +74,8 @@ def train(
         checkpoint.check_continues(config, dataset)
         progress = Progress(**checkpoint.progress)
     generators = torch.random.fork_rng([where] if where.type == "cuda" else [])
-    with generators, threads(progress.threads if progress else 0):  # the caller's stay
+    wanted = progress.threads if progress else min(torch.get_num_threads(), usable_cores())
+    with generators, threads(wanted):  # the caller's stay
         run = Run(config, dataset, where, folder, trackers, progress)
         if checkpoint is not None:
             run.learner.load_state_dict(checkpoint.model, checkpoint.training)
@@ -100,8 +102,6 @@ class Run:
         self.model = self.learner.model
         self.pending: list[Tensor] = []  # losses not yet fetched from the device
         self.grad_norm = torch.tensor(p.grad_norm)
-        on_cpu = device.type == "cpu"
-        self.uses_kernels = on_cpu and not p.compiled and kernels() is not None
         self.row: dict[str, Number] = {}
         self.stopped_by = ""
 
@@ -159,13 +159,10 @@ class Run:
 
     def start_trackers(self) -> None:
         """Tell every tracker what is about to run."""
-        data = {"data": self.dataset.name, "data_sha256": self.dataset.sha256}
+        config = vars(self.config) | {"data": self.dataset.name, "data_sha256": self.dataset.sha256}
         for tracker in self.trackers:
-            tracker.start(
-                {**vars(self.config), **data},
-                total_steps=self.plan.total_steps,
-                step=self.progress.step,
-            )
+            total, step = self.plan.total_steps, self.progress.step
+            tracker.start(dict(config), total_steps=total, step=step)
 
     def end_if_asked(self) -> None:
         """Raise StopRequestedError if somebody wants the run to stop."""
@@ -192,6 +189,7 @@ class Run:
         windows = training_batch(self.dataset.train, self.config, step)
         loss, self.grad_norm = self.learner.step(windows, self.plan.learning_rate(step))
         self.pending.append(loss)
+        self.progress.compiled = self.learner.compiled  # it may have been given up
         self.progress.step += 1
         self.progress.seconds = time.perf_counter() - self.started
 
@@ -310,6 +308,7 @@ class Run:
     def finish(self, status: str, stopped_by: str) -> Result:
         """Tell every tracker how it ended."""
         p = self.progress
+        on_cpu = self.device.type == "cpu"
         result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)
         summary: Mapping[str, object] = {
             **asdict(result),
@@ -320,7 +319,7 @@ class Run:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "precision": str(self.learner.precision).removeprefix("torch."),
-            "kernels": self.uses_kernels,
+            "kernels": on_cpu and not p.compiled and kernels() is not None,
             "compiled": p.compiled,
             "graphed": self.learner.graphed,
         }

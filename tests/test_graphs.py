@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fundamentallm.data import prepare, training_batch
 from fundamentallm.graphs import WARM, GraphedUpdate
 from fundamentallm.hyperparameters import Config
-from fundamentallm.learner import Learner
+from fundamentallm.learner import HALVINGS, Learner
 from fundamentallm.text import Text
 
 CPU = torch.device("cpu")
@@ -142,14 +142,64 @@ def test_what_cannot_be_recorded_is_done_as_it_is(
     assert not graphed.graphed
 
 
-def test_memory_that_runs_out_while_recording_halves_the_parts(
+def test_memory_that_runs_out_while_recording_costs_nothing_but_the_recording(
     tiny: Config, text: str, no_kernels: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    learner = learner_of(tiny, text)
-    learner.at_once = 8
-    recorded = RecordedOperations(lambda: changed_by(learner))
-    graphs = iter([Refusing(torch.OutOfMemoryError("out of memory")), recorded])
-    learner.update = update = GraphedUpdate(learner.update, lambda _: next(graphs))
-    steps(learner, tiny, text, WARM + 2)
-    assert (update.graph, learner.at_once) == (recorded, 4)
-    assert "4 sequences at a time" in capfd.readouterr().err
+    plain, graphed = learner_of(tiny, text), learner_of(tiny, text)
+    graphed.at_once = plain.at_once = 8
+    error = torch.OutOfMemoryError("out of memory")
+    graphed.update = update = GraphedUpdate(graphed.update, lambda _: Refusing(error))
+    assert steps(graphed, tiny, text, WARM + 3) == steps(plain, tiny, text, WARM + 3)
+    assert (update.refused, graphed.at_once) == ("out of memory", 8)
+    assert "could not be recorded" in capfd.readouterr().err
+
+
+def test_only_steps_that_were_taken_count_before_one_is_recorded(
+    tiny: Config, text: str, no_kernels: None
+) -> None:
+    """Else the optimizers' state would be made in the recording, and anew at each replay."""
+    config = replace(tiny, batch_size=8)
+    plain, graphed = learner_of(config, text), learner_of(config, text)
+    plain.at_once, graphed.at_once = 1, 8
+    update, short = graphed.update, iter(range(HALVINGS))
+
+    def short_of_memory(windows: Tensor) -> tuple[Tensor, Tensor]:
+        if next(short, None) is not None:
+            raise torch.OutOfMemoryError("out of memory")
+        return update(windows)
+
+    recorded = RecordedOperations(lambda: changed_by(graphed))
+    graphed.update = GraphedUpdate(short_of_memory, lambda _: recorded)
+    assert steps(graphed, config, text, WARM + 4) == steps(plain, config, text, WARM + 4)
+    assert graphed.graphed
+    for ours, theirs in zip(changed_by(graphed), changed_by(plain), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("choice", ["auto", "true"])
+def test_what_cannot_be_compiled_is_trained_as_it_is_unless_that_was_asked_for(
+    choice: str, tiny: Config, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(_: Any) -> Any:
+        def fail(_: Tensor) -> Tensor:
+            raise RuntimeError("Failed to find C compiler\nmore")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    config = replace(tiny, compile=choice)
+    plain = learner_of(config, text)
+    learner = Learner(len(prepare(Text.of(text), config).vocabulary), config, CPU, compiled=True)
+    if choice == "true":
+        with pytest.raises(RuntimeError, match="C compiler"):
+            steps(learner, config, text, 2)
+        return
+    assert steps(learner, config, text, 2) == steps(plain, config, text, 2)
+    assert not learner.compiled
+
+
+def test_a_half_precision_run_goes_on_where_there_is_no_bfloat16(tiny: Config, text: str) -> None:
+    before, after = learner_of(tiny, text), learner_of(tiny, text)
+    after.scaler = torch.amp.GradScaler("cpu", enabled=True)  # as on a GPU without it
+    after.load_state_dict(before.model.state_dict(), before.state_dict())
+    assert after.scaler.is_enabled()

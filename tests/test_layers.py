@@ -21,6 +21,7 @@ RUNGS = {
     "declaration": 0,
     "exit_codes": 0,
     "given": 0,
+    "gpus": 0,
     "hyperparameters": 0,
     "machine": 0,
     "metrics": 0,

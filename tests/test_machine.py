@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fundamentallm.machine import free_gb, visible_gpus
+from fundamentallm import gpus
+from fundamentallm.gpus import visible_gpus
+from fundamentallm.machine import free_gb, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,57 @@ def test_memory_is_what_the_limits_leave(
     line: str, groups: dict[str, tuple[object, int, int]], v1: bool, free: float, tmp_path: Path
 ) -> None:
     assert free_gb(machine(tmp_path, line, groups, v1)) == pytest.approx(free, rel=1e-6)
+
+
+QUOTA, PERIOD = "cpu/a/cpu.cfs_quota_us", "cpu/a/cpu.cfs_period_us"
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "cores"),
+    [
+        ("0::/", {}, None),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/", {"cpu.max": "100000 100000"}, 1),
+        ("0::/job/step", {"job/cpu.max": "50000 100000", "job/step/cpu.max": "max 100000"}, 1),
+        ("4:cpu,cpuacct:/a", {QUOTA: "-1", PERIOD: "9"}, None),
+        ("4:cpu,cpuacct:/a", {QUOTA: "9", PERIOD: "9"}, 1),
+    ],
+)  # fmt: skip
+def test_cores_are_what_the_quota_is_worth(
+    line: str, files: dict[str, str], cores: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(line + "\n")
+    for name, content in files.items():
+        file = tmp_path / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content + "\n")
+    assert usable_cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(("built", "count"), [({"cuda"}, 2), ({"hip"}, 1), (set(), 0)])
+def test_gpus_that_this_torch_can_use_are_counted(
+    built: set[str], count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpus, "_torch_is_built_for", lambda: built)
+    for bus in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "proc/driver/nvidia/gpus" / bus).mkdir(parents=True)
+    for node, number in enumerate((0, 4711)):  # the first is the processor
+        folder = tmp_path / f"sys/class/kfd/kfd/topology/nodes/{node}"
+        folder.mkdir(parents=True)
+        (folder / "gpu_id").write_text(f"{number}\n")
+    assert visible_gpus("auto", tmp_path) == [str(i) for i in range(count)]
+
+
+def test_gpus_under_windows_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpus, "_torch_is_built_for", lambda: {"cuda"})
+    asked = tmp_path / "nvidia-smi"
+    asked.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA X (UUID: GPU-1)'\n")
+    asked.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert visible_gpus("auto", tmp_path) == ["0"]
 
 
 def test_here() -> None:

@@ -132,6 +132,20 @@ def test_no_key_is_one_line_and_no_prompt(
     assert without_varying(client.folder / "out") == without_varying(client.folder / "local")
 
 
+@pytest.mark.parametrize("key", ["0123456789" * 4 + "\n", "local-1234"])
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_key_that_is_none_is_one_line(
+    client: Client, text_file: Path, tiny_flags: list[str], key: str, mode: str
+) -> None:
+    more = {"WANDB_API_KEY": key, "WANDB_MODE": mode}
+    done = client.train(text_file, *tiny_flags, "--output-dir=out", **more)
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout
+    assert (client.folder / "out/best.pt").exists()
+    if key.endswith("\n"):
+        assert done.stdout.count("W&B cannot be used (") == 1
+
+
 @pytest.mark.parametrize("how", ["flag", "variable"])
 def test_a_machine_without_the_client_trains(
     client: Client, text_file: Path, tiny_flags: list[str], how: str

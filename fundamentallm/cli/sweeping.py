@@ -43,7 +43,8 @@ def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: i
     Raises:
         UsageError: Both numbers are given.
     """
-    from fundamentallm.machine import usable_cores, visible_gpus
+    from fundamentallm.gpus import visible_gpus
+    from fundamentallm.machine import usable_cores
     from fundamentallm.sweep.crew import Means
 
     if workers is not None and workers_per_gpu is not None:

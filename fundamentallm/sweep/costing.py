@@ -240,6 +240,7 @@ def _measured(settings: dict[str, Any], data: str, device: str) -> tuple[float, 
 
     from fundamentallm.data import prepare, training_batch
     from fundamentallm.device import peak_memory_gb, pick_device
+    from fundamentallm.graphs import WARM
     from fundamentallm.learner import Learner
     from fundamentallm.plan import Plan
     from fundamentallm.text import read_text
@@ -256,9 +257,11 @@ def _measured(settings: dict[str, Any], data: str, device: str) -> tuple[float, 
         count = min(count, math.ceil(_few(whole) / at_once) * at_once)
     part = Config(**{**settings, "batch_size": count, "gradient_accumulation": 1})
     learner = Learner(len(dataset.vocabulary), part, where)
-    learner.step(training_batch(dataset.train, part, 0), plan.learning_rate(0))
+    before = WARM + 1 if on_gpu else 1  # the last of them is recorded, and what follows replayed
+    for step in range(before):
+        learner.step(training_batch(dataset.train, part, step), plan.learning_rate(step))
     began = time.perf_counter()
-    for step in range(1, STEPS + 1):
+    for step in range(before, before + STEPS):
         windows = training_batch(dataset.train, part, step)
         loss, _ = learner.step(windows, plan.learning_rate(step))
         loss.item()
@@ -279,7 +282,7 @@ def _few(config: Config) -> int:
 
 
 def _has_gpu() -> bool:
-    from fundamentallm.machine import visible_gpus
+    from fundamentallm.gpus import visible_gpus
 
     return bool(visible_gpus("auto"))
 

@@ -44,11 +44,15 @@ def why_not() -> str | None:
 
     Looks for a key where the client does, and never asks for one.
     """
-    mode = wandb.setup().settings.mode
-    if mode == "disabled":
-        return ""
-    if mode in ("offline", "dryrun") or wandb.login(prompt=False, verify=False):
-        return None
+    try:
+        mode = wandb.setup().settings.mode
+        if mode == "disabled":
+            return ""
+        if mode in ("offline", "dryrun") or wandb.login(prompt=False, verify=False):
+            return None
+    except wandb.Error as error:  # a key that is no key, say
+        reason = str(error).splitlines()[0]
+        return f"W&B cannot be used ({reason}), so this run stays on this machine"
     return (
         "no W&B key was found, so this run stays on this machine; to follow it on W&B, log in "
         "by: wandb login (and --no-wandb keeps a run here without this line)"
