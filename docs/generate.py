@@ -37,10 +37,10 @@ Exit codes: 0 done, 1 failed or diverged, 2 bad input, 130 Ctrl-C, 143 SIGTERM; 
 
 | variable | does |
 |---|---|
-| `FUNDAMENTALLM_STORAGE` | the address of a sweep's database, with its password if it has one; in place of `--storage` |
-| `FUNDAMENTALLM_LEASE` | seconds after which a silent worker has lost its runs, for sweeps that are made now (60) |
+| `FUNDAMENTALLM_STORAGE` | the address of a sweep's database, password and all; as `--storage` |
+| `FUNDAMENTALLM_LEASE` | seconds after which a silent worker has lost its runs, in new sweeps |
 | `FUNDAMENTALLM_KERNELS=0` | leaves out `kernels.c`; torch does all |
-| `OMP_NUM_THREADS` | threads of a run |
+| `OMP_NUM_THREADS` | threads of a run, as many as there are cores at most |
 | `CUDA_VISIBLE_DEVICES` | the GPUs that may be used |
 | `XDG_CACHE_HOME` | where encoded texts and the built `kernels.c` are kept (`~/.cache`) |
 | `WANDB_API_KEY`, `WANDB_MODE`, `WANDB_BASE_URL`, ... | W&B's own, which its client heeds as ever |

@@ -26,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     there["cpu"] = True
     if name == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
+        name = next(kind for kind, found in there.items() if found)
     kind, _, index = name.partition(":")
     known = there.get(kind, False) and (not index or index.isdigit())
     if known and kind == "cuda" and index:

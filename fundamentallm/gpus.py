@@ -36,7 +36,7 @@ def _count(root: Path) -> int:
     built = _torch_is_built_for()
     if "hip" in built and "cuda" not in built:
         nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/gpu_id")
-        return sum(node.read_text("ascii").strip() not in ("", "0") for node in nodes)
+        return sum(map(_is_gpu, nodes))
     if "cuda" not in built:
         return 0
     found = len(list((root / "proc/driver/nvidia/gpus").glob("*")))
@@ -46,6 +46,14 @@ def _count(root: Path) -> int:
             done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
             found = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
     return found
+
+
+def _is_gpu(node: Path) -> bool:
+    """Whether a node of AMD's is a GPU that may be used: a processor has 0, others are not read."""
+    try:
+        return node.read_text("ascii").strip() not in ("", "0")
+    except OSError:
+        return False
 
 
 def _torch_is_built_for() -> set[str]:

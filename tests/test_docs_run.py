@@ -77,7 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page if page.stem in ("README", "cluster", "writing") else nightly(page) for page in PAGES],
+    [page if page.stem in ("README", "cluster") else nightly(page) for page in PAGES],
     ids=lambda page: page.stem,
 )
 def test_what_a_page_shows_runs(page: Path, folder: Path) -> None:

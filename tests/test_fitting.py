@@ -36,6 +36,8 @@ def swept(
 
 
 def claimed(surface: Surface | None) -> list[str]:
+    if surface is not None:
+        assert all(effect.p < 0.05 for effect in surface.effects)
     return [] if surface is None else [effect.factor.name for effect in surface.effects]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,7 +50,7 @@ def test_an_agent_finds_the_texts_that_the_file_names(
     text_file.rename(tmp_path / "dogs.txt")
     code, said = agent(tmp_path / "elsewhere", "../runs/t")
     assert code == 2
-    assert "none of the sweep's texts is here" in said
+    assert "none of the texts that the sweep names is here" in said
     assert len(summaries(tmp_path / "runs/t")) == 1
     text_file.write_text(TEXT)
     code, said = agent(tmp_path / "elsewhere", "../runs/t")
@@ -124,14 +126,30 @@ def test_a_text_that_the_sweep_names_is_looked_for_where_it_was_made(tmp_path: P
     assert data.text("built-in") == (None, "built-in", "")
 
 
-def test_small_room_does_not_end_the_wait_for_a_disk(tmp_path: Path) -> None:
+def test_room_for_small_files_does_not_end_the_wait_for_a_disk(tmp_path: Path) -> None:
     watch = DiskWatch(tmp_path, 0.0, lambda _: None)
-    watch.trouble("last.pt cannot be written")
+    watch.trouble(1, "last.pt cannot be written")
+    assert watch.waits
     assert watch.has_room()  # for something small
+    assert not watch.waits
+    watch.trouble(2, "last.pt cannot be written")  # another run
     with pytest.raises(DiskError, match="make room, and go on with"):
-        watch.trouble("last.pt cannot be written")
-    watch.relief()
-    watch.trouble("last.pt cannot be written")
+        watch.trouble(1, "last.pt cannot be written")
+    watch.relief(1)
+    watch.trouble(1, "last.pt cannot be written")
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run-0001").mkdir()
+    (tmp_path / "run-0001/last.pt").write_bytes(bytes(2000))
+    watch = DiskWatch(tmp_path, 60.0, lambda _: None)
+    watch.trouble(0, "last.pt cannot be written")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1999))
+    assert not watch.has_room()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2000))
+    assert watch.has_room()
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def test_what_diverged_with_a_seed_is_not_called_best() -> None:
     every = [lost, lucky, worse, safe]
     assert [each.label for each in in_order(every, LOSS)] == ["safe", "worse", "lucky", "lost"]
     assert verdict(every, LOSS).startswith("safe leads with 1.5100, worse follows")
-    assert "safe alone never diverged" in verdict([lost, lucky, safe], LOSS)
-    assert "none can be called best" in verdict([lost, lucky], LOSS)
+    assert "safe alone has a score and never diverged" in verdict([lost, lucky, safe], LOSS)
+    assert "none can be called best" in verdict([lost, lucky, Standing("none", ())], LOSS)
 
 
 def test_refining_goes_on_where_the_schedule_allows_it(

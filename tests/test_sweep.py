@@ -319,7 +319,7 @@ def test_the_command_of_a_file_gives_fixed_flags(run: Run, tmp_path: Path, text_
 @pytest.mark.parametrize(
     "file",
     [
-        file if file.stem in ("lr", "schedule") else nightly(file)
+        file if file.stem == "schedule" else nightly(file)
         for file in sorted((ROOT / "sweeps").glob("*.yaml"))
     ],
     ids=lambda file: file.stem,

@@ -136,6 +136,7 @@ def test_a_trial_that_gives_no_sign_of_life_is_killed_and_tried_again(
     finished_once(folder, 1)
 
 
+@pytest.mark.nightly
 def test_a_sweep_that_is_suspended_goes_on(tmp_path: Path, text_file: Path) -> None:
     """Ctrl-Z and fg, a paused container, a suspended job: all of it stops, for several leases."""
     file = tmp_path / "tiny.yaml"
@@ -154,6 +155,7 @@ def test_a_sweep_that_is_suspended_goes_on(tmp_path: Path, text_file: Path) -> N
     finished_once(folder, 1)
 
 
+@pytest.mark.nightly
 def test_a_second_agent_shares_the_work(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(grid(rates=6, seeds=2, steps=60, every=20))

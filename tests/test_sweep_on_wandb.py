@@ -33,6 +33,7 @@ def test_offline_runs_are_one_group_once_synced(tmp_path: Path, text_file: Path)
             check_same(server, run, tmp_path / f"out/run-000{name[-1]}", synced=True)
 
 
+@pytest.mark.nightly
 def test_runs_join_a_sweep_made_online(tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "g.yaml").write_text(grid(2, 1))
     with WandbServer() as server:

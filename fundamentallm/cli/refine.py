@@ -126,7 +126,8 @@ def _show(fine: SweepFolder, url: str) -> None:
     click.echo(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
     for place, each in enumerate(in_order(standings, metric), 1):
         if not each.scores:
-            click.echo(f"{place:>3}  all {each.diverged} diverged  {each.label}")
+            why = f"all {each.diverged} diverged" if each.diverged else "no score"
+            click.echo(f"{place:>3}  {why}  {each.label}")
             continue
         low, high = min(each.scores), max(each.scores)
         click.echo(

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+COPY_SECONDS = 1.0
+"""A SIGTERM so soon after another is the same: a scheduler tells every process, and `wandb agent
+--forward-signals` tells its run once more."""
 
 
 class StopSignals:
@@ -16,6 +21,7 @@ class StopSignals:
         """`leave` is what the second one does, with its exit code."""
         self.leave = leave
         self.received: signal.Signals | None = None
+        self.at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -28,9 +34,12 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        now = time.monotonic()
+        copy = number == signal.SIGTERM == self.received and now - self.at < COPY_SECONDS
+        if self.received is not None and not copy:
             self.leave(128 + number)
-        self.received = signal.Signals(number)
+        if self.received is None:
+            self.received, self.at = signal.Signals(number), now
 
     @property
     def name(self) -> str:

@@ -36,15 +36,17 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
 def study_name(url: str, folder: SweepFolder) -> str:
     """The sweep's name in its storage: that of its folder, which may have been renamed since."""
     if url == f"sqlite:///{folder.database}" and folder.database.exists():
-        with suppress(sqlite3.Error), closing(sqlite3.connect(folder.database)) as connection:
-            names = [name for (name,) in connection.execute("SELECT study_name FROM studies")]
+        with suppress(sqlite3.Error), closing(sqlite3.connect(folder.database, timeout=60)) as held:
+            names = [name for (name,) in held.execute("SELECT study_name FROM studies")]
             if len(names) == 1:
                 return str(names[0])
     return folder.name
 
 
-def check_storage(url: str, folder: SweepFolder) -> None:
+def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> None:
     """See that the runs that are there are not kept elsewhere: they would be written over.
+
+    Who is `joining` may name a server by another address: that it has the sweep will be seen.
 
     Raises:
         SweepError: They are.
@@ -53,7 +55,8 @@ def check_storage(url: str, folder: SweepFolder) -> None:
 
     there = folder.storage.exists() or folder.database.exists()
     known, asked = without_password(folder.url), without_password(url)
-    if there and known != asked:
+    on_servers = not (known.startswith("sqlite") or asked.startswith("sqlite"))
+    if there and known != asked and not (joining and on_servers):
         raise SweepError(
             f"{folder.path}: its runs are kept in {known}, and --storage or {STORAGE} names "
             f"{asked}; go on by fundamentallm agent {place(folder.path)} --storage {known}, or "

@@ -43,12 +43,15 @@ class WandbRuns:
         for name, key in [("WANDB_PROJECT", "project"), ("WANDB_ENTITY", "entity")]:
             if content.get(key):
                 environment[name] = str(content[key])
+        *place, sweep_id = self.sweep_id.split("/")  # [[ENTITY/]PROJECT/]ID
+        for name, part in zip(("WANDB_PROJECT", "WANDB_ENTITY"), reversed(place), strict=False):
+            environment[name] = part
         tracker: dict[str, Any] = {"name": f"{self.sweep.name}-{number + 1}"}
         if self.sweep_id:
             nested = self.sweep.nested(values)
             file = self._write_assignment(number, nested)
             environment |= {
-                "WANDB_SWEEP_ID": self.sweep_id.rpartition("/")[2],
+                "WANDB_SWEEP_ID": sweep_id,
                 "WANDB_RUN_ID": f"{self.prefix}{number + 1:04}",
                 "WANDB_SWEEP_PARAM_PATH": str(file),
             }

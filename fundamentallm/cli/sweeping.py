@@ -14,6 +14,7 @@ from fundamentallm import exit_codes
 from fundamentallm.cli.messages import place, warn
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.storage import check_storage, storage_url, study_name
+from fundamentallm.cli.texts import same_texts
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
@@ -100,7 +101,12 @@ def begin(
                     f"{folder.path}: this sweep was begun otherwise: {'; '.join(changes)}; go on "
                     "with it as it was (only run_cap may grow), or give another --output-dir"
                 )
-            facts = {**facts, "lease": known["lease"], "id": known["id"]}
+            facts = {
+                **facts,
+                "lease": known["lease"],
+                "id": known["id"],
+                **same_texts(known, facts),
+            }
             ledger.facts = facts
             ledger.keep_lease(facts["lease"])
         folder.write_file(read.text)
@@ -113,8 +119,9 @@ def begin(
 
 def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
     """Write down where the sweep is kept, if not beside its runs; without a password."""
-    if not ledger.database.is_local:
-        folder.storage.write_text(ledger.database.shown + "\n", "utf-8")
+    address = ledger.database.shown
+    if not (ledger.database.is_local or (folder.storage.exists() and folder.url == address)):
+        folder.write_storage(address)
 
 
 @contextmanager
@@ -131,7 +138,7 @@ def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
             f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "
             "or --storage if the sweep was begun on another machine"
         )
-    check_storage(url, folder)
+    check_storage(url, folder, joining=True)
     facts, goal = read_facts(url, study_name(url, folder), folder.path)
     folder.create()
     ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)

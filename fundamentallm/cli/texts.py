@@ -48,6 +48,14 @@ def text_facts(data: str | None, sweep: Sweep) -> dict[str, Any]:
     return {**empty, "texts": hashes, "texts_from": str(Path.cwd())}
 
 
+def same_texts(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Which texts a sweep names, as they were when it was made, with those that have come since."""
+    if "texts" not in now:
+        return {}
+    hashes = {**now["texts"], **known.get("texts", {})}
+    return {"texts": hashes, "texts_from": known.get("texts_from") or now["texts_from"]}
+
+
 def text_here(facts: Mapping[str, Any], typed: str | None) -> str | None:
     """The path of the sweep's text on this machine; None for the built-in one, or its own.
 
@@ -78,8 +86,7 @@ def _check_named_texts(facts: Mapping[str, Any]) -> None:
                 _check_hash(path, sha256, "put the same one there")
     if not there:
         raise SweepError(
-            f"none of the sweep's texts is here (it names them from {facts.get('texts_from')}); "
-            "work on it from a folder where they are"
+            "none of the texts that the sweep names is here; work on it where they are"
         )
 
 

@@ -22,6 +22,8 @@ from fundamentallm.report.fitting import (
 from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.results import Results, RunResult
 
+CERTAIN = 0.05
+"""The chance of an effect by accident, at most; weights that came after it may have raised it."""
 FEWEST_TO_FIT = LEAST_FREEDOM + 2  # runs: a mean and one coefficient
 
 
@@ -76,9 +78,10 @@ def fit_surface(results: Results) -> Surface | None:
     fit = Fitting(factors, positions, losses, measure_noise(results))
     fit.select()
     effects = [_effect(fit, i) for i in range(len(factors)) if fit.degrees[i]]
+    effects = [effect for effect in effects if effect.p < CERTAIN]
     effects.sort(key=lambda effect: -effect.share)
     fitted, left, freedom = fit.fit(fit.terms)
-    undecided = [factor for i, factor in enumerate(factors) if not fit.degrees[i]]
+    undecided = [factor for factor in factors if factor not in [e.factor for e in effects]]
     return Surface(runs, effects, undecided, deviation(left, freedom), fitted)
 
 

@@ -39,7 +39,9 @@ def with_runs_elsewhere(
     if not away:
         return results
     points = Points(results.sweep, fixed)
-    shared = {**results.fixed, **fixed}
+    hashes = {run.settings.get("data_sha256") for run in results.runs} - {None}
+    same_text = {"data_sha256": hashes.pop()} if len(hashes) == 1 else {}
+    shared = {**results.fixed, **same_text, **fixed}
     merged = here | {
         names[run.number]: _result(
             names[run.number], run, {**shared, **points.settings(run.values)}

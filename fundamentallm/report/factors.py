@@ -57,8 +57,11 @@ class Factor:
 def find_factors(results: Results, runs: Sequence[RunResult]) -> list[Factor]:
     """What `runs` differ in; the seed apart, and what makes losses of another kind."""
     found: list[Factor] = []
+    incomparable = set(OTHER_LOSSES)
+    if results.metric.name == "val_bits_per_char":  # by which tokenizers can be compared
+        incomparable.remove("tokenizer")
     for name in results.varied:
-        if name in (SEED, *OTHER_LOSSES) or any(name not in run.settings for run in runs):
+        if name in (SEED, *incomparable) or any(name not in run.settings for run in runs):
             continue
         values = [_plain(run, name) for run in runs]
         numeric = all(type(value) in (int, float) for value in values)

@@ -185,7 +185,9 @@ class Fitting:
         residual = deviation(left, freedom)
         if residual > 1e-9 * np.ptp(self.losses):  # else it is rounding, and weights would be too
             excess = np.maximum(fitted - fitted.min(), 0)
-            self.weights = 1 / (1 + (TRUST * excess / residual) ** 2)
+            before, self.weights = self.weights, 1 / (1 + (TRUST * excess / residual) ** 2)
+            if self.fit(self.terms)[2] < LEAST_FREEDOM:  # too few would count to judge by
+                self.weights = before
 
 
 def deviation(left: float, freedom: float) -> float:

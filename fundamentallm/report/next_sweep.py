@@ -51,7 +51,9 @@ def next_sweep(results: Results) -> str:
         if len(results.ranked) < FEWEST_TO_FIT:
             found += f" are too few to learn from; {FEWEST_TO_FIT} are needed"
         else:
-            found += " all have the same, or all had the same settings; there is nothing to learn"
+            found += (
+                " differ in none, or in no setting that can be compared; there is nothing to learn"
+            )
         raise ReportError(f"{results.title}: {found}")
     return _Next(results, evidence).text()
 
@@ -98,8 +100,8 @@ class _Next:
         if self.content["parameters"] == self.sweep.content["parameters"]:
             raise ReportError(
                 f"{self.results.title}: nothing stood out in {len(self.results.ranked)} runs, so "
-                "the next sweep would be the same; give its runs more seeds (fundamentallm "
-                "refine), or draw others (fundamentallm sweep --seed)"
+                "the next sweep would be the same; give the best more seeds (fundamentallm "
+                "refine), or search more, or elsewhere"
             )
         best = self.results.best
         assert best is not None

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import requests
 import wandb
 import yaml
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
+from fundamentallm.declaration import ConfigError
 from fundamentallm.exit_codes import EARLY
+from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import (
     Curve,
@@ -31,6 +35,9 @@ from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
 
 SECONDS = 30
 A_PAGE = 100
+STEPS_A_PAGE = 10_000
+"""Of a history: the client asks for ranges of steps, of which we log every tenth at most."""
+ERRORS = (wandb.Error, WandbApiFailedError, requests.RequestException, OSError, ValueError)
 MOST_SAMPLED = 6
 """Best runs whose last samples are read: a request or two for each."""
 TABLE = "samples"
@@ -69,14 +76,14 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         )
         sweep, notes = _sweep(content, address)
         chosen = metric_named(metric, sweep)
-        runs = [_run(run, chosen) for run in found]
+        runs = [_run(run, chosen, notes) for run in found]
         results = Results(address, chosen, runs, sweep, notes)
         written = {run.place for run in results.ranked[:MOST_SAMPLED]}
         runs = [
             replace(ours, samples=_samples(theirs)) if ours.place in written else ours
             for ours, theirs in zip(runs, found, strict=True)
         ]
-    except (wandb.Error, requests.RequestException, OSError, ValueError) as error:
+    except ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise ReportError(f"{address}: W&B does not show it ({reason}); see wandb login") from None
     if not runs:
@@ -95,27 +102,55 @@ def _sweep(content: Mapping[str, Any], address: str) -> tuple[Sweep | None, list
         return None, [f"the sweep file is not used: {str(error).splitlines()[0]}"]
 
 
-def _run(run: Any, metric: Metric) -> RunResult:
+def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
     """One run; W&B's own entries, which begin with an underscore, are left out."""
-    points: dict[str, dict[int, float]] = {}
-    # What the client keeps of a run that goes on would be short of the newest rows.
-    for row in run.scan_history(use_cache=run.state == "finished"):
-        step = row.get("_step")
-        for name, value in row.items():
-            if finite(value) is not None and step is not None and name[:1] != "_":
-                points.setdefault(name, {})[int(step)] = float(value)
-    curves = {name: Curve.of(values) for name, values in points.items()}
+    curves: dict[str, Curve] = {}
+    try:
+        curves = _curves(run)
+    except ERRORS as error:  # it was deleted meanwhile, say
+        notes.append(f"{run.name}: W&B does not show its history ({' '.join(str(error).split())})")
     theirs = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
     summary = plain_summary(theirs)
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
-    status = next((tag for tag in ("diverged", "impossible") if tag in run.tags), status)
+    status = next((tag for tag in ("diverged", "impossible") if tag in (run.tags or ())), status)
     if status == "interrupted" and summary.get("stopped_by") in EARLY:
         status = "stopped"
     values = curves[metric.name].values if metric.name in curves else ()
     score = min(values, key=lambda value: metric.sign * value, default=None)
-    settings = {name: value for name, value in run.config.items() if name[:1] != "_"}
-    return RunResult(run.name, status, settings, score, curves, summary, (), "/".join(run.path))
+    return RunResult(
+        run.name, status, _settings(run.config), score, curves, summary, (), "/".join(run.path)
+    )
+
+
+def _curves(run: Any) -> dict[str, Curve]:
+    """All metrics, by name."""
+    points: dict[str, dict[int, float]] = {}
+    # What the client keeps of a run that goes on would be short of the newest rows.
+    for row in run.scan_history(page_size=STEPS_A_PAGE, use_cache=run.state == "finished"):
+        step = row.get("_step")
+        for name, value in row.items():
+            if finite(value) is not None and step is not None and name[:1] != "_":
+                points.setdefault(name, {})[int(step)] = float(value)
+    return {name: Curve.of(values) for name, values in points.items()}
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings under our names: what a sweep nests, spells with hyphens or as text."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        plain = name.replace("-", "_")
+        if name[:1] == "_":
+            continue
+        if isinstance(value, Mapping):
+            found = {**_settings(value), **found}
+        elif plain in HYPERPARAMETERS:
+            with suppress(ConfigError):
+                value = HYPERPARAMETERS[plain].parse(value)
+            found.setdefault(plain, value)
+        else:
+            found.setdefault(name, value)
+    return found
 
 
 def _samples(run: Any) -> Sequence[tuple[int, Sample]]:
@@ -135,5 +170,5 @@ def _samples(run: Any) -> Sequence[tuple[int, Sample]]:
             (int(step), Sample(str(prompt), float(temperature), str(text)))
             for step, prompt, temperature, text in rows
         ]
-    except (LookupError, TypeError, ValueError, RecursionError):
+    except (*ERRORS, LookupError, TypeError, RecursionError):
         return ()  # not there yet, or another program's table

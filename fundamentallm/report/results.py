@@ -108,20 +108,16 @@ class Results:
         """Settings in which runs differ: the sweep's own first, in its order; then others."""
         own = [] if self.sweep is None else [hyperparameter_name(p) for p in self.sweep.parameters]
         names = dict.fromkeys((*own, *HYPERPARAMETERS, *self._all_names()))
-        return [
-            name
-            for name in names
-            if name not in NOT_COMPARED and len({_key(run, name) for run in self.runs}) > 1
-        ]
+        return [name for name in names if name not in NOT_COMPARED and self._differs(name)]
 
     @cached_property
     def fixed(self) -> dict[str, Any]:
-        """Settings that are the same in every run."""
-        if not self.runs:
-            return {}
-        first = self.runs[0].settings
-        names = (name for name in first if name not in (*self.varied, *NOT_COMPARED))
-        return {name: first[name] for name in names}
+        """Settings that are the same in every run that has them."""
+        every: dict[str, Any] = {}
+        for run in self.runs:
+            every = {**run.settings, **every}
+        left_out = {*self.varied, *NOT_COMPARED}
+        return {name: value for name, value in every.items() if name not in left_out}
 
     @cached_property
     def configurations(self) -> list[list[RunResult]]:
@@ -138,6 +134,10 @@ class Results:
             ):
                 group.append(run)
         return sorted(groups.values(), key=lambda runs: sum(map(self.loss, runs)) / len(runs))
+
+    def _differs(self, name: str) -> bool:
+        """Whether two runs do; one that never began may have no more than what was searched."""
+        return len({_key(run, name) for run in self.runs if name in run.settings}) > 1
 
     def _all_names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))

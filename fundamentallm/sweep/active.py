@@ -18,5 +18,7 @@ class Active:
     began: float
     history: dict[int, float] = field(default_factory=dict)
     """The metric by step."""
+    evaluations: int = 0
+    """Heard of in this attempt."""
     heard_of: bool = False
     lost: bool = False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,27 +21,32 @@ class DiskWatch:
     def __init__(self, folder: Path, patience: float, say: Callable[[str], None]) -> None:
         """`patience`: seconds to wait for room."""
         self.folder, self.patience, self.say = folder, patience, say
-        self.waits = False
-        """Whether room is waited for."""
         self.since = math.inf
-        """When the trouble began; that something small can be written does not end it."""
+        """When room began to be waited for."""
+        self.failing: dict[int, float] = {}
+        """Runs that could not write, and since when: what is free may be too little for them."""
 
-    def trouble(self, reason: str) -> None:
+    @property
+    def waits(self) -> bool:
+        """Whether room is waited for."""
+        return math.isfinite(self.since)
+
+    def trouble(self, run: int, reason: str) -> None:
         """A run could not write.
 
         Raises:
-            DiskError: No run could, for longer than anyone wants to wait.
+            DiskError: It could not for longer than anyone wants to wait.
         """
-        if time.monotonic() - self.since > self.patience:
+        now = time.monotonic()
+        if now - self.failing.setdefault(run, now) > self.patience:
             raise DiskError(self._advice(reason))
-        self.since = min(self.since, time.monotonic())
         if not self.waits:
-            self.waits = True
+            self.since = now
             self.say(f"{reason}; waiting until it can be")
 
-    def relief(self) -> None:
-        """A run has written all that it had to."""
-        self.since = math.inf
+    def relief(self, run: int) -> None:
+        """A run has written a checkpoint."""
+        self.failing.pop(run, None)
 
     def has_room(self) -> bool:
         """Whether runs may be started.
@@ -56,25 +63,31 @@ class DiskWatch:
                 raise DiskError(self._advice(str(error))) from None
             return False
         self.say("the disk can be written again")
-        self.waits = False
+        self.since = math.inf
         return True
 
     def probe(self) -> None:
-        """Write as much as the largest checkpoint so far, and take it away again.
+        """See that there is room for the largest checkpoint so far, and write a little.
 
         Raises:
-            DiskError: It cannot be written.
+            DiskError: There is not, or it cannot be written.
         """
         probe = self.folder / f".writable-{os.getpid()}"
-        sizes = [file.stat().st_size for file in self.folder.glob("run-*/last.pt")]
-        block = bytes(PROBE_BYTES)
         with writing(probe):
+            largest = max((_size(file) for file in self.folder.glob("run-*/last.pt")), default=0)
+            if shutil.disk_usage(self.folder).free < largest:
+                raise DiskError(f"{self.folder}: {os.strerror(errno.ENOSPC)}")
             try:
-                with probe.open("wb") as file:
-                    for _ in range(max(1, -(-max(sizes, default=0) // PROBE_BYTES))):
-                        file.write(block)
+                probe.write_bytes(bytes(PROBE_BYTES))
             finally:
                 probe.unlink(missing_ok=True)
 
     def _advice(self, reason: str) -> str:
         return f"{reason}; make room, and go on with: fundamentallm agent {self.folder}"
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # it was there a moment ago
+        return 0

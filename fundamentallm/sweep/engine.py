@@ -22,7 +22,7 @@ from fundamentallm.sweep.order import Ended, Row
 from fundamentallm.sweep.orders import Orders
 from fundamentallm.sweep.records import (
     FAILED,
-    FINISHED,
+    RANKED,
     Attempt,
     Run,
     score_of,
@@ -118,8 +118,8 @@ class Engine:
                 if stopping and not self.active:
                     return stopping
                 self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
-        except AwayError:
-            self._save_all()
+        except (AwayError, DiskError) as error:
+            self._save_all(str(error))
             raise
         finally:
             self.over.set()
@@ -127,10 +127,10 @@ class Engine:
                 each.trial.kill()
             beating.join(timeout=5)
 
-    def _save_all(self) -> None:
+    def _save_all(self, reason: str) -> None:
         """Ask trials to save, and wait for them; nobody can be told how they ended."""
         for each in self.active:
-            each.trial.stop("the sweep's storage is away")
+            each.trial.stop(reason)
         deadline = time.monotonic() + SAVE_SECONDS
         while self.active and time.monotonic() < deadline:
             self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
@@ -207,14 +207,15 @@ class Engine:
             self.disk.probe()
         except DiskError:
             self._finish(run, "interrupted", str(error), began=time.monotonic())
-            self._meet_full_disk(str(error))
+            self._meet_full_disk(run, str(error))
         else:
             self._finish(run, "failed", str(error), began=time.monotonic())
 
-    def _meet_full_disk(self, reason: str) -> None:
+    def _meet_full_disk(self, run: Run, reason: str) -> None:
         if self.left_to_claim is not None:  # the run is none of those that were asked for
             self.left_to_claim += 1
-        self.disk.trouble(reason)
+        if not self.stop_requested():
+            self.disk.trouble(run.number, reason)
 
     def _hear(self) -> bool:
         """Take in what trials said; whether one ended."""
@@ -243,6 +244,9 @@ class Engine:
                     self._note(each, earlier["step"], earlier.get(self.metric.name))
         self.watcher.row(each.run, row)
         self.crew.heard(each.slot, each.trial.pid, row.metrics)
+        each.evaluations += "val_loss" in row.metrics
+        if each.evaluations > 1:  # after each but the newest a checkpoint was written
+            self.disk.relief(each.run.number)
         if self._note(each, row.step, row.metrics.get(self.metric.name)):
             self._stop_if_far_behind(each)
 
@@ -289,9 +293,9 @@ class Engine:
             status = "stopped"
         self._finish(each.run, status, ended.stopped_by, began=each.began, active=each)
         if ended.disk:
-            self._meet_full_disk(ended.stopped_by)
-        elif status in FINISHED:
-            self.disk.relief()
+            self._meet_full_disk(each.run, ended.stopped_by)
+        elif status in RANKED:
+            self.disk.relief(each.run.number)
 
     def _finish(
         self, run: Run, status: str, note: str, *, began: float, active: Active | None = None

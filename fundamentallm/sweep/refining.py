@@ -147,13 +147,13 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     winner having been picked as the best of several. One that diverged with a seed is not
     compared.
     """
-    ranked = in_order([each for each in standings if not each.diverged], metric)
+    ranked = in_order([each for each in standings if each.scores and not each.diverged], metric)
     if not ranked:
-        return "each diverged with at least one seed, so none can be called best"
+        return "each diverged with a seed, or has no score, so none can be called best"
     best, rest = ranked[0], ranked[1:]
     seeds = min(len(each.scores) for each in ranked)
     if not rest:
-        alone = "is the only one" if len(standings) == 1 else "alone never diverged"
+        alone = "is the only one" if len(standings) == 1 else "alone has a score and never diverged"
         return f"{best.label} {alone}; there is nothing to tell it from"
     lead = f"{best.label} leads with {best.mean:.4f}, {rest[0].label} follows with "
     lead += f"{rest[0].mean:.4f}"

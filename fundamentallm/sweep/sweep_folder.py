@@ -64,7 +64,13 @@ class SweepFolder:
         """
         if self.path.is_dir() and not self.file.exists():
             others = [p.name for p in self.path.iterdir() if p.name not in ("workers", "tokens")]
-            begun = ("study.db", "ledger.lock", ".writable-", f".{self.file.name}-")
+            begun = (
+                "study.db",
+                "ledger.lock",
+                ".writable-",
+                f".{self.file.name}-",
+                f".{self.storage.name}-",
+            )
             others = [name for name in others if not name.startswith(begun)]
             if others:
                 raise SweepError(
@@ -74,9 +80,11 @@ class SweepFolder:
 
     def write_file(self, text: str) -> None:
         """Write sweep.yaml, whole or not at all."""
-        part = self.file.with_name(f".{self.file.name}-{uuid.uuid4().hex[:8]}")
-        part.write_text(text, "utf-8", newline="")
-        os.replace(part, self.file)
+        _replace(self.file, text)
+
+    def write_storage(self, address: str) -> None:
+        """Write storage.txt, whole or not at all."""
+        _replace(self.storage, address + "\n")
 
     def was_left(self, number: int) -> bool:
         """Whether a `take_over` of run `number` was begun and could not end."""
@@ -106,3 +114,9 @@ class SweepFolder:
         os.rename(part.path, folder.path)
         for path in (*left, *self.path.glob(f".{name}-part-*")):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
+    part.write_text(text, "utf-8", newline="")
+    os.replace(part, file)

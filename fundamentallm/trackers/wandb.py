@@ -50,8 +50,8 @@ def why_not() -> str | None:
             return ""
         if mode in ("offline", "dryrun") or wandb.login(prompt=False, verify=False):
             return None
-    except wandb.Error as error:  # a key that is no key, say
-        reason = str(error).splitlines()[0]
+    except (wandb.Error, ValueError) as error:  # a key that is no key, a mode that is none
+        reason = " ".join(str(error).split())[:200]
         return f"W&B cannot be used ({reason}), so this run stays on this machine"
     return (
         "no W&B key was found, so this run stays on this machine; to follow it on W&B, log in "
@@ -146,7 +146,7 @@ class WandbTracker:
                 score = summary["val_loss"]
                 self.log({"val_loss": score, "best_val_loss": score}, step=run.step)  # pyright: ignore
         run.summary.update({**summary, "stopped_by": stopped_by})
-        if self.log_model and self.folder.best.exists():
+        if self.log_model and summary.get("best_step") and self.folder.best.exists():
             self._log_model(run, summary)
         if code == exit_codes.PREEMPTED:
             run.mark_preempting()
@@ -171,16 +171,22 @@ class WandbTracker:
         elif reason := _unreachable(known.base_url):
             self.why_offline = reason
         else:
+            looks = ("name", "tags", "group")  # which may have been changed there since
+            shown = {key: value for key, value in options.items() if not stored or key not in looks}
             try:
                 resume = "allow" if self.swept is not None or options["id"] else None
-                run = wandb.init(**options, resume=resume, settings=self._limits())
-                self._prepare_to_log(run)
+                run = wandb.init(**shown, resume=resume, settings=self._limits())
                 if run.resumed:
                     run.config.update(ours, allow_val_change=True)
-            except wandb.Error as error:
+                elif stored:  # W&B does not have it, or no longer
+                    run.name, run.tags = options["name"], options["tags"]
+            except Exception as error:  # whatever the client raises
                 reason = " ".join(str(error).split())
                 self.why_offline = reason.partition(" Consider increasing")[0]
+                with suppress(Exception):  # or the id would be in use by what has just failed
+                    wandb.teardown()
             else:
+                self._prepare_to_log(run)
                 self._keep_id(run)
                 return run
         if known.mode == "online":
@@ -209,9 +215,10 @@ class WandbTracker:
     def _prepare_to_log(self, run: wandb.Run) -> None:
         """Ask once what the client would ask before every Table, waiting up to 19 s each time."""
         overrides = {"entity": run.entity, "project": run.project}
-        self.api = wandb.Api(overrides, timeout=ASK_SECONDS)
-        run._cached_public_api = self.api
         run._assert_can_log_artifact = lambda artifact: None
+        with suppress(Exception):  # slow to answer: the run is there all the same
+            self.api = wandb.Api(overrides, timeout=ASK_SECONDS)
+            run._cached_public_api = self.api
 
     def _send_tables_again(self, run: wandb.Run) -> None:
         """Send the files of earlier processes' Tables: a kill can come between row and file."""

@@ -115,7 +115,7 @@ def test_a_sweep_waits_for_room(small_disk: Path, text_file: Path, what: str) ->
     assert "waiting" in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_stops_if_asked_not_to_wait(small_disk: Path, text_file: Path) -> None:
     file = small_disk / "tiny.yaml"
     file.write_text(grid(rates=2, seeds=2, steps=500, every=50))

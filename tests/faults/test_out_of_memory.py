@@ -86,7 +86,7 @@ def test_a_run_that_does_not_fit_ends_in_one_line(
     assert done.stderr.strip().splitlines()[-1].startswith("fundamentallm: the model does not fit")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_trial_disturbs_no_other(tmp_path: Path, text_file: Path) -> None:
     """What the kernel's killer does: SIGKILL to the largest process, again and again."""
     file = tmp_path / "tiny.yaml"

@@ -35,7 +35,7 @@ def command_lines() -> bytes:
     return b"".join(found)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_secret_of_a_sweep_is_left_anywhere(tmp_path: Path, text_file: Path) -> None:
     key, token = secrets.token_hex(20), secrets.token_hex(16)
     (tmp_path / "tiny.yaml").write_text(

@@ -173,7 +173,7 @@ def test_postgres_away_for_a_while(tmp_path: Path, postgres: Server) -> None:
     storage.engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nobody_waits_for_postgres_when_asked_to_stop(tmp_path: Path, postgres: Server) -> None:
     (tmp_path / "cats.txt").write_text(TEXT)
     (tmp_path / "tiny.yaml").write_text(grid(rates=1, seeds=1, steps=100_000, every=20))

@@ -36,20 +36,19 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
 
 def other_losses(evidence: Evidence) -> list[Claim]:
     """Runs were scored on different texts, parts of a text, or tokens."""
-    results = evidence.results
-    ranked = results.ranked
-    if not set(OTHER_LOSSES) & {name for run in ranked for name in run.settings}:
-        return []
-    differ = [
-        name
-        for name in OTHER_LOSSES
-        if len({str(run.settings.get(name)) for run in ranked}) > 1
-        and not (name == "tokenizer" and evidence.metric == "val_bits_per_char")
-        and not (name == "data" and len({run.settings.get("data_sha256") for run in ranked}) == 1)
-    ]
+    ranked = evidence.results.ranked
+
+    def differs(name: str) -> bool:
+        return len({str(run.settings[name]) for run in ranked if name in run.settings}) > 1
+
+    differ = [name for name in OTHER_LOSSES if differs(name)]
+    if evidence.metric == "val_bits_per_char" and "tokenizer" in differ:
+        differ.remove("tokenizer")
+    if any("data_sha256" in run.settings for run in ranked) and "data" in differ:
+        differ.remove("data")  # by another name it is the same text
     if not differ:
         return []
-    names = " and ".join("the text" if name == "data_sha256" else name for name in differ[-2:])
+    names = " and ".join("the text" if name.startswith("data") else name for name in differ)
     says = (
         f"runs differ in {names}: a {evidence.metric} of one says nothing about that of another, "
         "so their order, and what the best is, mean little; compare runs that have the same"

@@ -72,7 +72,7 @@ def _where(suspect: _Suspect, above: bool, bad: np.ndarray, p: float, many: str)
     """The value of a setting beyond which, or the choice with which, runs diverge."""
     factor, sign = suspect.factor, 1 if above else -1
     at = sign * suspect.positions
-    borders = sorted(set(at))
+    borders = sorted(set(at))[1:]  # at the first all lie beyond
     mistakes = [int((bad != (at >= border)).sum()) for border in borders]
     border = borders[int(np.argmin(mistakes))]
     beyond = at >= border
