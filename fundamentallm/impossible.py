@@ -12,8 +12,21 @@ from fundamentallm.text import Text
 
 
 def summary_of_impossible(settings: Mapping[str, Any], text: Text, reason: str) -> dict[str, Any]:
-    """The summary of a run with `settings` that cannot be: a uniform guess, ln(vocabulary size)."""
+    """The summary of a run with `settings` that cannot be: a uniform guess, ln(vocabulary size).
+
+    By every metric of an evaluation, for a sweep may search by any.
+    """
     known = {name: settings[name] for name in ("val_split", "tokenizer") if name in settings}
-    loss = math.log(len(vocabulary_of(text, Config(**known))))
-    score = {"val_loss": loss, "best_val_loss": loss, "best_step": 0}
+    config = Config(**known)
+    loss = math.log(len(vocabulary_of(text, config)))
+    tokens = text.length
+    if config.tokenizer == "byte":
+        tokens = sum(len(piece.encode()) for piece in text.pieces())
+    score = {
+        "val_loss": loss,
+        "best_val_loss": loss,
+        "best_step": 0,
+        "val_perplexity": math.exp(loss),
+        "val_bits_per_char": loss / math.log(2) * tokens / text.length,
+    }
     return {"status": "impossible", "stopped_by": reason, **score}

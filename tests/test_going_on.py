@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ from conftest import TEXT, Run
 from tiny_sweep import FLAGS, grid, start, summaries
 
 from fundamentallm.cli import sweeping
+from fundamentallm.cli.texts import named_texts
 from fundamentallm.disk import DiskError
+from fundamentallm.impossible import summary_of_impossible
 from fundamentallm.sweep.disk_watch import DiskWatch
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger
@@ -22,6 +25,7 @@ from fundamentallm.sweep.records import Attempt
 from fundamentallm.sweep.records import Run as SweepRun
 from fundamentallm.sweep.spec import parse_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.text import Text
 
 ON_ITS_TEXT = grid(rates=1).replace("parameters:", "parameters:\n  data: {value: cats.txt}")
 
@@ -126,6 +130,12 @@ def test_a_text_that_the_sweep_names_is_looked_for_where_it_was_made(tmp_path: P
     assert data.text("built-in") == (None, "built-in", "")
 
 
+@pytest.mark.parametrize("more", ["", ", probabilities: [0.5, 0.5]"])
+def test_the_texts_that_a_sweep_names_are_known(more: str) -> None:
+    text = f"{grid()}  data: {{values: [a.txt, b.txt]{more}}}\n".replace("grid", "random")
+    assert named_texts(parse_sweep(text, "t")) == ["a.txt", "b.txt"]
+
+
 def test_room_for_small_files_does_not_end_the_wait_for_a_disk(tmp_path: Path) -> None:
     watch = DiskWatch(tmp_path, 0.0, lambda _: None)
     watch.trouble(1, "last.pt cannot be written")
@@ -185,3 +195,10 @@ def test_a_distribution_beyond_all_numbers_is_a_mistake() -> None:
     )
     assert check_points(sweep, {}).errors
     assert Points(sweep, {}).searched[0].distribution.quantile(0.5) == float("inf")
+
+
+def test_a_run_that_cannot_exist_has_a_score_by_every_metric() -> None:
+    for tokenizer, bits in (("char", math.log2(5)), ("byte", 8 * 5 / 4)):
+        found = summary_of_impossible({"tokenizer": tokenizer}, Text.of("abcé" * 50), "no")
+        assert found["val_bits_per_char"] == pytest.approx(bits)
+        assert found["val_perplexity"] == pytest.approx(math.exp(found["val_loss"]))

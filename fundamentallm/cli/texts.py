@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fundamentallm.corpus import BUILTIN
+from fundamentallm.sweep.distributions import Categorical
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.order import Data
 from fundamentallm.sweep.points import DATA
@@ -20,8 +21,8 @@ def named_texts(sweep: Sweep) -> list[str]:
     return [
         str(value)
         for parameter in sweep.parameters
-        if parameter.path[-1] == DATA
-        for value in parameter.distribution.grid() or ()
+        if parameter.path[-1] == DATA and isinstance(parameter.distribution, Categorical)
+        for value in parameter.distribution.values
     ]
 
 

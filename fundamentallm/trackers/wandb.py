@@ -23,6 +23,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 import wandb
 
 from fundamentallm import exit_codes
+from fundamentallm.metrics import OF_EVALUATIONS
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
 from fundamentallm.trackers.protocol import Number
@@ -143,8 +144,8 @@ class WandbTracker:
         if status in ("diverged", "impossible"):
             run.tags = (*(run.tags or ()), status)
             if not summary.get("best_step"):  # never validated: a sweep still needs a score
-                score = summary["val_loss"]
-                self.log({"val_loss": score, "best_val_loss": score}, step=run.step)  # pyright: ignore
+                score = {name: summary[name] for name in OF_EVALUATIONS if name in summary}
+                self.log(score, step=run.step)  # pyright: ignore[reportArgumentType]
         run.summary.update({**summary, "stopped_by": stopped_by})
         if self.log_model and summary.get("best_step") and self.folder.best.exists():
             self._log_model(run, summary)
