@@ -31,13 +31,14 @@ class Data:
 
     def text(self, named: str | None) -> tuple[str | None, str, str]:
         """Path, name and hash of a run's text; `named` is what the sweep itself calls it, if so."""
-        if named is None:
-            path = None if self.path is None else str(Path(self.path).absolute())
-            return path, self.name, self.sha256
-        there = Path(self.folder, named)
-        path = there if self.folder and there.exists() else Path(named)
-        here = None if named == BUILTIN else str(path.absolute())
-        return here, named, self.hashes.get(named, "")
+        name, sha256 = self.name, self.sha256
+        place = None if self.path is None else Path(self.path)
+        if named is not None:
+            name, sha256 = named, self.hashes.get(named, "")
+            there = Path(self.folder, named)
+            place = there if self.folder and there.exists() else Path(named)
+        is_file = place is not None and str(place) != BUILTIN
+        return str(place.absolute()) if place and is_file else None, name, sha256
 
 
 @dataclass(frozen=True)
