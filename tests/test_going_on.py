@@ -62,6 +62,19 @@ def test_an_agent_finds_the_texts_that_the_file_names(
     assert len(summaries(tmp_path / "runs/t")) == 2
 
 
+def test_a_sweep_on_the_built_in_text_goes_on(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "program: train.py\nmethod: grid\nmetric: {name: val_loss}\nparameters:\n"
+        "  seed: {values: [0]}\n  max_steps: {value: 2}\n"
+    )
+    assert run("sweep", "c.yaml", "built-in", "--count=0", "--", *FLAGS).returncode == 0
+    assert run("sweep", "c.yaml", "--count=0", "--", *FLAGS).returncode == 0  # the same text
+    for more in (["--count=0"], ["--data=built-in"]):
+        on = run("agent", "runs/c", *more)
+        assert on.returncode == 0, on.stderr
+    assert len(summaries(tmp_path / "runs/c")) == 1
+
+
 def test_a_folder_that_was_renamed_is_the_same_sweep(
     run: Run, tmp_path: Path, text_file: Path
 ) -> None:
