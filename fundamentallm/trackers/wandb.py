@@ -180,7 +180,7 @@ class WandbTracker:
                 if run.resumed:
                     run.config.update(ours, allow_val_change=True)
                 elif stored:  # W&B does not have it, or no longer
-                    run.name, run.tags = options["name"], options["tags"]
+                    run.name, run.tags = options["name"] or run.name, options["tags"]
             except Exception as error:  # whatever the client raises
                 reason = " ".join(str(error).split())
                 self.why_offline = reason.partition(" Consider increasing")[0]
