@@ -21,7 +21,7 @@ def drop(x: Tensor, rate: float) -> Tensor:
     if not rate:
         return x
     if x.dtype == torch.float32 and usable_for(x):
-        return _Dropped.apply(None, x, rate)  # pyright: ignore
+        return _Dropped.apply(x, rate)  # pyright: ignore
     return x * keep_factors(*x.shape, rate=rate).to(x.dtype) if is_cheap(x) else F.dropout(x, rate)
 
 
@@ -29,8 +29,6 @@ def add_dropped(x: Tensor, branch: Tensor, rate: float) -> Tensor:
     """`x` plus what is left of `branch`, of the same shape, where a share `rate` is dropped."""
     if not rate:
         return x + branch
-    if x.dtype == branch.dtype == torch.float32 and usable_for(x):
-        return _Dropped.apply(x, branch, rate)  # pyright: ignore
     if is_cheap(x):
         return torch.addcmul(x, branch, keep_factors(*x.shape, rate=rate))
     return x + F.dropout(branch, rate)
@@ -64,28 +62,31 @@ def is_cheap(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def new_seed() -> Tensor:
+    """A seed for kernels.c, (1,), from torch's generator."""
+    return torch.empty(1, dtype=torch.int64).random_(LOWEST, None)
+
+
 class _Dropped(torch.autograd.Function):
-    """kernels.c. Torch's generator gives a seed; what was dropped is made again on the way back."""
+    """kernels.c. What was dropped is made again, of the same seed, on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor | None, branch: Tensor, rate: float) -> Tensor:
-        seed = torch.empty(1, dtype=torch.int64).random_(LOWEST, None)
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        seed = new_seed()
         ctx.save_for_backward(seed)
         ctx.rate = rate
-        return _dropout(x, branch.contiguous(), seed, rate)
+        return _dropout(x, seed, rate)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor | None, Tensor, None]:
+    ) -> tuple[Tensor, None]:
         (seed,) = ctx.saved_tensors
-        dy = gradients[0].contiguous()
-        return dy if ctx.needs_input_grad[0] else None, _dropout(None, dy, seed, ctx.rate), None
+        return _dropout(gradients[0], seed, ctx.rate), None
 
 
-def _dropout(x: Tensor | None, branch: Tensor, seed: Tensor, rate: float) -> Tensor:
-    y = torch.empty_like(branch)
-    first = 0 if x is None else x.contiguous()
-    call("dropout", first, branch, y, seed, *rounded(rate), y.numel())
+def _dropout(x: Tensor, seed: Tensor, rate: float) -> Tensor:
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    call("dropout", x.contiguous(), y, seed, *rounded(rate), y.numel())
     return y

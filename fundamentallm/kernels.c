@@ -8,7 +8,10 @@
 // FlashAttention (Dao et al., 2022): of each row only the logarithm of its sum is kept, and the
 // backward pass computes the row again from it. Exponentials and logarithms are of base 2.
 //
-// norm (RMSNorm), swiglu and dropout: one pass over memory each way, where torch makes several.
+// project, a matrix product with what comes before and after it: a norm or a gate, dropout and the
+// stream. Torch writes each of these to memory and reads it again, and waits there.
+//
+// norm (RMSNorm) and dropout: one pass over memory each way, where torch makes several.
 //
 // orthogonalise, of Muon's steps: half the work of torch's products, which cannot be told that
 // theirs are symmetric.
@@ -20,6 +23,7 @@
 #include <immintrin.h>
 #endif
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -337,11 +341,15 @@ INLINE float dot(const float *a, const float *b, int64_t n) {
   return vsum(sums) + rest;
 }
 
+INLINE float norm_scale(const float *x, int64_t C, float eps) {
+  return 1.0f / sqrtf(dot(x, x, C) / C + eps);
+}
+
 int norm_forward(const float *x, float *y, float *scale, float eps, int64_t N, int64_t C) {
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < N; row++) {
     const float *from = x + row * C;
-    float by = scale[row] = 1.0f / sqrtf(dot(from, from, C) / C + eps);
+    float by = scale[row] = norm_scale(from, C, eps);
     for (int64_t i = 0; i < C; i++) y[row * C + i] = from[i] * by;
   }
   return 0;
@@ -354,63 +362,6 @@ int norm_backward(const float *y, const float *scale, const float *dy, float *dx
     const float *out = y + row * C, *grad = dy + row * C;
     float mean = dot(out, grad, C) / C, by = scale[row];
     for (int64_t i = 0; i < C; i++) dx[row * C + i] = by * (grad[i] - out[i] * mean);
-  }
-  return 0;
-}
-
-// --- SwiGLU: y = silu(gate) * up, for rows [gate, up] of (N, 2 F) ---
-
-// 1 / (1 + exp(-x)), by the exponential of a number that is not positive.
-INLINE vec sigmoid(vec x) {
-  vec e = power_of_2(-LOG2_E * larger(x, -x)), small = e / (1.0f + e);
-  ivec positive = x > splat(0);
-  return (vec)((positive & (ivec)(1.0f - small)) | (~positive & (ivec)small));
-}
-
-INLINE void swiglu_vec(const float *gate, const float *up, float *y) {
-  vec g = *(const vec *)gate;
-  *(vec *)y = g * sigmoid(g) * *(const vec *)up;
-}
-
-INLINE void swiglu_vec_back(const float *gate, const float *up, const float *dy, float *dgate,
-                            float *dup) {
-  vec g = *(const vec *)gate, grad = *(const vec *)dy, open = sigmoid(g);
-  *(vec *)dgate = grad * *(const vec *)up * open * (1.0f + g * (1.0f - open));
-  *(vec *)dup = grad * g * open;
-}
-
-int swiglu_forward(const float *x, float *y, int64_t N, int64_t F) {
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < N; row++) {
-    const float *gate = x + row * 2 * F, *up = gate + F;
-    float *out = y + row * F, rest[3][LANES] = {};
-    int64_t i = 0;
-    for (; i + LANES <= F; i += LANES) swiglu_vec(gate + i, up + i, out + i);
-    if (i < F) {
-      size_t size = (F - i) * sizeof(float);
-      memcpy(rest[0], gate + i, size), memcpy(rest[1], up + i, size);
-      swiglu_vec(rest[0], rest[1], rest[2]);
-      memcpy(out + i, rest[2], size);
-    }
-  }
-  return 0;
-}
-
-int swiglu_backward(const float *x, const float *dy, float *dx, int64_t N, int64_t F) {
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < N; row++) {
-    const float *gate = x + row * 2 * F, *up = gate + F, *grad = dy + row * F;
-    float *dgate = dx + row * 2 * F, *dup = dgate + F, rest[5][LANES] = {};
-    int64_t i = 0;
-    for (; i + LANES <= F; i += LANES)
-      swiglu_vec_back(gate + i, up + i, grad + i, dgate + i, dup + i);
-    if (i < F) {
-      size_t size = (F - i) * sizeof(float);
-      memcpy(rest[0], gate + i, size), memcpy(rest[1], up + i, size);
-      memcpy(rest[2], grad + i, size);
-      swiglu_vec_back(rest[0], rest[1], rest[2], rest[3], rest[4]);
-      memcpy(dgate + i, rest[3], size), memcpy(dup + i, rest[4], size);
-    }
   }
   return 0;
 }
@@ -442,25 +393,301 @@ INLINE void drop_block(const float *x, const float *branch, float *y, uvec bits,
   *(vec *)y = low, *(vec *)(y + LANES) = high;
 }
 
-// Of 2^16 words, `dropped` drop their element; x may be NULL, for 0. The same seed, the same words.
-int dropout(const float *x, const float *branch, float *y, const int64_t *seed, int64_t dropped,
-            float scale, int64_t N) {
-  int64_t whole_blocks = N / BLOCK, rest = N % BLOCK;
-#pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < whole_blocks; block++) {
-    int64_t i = block * BLOCK;
-    const float *from = x == NULL ? NULL : x + i;
-    drop_block(from, branch + i, y + i, chance(block * LANES, *seed), dropped, scale);
+// Elements from the `first` on, a multiple of BLOCK. Of 2^16 words, `dropped` drop their element; x
+// may be NULL, for 0. The same seed, the same words.
+INLINE void drop_range(const float *x, const float *branch, float *y, uint64_t seed,
+                       int32_t dropped, float scale, int64_t first, int64_t n) {
+  int64_t i = 0;
+  for (; i + BLOCK <= n; i += BLOCK) {
+    uvec bits = chance((first + i) / BLOCK * LANES, seed);
+    drop_block(x == NULL ? NULL : x + i, branch + i, y + i, bits, dropped, scale);
   }
-  if (rest) {
+  if (i < n) {
     float last[3][BLOCK] = {};
-    int64_t i = N - rest;
-    size_t size = rest * sizeof(float);
+    size_t size = (n - i) * sizeof(float);
     if (x != NULL) memcpy(last[0], x + i, size);
     memcpy(last[1], branch + i, size);
-    drop_block(last[0], last[1], last[2], chance(whole_blocks * LANES, *seed), dropped, scale);
+    uvec bits = chance((first + i) / BLOCK * LANES, seed);
+    drop_block(last[0], last[1], last[2], bits, dropped, scale);
     memcpy(y + i, last[2], size);
   }
+}
+
+int dropout(const float *x, float *y, const int64_t *seed, int64_t dropped, float scale,
+            int64_t N) {
+  int64_t share = 64 * BLOCK;
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < N; i += share)
+    drop_range(NULL, x + i, y + i, *seed, dropped, scale, i, N - i < share ? N - i : share);
+  return 0;
+}
+
+// --- Projection: y = onto + dropout(before(x) W'), with W of (O, K) ---
+//
+// before: nothing, RMSNorm, or SwiGLU, silu(gate) * up of rows [gate, up] of (N, 2 K). Each thread
+// takes TOKENS rows at a time through all of it, which stay in its cache. Backward, before(x) is
+// made again from x.
+//
+// What is multiplied lies in panels of LANES columns, (columns / LANES, rows, LANES), so that a tile
+// reads in the order of memory. Columns and rows beyond the last are zero.
+
+#define TOKENS 64  // a multiple of BLOCK
+#define WIDE 3     // panels to a tile: with ROWS sums for each, all of AVX2's registers
+#define DEEP 256   // products to a sum at a time: more panels would leave the nearest cache
+#define SHARED 4   // times TOKENS rows of each thread, between the two halves of the way back
+
+enum { AS_IT_IS, NORM, SWIGLU };
+
+typedef struct {
+  const float *x, *weight;
+  int64_t before, N, K, O;
+  float eps;
+} projection;
+
+// The first n of LANES elements, and zeros.
+INLINE vec get(const float *from, int64_t n) {
+  vec x = {};
+  if (n >= LANES) return *(const vec *)from;
+  for (int64_t i = 0; i < n; i++) x[i] = from[i];
+  return x;
+}
+
+INLINE void put(float *to, vec x, int64_t n) {
+  if (n >= LANES) *(vec *)to = x;
+  for (int64_t i = 0; i < n && n < LANES; i++) to[i] = x[i];
+}
+
+// 1 / (1 + exp(-x)), by the exponential of a number that is not positive.
+INLINE vec sigmoid(vec x) {
+  vec e = power_of_2(-LOG2_E * larger(x, -x)), small = e / (1.0f + e);
+  ivec positive = x > splat(0);
+  return (vec)((positive & (ivec)(1.0f - small)) | (~positive & (ivec)small));
+}
+
+// n elements of before(x) in a row that is K wide, from those at x.
+INLINE vec prepared(const float *x, int64_t n, int64_t K, float scale, int before) {
+  vec y = get(x, n);
+  if (before == SWIGLU) return y * sigmoid(y) * get(x + K, n);
+  return before == NORM ? y * scale : y;
+}
+
+// Panels of `rows` rows. A few rows at once, so that lines of the cache are written whole.
+INLINE void to_panels(float *to, const float *x, const float *scales, int64_t rows, int64_t K,
+                      int before) {
+  int64_t wide = before == SWIGLU ? 2 * K : K;
+  for (int64_t r = 0; r < rows; r += ROWS) {
+    int64_t k = 0, n = rows - r < ROWS ? rows - r : ROWS;
+    float by[ROWS] = {};
+    for (int i = 0; i < n && before == NORM; i++) by[i] = scales[r + i];
+    for (; n == ROWS && k + LANES <= K; k += LANES)
+      for (int i = 0; i < ROWS; i++)
+        *(vec *)(to + k * TOKENS + (r + i) * LANES) =
+            prepared(x + (r + i) * wide + k, LANES, K, by[i], before);
+    for (; k < K; k += LANES)
+      for (int i = 0; i < n; i++)
+        *(vec *)(to + k * TOKENS + (r + i) * LANES) =
+            prepared(x + (r + i) * wide + k, K - k, K, by[i], before);
+  }
+  for (int64_t k = 0; k < K && rows < TOKENS; k += LANES)
+    memset(to + k * TOKENS + rows * LANES, 0, (TOKENS - rows) * LANES * sizeof(float));
+}
+
+static void read_block(float *to, float *scales, const projection *p, int64_t first,
+                       int64_t rows) {
+  const float *x = p->x + first * (p->before == SWIGLU ? 2 * p->K : p->K);
+  for (int64_t r = 0; r < rows && p->before == NORM; r++)
+    scales[r] = norm_scale(x + r * p->K, p->K, p->eps);
+  if (p->before == NORM) to_panels(to, x, scales, rows, p->K, NORM);
+  else if (p->before == SWIGLU) to_panels(to, x, NULL, rows, p->K, SWIGLU);
+  else to_panels(to, x, NULL, rows, p->K, AS_IT_IS);
+}
+
+// dx of a block, from `da`, the gradient of before(x).
+static void write_block(float *dx, const float *da, const float *scales, const projection *p,
+                        int64_t first, int64_t rows) {
+  int64_t K = p->K, wide = p->before == SWIGLU ? 2 * K : K;
+  for (int64_t r = 0; r < rows; r++, da += K) {
+    const float *x = p->x + (first + r) * wide;
+    float *to = dx + (first + r) * wide;
+    if (p->before == NORM) {
+      float by = scales[r], mean = by * by * dot(x, da, K) / K;
+      for (int64_t k = 0; k < K; k++) to[k] = by * (da[k] - x[k] * mean);
+    } else {
+      for (int64_t k = 0; k < K; k += LANES) {
+        vec gate = get(x + k, K - k), grad = get(da + k, K - k), open = sigmoid(gate);
+        vec silu = gate * open;
+        put(to + k, grad * get(x + K + k, K - k) * (open + silu * (1.0f - open)), K - k);
+        put(to + K + k, grad * silu, K - k);
+      }
+    }
+  }
+}
+
+// GCC would make others of it, that leave too few registers.
+#if defined(__FMA__) && !defined(__AVX512F__)
+#define MULTIPLY_ADD(sum, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b))
+#else
+#define MULTIPLY_ADD(sum, a, b) sum += a * b
+#endif
+
+// One operand of a tile: where it begins, and the steps from row to row, from product to product
+// of a sum, and beyond after LANES of those.
+typedef struct {
+  const float *at;
+  int64_t across, along, next;
+} rows_of;
+
+// to (+)= a b, for ROWS rows and W panels of columns, in sums of n products; b's panels lie `panel`
+// apart.
+INLINE void panel_tile(float *to, int64_t wide, rows_of a, const float *b, int64_t panel, int64_t n,
+                       int more, int W) {
+  vec sums[ROWS][WIDE];
+  for (int r = 0; r < ROWS; r++)
+    for (int w = 0; w < W; w++)
+      sums[r][w] = more ? *(const vec *)(to + r * wide + w * LANES) : (vec){};
+  for (int64_t k = 0; k < n; k += LANES, a.at += a.next)
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < LANES; i++, b += LANES) {
+      vec x[WIDE];
+      for (int w = 0; w < W; w++) {
+        x[w] = *(const vec *)(b + w * panel);
+        KEEP(x[w]);
+      }
+      for (int r = 0; r < ROWS; r++) {
+        vec y = splat(a.at[r * a.across + i * a.along]);
+        for (int w = 0; w < W; w++) MULTIPLY_ADD(sums[r][w], y, x[w]);
+      }
+    }
+  for (int r = 0; r < ROWS; r++)
+    for (int w = 0; w < W; w++) *(vec *)(to + r * wide + w * LANES) = sums[r][w];
+}
+
+// The same at an edge too, where `rows` and `columns` of it are there. Gives the columns it made.
+INLINE int64_t edge_tile(float *to, int64_t wide, int64_t rows, int64_t columns, rows_of a,
+                         const float *b, int64_t panel, int64_t n, int more) {
+  int64_t panels = (columns + LANES - 1) / LANES, stride = wide;
+  int W = panels == WIDE + 1 ? WIDE - 1 : panels < WIDE ? panels : WIDE;  // 2 and 2, not 3 and 1
+  float part[ROWS * WIDE * LANES], *at = to;
+  rows = rows < ROWS ? rows : ROWS, columns = columns < W * LANES ? columns : W * LANES;
+  int partial = rows < ROWS || columns < W * LANES;
+  if (partial) at = part, stride = WIDE * LANES;
+  for (int64_t r = 0; r < rows && partial && more; r++)
+    memcpy(part + r * stride, to + r * wide, columns * sizeof(float));
+  if (W == 3) panel_tile(at, stride, a, b, panel, n, more, 3);
+  if (W == 2) panel_tile(at, stride, a, b, panel, n, more, 2);
+  if (W == 1) panel_tile(at, stride, a, b, panel, n, more, 1);
+  for (int64_t r = 0; r < rows && partial; r++)
+    memcpy(to + r * wide, part + r * stride, columns * sizeof(float));
+  return columns;
+}
+
+// to = a b, for a of `rows` rows in a block and n columns, b of n rows.
+static void product(float *to, int64_t rows, int64_t columns, const float *a, const float *b,
+                    int64_t n) {
+  int64_t parts = (n + DEEP - 1) / DEEP, step = whole((n + parts - 1) / parts, LANES), made;
+  for (int64_t k = 0; k < n; k += step)
+    for (int64_t j = 0; j < columns; j += made)
+      for (int64_t r = 0; r < rows; r += ROWS) {
+        rows_of left = {a + k * TOKENS + r * LANES, LANES, 1, TOKENS * LANES};
+        made = edge_tile(to + r * columns + j, columns, rows - r, columns - j, left,
+                         b + j * n + k * LANES, n * LANES, n - k < step ? n - k : step, k > 0);
+      }
+}
+
+// The part of to (+)= a' b that begins at `row` and `column`: SHARE panels each way. a and b are
+// blocks of O and K columns.
+#define SHARE (4 * LANES)
+static void add_product(float *to, int64_t row, int64_t column, int64_t O, int64_t K,
+                        const float *a, const float *b, int more) {
+  int64_t rows = O - row < SHARE ? O - row : SHARE, made;
+  int64_t columns = K - column < SHARE ? K - column : SHARE;
+  for (int64_t j = 0; j < columns; j += made)
+    for (int64_t r = 0; r < rows; r += ROWS) {
+      rows_of down = {a + (row + r) / LANES * LANES * TOKENS + (row + r) % LANES, 1, LANES,
+                      LANES * LANES};
+      made = edge_tile(to + (row + r) * K + column + j, K, rows - r, columns - j, down,
+                       b + (column + j) * TOKENS, LANES * TOKENS, TOKENS, more);
+    }
+}
+
+// Panels of a matrix of which rows lie `down` apart and columns `along`. By all threads.
+static void pack(float *to, const float *from, int64_t rows, int64_t columns, int64_t down,
+                 int64_t along) {
+  int64_t padded = whole(rows, LANES);
+#pragma omp for schedule(static)
+  for (int64_t j = 0; j < columns; j += LANES)
+    for (int64_t i = 0; i < padded; i++)
+      for (int64_t l = 0; l < LANES; l++)
+        to[j * padded + i * LANES + l] =
+            i < rows && j + l < columns ? from[i * down + (j + l) * along] : 0;
+}
+
+INLINE float *room_for(int64_t floats) {
+  return aligned_alloc(64, whole(floats * sizeof(float), 64));
+}
+
+int project_forward(const float *x, const float *weight, const float *onto, float *y,
+                    const int64_t *seed, int64_t dropped, float scale, int64_t before, float eps,
+                    int64_t N, int64_t K, int64_t O) {
+  projection p = {x, weight, before, N, K, O, eps};
+  int64_t deep = whole(K, LANES), packed = deep * whole(O, LANES);
+  int64_t each = whole(TOKENS * (deep + O + 1), BLOCK);
+  float *space = room_for(packed + omp_get_max_threads() * each);
+  if (space == NULL) return 1;
+#pragma omp parallel
+  {
+    float *a = space + packed + omp_get_thread_num() * each, *out = a + TOKENS * deep;
+    pack(space, weight, K, O, 1, K);
+#pragma omp for schedule(dynamic)
+    for (int64_t first = 0; first < N; first += TOKENS) {
+      int64_t rows = N - first < TOKENS ? N - first : TOKENS, at = first * O, n = rows * O;
+      read_block(a, out + TOKENS * O, &p, first, rows);
+      product(onto == NULL ? y + at : out, rows, O, a, space, deep);
+      if (dropped) drop_range(onto + at, out, y + at, *seed, dropped, scale, at, n);
+      for (int64_t i = at; i < at + n && onto != NULL && !dropped; i++) y[i] = onto[i] + out[i - at];
+    }
+  }
+  free(space);
+  return 0;
+}
+
+int project_backward(const float *x, const float *weight, const float *dy, float *dx,
+                     float *dweight, const int64_t *seed, int64_t dropped, float scale,
+                     int64_t before, float eps, int64_t N, int64_t K, int64_t O) {
+  projection p = {x, weight, before, N, K, O, eps};
+  int64_t deep = whole(K, LANES), tall = whole(O, LANES), blocks = (N + TOKENS - 1) / TOKENS;
+  int64_t each = whole(TOKENS * (K + O + 1), BLOCK), shared = SHARED * omp_get_max_threads();
+  if (shared > blocks) shared = blocks;
+  float *space = room_for((tall + shared * TOKENS) * (deep + tall) + omp_get_max_threads() * each);
+  if (space == NULL) return 1;
+  float *as = space + deep * tall, *gs = as + shared * TOKENS * deep;
+  float *own = gs + shared * TOKENS * tall;
+#pragma omp parallel
+  {
+    float *da = own + omp_get_thread_num() * each, *kept = da + TOKENS * K;
+    pack(space, weight, O, K, K, 1);
+    for (int64_t start = 0; start < blocks; start += shared) {
+      int64_t count = blocks - start < shared ? blocks - start : shared;
+#pragma omp for schedule(dynamic)
+      for (int64_t i = 0; i < count; i++) {
+        float *a = as + i * TOKENS * deep, *g = gs + i * TOKENS * tall, *scales = kept + TOKENS * O;
+        int64_t first = (start + i) * TOKENS, rows = N - first < TOKENS ? N - first : TOKENS;
+        const float *from = dy + first * O;
+        if (dropped) drop_range(NULL, from, kept, *seed, dropped, scale, first * O, rows * O);
+        to_panels(g, dropped ? kept : from, NULL, rows, O, AS_IT_IS);
+        read_block(a, scales, &p, first, rows);
+        product(before == AS_IT_IS ? dx + first * K : da, rows, K, g, space, tall);
+        if (before != AS_IT_IS) write_block(dx, da, scales, &p, first, rows);
+      }
+#pragma omp for schedule(dynamic) collapse(2)
+      for (int64_t row = 0; row < O; row += SHARE)
+        for (int64_t column = 0; column < K; column += SHARE)
+          for (int64_t i = 0; i < count; i++)
+            add_product(dweight, row, column, O, K, gs + i * TOKENS * tall, as + i * TOKENS * deep,
+                        start + i > 0);
+    }
+  }
+  free(space);
   return 0;
 }
 

@@ -36,9 +36,9 @@ ARGUMENTS = {
     "attention_backward": [P] * 7 + [N] * 4,
     "norm_forward": [P] * 3 + [F] + [N] * 2,
     "norm_backward": [P] * 4 + [N] * 2,
-    "swiglu_forward": [P] * 2 + [N] * 2,
-    "swiglu_backward": [P] * 3 + [N] * 2,
-    "dropout": [P] * 4 + [N, F, N],
+    "dropout": [P] * 3 + [N, F, N],
+    "project_forward": [P] * 5 + [N, F, N, F] + [N] * 3,
+    "project_backward": [P] * 6 + [N, F, N, F] + [N] * 3,
     "orthogonalise": [P] * 3 + [N, F] + [N] * 3,
 }
 

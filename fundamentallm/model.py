@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
-from fundamentallm.dropout import add_dropped, drop
+from fundamentallm.dropout import drop
 from fundamentallm.hyperparameters import Config
 from fundamentallm.pointwise import norm, swiglu
-
-FEW_TOKENS = 64
+from fundamentallm.projection import project
 
 
 class Transformer(nn.Module):
@@ -59,7 +58,7 @@ class Transformer(nn.Module):
         x = drop(x, self.config.dropout if self.training else 0.0)
         for index, layer in enumerate(self.layers):
             x = layer(x, rotation, cache and cache.layers[index])
-        return self.head(norm(x))
+        return project(x, self.head.weight, before=norm)
 
 
 class Before(nn.Module):
@@ -84,19 +83,16 @@ class Before(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then an MLP, each added to the stream."""
+    """Attention, then an MLP. Each adds to the stream what it makes of a normalised copy."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.mlp = MLP(config)
-        self.dropout = config.dropout
 
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        rate = self.dropout if self.training else 0.0
-        x = add_dropped(x, self.attention(norm(x), rotation, past), rate)
-        return add_dropped(x, self.mlp(norm(x)), rate)
+        return self.mlp(self.attention(x, rotation, past))
 
 
 class Attention(nn.Module):
@@ -105,8 +101,9 @@ class Attention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        # Apart from --dropout: dropout here leaves a CPU's fast kernels (docs/performance.md).
-        self.dropout = config.attention_dropout
+        self.dropout = config.dropout
+        # By itself: dropout there leaves a CPU's fast kernels (docs/performance.md).
+        self.attention_dropout = config.attention_dropout
         self.query = nn.Linear(config.model_dim, config.model_dim, bias=False)
         self.key = nn.Linear(config.model_dim, config.model_dim, bias=False)
         self.value = nn.Linear(config.model_dim, config.model_dim, bias=False)
@@ -114,15 +111,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        qkv = side_by_side(x, self.query, self.key, self.value)
+        matrices = self.query.weight, self.key.weight, self.value.weight
+        qkv = project(x, *matrices, before=norm)
         qkv = qkv.view(*x.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, D)
         if past is None:
-            y = attend(qkv, rotation, self.dropout if self.training else 0.0)
+            y = attend(qkv, rotation, self.attention_dropout if self.training else 0.0)
         else:
             query, key, value = qkv.unbind(2)
             key, value = past.extend(rotate(key, rotation), value)
             y = attend_with_torch(rotate(query, rotation), key, value)
-        return self.out(y.reshape(x.shape))
+        rate = self.dropout if self.training else 0.0
+        return project(y.reshape(x.shape), self.out.weight, onto=x, dropout=rate)
 
 
 class MLP(nn.Module):
@@ -138,21 +137,13 @@ class MLP(nn.Module):
         self.gate = nn.Linear(config.model_dim, hidden, bias=False)
         self.up = nn.Linear(config.model_dim, hidden, bias=False)
         self.out = nn.Linear(hidden, config.model_dim, bias=False)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        return self.out(swiglu(side_by_side(x, self.gate, self.up)))
-
-
-def side_by_side(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """What several layers make of `x`, (..., C), joined along the last dimension.
-
-    Their matrices are apart because Muon treats each by itself; the product is one because that
-    is faster, unless there are so few tokens that joining the matrices would cost more.
-    """
-    if x.shape[:-1].numel() < FEW_TOKENS:
-        return torch.cat([layer(x) for layer in layers], -1)
-    return F.linear(x, torch.cat([layer.weight for layer in layers]))
+        hidden = project(x, self.gate.weight, self.up.weight, before=norm)
+        rate = self.dropout if self.training else 0.0
+        return project(hidden, self.out.weight, before=swiglu, onto=x, dropout=rate)
 
 
 class Past:

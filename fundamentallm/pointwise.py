@@ -1,4 +1,4 @@
-"""RMSNorm and SwiGLU: by kernels.c where it is there, in one pass over memory; else by torch."""
+"""RMSNorm, by kernels.c where it is there, in one pass over memory, else by torch; and SwiGLU."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ def norm(x: Tensor) -> Tensor:
 
 def swiglu(x: Tensor) -> Tensor:
     """silu(gate) * up, (..., F), for `x` that holds gate and up, (..., 2 F)."""
-    if x.dtype == torch.float32 and usable_for(x):
-        return _SwiGLU.apply(x.contiguous())  # pyright: ignore
     gate, up = x.chunk(2, -1)
     return F.silu(gate) * up
 
@@ -45,23 +43,4 @@ class _Norm(torch.autograd.Function):
         y, scale = ctx.saved_tensors
         dy, dx = gradients[0].contiguous(), torch.empty_like(y)
         call("norm_backward", y, scale, dy, dx, scale.numel(), y.shape[-1])
-        return dx
-
-
-class _SwiGLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
-        call("swiglu_forward", x, y, y.numel() // y.shape[-1], y.shape[-1])
-        ctx.save_for_backward(x)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *gradients: Tensor
-    ) -> Tensor:
-        (x,) = ctx.saved_tensors
-        dy, dx = gradients[0].contiguous(), torch.empty_like(x)
-        call("swiglu_backward", x, dy, dx, dy.numel() // dy.shape[-1], dy.shape[-1])
         return dx

@@ -17,6 +17,8 @@ from torch import Tensor
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations, suits_kernel
 from fundamentallm.optimizer import orthogonalise, orthogonalise_with_torch
 from fundamentallm.pointwise import norm, swiglu
+from fundamentallm.projection import Before, project
+from fundamentallm.projection import suits_kernel as suits_projection
 
 SHAPES = [
     (3, 37, 2, 8),
@@ -102,14 +104,82 @@ def test_norm(width: int) -> None:
     check_same(norm, lambda x: F.rms_norm(x, (width,), eps=epsilon), torch.randn(3, 5, width))
 
 
-@pytest.mark.parametrize("width", [1, 8, 24, 131])
-def test_swiglu(width: int) -> None:
+@pytest.mark.parametrize("before", [None, norm, swiglu])
+@pytest.mark.parametrize("onto", [False, True])
+@pytest.mark.parametrize(
+    "shape",  # tokens, numbers in, numbers out
+    [(64, 1, 1), (65, 7, 9), (1000, 16, 24), (129, 131, 65), (70, 520, 33), (257, 40, 100)],
+)
+def test_projection(shape: tuple[int, int, int], onto: bool, before: Before | None) -> None:
     torch.manual_seed(0)
+    tokens, width, out = shape
+    x = 3 * torch.randn(1, tokens, width * (2 if before is swiglu else 1))
+    parts = [n for n in (out // 2, out - out // 2) if n]
+    weights = [torch.randn(n, width) / width**0.5 for n in parts]
+    streams = [torch.randn(1, tokens, out)] if onto else []
+    assert suits_projection(x, *weights)
 
-    def by_hand(x: Tensor) -> Tensor:
-        return F.silu(x[..., :width]) * x[..., width:]
+    def of(x: Tensor, *rest: Tensor) -> Tensor:
+        return project(x, *rest[len(streams) :], before=before, onto=rest[0] if streams else None)
 
-    check_same(swiglu, by_hand, 5 * torch.randn(3, 5, 2 * width))
+    check_all_same(of, x, *streams, *weights)
+
+
+def check_all_same(function: Callable, *inputs: Tensor) -> None:
+    """In float32, by kernels.c, and in float64, by torch: the result and every gradient."""
+    ours = [each.clone().requires_grad_() for each in inputs]
+    exact = [each.double().requires_grad_() for each in inputs]
+    y, wanted = function(*ours), function(*exact)
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    wanted.backward(dy.double())
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-4, atol=1e-4)
+    for one, other in zip(ours, exact, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        scale = max(1.0, float(other.grad.abs().max()))
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_projection_drops_the_product_alone() -> None:
+    torch.manual_seed(0)
+    x, stream = torch.randn(3, 50, 12).requires_grad_(), torch.randn(3, 50, 20).requires_grad_()
+    weight = torch.randn(20, 12).requires_grad_()
+    product = x @ weight.T
+    y = project(x, weight, onto=stream, dropout=0.25)
+    kept = (y - stream) / product  # 0, or what keeps the mean
+    dropped = kept.abs() < 1e-3
+    assert float(dropped.double().mean()) == pytest.approx(0.25, abs=5 * (0.1875 / 3000) ** 0.5)
+    torch.testing.assert_close(
+        kept[~dropped], torch.full_like(kept[~dropped], 4 / 3), rtol=1e-3, atol=0
+    )
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    passed = torch.where(dropped, 0, dy * 4 / 3).detach()
+    assert x.grad is not None
+    assert weight.grad is not None
+    assert stream.grad is not None
+    assert torch.equal(stream.grad, dy)
+    torch.testing.assert_close(x.grad, (passed @ weight).detach())
+    torch.testing.assert_close(weight.grad, (passed.flatten(0, 1).T @ x.flatten(0, 1)).detach())
+
+
+def test_projection_of_few_tokens_and_of_many_agree() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(200, 24), torch.randn(40, 24)
+    many = project(x, weight, before=norm)
+    few = torch.cat([project(part, weight, before=norm) for part in x.split(10)])
+    torch.testing.assert_close(many, few)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_projection_hides_no_divergence(odd: float) -> None:
+    x = torch.randn(100, 32)
+    x[77, 5] = odd
+    y = project(x, torch.randn(16, 16), before=swiglu)
+    assert not y[77].isfinite().any()
+    assert y[:77].isfinite().all()
+    assert y[78:].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -135,13 +205,15 @@ def test_orthogonalise_hides_no_divergence() -> None:
 
 def test_results_do_not_depend_on_threads() -> None:
     torch.manual_seed(0)
-    qkv, x = torch.randn(4, 50, 3, 2, 16), torch.randn(9, 64)
+    qkv, x, weight = torch.randn(4, 50, 3, 2, 16), torch.randn(900, 64), torch.randn(64, 32)
     matrices = torch.randn(5, 24, 40)
 
     def outcome(threads: int) -> list[Tensor]:
         torch.set_num_threads(threads)
-        inputs = [each.clone().requires_grad_() for each in (qkv, x, x)]
-        outputs = [attend(inputs[0], rotations(50, 16)), norm(inputs[1]), swiglu(inputs[2])]
+        torch.manual_seed(1)
+        inputs = [each.clone().requires_grad_() for each in (qkv, x, x, x, weight)]
+        outputs = [attend(inputs[0], rotations(50, 16)), norm(inputs[1])]
+        outputs.append(project(inputs[2], inputs[4], before=swiglu, onto=inputs[3], dropout=0.2))
         for y in outputs:
             y.square().sum().backward()
         outputs.append(orthogonalise(matrices))
@@ -152,7 +224,7 @@ def test_results_do_not_depend_on_threads() -> None:
         one, three = outcome(1), outcome(3)
     finally:
         torch.set_num_threads(before)
-    assert len(one) == 7
+    assert len(one) == 9
     assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 

@@ -55,6 +55,7 @@ RUNGS = {
     "kernels": 1,
     "attention": 1,
     "pointwise": 1,
+    "projection": 1,
     "run_folder": 1,
     "trackers": 1,
     "trackers.protocol": 1,
@@ -90,7 +91,8 @@ ONLY_IN = {  # library: the only places that import it
         "report.rules",
     ),
     "torch": (
-        *("attention", "dropout", "pointwise", "kernels", "model", "optimizer", "graphs"),
+        *("attention", "dropout", "pointwise", "projection", "kernels", "model", "optimizer"),
+        "graphs",
         *("data", "device", "learner", "checkpoint", "evaluate", "generate"),
         *("training", "range_test", "sweep.trial"),
     ),
