@@ -8,7 +8,7 @@
 // FlashAttention (Dao et al., 2022): of each row only the logarithm of its sum is kept, and the
 // backward pass computes the row again from it. Exponentials and logarithms are of base 2.
 //
-// project, a matrix product with what comes before and after it: a norm or a gate, dropout and the
+// project and mlp, matrix products with what comes before and after them: norm, gate, dropout and the
 // stream. Torch writes each of these to memory and reads it again, and waits there.
 //
 // norm (RMSNorm) and dropout: one pass over memory each way, where torch makes several.
@@ -422,11 +422,14 @@ int dropout(const float *x, float *y, const int64_t *seed, int64_t dropped, floa
   return 0;
 }
 
-// --- Projection: y = onto + dropout(before(x) W'), with W of (O, K) ---
+// --- Products: of tokens and weights, forward and backward, with what surrounds them ---
 //
-// before: nothing, RMSNorm, or SwiGLU, silu(gate) * up of rows [gate, up] of (N, 2 K). Each thread
-// takes TOKENS rows at a time through all of it, which stay in its cache. Backward, before(x) is
-// made again from x.
+// project: y = onto + dropout(norm(x) W'), norm and onto only where asked for, W of (O, K)
+// mlp:     y = x + dropout(silu(gate) * up W_out'), [gate, up] = norm(x) W_in'
+//
+// Each thread takes TOKENS rows at a time through all of it, which stay in its cache. Backward, what
+// a normalised copy of x was is made again from x; gradients of weights are sums over all rows, so
+// that threads share out their elements, for some blocks while others are made.
 //
 // What is multiplied lies in panels of LANES columns, (columns / LANES, rows, LANES), so that a tile
 // reads in the order of memory. Columns and rows beyond the last are zero.
@@ -434,15 +437,7 @@ int dropout(const float *x, float *y, const int64_t *seed, int64_t dropped, floa
 #define TOKENS 64  // a multiple of BLOCK
 #define WIDE 3     // panels to a tile: with ROWS sums for each, all of AVX2's registers
 #define DEEP 256   // products to a sum at a time: more panels would leave the nearest cache
-#define SHARED 4   // times TOKENS rows of each thread, between the two halves of the way back
-
-enum { AS_IT_IS, NORM, SWIGLU };
-
-typedef struct {
-  const float *x, *weight;
-  int64_t before, N, K, O;
-  float eps;
-} projection;
+#define SHARED 2   // times TOKENS rows of each thread, between the two halves of the way back
 
 // The first n of LANES elements, and zeros.
 INLINE vec get(const float *from, int64_t n) {
@@ -464,7 +459,9 @@ INLINE vec sigmoid(vec x) {
   return (vec)((positive & (ivec)(1.0f - small)) | (~positive & (ivec)small));
 }
 
-// n elements of before(x) in a row that is K wide, from those at x.
+enum { AS_IT_IS, NORM, SWIGLU };
+
+// n elements of what is to be multiplied, of a row that is K wide, from those at x.
 INLINE vec prepared(const float *x, int64_t n, int64_t K, float scale, int before) {
   vec y = get(x, n);
   if (before == SWIGLU) return y * sigmoid(y) * get(x + K, n);
@@ -472,8 +469,8 @@ INLINE vec prepared(const float *x, int64_t n, int64_t K, float scale, int befor
 }
 
 // Panels of `rows` rows. A few rows at once, so that lines of the cache are written whole.
-INLINE void to_panels(float *to, const float *x, const float *scales, int64_t rows, int64_t K,
-                      int before) {
+INLINE void make_panels(float *to, const float *x, const float *scales, int64_t rows, int64_t K,
+                        int before) {
   int64_t wide = before == SWIGLU ? 2 * K : K;
   for (int64_t r = 0; r < rows; r += ROWS) {
     int64_t k = 0, n = rows - r < ROWS ? rows - r : ROWS;
@@ -492,35 +489,42 @@ INLINE void to_panels(float *to, const float *x, const float *scales, int64_t ro
     memset(to + k * TOKENS + rows * LANES, 0, (TOKENS - rows) * LANES * sizeof(float));
 }
 
-static void read_block(float *to, float *scales, const projection *p, int64_t first,
-                       int64_t rows) {
-  const float *x = p->x + first * (p->before == SWIGLU ? 2 * p->K : p->K);
-  for (int64_t r = 0; r < rows && p->before == NORM; r++)
-    scales[r] = norm_scale(x + r * p->K, p->K, p->eps);
-  if (p->before == NORM) to_panels(to, x, scales, rows, p->K, NORM);
-  else if (p->before == SWIGLU) to_panels(to, x, NULL, rows, p->K, SWIGLU);
-  else to_panels(to, x, NULL, rows, p->K, AS_IT_IS);
+static void panels(float *to, const float *x, int64_t rows, int64_t K) {
+  make_panels(to, x, NULL, rows, K, AS_IT_IS);
 }
 
-// dx of a block, from `da`, the gradient of before(x).
-static void write_block(float *dx, const float *da, const float *scales, const projection *p,
-                        int64_t first, int64_t rows) {
-  int64_t K = p->K, wide = p->before == SWIGLU ? 2 * K : K;
-  for (int64_t r = 0; r < rows; r++, da += K) {
-    const float *x = p->x + (first + r) * wide;
-    float *to = dx + (first + r) * wide;
-    if (p->before == NORM) {
-      float by = scales[r], mean = by * by * dot(x, da, K) / K;
-      for (int64_t k = 0; k < K; k++) to[k] = by * (da[k] - x[k] * mean);
-    } else {
-      for (int64_t k = 0; k < K; k += LANES) {
-        vec gate = get(x + k, K - k), grad = get(da + k, K - k), open = sigmoid(gate);
-        vec silu = gate * open;
-        put(to + k, grad * get(x + K + k, K - k) * (open + silu * (1.0f - open)), K - k);
-        put(to + K + k, grad * silu, K - k);
-      }
-    }
+static void gated_panels(float *to, const float *x, int64_t rows, int64_t K) {
+  make_panels(to, x, NULL, rows, K, SWIGLU);
+}
+
+static void normed_panels(float *to, float *scales, const float *x, int64_t rows, int64_t K,
+                          float eps) {
+  for (int64_t r = 0; r < rows; r++) scales[r] = norm_scale(x + r * K, K, eps);
+  make_panels(to, x, scales, rows, K, NORM);
+}
+
+// dx (+)= the gradient of rows of x, from `dy`, that of norm(x).
+static void norm_back(float *dx, const float *dy, const float *x, const float *scales,
+                      const float *onto, int64_t rows, int64_t K) {
+  for (int64_t r = 0; r < rows; r++, dx += K, dy += K, x += K) {
+    float by = scales[r], mean = by * by * dot(x, dy, K) / K;
+    for (int64_t k = 0; k < K; k++) dx[k] = by * (dy[k] - x[k] * mean);
+    for (int64_t k = 0; k < K && onto != NULL; k++) dx[k] += onto[r * K + k];
   }
+}
+
+// The gradients of [gate, up], and silu(gate) * up again, from dy.
+static void swiglu_back(float *dx, float *y, const float *dy, const float *x, int64_t rows,
+                        int64_t K) {
+  for (int64_t r = 0; r < rows; r++, dx += 2 * K, y += K, dy += K, x += 2 * K)
+    for (int64_t k = 0; k < K; k += LANES) {
+      int64_t n = K - k;
+      vec gate = get(x + k, n), up = get(x + K + k, n), grad = get(dy + k, n);
+      vec open = sigmoid(gate), silu = gate * open;
+      put(dx + k, grad * up * (open + silu * (1.0f - open)), n);
+      put(dx + K + k, grad * silu, n);
+      put(y + k, silu * up, n);
+    }
 }
 
 // GCC would make others of it, that leave too few registers.
@@ -626,12 +630,41 @@ INLINE float *room_for(int64_t floats) {
   return aligned_alloc(64, whole(floats * sizeof(float), 64));
 }
 
+// y = onto + what dropout leaves of x, n elements from the `first` on.
+static void add_dropped(const float *onto, const float *x, float *y, const int64_t *seed,
+                        int64_t dropped, float scale, int64_t first, int64_t n) {
+  if (dropped) drop_range(onto, x, y, *seed, dropped, scale, first, n);
+  for (int64_t i = 0; i < n && !dropped; i++) y[i] = onto[i] + x[i];
+}
+
+// Panels of a gradient of O columns where it passes dropout; `kept`: room for a block.
+static void dropped_panels(float *to, const float *dy, float *kept, const int64_t *seed,
+                           int64_t dropped, float scale, int64_t first, int64_t rows, int64_t O) {
+  if (dropped) drop_range(NULL, dy, kept, *seed, dropped, scale, first * O, rows * O);
+  panels(to, dropped ? kept : dy, rows, O);
+}
+
+// to (+)= a' b, (O, K), for the blocks from `start` on that are made: `shared`, or as many as there
+// are left; none where start < 0. By all threads, which do not wait for the last of them.
+static void add_products(float *to, const float *a, const float *b, int64_t O, int64_t K,
+                         int64_t start, int64_t blocks, int64_t shared) {
+  int64_t end = start + shared < blocks ? start + shared : blocks;
+  int64_t a_block = TOKENS * whole(O, LANES), b_block = TOKENS * whole(K, LANES);
+  if (start < 0) return;
+#pragma omp for schedule(dynamic) collapse(2) nowait
+  for (int64_t row = 0; row < O; row += SHARE)
+    for (int64_t column = 0; column < K; column += SHARE)
+      for (int64_t i = start; i < end; i++) {
+        int64_t place = i % (2 * shared);
+        add_product(to, row, column, O, K, a + place * a_block, b + place * b_block, i > 0);
+      }
+}
+
 int project_forward(const float *x, const float *weight, const float *onto, float *y,
-                    const int64_t *seed, int64_t dropped, float scale, int64_t before, float eps,
+                    const int64_t *seed, int64_t dropped, float scale, int64_t normed, float eps,
                     int64_t N, int64_t K, int64_t O) {
-  projection p = {x, weight, before, N, K, O, eps};
   int64_t deep = whole(K, LANES), packed = deep * whole(O, LANES);
-  int64_t each = whole(TOKENS * (deep + O + 1), BLOCK);
+  int64_t each = TOKENS * (deep + O + 1);
   float *space = room_for(packed + omp_get_max_threads() * each);
   if (space == NULL) return 1;
 #pragma omp parallel
@@ -640,11 +673,11 @@ int project_forward(const float *x, const float *weight, const float *onto, floa
     pack(space, weight, K, O, 1, K);
 #pragma omp for schedule(dynamic)
     for (int64_t first = 0; first < N; first += TOKENS) {
-      int64_t rows = N - first < TOKENS ? N - first : TOKENS, at = first * O, n = rows * O;
-      read_block(a, out + TOKENS * O, &p, first, rows);
+      int64_t rows = N - first < TOKENS ? N - first : TOKENS, at = first * O;
+      if (normed) normed_panels(a, out + TOKENS * O, x + first * K, rows, K, eps);
+      else panels(a, x + first * K, rows, K);
       product(onto == NULL ? y + at : out, rows, O, a, space, deep);
-      if (dropped) drop_range(onto + at, out, y + at, *seed, dropped, scale, at, n);
-      for (int64_t i = at; i < at + n && onto != NULL && !dropped; i++) y[i] = onto[i] + out[i - at];
+      if (onto != NULL) add_dropped(onto + at, out, y + at, seed, dropped, scale, at, rows * O);
     }
   }
   free(space);
@@ -653,38 +686,110 @@ int project_forward(const float *x, const float *weight, const float *onto, floa
 
 int project_backward(const float *x, const float *weight, const float *dy, float *dx,
                      float *dweight, const int64_t *seed, int64_t dropped, float scale,
-                     int64_t before, float eps, int64_t N, int64_t K, int64_t O) {
-  projection p = {x, weight, before, N, K, O, eps};
+                     int64_t normed, float eps, int64_t N, int64_t K, int64_t O) {
   int64_t deep = whole(K, LANES), tall = whole(O, LANES), blocks = (N + TOKENS - 1) / TOKENS;
-  int64_t each = whole(TOKENS * (K + O + 1), BLOCK), shared = SHARED * omp_get_max_threads();
+  int64_t each = TOKENS * (K + O + 1), shared = SHARED * omp_get_max_threads();
   if (shared > blocks) shared = blocks;
-  float *space = room_for((tall + shared * TOKENS) * (deep + tall) + omp_get_max_threads() * each);
+  float *space = room_for(deep * tall + 2 * shared * TOKENS * (deep + tall) +
+                          omp_get_max_threads() * each);
   if (space == NULL) return 1;
-  float *as = space + deep * tall, *gs = as + shared * TOKENS * deep;
-  float *own = gs + shared * TOKENS * tall;
+  float *as = space + deep * tall, *gs = as + 2 * shared * TOKENS * deep;
+  float *own = gs + 2 * shared * TOKENS * tall;
 #pragma omp parallel
   {
     float *da = own + omp_get_thread_num() * each, *kept = da + TOKENS * K;
+    float *scales = kept + TOKENS * O;
     pack(space, weight, O, K, K, 1);
-    for (int64_t start = 0; start < blocks; start += shared) {
-      int64_t count = blocks - start < shared ? blocks - start : shared;
-#pragma omp for schedule(dynamic)
-      for (int64_t i = 0; i < count; i++) {
-        float *a = as + i * TOKENS * deep, *g = gs + i * TOKENS * tall, *scales = kept + TOKENS * O;
-        int64_t first = (start + i) * TOKENS, rows = N - first < TOKENS ? N - first : TOKENS;
-        const float *from = dy + first * O;
-        if (dropped) drop_range(NULL, from, kept, *seed, dropped, scale, first * O, rows * O);
-        to_panels(g, dropped ? kept : from, NULL, rows, O, AS_IT_IS);
-        read_block(a, scales, &p, first, rows);
-        product(before == AS_IT_IS ? dx + first * K : da, rows, K, g, space, tall);
-        if (before != AS_IT_IS) write_block(dx, da, scales, &p, first, rows);
+    for (int64_t start = 0; start < blocks + shared; start += shared) {
+      int64_t end = start + shared < blocks ? start + shared : blocks, done = start - shared;
+#pragma omp for schedule(dynamic) nowait
+      for (int64_t i = start; i < end; i++) {
+        float *a = as + i % (2 * shared) * TOKENS * deep, *g = gs + i % (2 * shared) * TOKENS * tall;
+        int64_t first = i * TOKENS, rows = N - first < TOKENS ? N - first : TOKENS;
+        const float *from = x + first * K;
+        dropped_panels(g, dy + first * O, kept, seed, dropped, scale, first, rows, O);
+        product(normed ? da : dx + first * K, rows, K, g, space, tall);
+        if (normed) normed_panels(a, scales, from, rows, K, eps);
+        else panels(a, from, rows, K);
+        if (normed) norm_back(dx + first * K, da, from, scales, NULL, rows, K);
       }
-#pragma omp for schedule(dynamic) collapse(2)
-      for (int64_t row = 0; row < O; row += SHARE)
-        for (int64_t column = 0; column < K; column += SHARE)
-          for (int64_t i = 0; i < count; i++)
-            add_product(dweight, row, column, O, K, gs + i * TOKENS * tall, as + i * TOKENS * deep,
-                        start + i > 0);
+      add_products(dweight, gs, as, O, K, done, blocks, shared);
+#pragma omp barrier
+    }
+  }
+  free(space);
+  return 0;
+}
+
+// F: the width of gate and of up. hidden, (N, 2 F), holds both, for the way back.
+int mlp_forward(const float *x, const float *w_in, const float *w_out, float *y, float *hidden,
+                const int64_t *seed, int64_t dropped, float scale, float eps, int64_t N, int64_t C,
+                int64_t F) {
+  int64_t deep = whole(C, LANES), wide = whole(F, LANES), in = deep * whole(2 * F, LANES);
+  int64_t packed = in + wide * deep, each = TOKENS * (deep + wide + C + 1);
+  float *space = room_for(packed + omp_get_max_threads() * each);
+  if (space == NULL) return 1;
+#pragma omp parallel
+  {
+    float *a = space + packed + omp_get_thread_num() * each, *h = a + TOKENS * deep;
+    float *out = h + TOKENS * wide, *scales = out + TOKENS * C;
+    pack(space, w_in, C, 2 * F, 1, C);
+    pack(space + in, w_out, F, C, 1, F);
+#pragma omp for schedule(dynamic)
+    for (int64_t first = 0; first < N; first += TOKENS) {
+      int64_t rows = N - first < TOKENS ? N - first : TOKENS, at = first * C;
+      normed_panels(a, scales, x + at, rows, C, eps);
+      product(hidden + first * 2 * F, rows, 2 * F, a, space, deep);
+      gated_panels(h, hidden + first * 2 * F, rows, F);
+      product(out, rows, C, h, space + in, wide);
+      add_dropped(x + at, out, y + at, seed, dropped, scale, at, rows * C);
+    }
+  }
+  free(space);
+  return 0;
+}
+
+int mlp_backward(const float *x, const float *w_in, const float *w_out, const float *hidden,
+                 const float *dy, float *dx, float *dw_in, float *dw_out, const int64_t *seed,
+                 int64_t dropped, float scale, float eps, int64_t N, int64_t C, int64_t F) {
+  int64_t deep = whole(C, LANES), wide = whole(F, LANES), both = whole(2 * F, LANES);
+  int64_t in = deep * both, packed = in + wide * deep, blocks = (N + TOKENS - 1) / TOKENS;
+  int64_t each = TOKENS * (2 * C + 4 * F + 1), shared = SHARED * omp_get_max_threads();
+  if (shared > blocks) shared = blocks;
+  int64_t rows_shared = 2 * shared * TOKENS;
+  float *space = room_for(packed + rows_shared * (2 * deep + both + wide) +
+                          omp_get_max_threads() * each);
+  if (space == NULL) return 1;
+  float *as = space + packed, *gs = as + rows_shared * deep, *dhs = gs + rows_shared * deep;
+  float *hs = dhs + rows_shared * both, *own = hs + rows_shared * wide;
+#pragma omp parallel
+  {
+    float *da = own + omp_get_thread_num() * each, *kept = da + TOKENS * C;
+    float *dgated = kept + TOKENS * C, *gated = dgated + TOKENS * F, *dh = gated + TOKENS * F;
+    float *scales = dh + TOKENS * 2 * F;
+    pack(space, w_in, 2 * F, C, C, 1);
+    pack(space + in, w_out, C, F, F, 1);
+    for (int64_t start = 0; start < blocks + shared; start += shared) {
+      int64_t end = start + shared < blocks ? start + shared : blocks, done = start - shared;
+#pragma omp for schedule(dynamic) nowait
+      for (int64_t i = start; i < end; i++) {
+        int64_t place = i % (2 * shared) * TOKENS;
+        float *a = as + place * deep, *g = gs + place * deep;
+        float *dh_panels = dhs + place * both, *h = hs + place * wide;
+        int64_t first = i * TOKENS, rows = N - first < TOKENS ? N - first : TOKENS;
+        int64_t at = first * C;
+        dropped_panels(g, dy + at, kept, seed, dropped, scale, first, rows, C);
+        product(dgated, rows, F, g, space + in, deep);
+        swiglu_back(dh, gated, dgated, hidden + first * 2 * F, rows, F);
+        panels(h, gated, rows, F);
+        panels(dh_panels, dh, rows, 2 * F);
+        product(da, rows, C, dh_panels, space, both);
+        normed_panels(a, scales, x + at, rows, C, eps);
+        norm_back(dx + at, da, x + at, scales, dy + at, rows, C);
+      }
+      add_products(dw_in, dhs, as, 2 * F, C, done, blocks, shared);
+      add_products(dw_out, gs, hs, C, F, done, blocks, shared);
+#pragma omp barrier
     }
   }
   free(space);

@@ -39,6 +39,8 @@ ARGUMENTS = {
     "dropout": [P] * 3 + [N, F, N],
     "project_forward": [P] * 5 + [N, F, N, F] + [N] * 3,
     "project_backward": [P] * 6 + [N, F, N, F] + [N] * 3,
+    "mlp_forward": [P] * 6 + [N, F, F] + [N] * 3,
+    "mlp_backward": [P] * 9 + [N, F, F] + [N] * 3,
     "orthogonalise": [P] * 3 + [N, F] + [N] * 3,
 }
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
 from fundamentallm.dropout import drop
 from fundamentallm.hyperparameters import Config
-from fundamentallm.pointwise import norm, swiglu
-from fundamentallm.projection import project
+from fundamentallm.pointwise import norm
+from fundamentallm.projection import mlp, project
 
 
 class Transformer(nn.Module):
@@ -58,7 +58,7 @@ class Transformer(nn.Module):
         x = drop(x, self.config.dropout if self.training else 0.0)
         for index, layer in enumerate(self.layers):
             x = layer(x, rotation, cache and cache.layers[index])
-        return project(x, self.head.weight, before=norm)
+        return project(x, self.head.weight, normed=True)
 
 
 class Before(nn.Module):
@@ -112,7 +112,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         matrices = self.query.weight, self.key.weight, self.value.weight
-        qkv = project(x, *matrices, before=norm)
+        qkv = project(x, *matrices, normed=True)
         qkv = qkv.view(*x.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, D)
         if past is None:
             y = attend(qkv, rotation, self.attention_dropout if self.training else 0.0)
@@ -141,9 +141,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        hidden = project(x, self.gate.weight, self.up.weight, before=norm)
         rate = self.dropout if self.training else 0.0
-        return project(hidden, self.out.weight, before=swiglu, onto=x, dropout=rate)
+        return mlp(x, self.gate.weight, self.up.weight, self.out.weight, rate)
 
 
 class Past:

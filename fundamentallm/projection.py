@@ -1,11 +1,10 @@
-"""Matrix products with what surrounds them: a norm or a gate before, dropout and the stream after.
+"""Matrix products with what surrounds them: a norm before, a gate within, dropout and the stream.
 
 By kernels.c where it is there, which does all of it on what is in the cache; else by torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,41 +19,55 @@ from fundamentallm.pointwise import EPSILON, norm, swiglu
 FEW_TOKENS = 64
 """For fewer, joining or reordering the weights would cost more than it saves."""
 
-Before = Callable[[Tensor], Tensor]
-CODES: dict[Before | None, int] = {None: 0, norm: 1, swiglu: 2}
-"""How kernels.c calls what comes before."""
-
 
 def project(
     x: Tensor,
     *weights: Tensor,
-    before: Before | None = None,
+    normed: bool = False,
     onto: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """What matrices of (O, K) make of `before(x)`, (..., K), joined along the last dimension.
+    """What matrices of (O, K) make of `x`, (..., K), joined along the last dimension.
 
     The matrices are apart because Muon treats each by itself.
 
     Args:
-        x: (..., K), or (..., 2 K) before `swiglu`.
-        weights: (O, K) each, the O may differ.
-        before: `norm`, `swiglu` or nothing.
+        x: (..., K).
+        weights: (O, K) each; the O may differ.
+        normed: Whether `norm(x)` is multiplied, not `x`.
         onto: What the product is added to, of the result's shape.
         dropout: Share of the product that is dropped before it is added.
 
     Returns:
         (..., sum of O).
     """
-    few = x.shape[:-1].numel() < FEW_TOKENS
-    if not few and suits_kernel(x, *weights):
-        return _Projected.apply(x, joined(weights), onto, CODES[before], dropout)  # pyright: ignore
-    x = x if before is None else before(x)
-    if few:
+    if suits_kernel(x, *weights):
+        return _Projected.apply(x, joined(weights), onto, normed, dropout)  # pyright: ignore
+    x = norm(x) if normed else x
+    if is_short(x):
         y = torch.cat([F.linear(x, weight) for weight in weights], -1)
     else:
         y = F.linear(x, joined(weights))
     return y if onto is None else add_dropped(onto, y, dropout)
+
+
+def mlp(x: Tensor, gate: Tensor, up: Tensor, out: Tensor, dropout: float = 0.0) -> Tensor:
+    """`x`, (..., C), plus `out` of the SwiGLU of what `gate` and `up` make of `norm(x)`.
+
+    Args:
+        x: (..., C).
+        gate: (H, C).
+        up: (H, C).
+        out: (C, H).
+        dropout: Share of what is added that is dropped.
+
+    Returns:
+        (..., C).
+    """
+    if suits_kernel(x, gate, up, out):
+        return _MLP.apply(x, joined((gate, up)), out, dropout)  # pyright: ignore
+    hidden = project(x, gate, up, normed=True)
+    return project(swiglu(hidden), out, onto=x, dropout=dropout)
 
 
 def joined(weights: tuple[Tensor, ...]) -> Tensor:
@@ -62,10 +75,15 @@ def joined(weights: tuple[Tensor, ...]) -> Tensor:
     return weights[0] if len(weights) == 1 else torch.cat(weights)
 
 
-def suits_kernel(*tensors: Tensor) -> bool:
-    """Whether kernels.c should multiply these, of any shape: float32, on a CPU, no autocast."""
-    plain = all(each.dtype == torch.float32 and usable_for(each) for each in tensors)
-    return plain and not torch.is_autocast_enabled("cpu")
+def is_short(x: Tensor) -> bool:
+    """Whether `x`, (..., K), is of few tokens."""
+    return x.shape[:-1].numel() < FEW_TOKENS
+
+
+def suits_kernel(x: Tensor, *weights: Tensor) -> bool:
+    """Whether kernels.c should multiply `x`, (..., K), by these: on a CPU, and all in float32."""
+    plain = all(each.dtype == torch.float32 and usable_for(each) for each in (x, *weights))
+    return plain and not is_short(x) and not torch.is_autocast_enabled("cpu")
 
 
 class _Projected(torch.autograd.Function):
@@ -73,15 +91,14 @@ class _Projected(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, onto: Tensor | None, before: int, dropout: float
+        ctx: Any, x: Tensor, weight: Tensor, onto: Tensor | None, normed: bool, dropout: float
     ) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         y = x.new_empty(*x.shape[:-1], len(weight))
-        seed = new_seed() if onto is not None and dropout else None
-        ctx.rest = (*rounded(dropout if seed is not None else 0), before, EPSILON)
+        seed, *rates = chance(dropout if onto is not None else 0.0)
+        ctx.rest = (*rates, normed, EPSILON, *sizes(x, weight))
         base = 0 if onto is None else onto.contiguous()
-        shape = (x.shape[:-1].numel(), weight.shape[1], len(weight))
-        call("project_forward", x, weight, base, y, pointer(seed), *ctx.rest, *shape)
+        call("project_forward", x, weight, base, y, seed, *ctx.rest)
         ctx.save_for_backward(x, weight, seed)
         return y
 
@@ -93,11 +110,41 @@ class _Projected(torch.autograd.Function):
         x, weight, seed = ctx.saved_tensors
         dy = gradients[0].contiguous()
         dx, dweight = torch.empty_like(x), torch.empty_like(weight)
-        shape = (x.shape[:-1].numel(), weight.shape[1], len(weight))
-        call("project_backward", x, weight, dy, dx, dweight, pointer(seed), *ctx.rest, *shape)
+        call("project_backward", x, weight, dy, dx, dweight, seed, *ctx.rest)
         return dx, dweight, dy if ctx.needs_input_grad[2] else None, None, None
 
 
-def pointer(seed: Tensor | None) -> Tensor | int:
-    """A seed, (1,), as `call` takes it."""
-    return 0 if seed is None else seed
+class _MLP(torch.autograd.Function):
+    """kernels.c, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, into: Tensor, out: Tensor, dropout: float) -> Tensor:
+        x, into, out = x.contiguous(), into.contiguous(), out.contiguous()
+        y, hidden = torch.empty_like(x), x.new_empty(*x.shape[:-1], len(into))
+        seed, *rates = chance(dropout)
+        ctx.rest = (*rates, EPSILON, *sizes(x, out.T))
+        call("mlp_forward", x, into, out, y, hidden, seed, *ctx.rest)
+        ctx.save_for_backward(x, into, out, hidden, seed)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, into, out, hidden, seed = ctx.saved_tensors
+        dy = gradients[0].contiguous()
+        dx, dinto, dout = torch.empty_like(x), torch.empty_like(into), torch.empty_like(out)
+        call("mlp_backward", x, into, out, hidden, dy, dx, dinto, dout, seed, *ctx.rest)
+        return dx, dinto, dout, None
+
+
+def chance(dropout: float) -> tuple[Tensor, int, float]:
+    """A seed, (1,), drawn only where needed; how many words of 2 ** 16 drop; the others' factor."""
+    seed = new_seed() if dropout else torch.zeros(1, dtype=torch.int64)
+    return seed, *rounded(dropout)
+
+
+def sizes(x: Tensor, weight: Tensor) -> tuple[int, int, int]:
+    """Tokens in `x`, (..., K), then K and O of `weight`, (O, K)."""
+    return x.shape[:-1].numel(), weight.shape[1], len(weight)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations, suits_kernel
 from fundamentallm.optimizer import orthogonalise, orthogonalise_with_torch
 from fundamentallm.pointwise import norm, swiglu
-from fundamentallm.projection import Before, project
+from fundamentallm.projection import mlp, project
 from fundamentallm.projection import suits_kernel as suits_projection
 
 SHAPES = [
@@ -104,25 +105,58 @@ def test_norm(width: int) -> None:
     check_same(norm, lambda x: F.rms_norm(x, (width,), eps=epsilon), torch.randn(3, 5, width))
 
 
-@pytest.mark.parametrize("before", [None, norm, swiglu])
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("onto", [False, True])
 @pytest.mark.parametrize(
     "shape",  # tokens, numbers in, numbers out
     [(64, 1, 1), (65, 7, 9), (1000, 16, 24), (129, 131, 65), (70, 520, 33), (257, 40, 100)],
 )
-def test_projection(shape: tuple[int, int, int], onto: bool, before: Before | None) -> None:
+def test_projection(shape: tuple[int, int, int], onto: bool, normed: bool) -> None:
     torch.manual_seed(0)
     tokens, width, out = shape
-    x = 3 * torch.randn(1, tokens, width * (2 if before is swiglu else 1))
     parts = [n for n in (out // 2, out - out // 2) if n]
     weights = [torch.randn(n, width) / width**0.5 for n in parts]
     streams = [torch.randn(1, tokens, out)] if onto else []
+    x = 3 * torch.randn(1, tokens, width)
     assert suits_projection(x, *weights)
 
     def of(x: Tensor, *rest: Tensor) -> Tensor:
-        return project(x, *rest[len(streams) :], before=before, onto=rest[0] if streams else None)
+        base = rest[0] if streams else None
+        return project(x, *rest[len(streams) :], normed=normed, onto=base)
 
     check_all_same(of, x, *streams, *weights)
+
+
+@pytest.mark.parametrize(
+    "shape",  # tokens, width, hidden width
+    [(64, 1, 1), (65, 7, 9), (1000, 16, 40), (129, 131, 65), (70, 33, 520)],
+)
+def test_mlp(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    tokens, width, hidden = shape
+    gate, up = 3 * torch.randn(2, hidden, width) / width**0.5
+    out = torch.randn(width, hidden) / hidden**0.5
+    x = 3 * torch.randn(1, tokens, width)
+    assert suits_projection(x, gate, up, out)
+    check_all_same(mlp, x, gate, up, out)
+
+
+def test_mlp_drops_what_a_projection_drops() -> None:
+    torch.manual_seed(0)
+    x, gate, up, out = (torch.randn(s) for s in ((90, 24), (40, 24), (40, 24), (24, 40)))
+
+    def outcome(function: Callable) -> list[Tensor]:
+        inputs = [each.clone().requires_grad_() for each in (x, gate, up, out)]
+        torch.manual_seed(1)
+        y = function(*inputs)
+        y.square().sum().backward()
+        return [y.detach(), *(each.grad for each in inputs if each.grad is not None)]
+
+    def in_two(x: Tensor, gate: Tensor, up: Tensor, out: Tensor) -> Tensor:
+        return project(swiglu(project(x, gate, up, normed=True)), out, onto=x, dropout=0.3)
+
+    for one, two in zip(outcome(partial(mlp, dropout=0.3)), outcome(in_two), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4 * float(two.abs().max()))
 
 
 def check_all_same(function: Callable, *inputs: Tensor) -> None:
@@ -164,22 +198,23 @@ def test_projection_drops_the_product_alone() -> None:
     torch.testing.assert_close(weight.grad, (passed.flatten(0, 1).T @ x.flatten(0, 1)).detach())
 
 
-def test_projection_of_few_tokens_and_of_many_agree() -> None:
+def test_few_tokens_and_many_agree() -> None:
     torch.manual_seed(0)
-    x, weight = torch.randn(200, 24), torch.randn(40, 24)
-    many = project(x, weight, before=norm)
-    few = torch.cat([project(part, weight, before=norm) for part in x.split(10)])
-    torch.testing.assert_close(many, few)
+    x, weight, out = torch.randn(200, 24), torch.randn(40, 24), torch.randn(24, 40)
+    for function in (partial(project, normed=True), lambda x, w: mlp(x, w, w, out)):
+        few = torch.cat([function(part, weight) for part in x.split(10)])
+        torch.testing.assert_close(function(x, weight), few, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_projection_hides_no_divergence(odd: float) -> None:
-    x = torch.randn(100, 32)
+def test_products_hide_no_divergence(odd: float) -> None:
+    x = torch.randn(100, 16)
+    weights = torch.randn(32, 16), torch.randn(32, 16), torch.randn(16, 32)
     x[77, 5] = odd
-    y = project(x, torch.randn(16, 16), before=swiglu)
-    assert not y[77].isfinite().any()
-    assert y[:77].isfinite().all()
-    assert y[78:].isfinite().all()
+    for y in (project(x, weights[0]), project(x, weights[0], normed=True), mlp(x, *weights)):
+        assert not y[77].isfinite().any()
+        assert y[:77].isfinite().all()
+        assert y[78:].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -205,15 +240,17 @@ def test_orthogonalise_hides_no_divergence() -> None:
 
 def test_results_do_not_depend_on_threads() -> None:
     torch.manual_seed(0)
-    qkv, x, weight = torch.randn(4, 50, 3, 2, 16), torch.randn(900, 64), torch.randn(64, 32)
+    qkv, x, weight = torch.randn(4, 50, 3, 2, 16), torch.randn(900, 64), torch.randn(64, 64)
     matrices = torch.randn(5, 24, 40)
 
     def outcome(threads: int) -> list[Tensor]:
         torch.set_num_threads(threads)
         torch.manual_seed(1)
-        inputs = [each.clone().requires_grad_() for each in (qkv, x, x, x, weight)]
+        given = (qkv, x, x, x, weight, weight.T.contiguous())
+        inputs = [each.clone().requires_grad_() for each in given]
         outputs = [attend(inputs[0], rotations(50, 16)), norm(inputs[1])]
-        outputs.append(project(inputs[2], inputs[4], before=swiglu, onto=inputs[3], dropout=0.2))
+        outputs.append(project(inputs[2], inputs[4], normed=True, onto=inputs[3], dropout=0.2))
+        outputs.append(mlp(inputs[2], inputs[4], inputs[4], inputs[5], 0.2))
         for y in outputs:
             y.square().sum().backward()
         outputs.append(orthogonalise(matrices))
@@ -224,7 +261,7 @@ def test_results_do_not_depend_on_threads() -> None:
         one, three = outcome(1), outcome(3)
     finally:
         torch.set_num_threads(before)
-    assert len(one) == 9
+    assert len(one) == 11
     assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 
