@@ -503,7 +503,7 @@ static void normed_panels(float *to, float *scales, const float *x, int64_t rows
   make_panels(to, x, scales, rows, K, NORM);
 }
 
-// dx (+)= the gradient of rows of x, from `dy`, that of norm(x).
+// dx = onto, where it is not NULL, + the gradient of rows of x, from `dy`, that of norm(x).
 static void norm_back(float *dx, const float *dy, const float *x, const float *scales,
                       const float *onto, int64_t rows, int64_t K) {
   for (int64_t r = 0; r < rows; r++, dx += K, dy += K, x += K) {
@@ -527,15 +527,15 @@ static void swiglu_back(float *dx, float *y, const float *dy, const float *x, in
     }
 }
 
-// GCC would make others of it, that leave too few registers.
+// sum += a * b. GCC would overwrite a factor here and there, and then lack registers.
 #if defined(__FMA__) && !defined(__AVX512F__)
 #define MULTIPLY_ADD(sum, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b))
 #else
 #define MULTIPLY_ADD(sum, a, b) sum += a * b
 #endif
 
-// One operand of a tile: where it begins, and the steps from row to row, from product to product
-// of a sum, and beyond after LANES of those.
+// One operand of a tile: where it begins, and how far it is from row to row, from product to product
+// of a sum, and from LANES of those to the next.
 typedef struct {
   const float *at;
   int64_t across, along, next;
@@ -598,13 +598,14 @@ static void product(float *to, int64_t rows, int64_t columns, const float *a, co
       }
 }
 
-// The part of to (+)= a' b that begins at `row` and `column`: SHARE panels each way. a and b are
-// blocks of O and K columns.
-#define SHARE (4 * LANES)
+#define DOWN (8 * LANES)    // rows and columns of a weights' gradient that a thread takes at once
+#define ACROSS (6 * LANES)
+
+// The part of to (+)= a' b that begins at `row` and `column`. a and b are blocks of O and K columns.
 static void add_product(float *to, int64_t row, int64_t column, int64_t O, int64_t K,
                         const float *a, const float *b, int more) {
-  int64_t rows = O - row < SHARE ? O - row : SHARE, made;
-  int64_t columns = K - column < SHARE ? K - column : SHARE;
+  int64_t rows = O - row < DOWN ? O - row : DOWN, made;
+  int64_t columns = K - column < ACROSS ? K - column : ACROSS;
   for (int64_t j = 0; j < columns; j += made)
     for (int64_t r = 0; r < rows; r += ROWS) {
       rows_of down = {a + (row + r) / LANES * LANES * TOKENS + (row + r) % LANES, 1, LANES,
@@ -652,8 +653,8 @@ static void add_products(float *to, const float *a, const float *b, int64_t O, i
   int64_t a_block = TOKENS * whole(O, LANES), b_block = TOKENS * whole(K, LANES);
   if (start < 0) return;
 #pragma omp for schedule(dynamic) collapse(2) nowait
-  for (int64_t row = 0; row < O; row += SHARE)
-    for (int64_t column = 0; column < K; column += SHARE)
+  for (int64_t row = 0; row < O; row += DOWN)
+    for (int64_t column = 0; column < K; column += ACROSS)
       for (int64_t i = start; i < end; i++) {
         int64_t place = i % (2 * shared);
         add_product(to, row, column, O, K, a + place * a_block, b + place * b_block, i > 0);
