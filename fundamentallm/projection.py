@@ -118,13 +118,13 @@ class _MLP(torch.autograd.Function):
     """kernels.c, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, into: Tensor, out: Tensor, dropout: float) -> Tensor:
-        x, into, out = x.contiguous(), into.contiguous(), out.contiguous()
-        y, hidden = torch.empty_like(x), x.new_empty(*x.shape[:-1], len(into))
+    def forward(ctx: Any, x: Tensor, w_in: Tensor, w_out: Tensor, dropout: float) -> Tensor:
+        x, w_in, w_out = x.contiguous(), w_in.contiguous(), w_out.contiguous()
+        y, hidden = torch.empty_like(x), x.new_empty(*x.shape[:-1], len(w_in))
         seed, *rates = chance(dropout)
-        ctx.rest = (*rates, EPSILON, *sizes(x, out.T))
-        call("mlp_forward", x, into, out, y, hidden, seed, *ctx.rest)
-        ctx.save_for_backward(x, into, out, hidden, seed)
+        ctx.rest = (*rates, EPSILON, *sizes(x, w_out.T))
+        call("mlp_forward", x, w_in, w_out, y, hidden, seed, *ctx.rest)
+        ctx.save_for_backward(x, w_in, w_out, hidden, seed)
         return y
 
     @staticmethod
@@ -132,11 +132,11 @@ class _MLP(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, into, out, hidden, seed = ctx.saved_tensors
+        x, w_in, w_out, hidden, seed = ctx.saved_tensors
         dy = gradients[0].contiguous()
-        dx, dinto, dout = torch.empty_like(x), torch.empty_like(into), torch.empty_like(out)
-        call("mlp_backward", x, into, out, hidden, dy, dx, dinto, dout, seed, *ctx.rest)
-        return dx, dinto, dout, None
+        dx, dw_in, dw_out = (torch.empty_like(each) for each in (x, w_in, w_out))
+        call("mlp_backward", x, w_in, w_out, hidden, dy, dx, dw_in, dw_out, seed, *ctx.rest)
+        return dx, dw_in, dw_out, None
 
 
 def chance(dropout: float) -> tuple[Tensor, int, float]:
