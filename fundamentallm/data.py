@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,8 +83,9 @@ class Vocabulary:
         found: Counter[str] = Counter()
         if self.tokenizer == "char":
             for piece in pieces:
-                strange = set(piece) - set(self.characters)
-                found.update({character: piece.count(character) for character in strange})
+                points = _code_points(piece)
+                strange, counts = np.unique(points[self.encode(piece) == 0], return_counts=True)
+                found.update(dict(zip(map(chr, strange), counts.tolist(), strict=True)))
         return found
 
 
@@ -153,33 +155,61 @@ def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset
     boundary = train_length(text, config.val_split)
     vocabulary = vocabulary_of(text, config)
     if cache is not None:
-        ends = {"train": (0, boundary), "val": (boundary, text.length)}
-        parts = {name: map(vocabulary.encode, text.part(*each)) for name, each in ends.items()}
+        parts = {name: map(vocabulary.encode, part) for name, part in _parts(text, boundary)}
         facts = {"characters": vocabulary.characters, "val_characters": text.length - boundary}
         if token_cache.keep(cache, _cache_key(text.sha256, config), parts, **facts):
             kept = load_prepared(text.name, text.sha256, config, cache)
         if kept is not None:
             return kept
-    train = vocabulary.encode_all(text.part(0, boundary))
-    val = vocabulary.encode_all(text.part(boundary, text.length))
+    train, val = (vocabulary.encode_all(part) for _, part in _parts(text, boundary))
     return Dataset(text.name, text.sha256, vocabulary, train, val, text.length - boundary)
+
+
+def _parts(text: Text, boundary: int) -> Iterator[tuple[str, Iterator[str]]]:
+    """The training and the validation part, in pieces; to be read one after the other.
+
+    Raises:
+        DataError: They are not the text any more that was measured: its file was changed.
+    """
+    digest = hashlib.sha256()
+
+    def read(start: int, stop: int) -> Iterator[str]:
+        for piece in text.part(start, stop):
+            digest.update(piece.encode("utf-8", "surrogatepass"))
+            yield piece
+        if stop == text.length and digest.hexdigest() != text.sha256:
+            raise DataError(f"{text.name}: it changed while it was read; try again")
+
+    yield "train", read(0, boundary)
+    yield "val", read(boundary, text.length)
 
 
 def _check_length(text: Text, config: Config) -> None:
     train = train_length(text, config.val_split)
     least = math.ceil((config.max_seq_len + 1) / (1 - config.val_split)) + 1
-    if train <= config.max_seq_len:
+    least = max(least, math.ceil(2 / config.val_split))
+    if train <= config.max_seq_len and _tokens(text, 0, train, config) <= config.max_seq_len:
         raise TooShortError(
             f"{text.name}: {text.length} characters are too few for --max-seq-len "
             f"{config.max_seq_len} and --val-split {config.val_split:g}; "
             f"give at least {least}, or a shorter --max-seq-len"
         )
-    if text.length - train < 2:
+    if text.length - train < 2 and _tokens(text, train, text.length, config) < 2:
         raise TooShortError(
             f"{text.name}: {text.length} characters leave {text.length - train} for validation at "
             f"--val-split {config.val_split:g}; give at least {math.ceil(2 / config.val_split)}, "
             "or a larger --val-split"
         )
+
+
+def _tokens(text: Text, start: int, stop: int, config: Config) -> int:
+    """How many tokens these few characters are: bytes may be more."""
+    content = "".join(text.part(start, stop))
+    return (
+        len(content.encode("utf-8", "surrogatepass"))
+        if config.tokenizer == "byte"
+        else stop - start
+    )
 
 
 def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Dataset | None:

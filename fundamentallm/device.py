@@ -93,11 +93,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads, if there are as many cores; 0 leaves it as it is."""
+def threads(count: int = 0) -> Iterator[None]:
+    """Compute with `count` threads, if there are as many cores; else with what is usual here."""
     before = torch.get_num_threads()
-    if 0 < count <= usable_cores():
-        torch.set_num_threads(count)
+    fits = 0 < count <= usable_cores()
+    torch.set_num_threads(count if fits else min(before, usable_cores()))
     try:
         yield
     finally:

@@ -187,6 +187,7 @@ class Learner:
             "optimizers": self.optimizers.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_state(self.device),
+            "at_once": self.at_once if self.halvings else 0,
         }
 
     def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -195,4 +196,7 @@ class Learner:
         self.optimizers.load_state_dict(state["optimizers"])
         if state["scaler"]:  # it had one: float16 is for GPUs without bfloat16 alone
             self.scaler.load_state_dict(state["scaler"])
+        if state.get("at_once"):  # memory ran out: in other parts dropout would draw otherwise
+            self.at_once = min(self.at_once, state["at_once"])
+            self.halvings = 1
         set_random_state(state["random"], self.device)

@@ -38,6 +38,8 @@ class Progress:
     """How long the run has taken, over all its parts."""
     grad_norm: float = 0.0
     """Of the last step that was measured, before clipping."""
+    scored_step: int = -1
+    """The step at which `val_loss` was measured; -1 in checkpoints of before it was noted."""
     evaluating: bool = False
     """Whether the run was stopped between a step and its evaluation."""
     threads: int = 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from fundamentallm.data import Dataset, training_batch
-from fundamentallm.device import peak_memory_gb, pick_device
+from fundamentallm.device import peak_memory_gb, pick_device, threads
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity
 from fundamentallm.hyperparameters import Config
@@ -91,7 +91,8 @@ def find_learning_rate(
         return RangeTest(low, high, found is not None, status == "interrupted")
 
     try:
-        with torch.random.fork_rng([where] if where.type == "cuda" else []):
+        generators = torch.random.fork_rng([where] if where.type == "cuda" else [])
+        with generators, threads():
             learner = Learner(len(dataset.vocabulary), config, where)
             for step in range(STEPS):
                 if stopped_by := stop_requested():

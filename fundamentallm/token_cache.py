@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import numpy as np
 
 WORTH_KEEPING = 1_000_000  # characters; below it, encoding is as quick as opening the file
 PIECE = 1 << 24  # tokens checked at a time
+LEFT_BEHIND = 24 * 3600  # seconds after which what a killed process began is taken away
 
 
 def cache_folder() -> Path:
@@ -53,6 +57,7 @@ def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **fa
     lengths = dict.fromkeys(parts, 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _tidy(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as new:
             with (Path(new) / "tokens").open("wb") as file:
                 for part, pieces in parts.items():
@@ -68,6 +73,13 @@ def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **fa
     except OSError:
         return False
     return True
+
+
+def _tidy(folder: Path) -> None:
+    for begun in folder.glob("new-*"):
+        with suppress(OSError):
+            if time.time() - begun.stat().st_mtime > LEFT_BEHIND:
+                shutil.rmtree(begun)
 
 
 def _checksum(tokens: np.ndarray) -> int:

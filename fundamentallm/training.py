@@ -108,12 +108,13 @@ class Run:
     def begin(self) -> Progress:
         """Where a new run stands, with what is decided once and for all of its parts."""
         guess = math.log(len(self.dataset.vocabulary))
-        on_cuda = self.device.type == "cuda"
+        total, on_cuda = self.plan.total_steps, self.device.type == "cuda"
         return Progress(
             best_val_loss=guess,
             val_loss=guess,
+            scored_step=0,
             threads=torch.get_num_threads(),
-            compiled=compiles(self.config, self.plan.total_steps, on_cuda=on_cuda),
+            compiled=compiles(self.config, total, on_cuda=on_cuda),
         )
 
     def loop(self, stop_requested: Callable[[], str]) -> Result:
@@ -144,7 +145,8 @@ class Run:
         p = self.progress
         try:
             self.stopped_by = self.limit_reached()
-            if p.evaluating:  # it was stopped while it was scored
+            unscored = self.stopped_by and 0 <= p.scored_step < p.step  # resumed, to end here
+            if p.evaluating or unscored:  # it was stopped while it was scored, or before
                 self.close_step(due=True)
             while not self.stopped_by:
                 self.end_if_asked()
@@ -161,8 +163,7 @@ class Run:
         """Tell every tracker what is about to run."""
         config = vars(self.config) | {"data": self.dataset.name, "data_sha256": self.dataset.sha256}
         for tracker in self.trackers:
-            total, step = self.plan.total_steps, self.progress.step
-            tracker.start(dict(config), total_steps=total, step=step)
+            tracker.start(dict(config), total_steps=self.plan.total_steps, step=self.progress.step)
 
     def end_if_asked(self) -> None:
         """Raise StopRequestedError if somebody wants the run to stop."""
@@ -212,7 +213,7 @@ class Run:
         """
         p = self.progress
         if self.pending:
-            p.losses += torch.stack(self.pending).tolist()
+            p.losses = p.losses + torch.stack(self.pending).tolist()  # the checkpoint's list stays
             self.pending.clear()
             now = time.perf_counter()
             p.row_seconds += now - self.row_started
@@ -225,8 +226,9 @@ class Run:
     def measure_step(self) -> None:
         """Begin a row of metrics with what the last steps gave."""
         self.fetch_losses()
-        p = self.progress
-        c = self.config
+        p, c = self.progress, self.config
+        if not p.losses:  # they have had their row
+            return
         tokens = c.batch_size * c.gradient_accumulation * c.max_seq_len
         loss = sum(p.losses) / len(p.losses)
         seconds = p.row_seconds or p.seconds / p.step * len(p.losses)  # older checkpoints lack it
@@ -261,7 +263,7 @@ class Run:
         )
         if not math.isfinite(scored.loss):
             raise DivergedError(f"val_loss is {scored.loss} at step {p.step}")
-        p.val_loss = scored.loss
+        p.val_loss, p.scored_step = scored.loss, p.step
         p.evaluations_since_best += 1
         if scored.loss < p.best_val_loss or not p.best_step:
             p.best_val_loss, p.best_step, p.evaluations_since_best = scored.loss, p.step, 0
@@ -308,7 +310,6 @@ class Run:
     def finish(self, status: str, stopped_by: str) -> Result:
         """Tell every tracker how it ended."""
         p = self.progress
-        on_cpu = self.device.type == "cpu"
         result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)
         summary: Mapping[str, object] = {
             **asdict(result),
@@ -319,7 +320,7 @@ class Run:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "precision": str(self.learner.precision).removeprefix("torch."),
-            "kernels": on_cpu and not p.compiled and kernels() is not None,
+            "kernels": self.device.type == "cpu" and not p.compiled and kernels() is not None,
             "compiled": p.compiled,
             "graphed": self.learner.graphed,
         }

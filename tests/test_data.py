@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from fundamentallm import text as text_module
 from fundamentallm import token_cache
 from fundamentallm.data import (
     UNKNOWN,
+    TooShortError,
     Vocabulary,
     prepare,
     scoring_windows,
@@ -150,6 +152,55 @@ def test_a_file_that_shrinks_while_it_is_read(
     path.write_text("abcdefghij")
     with pytest.raises(DataError, match="it became shorter while it was read"):
         prepare(text, tiny)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_file_that_changes_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Config, cached: bool
+) -> None:
+    """Or its tokens would be kept under the name of another text."""
+    monkeypatch.setattr(text_module, "HELD", 0)
+    path = tmp_path / "x.txt"
+    path.write_text("abcdefghij" * 100)
+    text = read_text(path)
+    path.write_text("klmnopqrst" * 100)
+    cache = tmp_path / "cache" if cached else None
+    with pytest.raises(DataError, match="it changed while it was read; try again"):
+        prepare(text, tiny, cache=cache)
+    path.write_text("abcdefghij" * 100)
+    found = prepare(read_text(path), tiny, cache=cache)
+    assert found.vocabulary.characters == "abcdefghij"
+
+
+def test_what_a_killed_process_began_to_keep_is_taken_away(tmp_path: Path, tiny: Config) -> None:
+    begun, lately = tmp_path / "new-a", tmp_path / "new-b"
+    for folder in (begun, lately):
+        folder.mkdir()
+        (folder / "tokens").write_bytes(b"x")
+    os.utime(begun, (0, 0))
+    prepare(Text.of("abcdefghij" * 100), tiny, cache=tmp_path)
+    assert not begun.exists()
+    assert lately.exists()
+
+
+def test_bytes_are_what_a_text_of_bytes_is_measured_in(tiny: Config) -> None:
+    text = Text.of("\u65e5" * 100)  # 90 characters to train on, 270 bytes
+    config = replace(tiny, max_seq_len=200)
+    with pytest.raises(TooShortError, match="100 characters are too few"):
+        prepare(text, config)
+    assert len(prepare(text, replace(config, tokenizer="byte")).train) == 270
+    with pytest.raises(TooShortError, match="100 characters are too few"):
+        prepare(text, replace(config, tokenizer="byte", max_seq_len=270))
+
+
+@pytest.mark.parametrize("val_split", [0.001, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("length", [4, 64, 500])
+def test_the_length_that_would_do_does(tiny: Config, val_split: float, length: int) -> None:
+    config = replace(tiny, val_split=val_split, max_seq_len=length)
+    with pytest.raises(TooShortError) as refused:
+        prepare(Text.of("ab"), config)
+    least = int(str(refused.value).split("at least ")[1].split(",")[0])
+    prepare(Text.of("a" * least), config)
 
 
 def test_vocabulary_comes_from_the_training_part(tiny: Config) -> None:

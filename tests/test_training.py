@@ -262,6 +262,22 @@ def test_what_has_ended_does_not_go_on(
     assert again == first
 
 
+@pytest.mark.parametrize("asked", [3, 5, 10])  # of 8 steps between evaluations; 5: of a row
+def test_a_run_that_is_resumed_to_end_where_it_stands_is_scored(
+    tiny: Config, text: str, tmp_path: Path, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "LOG_EVERY", 5)
+    calls = iter(range(100))
+    stopped = start(tiny, text, tmp_path, stop_requested=lambda: "me" * (next(calls) >= asked))
+    checkpoint = Checkpoint.load(tmp_path / "last.pt")
+    ends = replace(tiny, max_steps=stopped.step)
+    first, again = (start(ends, text, tmp_path, checkpoint=checkpoint) for _ in range(2))
+    assert (again.status, again.step, again.best_step) == ("done", stopped.step, stopped.step)
+    assert again.val_loss == list(RunFolder(tmp_path).rows())[-1]["val_loss"]
+    assert again == first  # what goes on leaves the checkpoint as it was
+    assert Checkpoint.load(tmp_path / "best.pt").progress["step"] == stopped.step
+
+
 def test_best_is_the_least_validated_and_its_weights_score_it(
     tiny: Config, text: str, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from fundamentallm.cli.messages import warn_of_unknown
 def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     """Score all of DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
-    from fundamentallm.device import pick_device
+    from fundamentallm.device import pick_device, threads
     from fundamentallm.evaluate import score
     from fundamentallm.text import DataError, read_text
 
@@ -31,7 +31,8 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     unknown = checkpoint.vocabulary.unknown_in(text.pieces())
     warn_of_unknown(data, unknown)
     model = checkpoint.build_model().to(where)
-    scored = score(model, tokens, text.length, checkpoint.config, where)
+    with threads():
+        scored = score(model, tokens, text.length, checkpoint.config, where)
     if as_json:
         result = {
             "checkpoint": str(path),

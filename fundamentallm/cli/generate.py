@@ -38,6 +38,7 @@ def generate(
         raise click.UsageError(f"--seed: got {seed}; give a number from 0 to 2^63 - 1")
 
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
+    from fundamentallm.device import threads
     from fundamentallm.generate import Sampling
     from fundamentallm.generate import generate as write
     from fundamentallm.samples import printable
@@ -59,7 +60,8 @@ def generate(
             seed=seed + number,
             stop=stop,
         )
-        for piece in pieces:
-            click.echo(printable(piece), nl=False)
-            sys.stdout.flush()
+        with threads():
+            for piece in pieces:
+                click.echo(printable(piece), nl=False)
+                sys.stdout.flush()
         click.echo()

@@ -49,6 +49,16 @@ def test_parts_are_halved_and_the_update_is_the_same(
     assert capfd.readouterr().err.count("out of memory; steps go on with") == parts.halvings
 
 
+def test_a_resumed_run_goes_on_in_the_same_parts(tiny: Config) -> None:
+    """In others dropout would draw other numbers."""
+    config = replace(tiny, batch_size=8, dropout=0.2)
+    first = step_with_room_for(4, config)
+    second = Learner(9, config, CPU)
+    second.load_state_dict(first.model.state_dict(), first.state_dict())
+    assert second.at_once == first.at_once == 4
+    assert step_with_room_for(8, config).state_dict()["at_once"] == 0
+
+
 def test_three_times_and_no_more(tiny: Config) -> None:
     with pytest.raises(OutOfMemoryError, match="memory for 4 sequences at a time is not there"):
         step_with_room_for(3, replace(tiny, batch_size=32))
