@@ -81,6 +81,31 @@ def test_each_rule(name: str, run: Run, tmp_path: Path) -> None:
     assert words in " ".join(each["message"] for each in found)
 
 
+def test_ends_that_no_run_may_have_are_no_mistake(run: Run, tmp_path: Path) -> None:
+    """A range without its end, or one that is rounded, as a sweep draws from it."""
+    file = tmp_path / "x.yaml"
+    for entry in (
+        "val_split: {min: 0.0, max: 0.3}",
+        "epochs: {distribution: q_uniform, min: 0.5, max: 3.4, q: 1}",
+    ):
+        file.write_text(f"program: train.py\nmethod: random\nrun_cap: 3\nparameters:\n  {entry}\n")
+        done = run("check", str(file))
+        assert "3 runs, random" in done.stdout, done.stderr
+
+
+def test_a_grid_too_long_to_be_meant(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    wide = ("seed", "warmup_steps", "batch_size", "max_steps", "eval_every", "patience", "epochs")
+    wide += ("num_layers", "num_heads", "model_dim", "max_seq_len", "gradient_accumulation")
+    for names in (wide[:2], wide):
+        lines = "".join(f"  {name}: {{min: 1, max: 1000}}\n" for name in names)
+        file.write_text(f"program: train.py\nmethod: grid\nparameters:\n{lines}")
+        for command in (["check"], ["sweep", "--count", "0"]):
+            done = run(*command, str(file))
+            assert done.returncode == 2
+            assert f"the grid has {1000 ** len(names):,} points, and 100,000 are" in done.stderr
+
+
 def test_an_unknown_metric(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("program: train.py\nmethod: grid\nmetric: {name: val_los}\n")

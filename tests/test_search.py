@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -241,6 +242,32 @@ def test_a_target_is_reached_by_any_run(goal: str, target: float | None, reached
         Run(2, (Attempt(3, 2, {}, "failed", "b"),)),
     ]
     assert target_is_reached(runs, Metric("m", goal, target)) == reached
+
+
+def test_what_an_earlier_attempt_reached_is_not_forgotten() -> None:
+    """A run that goes on is the same run, before its first new value too."""
+    before, now = (
+        Attempt(i, 0, {}, status, "a") for i, status in enumerate(("interrupted", "running"))
+    )
+    run = Run(0, (replace(before, history=(3.0, 0.9)), now))
+    assert target_is_reached([run], Metric("val_loss", target=1.0))
+    assert run.history == (3.0, 0.9)
+    assert Run(0, (*run.attempts[:1], replace(now, history=(2.0,)))).history == (2.0,)
+
+
+def test_bayes_takes_a_very_wide_range_of_whole_numbers() -> None:
+    """Optuna's Gaussian process would write down each of them."""
+    text = (
+        "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\n"
+        "parameters:\n  seed: {min: 0, max: 4294967295}\n"
+    )
+    points = Points(parse_sweep(text, "x.yaml"), {})
+    search = make_method(points, seed=0).search
+    known: list[Tried] = []
+    for k in range(6):
+        values = search.suggest(k, known)
+        assert 0 <= values["seed"] <= 4294967295
+        known.append(Tried(values, float(k)))
 
 
 def test_a_point_is_not_tried_again_while_there_are_others() -> None:

@@ -124,7 +124,7 @@ def test_all_mistakes_are_told_at_once_in_order() -> None:
         ("command: python", "give a list of words"),
         ("metrics: []", "method custom alone"),
         ("name: 3", "got 3; give text"),
-        ("run_cap: 2.0", "give a whole number"),
+        ("run_cap: 2.5", "give a whole number"),
         ("metric: val_loss", "give a mapping with a name"),
         ("metric: {name: a, target: best}", "give a number"),
     ],
@@ -133,6 +133,35 @@ def test_mistakes_outside_of_parameters(change: str, message: str) -> None:
     content: dict[str, Any] = yaml.safe_load(HEAD + "  x: {value: 1}\n")
     content |= yaml.safe_load(change)
     assert message in "\n".join(mistakes(yaml.safe_dump(content)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("x: {distribution: null, min: 0.0, max: 0.3}", "no distribution None"),
+        ("x: {distribution: '', min: 0.0, max: 0.3}", "no distribution "),
+    ],
+)
+def test_an_empty_distribution_is_refused_as_by_w_and_b(entry: str, message: str) -> None:
+    assert message in "\n".join(mistakes(HEAD + f"  {entry}\n"))
+
+
+def test_bayes_without_a_range_is_refused_as_by_w_and_b() -> None:
+    head = HEAD.replace("random", "bayes")
+    (line,) = mistakes(head + "  x: {value: 1}\n")
+    assert "bayes has nothing to search" in line
+    assert sweep("  x: {min: 1, max: 2}\n", head).parameters
+
+
+def test_a_whole_number_may_be_written_as_a_fraction() -> None:
+    head = HEAD.replace(
+        "run_cap: 5", "run_cap: 20.0\nearly_terminate: {type: hyperband, min_iter: 3.0}"
+    )
+    read = sweep("  x: {min: 1, max: 2}\n", head)
+    assert read.run_cap == 20
+    assert type(read.run_cap) is int
+    assert read.hyperband is not None
+    assert read.hyperband.bands[0] == 3
 
 
 def test_a_grid_refuses_what_it_cannot_hold() -> None:
@@ -169,7 +198,7 @@ def test_what_wandb_only_warns_of_is_a_warning() -> None:
         "s.yaml:4: metric.impute: got 'mean', which W&B takes for worst",
         "s.yaml:4: metric.unit: W&B takes no notice of it",
         "s.yaml:5: early_terminate.extra: W&B takes no notice of it",
-        "s.yaml:6: command[1]: W&B passes ${arg} on as it is; did you mean ${args}?",
+        "s.yaml:6: command[1]: W&B leaves ${arg} out; did you mean ${args}?",
         "s.yaml:8: parameters.x: min 1 and max 2.5 are a whole number and a fraction",
         "s.yaml:9: parameters.y: log_uniform takes exponents of e: this draws from 0.0101 to 0.1;",
         "s.yaml:10: parameters.z.values[0]: 1e-4 is text to YAML",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("gp", "tpe")
 GP_LONGEST = 200  # runs; its time for a suggestion grows with their number
+MOST_RANKS = 10_000  # of whole numbers; the sampler writes down every one
 DRAWS = 200  # in search of a point that was not tried, once all that are near were
 GP_STARTS = 4  # runs before the model is asked; Optuna's own 10 are worse (docs/search.md)
 Groups = Sequence[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]
@@ -145,7 +146,9 @@ def axes(parameters: Sequence[Parameter], groups: Groups) -> list[Axis]:
         if isinstance(distribution, Continuous):
             found.append(Share(parameter))
         elif isinstance(distribution, IntUniform):
-            found.append(Rank(parameter.name, range(distribution.low, distribution.high + 1)))
+            numbers = range(distribution.low, distribution.high + 1)
+            few = len(numbers) <= MOST_RANKS
+            found.append(Rank(parameter.name, numbers) if few else Share(parameter))
         else:
             values = grid if grid is not None else tuple(distribution.values)  # pyright: ignore
             if all(type(value) in (int, float) for value in values):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from math import prod
 from typing import Any
 
+from fundamentallm.declaration import ConfigError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
+from fundamentallm.sweep.search import length_of
 from fundamentallm.sweep.spec import Sweep
 
 LINEAR_TO = 100  # times that max may be min before linear is likely not meant
@@ -48,7 +51,7 @@ def size(points: Points) -> tuple[int | None, str]:
     """How many runs the sweep makes, None if it never ends; and that in words."""
     sweep = points.sweep
     if sweep.method == "grid":
-        lengths = [len(p.distribution.grid() or ()) for p in points.searched]
+        lengths = [length_of(p.distribution.grid() or ()) for p in points.searched]
         whole = prod(lengths)
         runs = min(whole, sweep.run_cap or whole)
         by = " x ".join(map(str, lengths)) or "1"
@@ -218,8 +221,11 @@ def _ends(points: Points, name: str) -> tuple[float, float]:
     """The least and the largest value that runs can have for a hyperparameter."""
     for parameter in points.sweep.parameters:
         if hyperparameter_name(parameter) == name:
-            values = [HYPERPARAMETERS[name].parse(value) for value in extremes(parameter)]
-            numbers = [float(value) for value in values if not isinstance(value, str)]
+            numbers: list[float] = []
+            for value in extremes(parameter):
+                with suppress(ConfigError):  # the very end of a range, which no run may have
+                    parsed = HYPERPARAMETERS[name].parse(value)
+                    numbers += [] if isinstance(parsed, str) else [float(parsed)]
             return (min(numbers), max(numbers)) if numbers else (0.0, 0.0)
     value = points.fixed.get(name, getattr(Config, name))
     return float(value), float(value)

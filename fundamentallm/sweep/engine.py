@@ -266,9 +266,7 @@ class Engine:
         if hyperband is None or each.lost:
             return
         histories = [
-            [sign * value for value in run.last.history]
-            for run in self.ledger.runs()
-            if run.last.history
+            [sign * value for value in run.history] for run in self.ledger.runs() if run.history
         ]
         own = [sign * each.history[step] for step in sorted(each.history)]
         if hyperband.stops(own, histories):

@@ -75,8 +75,8 @@ def read_parameters(
 
 def read_distribution(entry: dict[str, Any], key: Key, findings: Findings) -> Distribution | None:
     """What W&B takes one parameter's mapping for; None if it refuses it, with the reason noted."""
-    kind = entry.get("distribution") or _infer(entry)
-    if kind is None:
+    kind = entry["distribution"] if "distribution" in entry else _infer(entry)
+    if kind is None and "distribution" not in entry:
         given = ", ".join(sorted(entry)) or "nothing"
         findings.error(
             key, f"got {given}; give value, values, min and max, or a distribution with its fields"

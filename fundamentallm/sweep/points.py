@@ -17,7 +17,7 @@ from fundamentallm.metrics import METRICS
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.search import Values
+from fundamentallm.sweep.search import Values, too_many_points
 from fundamentallm.sweep.spec import Sweep
 
 DATA = "data"
@@ -178,6 +178,8 @@ def check_points(sweep: Sweep, fixed: Mapping[str, Any]) -> Findings:
             hint = f"did you mean {near}?" if near else "see fundamentallm train --help"
             findings.error(key, f"no hyperparameter; {hint}")
         seen[name] = parameter.name
+    if sweep.method == "grid" and (too_long := too_many_points(sweep.parameters)):
+        findings.error(("parameters",), too_long)
     return findings
 
 

@@ -60,6 +60,11 @@ class Run:
         return self.last.values
 
     @property
+    def history(self) -> tuple[float, ...]:
+        """Of the attempt that counts, or, until it has any, of the one that it goes on from."""
+        return next((each.history for each in reversed(self.attempts) if each.history), ())
+
+    @property
     def is_finished(self) -> bool:
         """Whether it has its result."""
         return self.last.status in FINISHED
@@ -106,7 +111,8 @@ def target_is_reached(runs: Sequence[Run], metric: Metric) -> bool:
     """Whether a run, also one that goes on, has come as far as `metric.target` asks."""
     if metric.target is None:
         return False
-    reached = (value for run in runs for value in (run.last.score, *run.last.history))
+    attempts = (attempt for run in runs for attempt in run.attempts)
+    reached = (value for each in attempts for value in (each.score, *each.history))
     aim = metric.sign * metric.target
     return any(value is not None and metric.sign * value <= aim for value in reached)
 
@@ -117,7 +123,7 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
     worst = max(scores, key=lambda score: metric.sign * score, default=None)
 
     def imputed(run: Run, how: str) -> float | None:
-        history = run.last.history
+        history = run.history
         if how == "worst" or not history:
             return worst
         return history[-1] if how == "latest" else _best(history, metric)

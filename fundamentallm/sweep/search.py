@@ -7,6 +7,7 @@ state of its own: what it says depends on the sweep, its seed, `k` and what othe
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -60,11 +61,13 @@ class GridPoints:
         self.names = [parameter.name for parameter in parameters]
         self.axes: list[Sequence[Any]] = [p.distribution.grid() or () for p in parameters]
 
-    def __len__(self) -> int:
-        return prod(len(axis) for axis in self.axes)
+    @property
+    def count(self) -> int:
+        """How many there are; more than `len` could say, perhaps."""
+        return prod(map(length_of, self.axes))
 
     def __iter__(self) -> Iterator[Values]:
-        for index in range(len(self)):
+        for index in range(self.count):
             point = [0] * len(self.axes)
             for place in reversed(range(len(self.axes))):
                 index, point[place] = divmod(index, len(self.axes[place]))
@@ -123,6 +126,25 @@ def _inside(dice: random.Random) -> float:
     return dice.random() or 2.0**-54
 
 
+def length_of(axis: Sequence[Any]) -> int:
+    """`len`, also where there are more than that can say."""
+    try:
+        return len(axis)
+    except OverflowError:
+        return sys.maxsize
+
+
+def too_many_points(parameters: Sequence[Parameter]) -> str:
+    """Why a grid of these is too long to be meant; nothing if it is not."""
+    count = GridPoints(parameters).count
+    if count <= MOST_POINTS:
+        return ""
+    return (
+        f"the grid has {count:,} points, and {MOST_POINTS:,} are the most; "
+        "take values away, or search at random"
+    )
+
+
 def grid_search(
     parameters: Sequence[Parameter], *, is_possible: IsPossible
 ) -> tuple[ListSearch, int]:
@@ -132,12 +154,9 @@ def grid_search(
         SweepError: The grid is too long to be meant, or no point of it is possible.
     """
     points = GridPoints(parameters)
-    if len(points) > MOST_POINTS:
-        raise SweepError(
-            f"the grid has {len(points):,} points, and {MOST_POINTS:,} are the most; "
-            "take values away, or search at random"
-        )
+    if too_long := too_many_points(parameters):
+        raise SweepError(too_long)
     possible = [point for point in points if is_possible(point)]
     if not possible:
         raise SweepError(f"no point of the grid is possible; e.g. {next(iter(points))}")
-    return ListSearch(possible), len(points) - len(possible)
+    return ListSearch(possible), points.count - len(possible)

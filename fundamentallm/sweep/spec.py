@@ -25,7 +25,7 @@ from fundamentallm.sweep.format import (
     TEXT_FIELDS,
 )
 from fundamentallm.sweep.parameters import Parameter, read_parameters
-from fundamentallm.sweep.stopping import Hyperband, read_hyperband
+from fundamentallm.sweep.stopping import Hyperband, read_hyperband, whole
 from fundamentallm.sweep.sweep_yaml import parse_sweep_yaml, read_sweep_yaml
 
 
@@ -116,6 +116,8 @@ def _sweep(text: str, content: dict[str, Any], findings: Findings) -> Sweep:
                     f"a grid cannot hold {parameter.distribution.kind}; give values, a range of "
                     "whole numbers, or q_uniform",
                 )
+    elif method == "bayes" and parameters and all(each.is_constant for each in parameters):
+        findings.error(("parameters",), "bayes has nothing to search; give a parameter a range")
     elif content.get("run_cap") is None and not findings.errors:
         findings.warn(("method",), f"{method} never ends by itself; give run_cap, or --count")
     findings.raise_errors()
@@ -127,7 +129,7 @@ def _sweep(text: str, content: dict[str, Any], findings: Findings) -> Sweep:
         parameters=tuple(parameters),
         metric=metric,
         hyperband=hyperband,
-        run_cap=content.get("run_cap"),
+        run_cap=whole(content.get("run_cap")),
         name=content.get("name") or Path(findings.file).stem,
         program=content.get("program", ""),
         command=tuple(str(word) for word in content.get("command", ())),
@@ -149,7 +151,7 @@ def _check_fields(content: Mapping[str, Any], findings: Findings) -> None:
         if name in content:
             findings.warn((name,), f"belongs to {owner}; it has no meaning on your own machines")
     cap = content.get("run_cap", 1)
-    if type(cap) is not int or cap < 1:
+    if type(whole(cap)) is not int or cap < 1:
         findings.error(("run_cap",), f"got {cap!r}; give a whole number above 0")
     if "metrics" in content:
         findings.error(("metrics",), "W&B takes several metrics with method custom alone")
@@ -164,7 +166,7 @@ def _check_fields(content: Mapping[str, Any], findings: Findings) -> None:
         elif macro is not None and macro not in MACROS and not macro.startswith("envvar:"):
             near = get_close_matches(macro, MACROS, n=1)
             hint = f"; did you mean ${{{near[0]}}}?" if near else ""
-            findings.warn(("command", index), f"W&B passes {word} on as it is{hint}")
+            findings.warn(("command", index), f"W&B leaves {word} out{hint}")
     program_used = not command or "${program}" in command
     if program_used and not content.get("program"):
         findings.error(("program",), "is missing; give the script that a run starts: train.py")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.format import EARLY_TERMINATE_FIELDS as FIELDS
@@ -91,6 +92,11 @@ def read_hyperband(content: object, findings: Findings) -> Hyperband | None:
     return Hyperband(bands, eta, content.get("strict", True))
 
 
+def whole(number: Any) -> Any:
+    """20.0 as 20, which W&B's schema takes it for; all else as it is."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 def _numbers_are_possible(content: Mapping[str, object], findings: Findings) -> bool:
     before = len(findings.errors)
     kinds = {"min_iter": (int,), "max_iter": (int,), "s": (int, float), "eta": (int, float)}
@@ -99,7 +105,7 @@ def _numbers_are_possible(content: Mapping[str, object], findings: Findings) -> 
         number = content.get(name)
         if name not in content:
             continue
-        if type(number) not in allowed or not math.isfinite(number):  # pyright: ignore
+        if type(whole(number)) not in allowed or not math.isfinite(number):  # pyright: ignore
             what = "a whole number" if allowed == (int,) else "a number"
             findings.error(("early_terminate", name), f"got {number!r}; give {what}")
         elif name in least and number < least[name]:  # pyright: ignore

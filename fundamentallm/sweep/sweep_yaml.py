@@ -120,9 +120,11 @@ class _Reader:
         plain = not node.style and node.tag.endswith(":str")
         if plain and EXPONENT.fullmatch(node.value) and not set(TEXTS) & set(key):
             number = float(node.value)
+            listed = {"value", "values"} & set(key)
+            there = "to W&B" if listed else "W&B refuses it"
             self.findings.warn(
                 key,
-                f"{node.value} is text to YAML, and W&B refuses it; taken as the number "
+                f"{node.value} is text to YAML, and {there}; taken as the number "
                 f"{number:g} here, written {_spelled_out(number)} it is one everywhere",
                 line=line,
             )
