@@ -246,13 +246,12 @@ def test_a_target_is_reached_by_any_run(goal: str, target: float | None, reached
 
 def test_what_an_earlier_attempt_reached_is_not_forgotten() -> None:
     """A run that goes on is the same run, before its first new value too."""
-    before, now = (
-        Attempt(i, 0, {}, status, "a") for i, status in enumerate(("interrupted", "running"))
-    )
-    run = Run(0, (replace(before, history=(3.0, 0.9)), now))
+    before = Attempt(1, 0, {}, "interrupted", "a", history=(3.0, 0.9))
+    now = Attempt(2, 0, {}, "running", "a")
+    run = Run(0, (before, now))
     assert target_is_reached([run], Metric("val_loss", target=1.0))
     assert run.history == (3.0, 0.9)
-    assert Run(0, (*run.attempts[:1], replace(now, history=(2.0,)))).history == (2.0,)
+    assert Run(0, (before, replace(now, history=(2.0,)))).history == (2.0,)
 
 
 def test_bayes_takes_a_very_wide_range_of_whole_numbers() -> None:

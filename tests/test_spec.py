@@ -154,10 +154,8 @@ def test_bayes_without_a_range_is_refused_as_by_w_and_b() -> None:
 
 
 def test_a_whole_number_may_be_written_as_a_fraction() -> None:
-    head = HEAD.replace(
-        "run_cap: 5", "run_cap: 20.0\nearly_terminate: {type: hyperband, min_iter: 3.0}"
-    )
-    read = sweep("  x: {min: 1, max: 2}\n", head)
+    bands = "early_terminate: {type: hyperband, min_iter: 3.0}\n"
+    read = sweep("  x: {min: 1, max: 2}\n", bands + HEAD.replace("run_cap: 5", "run_cap: 20.0"))
     assert read.run_cap == 20
     assert type(read.run_cap) is int
     assert read.hyperband is not None
@@ -225,7 +223,7 @@ def test_everything_else_is_kept() -> None:
         "program: p.py\nname: n\nproject: q\nentity: e\ndescription: d\nmethod: bayes\n"
         "run_cap: 7\nmetric: {name: acc, goal: maximize, target: 0.9, impute: latest, "
         "impute_while_running: best}\nearly_terminate: {type: hyperband, max_iter: 27, s: 2}\n"
-        "command: [python, '${program}', '${args}']\nparameters: {x: {value: 1}}\n",
+        "command: [python, '${program}', '${args}']\nparameters: {x: {min: 1, max: 2}}\n",
         "s.yaml",
     )
     assert (read.name, read.run_cap, read.program) == ("n", 7, "p.py")
