@@ -16,7 +16,7 @@
 // orthogonalise, of Muon's steps: half the work of torch's products, which cannot be told that
 // theirs are symmetric.
 //
-// Every sum is made by one thread in a fixed order, so results do not depend on how many there are.
+// Every sum is made in a fixed order, by one thread at a time, so results do not depend on how many there are.
 // Needs GCC's vector extensions (GCC or Clang). Built on demand by kernels.py; never required.
 
 #if defined(__AVX__)
@@ -437,7 +437,7 @@ int dropout(const float *x, float *y, const int64_t *seed, int64_t dropped, floa
 #define TOKENS 64  // a multiple of BLOCK
 #define WIDE 3     // panels to a tile: with ROWS sums for each, all of AVX2's registers
 #define DEEP 256   // products to a sum at a time: more panels would leave the nearest cache
-#define SHARED 2   // times TOKENS rows of each thread, between the two halves of the way back
+#define SHARED 2   // times TOKENS rows of each thread are made, while as many are added up
 
 // The first n of LANES elements, and zeros.
 INLINE vec get(const float *from, int64_t n) {
@@ -661,6 +661,7 @@ static void add_products(float *to, const float *a, const float *b, int64_t O, i
       }
 }
 
+// Nothing is dropped where onto is NULL.
 int project_forward(const float *x, const float *weight, const float *onto, float *y,
                     const int64_t *seed, int64_t dropped, float scale, int64_t normed, float eps,
                     int64_t N, int64_t K, int64_t O) {

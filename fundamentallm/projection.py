@@ -40,8 +40,15 @@ def project(
 
     Returns:
         (..., sum of O).
+
+    Raises:
+        ValueError: The shapes do not fit.
     """
-    if suits_kernel(x, *weights):
+    wide = sum(map(len, weights))
+    check_fit(x, *weights)
+    if onto is not None and onto.shape != (*x.shape[:-1], wide):
+        raise ValueError(f"onto is {tuple(onto.shape)}; the product is {wide} wide")
+    if suits_kernel(x, *weights, *(() if onto is None else (onto,))):
         return _Projected.apply(x, joined(weights), onto, normed, dropout)  # pyright: ignore
     x = norm(x) if normed else x
     if is_short(x):
@@ -63,11 +70,28 @@ def mlp(x: Tensor, gate: Tensor, up: Tensor, out: Tensor, dropout: float = 0.0) 
 
     Returns:
         (..., C).
+
+    Raises:
+        ValueError: The shapes do not fit.
     """
+    check_fit(x, gate, up)
+    if not gate.shape == up.shape == out.T.shape:
+        raise ValueError("gate and up are of one shape, and out of the other way round")
     if suits_kernel(x, gate, up, out):
         return _MLP.apply(x, joined((gate, up)), out, dropout)  # pyright: ignore
     hidden = project(x, gate, up, normed=True)
     return project(swiglu(hidden), out, onto=x, dropout=dropout)
+
+
+def check_fit(x: Tensor, *weights: Tensor) -> None:
+    """See that matrices of (O, K) can multiply `x`, (..., K): kernels.c would not notice.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    for weight in weights:
+        if weight.shape[1] != x.shape[-1] or not weight.numel():
+            raise ValueError(f"{tuple(weight.shape)} cannot multiply {tuple(x.shape)}")
 
 
 def joined(weights: tuple[Tensor, ...]) -> Tensor:
@@ -80,9 +104,9 @@ def is_short(x: Tensor) -> bool:
     return x.shape[:-1].numel() < FEW_TOKENS
 
 
-def suits_kernel(x: Tensor, *weights: Tensor) -> bool:
-    """Whether kernels.c should multiply `x`, (..., K), by these: on a CPU, and all in float32."""
-    plain = all(each.dtype == torch.float32 and usable_for(each) for each in (x, *weights))
+def suits_kernel(x: Tensor, *others: Tensor) -> bool:
+    """Whether kernels.c is for `x`, (..., K), with these: on a CPU, and all in float32."""
+    plain = all(each.dtype == torch.float32 and usable_for(each) for each in (x, *others))
     return plain and not is_short(x) and not torch.is_autocast_enabled("cpu")
 
 

@@ -8,7 +8,11 @@ from conftest import need_kernels
 from torch import Tensor
 
 from fundamentallm import kernels
+from fundamentallm.attention import rotations
 from fundamentallm.dropout import add_dropped, drop
+from fundamentallm.hyperparameters import Config
+from fundamentallm.model import MLP, Attention
+from fundamentallm.projection import mlp, project
 
 COUNT = 1 << 20
 
@@ -100,6 +104,38 @@ def test_the_stream_itself_is_kept() -> None:
     torch.testing.assert_close(y, x + branch * branch.grad)
     assert torch.equal(y[branch.grad == 0], x[branch.grad == 0])
     assert torch.equal(add_dropped(x, branch, 0.0), x + branch)
+
+
+@pytest.mark.parametrize("tokens", [10, 200])  # few, and enough for kernels.c
+def test_products_drop_their_share(tokens: int) -> None:
+    torch.manual_seed(6)
+    x, weight, stream = torch.randn(tokens, 24), torch.randn(50, 24), torch.randn(tokens, 50)
+    gate = torch.randn(40, 24)
+    products = [
+        (stream, lambda rate: project(x, weight, onto=stream, dropout=rate)),
+        (x, lambda rate: mlp(x, gate, gate, weight[:24, :1].expand(24, 40).contiguous(), rate)),
+    ]
+    for base, of in products:
+        whole, y = of(0.0) - base, of(0.3) - base
+        dropped = y.abs() < 1e-6
+        share = float(dropped.double().mean())
+        assert share == pytest.approx(0.3, abs=5 * (0.21 / y.numel()) ** 0.5)
+        torch.testing.assert_close(y[~dropped], whole[~dropped] / 0.7, rtol=2e-4, atol=1e-4)
+
+
+def test_attention_and_mlp_drop_what_they_add() -> None:
+    config = Config(model_dim=32, num_heads=2, dropout=0.25, max_seq_len=64)
+    rotation = rotations(64, 16)
+    x = torch.randn(4, 64, 32)
+    for part in (Attention(config), MLP(config)):
+        torch.nn.init.normal_(part.out.weight)
+        arguments = (x, rotation, None) if isinstance(part, Attention) else (x,)
+        for training, rate in ((True, 0.25), (False, 0.0)):
+            part.train(training)
+            dropped = (part(*arguments) == x).double().mean()
+            assert float(dropped) == pytest.approx(
+                rate, abs=5 * (0.19 / x.numel()) ** 0.5 * training
+            )
 
 
 def test_threads_change_nothing() -> None:
