@@ -203,13 +203,10 @@ def _check_length(text: Text, config: Config) -> None:
 
 
 def _tokens(text: Text, start: int, stop: int, config: Config) -> int:
-    """How many tokens these few characters are: bytes may be more."""
-    content = "".join(text.part(start, stop))
-    return (
-        len(content.encode("utf-8", "surrogatepass"))
-        if config.tokenizer == "byte"
-        else stop - start
-    )
+    """How many tokens these characters are: bytes may be more."""
+    if config.tokenizer == "char":
+        return stop - start
+    return sum(len(piece.encode("utf-8", "surrogatepass")) for piece in text.part(start, stop))
 
 
 def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Dataset | None:

@@ -47,7 +47,8 @@ class Interval:
         start = f"{low:g} or more" if self.text[0] == "[" else f"more than {low:g}"
         if math.isinf(high):
             return start
-        return f"{start} and {'at most' if self.text[-1] == ']' else 'less than'} {high:g}"
+        end = int(high) if high.is_integer() else high
+        return f"{start} and {'at most' if self.text[-1] == ']' else 'less than'} {end}"
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,11 @@ class Plan:
             known = HYPERPARAMETERS[name]
             if not used and getattr(config, name) != known.default:
                 lines.append(f"{known.flag} does nothing without {only_with}")
+        if config.gradient_accumulation > self.batches_per_epoch:
+            lines.append(
+                f"--gradient-accumulation {config.gradient_accumulation} is more than the "
+                f"{self.batches_per_epoch} batches of an epoch: a step reads more than all the text"
+            )
         if config.eval_every > total:
             lines.append(
                 f"--eval-every {config.eval_every} is longer than the run, {total} steps: "

@@ -198,7 +198,7 @@ def test_divergence_is_exit_1(run: Run, text_file: Path, tiny_flags: list[str]) 
 def test_signals_save_and_name_the_way_on(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path, number: int, code: int
 ) -> None:
-    flags = [str(text_file), *tiny_flags, "--max-steps=100000", "--output-dir=out"]
+    flags = [str(text_file), *tiny_flags, "--max-steps=100000", "--output-dir=out", "--no-wandb"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fundamentallm", "train", *flags],
         cwd=tmp_path,
@@ -212,7 +212,7 @@ def test_signals_save_and_name_the_way_on(
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    assert "go on with: fundamentallm train --output-dir out --resume" in errors
+    assert "go on with: fundamentallm train --output-dir out --resume --no-wandb\n" in errors
     assert json.loads((tmp_path / "out/summary.json").read_text())["status"] == "interrupted"
     step = json.loads((tmp_path / "out/summary.json").read_text())["step"]
     on = run("train", "--output-dir=out", "--resume", f"--max-steps={step + 10}")
@@ -221,6 +221,19 @@ def test_signals_save_and_name_the_way_on(
     steps = [row["step"] for row in rows]
     assert steps == sorted(set(steps))
     assert steps[-1] == step + 10
+
+
+def test_a_sweep_s_folder_is_no_run_s(
+    run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    """Its runs would be hidden from every report."""
+    (tmp_path / "swept").mkdir()
+    (tmp_path / "swept/sweep.yaml").touch()
+    for command in (["train"], ["train", "--resume"], ["find", "learning-rate"]):
+        done = run(*command, text_file, *tiny_flags, "--output-dir=swept")
+        assert done.returncode == 2
+        assert "swept: a sweep is there; go on with it by fundamentallm agent swept" in done.stderr
+    assert [each.name for each in (tmp_path / "swept").iterdir()] == ["sweep.yaml"]
 
 
 def test_a_closed_pipe_ends_quietly(run: Run, text_file: Path, tiny_flags: list[str]) -> None:

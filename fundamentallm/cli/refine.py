@@ -31,7 +31,11 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 )
 @click.option("--max-steps", type=click.IntRange(1), metavar="N", help="The same, in steps.")
 @click.option(
-    "--seeds", type=click.IntRange(1), default=3, metavar="N", help="Seeds of each.  [default: 3]"
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=3,
+    metavar="N",
+    help="Seeds of each.  [default: 3]",
 )
 @click.option(
     "--output-dir", metavar="DIR", help="The new sweep's folder.  [default: SWEEP-refined]"

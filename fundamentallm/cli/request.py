@@ -65,6 +65,11 @@ class Request:
                 raise click.UsageError(
                     f"{flag} needs --output-dir, the folder of the run that is meant"
                 )
+        elif self.sweep is None and (self.folder.path / "sweep.yaml").exists():
+            raise click.UsageError(
+                f"--output-dir {self.folder.path}: a sweep is there; go on with it by "
+                f"fundamentallm agent {self.folder.path}, or give another folder"
+            )
         elif self.folder.holds_a_run():
             if not (self.resumes or self.overwrite):
                 raise click.UsageError(

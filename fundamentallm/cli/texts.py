@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.messages import warn
 from fundamentallm.corpus import BUILTIN
 from fundamentallm.sweep.distributions import Categorical
 from fundamentallm.sweep.findings import SweepError
@@ -43,8 +44,8 @@ def text_facts(data: str | None, sweep: Sweep) -> dict[str, Any]:
     for name in named:
         try:
             hashes[name] = read_text(name).sha256
-        except DataError:
-            continue  # it may be there later; if not, its runs fail
+        except DataError as error:
+            warn(f"{error}; unless it is there by then, its runs fail")
     empty = {"data": None, "data_name": "", "data_sha256": ""}
     return {**empty, "texts": hashes, "texts_from": str(Path.cwd())}
 

@@ -214,13 +214,12 @@ def _run_in(
             stop_requested=who_stops,
         )
     except DiskError as error:
-        where = shlex.quote(str(folder.path))
         raise DiskError(
             f"{error}; the checkpoint before is whole; when that is mended, go on with: "
-            f"fundamentallm train --output-dir {where} --resume"
+            f"{_going_on(folder, request)}"
         ) from None
     stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
-    _report(result, stopped_by, folder, plan)
+    _report(result, stopped_by, folder, plan, _going_on(folder, request))
     if wandb is not None and wandb.verdict:
         click.echo(wandb.verdict, err=True)
     return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
@@ -235,15 +234,20 @@ def _check_nothing_is_lost(folder: RunFolder) -> None:
         )
 
 
-def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan) -> None:
+def _going_on(folder: RunFolder, request: Request) -> str:
+    """The command that goes on with a run; what was kept off W&B stays so."""
+    command = f"fundamentallm train --output-dir {shlex.quote(str(folder.path))} --resume"
+    return f"{command} --no-wandb" if request.no_wandb else command
+
+
+def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, going_on: str) -> None:
     """Say how the run ended and what can be done next."""
     where = shlex.quote(str(folder.path))
     if result.status == "diverged":
         click.echo(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
     elif result.status == "interrupted":
         click.echo(
-            f"stopped after step {result.step:,} by {stopped_by}; go on with: "
-            f"fundamentallm train --output-dir {where} --resume",
+            f"stopped after step {result.step:,} by {stopped_by}; go on with: {going_on}",
             err=True,
         )
     else:

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from fundamentallm.errors import FundamentallmError
@@ -28,6 +29,7 @@ from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
 
 DIGITS = re.compile(r"(\d+)")
+MOST_NAMES = 30  # of metrics, in a message
 DEEPEST = 3  # folders below the one that was given
 LONGEST = 2_000  # characters of a sample that are kept
 WORDS = {"running": "unfinished"}
@@ -171,5 +173,7 @@ def _without_metric(runs: Sequence[RunResult], metric: Metric) -> str:
     known = sorted({name for run in runs for name in run.curves})
     if not known:
         return "no run has logged anything yet"
-    shown = ", ".join(known[:8])
-    return f"no run has logged {metric.name}; they have {shown}; choose one with --metric"
+    near = get_close_matches(metric.name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    shown = ", ".join(known[:MOST_NAMES]) + (", ..." if len(known) > MOST_NAMES else "")
+    return f"no run has logged {metric.name}; {hint}they have {shown}; choose one with --metric"

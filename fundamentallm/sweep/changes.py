@@ -7,8 +7,8 @@ from typing import Any
 
 from fundamentallm.sweep.spec import parse_sweep
 
-SAME = ("fixed", "seed", "sampler", "data_sha256", "points")
-"""Beside the file, what a sweep must keep for its runs to belong together."""
+SAME = ("fixed", "seed", "sampler", "data_sha256")
+"""Beside the file and what it repeats, what a sweep must keep for its runs to belong together."""
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -28,6 +28,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for name, sha256 in before.get("texts", {}).items():  # which may have come since
         if name in texts:
             found += _between(sha256, texts[name], f"the hash of {name}")
+    if before.get("points") != now.get("points"):
+        found.append("the points that it repeats are others")
     for name in SAME:
         found += _between(
             before.get(name), now.get(name), name.replace("data_sha256", "the text's hash")

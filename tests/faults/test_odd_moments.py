@@ -293,6 +293,7 @@ def test_steps_are_counted_in_whole_numbers() -> None:
         ({"lr_decay": 0.5, "lr_schedule": "linear"}, "--lr-decay does nothing without"),
         ({"min_lr_ratio": 0.5}, "--min-lr-ratio does nothing without --lr-schedule cosine or"),
         ({"patience": 2}, "--patience does nothing without --early-stopping"),
+        ({"gradient_accumulation": 101}, "--gradient-accumulation 101 is more than the 100 batch"),
     ],
 )
 def test_what_does_nothing_is_said(settings: dict[str, Any], line: str) -> None:
