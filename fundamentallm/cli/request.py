@@ -65,7 +65,7 @@ class Request:
                 raise click.UsageError(
                     f"{flag} needs --output-dir, the folder of the run that is meant"
                 )
-        elif self.sweep is None and (self.folder.path / "sweep.yaml").exists():
+        elif self.sweep is None and os.path.lexists(self.folder.path / "sweep.yaml"):
             raise click.UsageError(
                 f"--output-dir {self.folder.path}: a sweep is there; go on with it by "
                 f"fundamentallm agent {self.folder.path}, or give another folder"
