@@ -37,6 +37,10 @@ class CheckpointError(FundamentallmError):
     """A checkpoint is missing, incomplete, altered, or of another format."""
 
 
+class UnreadError(CheckpointError):
+    """A checkpoint cannot be read now, for a reason that is not in it."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """All that it takes to use a model again, and, in `last.pt`, to train on.
@@ -84,12 +88,13 @@ class Checkpoint:
         """Read `path`, having checked its SHA-256. No code in it is run.
 
         Raises:
-            CheckpointError: It is missing, truncated, altered or of another format.
+            UnreadError: It is missing, or the disk or the memory fails.
+            CheckpointError: It is truncated, altered or of another format.
         """
         try:
             raw = read_file(path)
         except OSError as error:
-            raise CheckpointError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
+            raise UnreadError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
         body, footer = raw[:-FOOTER], raw[-FOOTER:]
         if not footer.endswith(MARK):
             raise CheckpointError(
@@ -114,6 +119,8 @@ class Checkpoint:
             return cls(**content)
         except FundamentallmError:
             raise
+        except MemoryError:
+            raise UnreadError(f"{path}: memory ran out as it was read") from None
         except Exception as error:  # torch.load raises a dozen kinds on bytes that are not its own
             raise CheckpointError(f"{path}: not a fundamentallm checkpoint ({error})") from None
 
@@ -183,7 +190,7 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     if not os.path.isdir(path):
         return path
     for name in ("best.pt", "last.pt"):
-        if (path / name).exists():
+        if os.path.exists(path / name):  # Path's own raises where it may not look
             return path / name
     raise CheckpointError(f"{path}: no best.pt or last.pt in it; give a run's folder")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ class Vocabulary:
 
     def encode_all(self, pieces: Iterable[str]) -> Tokens:
         """The tokens of a text that comes in pieces, shape (T,)."""
-        return np.concatenate([self.encode(piece) for piece in ("", *pieces)])
+        return np.concatenate([self.encode(piece) for piece in chain([""], pieces)])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens to text; unknown characters and broken UTF-8 show as U+FFFD."""

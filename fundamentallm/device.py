@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.machine import usable_cores
+from fundamentallm.machine import free_gb, usable_cores
+
+Device = torch.device
 
 
 class DeviceError(FundamentallmError):
@@ -28,7 +31,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(kind for kind, found in there.items() if found)
     kind, _, index = name.partition(":")
-    known = there.get(kind, False) and (not index or index.isdigit())
+    known = there.get(kind, False) and (kind == name or index.isdigit())
     if known and kind == "cuda" and index:
         known = int(index) < torch.cuda.device_count()
     if known and kind == "cuda":
@@ -48,8 +51,10 @@ def precision(device: torch.device, mixed_precision: bool) -> torch.dtype:
     """
     if not mixed_precision or (device.type == "cpu" and not has_bfloat16()):
         return torch.float32
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # else the first GPU would be asked
+            has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_it else torch.float16
     return torch.bfloat16
 
 
@@ -70,6 +75,19 @@ def autocast(device: torch.device, mixed_precision: bool) -> AbstractContextMana
     """Matrix products in half precision, or nothing where that is off or not to be had."""
     dtype = precision(device, mixed_precision)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def free_memory_gb(device: torch.device) -> float:
+    """What is left for a model, in units of 10^9 bytes; infinite where nobody can tell."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        try:
+            return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
+        except RuntimeError as error:
+            if is_out_of_memory(error):  # others have it all
+                return 0.0
+            raise
+    return free_gb() if device.type == "cpu" else math.inf
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -38,6 +38,20 @@ class Score:
         """Cross-entropy in bits a character, which vocabularies can be compared by."""
         return self.loss / math.log(2) / self.characters_per_token
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What a row has of it."""
+        return {
+            "val_loss": self.loss,
+            "val_perplexity": self.perplexity,
+            "val_bits_per_char": self.bits_per_char,
+        }
+
+
+def uniform_guess(vocabulary: int, characters_per_token: float) -> Score:
+    """That of a model to which all tokens are as likely, always."""
+    return Score(math.log(vocabulary), 0, characters_per_token)
+
 
 def perplexity(loss: float) -> float:
     """exp(loss), kept finite so that JSON can hold it."""

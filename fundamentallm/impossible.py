@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from fundamentallm.data import vocabulary_of
+from fundamentallm.evaluate import uniform_guess
 from fundamentallm.hyperparameters import Config
 from fundamentallm.text import Text
 
@@ -18,15 +18,9 @@ def summary_of_impossible(settings: Mapping[str, Any], text: Text, reason: str) 
     """
     known = {name: settings[name] for name in ("val_split", "tokenizer") if name in settings}
     config = Config(**known)
-    loss = math.log(len(vocabulary_of(text, config)))
     tokens = text.length
     if config.tokenizer == "byte":
         tokens = sum(len(piece.encode()) for piece in text.pieces())
-    score = {
-        "val_loss": loss,
-        "best_val_loss": loss,
-        "best_step": 0,
-        "val_perplexity": math.exp(loss),
-        "val_bits_per_char": loss / math.log(2) * tokens / text.length,
-    }
+    guess = uniform_guess(len(vocabulary_of(text, config)), text.length / tokens)
+    score = {**guess.metrics, "best_val_loss": guess.loss, "best_step": 0}
     return {"status": "impossible", "stopped_by": reason, **score}

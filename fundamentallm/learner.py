@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fundamentallm.device import (
     autocast,
+    free_memory_gb,
     is_out_of_memory,
     precision,
     random_state,
@@ -23,7 +24,6 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.graphs import GraphedUpdate, Update
 from fundamentallm.hyperparameters import Config
-from fundamentallm.machine import free_gb
 from fundamentallm.model import Transformer
 from fundamentallm.optimizer import Optimizers
 from fundamentallm.plan import parameters, sequences_at_once
@@ -37,16 +37,25 @@ class OutOfMemoryError(FundamentallmError):
     exit_code = FAILED
 
 
-def check_fits(config: Config, vocab_size: int, device: torch.device) -> None:
-    """See that a CPU's memory holds the weights, gradients and the optimizers' state.
+def in_our_words(error: BaseException) -> BaseException:
+    """The error itself; where memory ran out, one that says so."""
+    if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+        return error
+    return OutOfMemoryError(
+        "memory ran out; give a smaller --batch-size, --max-seq-len or --model-dim"
+    )
 
-    A system that is short of memory may kill us without a word.
+
+def check_fits(config: Config, vocab_size: int, device: torch.device) -> None:
+    """See that free memory holds the weights, gradients and the optimizers' state.
+
+    Before anything is written: and a system that is short of memory may kill us without a word.
 
     Raises:
         OutOfMemoryError: It does not.
     """
-    need, free = 12e-9 * parameters(config, vocab_size), free_gb()
-    if device.type == "cpu" and need > free:
+    need, free = 12e-9 * parameters(config, vocab_size), free_memory_gb(device)
+    if need > free:
         raise OutOfMemoryError(
             f"the model does not fit: it needs {need:,.0f} GB and {free:.1f} are free; give a "
             "smaller --model-dim or fewer --num-layers"
@@ -126,7 +135,7 @@ class Learner:
                         "smaller --batch-size, --max-seq-len or --model-dim"
                     ) from None
             # Nothing of the step has reached the weights: the gradients are its only trace.
-            self.optimizers.zero_grad()
+            self.model.zero_grad()
             if self.device.type == "cuda":
                 with suppress(RuntimeError):  # after a recording that failed it may be refused
                     torch.cuda.empty_cache()
@@ -147,7 +156,7 @@ class Learner:
               file=sys.stderr, flush=True)  # fmt: skip
         self.compiled, self.forward = False, self.model
         self.update = self._update_for_device()
-        self.optimizers.zero_grad()
+        self.model.zero_grad()
         return True
 
     def _to_device(self, windows: Tensor) -> Tensor:
@@ -159,7 +168,7 @@ class Learner:
         """The step itself. It may be recorded (graphs.py): all that changes is in tensors."""
         config = self.config
         self.updating = False
-        self.optimizers.zero_grad()
+        self.model.zero_grad()
         total = torch.zeros((), device=self.device)
         for part in windows.split(self.at_once):
             with autocast(self.device, config.mixed_precision):

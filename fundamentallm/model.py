@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
 from fundamentallm.dropout import drop
 from fundamentallm.hyperparameters import Config
+from fundamentallm.plan import mlp_width
 from fundamentallm.pointwise import norm
 from fundamentallm.projection import mlp, project
 
@@ -133,7 +134,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        hidden = max(8, round(config.model_dim / 3) * 8)
+        hidden = mlp_width(config)
         self.gate = nn.Linear(config.model_dim, hidden, bias=False)
         self.up = nn.Linear(config.model_dim, hidden, bias=False)
         self.out = nn.Linear(hidden, config.model_dim, bias=False)

@@ -80,11 +80,6 @@ class Part:
         self.parameters, self.lr = parameters, lr
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for p in parameters}
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
     def state_dict(self) -> dict[str, Any]:
         """What going on needs, in torch's layout: by the parameters' numbers."""
         return {"state": dict(enumerate(self.state.values()))}
@@ -229,11 +224,6 @@ class Optimizers:
         """Update every parameter that has a gradient."""
         for part in self.parts:
             part.step()
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for part in self.parts:
-            part.zero_grad()
 
     def state_dict(self) -> list[dict[str, Any]]:
         """All that a resumed run needs."""

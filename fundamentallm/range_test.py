@@ -20,7 +20,7 @@ from fundamentallm.device import peak_memory_gb, pick_device, threads
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity
 from fundamentallm.hyperparameters import Config
-from fundamentallm.learner import Learner
+from fundamentallm.learner import Learner, OutOfMemoryError, in_our_words
 from fundamentallm.trackers.protocol import Number, Tracker
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -109,9 +109,12 @@ def find_learning_rate(
                 if step >= FEWEST and smooth[-1] > BLOWN_UP * min(smooth):
                     break
     except BaseException as error:
+        error = in_our_words(error)
+        oom = isinstance(error, OutOfMemoryError)
+        why = str(error) if oom else f"{type(error).__name__}: {error}"
         with suppress(DiskError):  # which may be what `error` is
-            finish("failed", f"{type(error).__name__}: {error}")
-        raise
+            finish("oom" if oom else "failed", why)
+        raise error
     return finish("done", "the end of the range test")
 
 

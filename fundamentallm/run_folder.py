@@ -128,6 +128,11 @@ class RunFolder:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def write_end(self, status: str, stopped_by: str) -> None:
+        """Write into summary.json how a run ended whose process has not, or not well enough."""
+        known = {k: v for k, v in self.read_summary().items() if k not in ("host", "process")}
+        self.write_summary({**known, "status": status, "stopped_by": stopped_by})
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl, if any; what is none, as a line cut short, is left out."""
         for line in self.metric_lines():

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, prepare, training_batch
-from fundamentallm.device import is_out_of_memory, peak_memory_gb, pick_device, threads
+from fundamentallm.device import peak_memory_gb, pick_device, threads
 from fundamentallm.disk import DiskError
-from fundamentallm.evaluate import perplexity, score
+from fundamentallm.evaluate import perplexity, score, uniform_guess
 from fundamentallm.generate import continue_text
 from fundamentallm.hyperparameters import Config
 from fundamentallm.kernels import kernels
-from fundamentallm.learner import Learner, OutOfMemoryError
-from fundamentallm.machine import usable_cores
+from fundamentallm.learner import Learner, OutOfMemoryError, in_our_words
 from fundamentallm.plan import Plan, compiles
 from fundamentallm.progress import Progress, Result
 from fundamentallm.run_folder import RunFolder
@@ -74,8 +73,7 @@ def train(
         checkpoint.check_continues(config, dataset)
         progress = Progress(**checkpoint.progress)
     generators = torch.random.fork_rng([where] if where.type == "cuda" else [])
-    wanted = progress.threads if progress else min(torch.get_num_threads(), usable_cores())
-    with generators, threads(wanted):  # the caller's stay
+    with generators, threads(progress.threads if progress else 0):  # the caller's stay
         run = Run(config, dataset, where, folder, trackers, progress)
         if checkpoint is not None:
             run.learner.load_state_dict(checkpoint.model, checkpoint.training)
@@ -129,10 +127,7 @@ class Run:
         except DivergedError as loss:
             status, self.stopped_by = "diverged", str(loss)
         except BaseException as error:
-            if is_out_of_memory(error):
-                error = OutOfMemoryError(
-                    "memory ran out; give a smaller --batch-size, --max-seq-len or --model-dim"
-                )
+            error = in_our_words(error)
             oom = isinstance(error, OutOfMemoryError)
             why = str(error) if oom else f"{type(error).__name__}: {error}"
             with suppress(DiskError):  # which may be what `error` is
@@ -269,12 +264,7 @@ class Run:
             p.best_val_loss, p.best_step, p.evaluations_since_best = scored.loss, p.step, 0
             self.save("best")
         self.stopped_by = self.stopped_by or self.limit_reached()
-        self.row |= {
-            "val_loss": scored.loss,
-            "val_perplexity": scored.perplexity,
-            "val_bits_per_char": scored.bits_per_char,
-            "best_val_loss": p.best_val_loss,
-        }
+        self.row |= {**scored.metrics, "best_val_loss": p.best_val_loss}
         if self.stopped_by or self.plan.samples_after(p.step, p.sampled_step):
             p.sampled_step = p.step
             sample = continue_text(self.model, data.vocabulary, data.val, seed=self.config.seed)
@@ -309,14 +299,16 @@ class Run:
 
     def finish(self, status: str, stopped_by: str) -> Result:
         """Tell every tracker how it ended."""
-        p = self.progress
+        p, data = self.progress, self.dataset
         result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)
+        guess = uniform_guess(len(data.vocabulary), data.val_characters / len(data.val))
         summary: Mapping[str, object] = {
             **asdict(result),
+            **({} if p.best_step else guess.metrics),  # a sweep needs a score, by any metric
             "total_steps": self.plan.total_steps,
             "seconds": time.perf_counter() - self.started,
             "parameters": sum(weights.numel() for weights in self.model.parameters()),
-            "vocabulary_size": len(self.dataset.vocabulary),
+            "vocabulary_size": len(data.vocabulary),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "precision": str(self.learner.precision).removeprefix("torch."),

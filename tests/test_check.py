@@ -221,6 +221,18 @@ def test_compare_and_find(run: Run, tmp_path: Path, text_file: Path) -> None:
     found = json.loads((tmp_path / "f/summary.json").read_text())["range_test"]
     assert 1e-6 < found["low"] < found["high"] <= 1
     assert "Learning-rate range test" in (tmp_path / "f/report.html").read_text()
+    done = run("find", "learning-rate", text_file, *flags, "--learning-rate=3", "--output-dir=g")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "there is no flag --learning-rate; see --help" in done.stderr
+
+
+def test_compare_shows_many_runs_in_tables_that_fit(run: Run, tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", {0.001 + 0.0005 * i: [1.5 + i / 100] for i in range(12)})
+    lines = run("compare", "s").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("val_loss" in line for line in lines) > 1  # a table each
+    for i in range(12):
+        assert any(f"{1.5 + i / 100:.4f}" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -257,3 +269,40 @@ def test_costs_of_steps_of_a_range_and_of_shares_beyond_1(
     done = run("check", "s.yaml", text_file, "--", *small)
     assert "max_seq_len 16, batch_size 2, epochs 1): about" in done.stdout, done.stderr
     assert "max_seq_len 16, batch_size 8, epochs 1): about" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("num-heads: {values: [2, 3, 4]}, model_dim: {values: [64, 128]}", True),
+        ("num_heads: {values: [2, 4]}, lr_schedule: {values: [constant, step]}", False),
+        ("num_heads: {values: [3, 5]}, model_dim: {values: [64, 128]}", False),
+    ],
+)
+def test_heads_are_left_out_where_that_mends_something(
+    parameters: str, told: bool, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "s.yaml").write_text(START + f"method: grid\nparameters: {{{parameters}}}\n")
+    done = run("check", "s.yaml", "--repaired", "new.yaml")
+    assert ("--repaired FILE writes the sweep without them" in done.stderr) == told, done.stderr
+    assert (tmp_path / "new.yaml").exists() == told
+    if told:
+        assert "num-heads:\n    values: [2, 4]" in (tmp_path / "new.yaml").read_text()
+
+
+def test_a_number_beyond_all_is_refused(run: Run, tmp_path: Path) -> None:
+    text = (
+        START + f"method: random\nrun_cap: 3\nparameters: {{seed: {{min: 1, max: 1{'0' * 400}}}}}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    done = run("check", "s.yaml")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert "cannot be read" in done.stderr
+
+
+def test_flags_of_every_run_are_looked_at(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(START + "method: grid\nparameters: {seed: {values: [1, 2]}}\n")
+    for flags in (["--preset", "fsat"], ["--device", "gpu"]):
+        done = run("check", "s.yaml", "--", *flags)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert flags[1] in done.stderr

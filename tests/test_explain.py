@@ -317,3 +317,29 @@ def test_where_nothing_stands_out_there_is_no_next(tmp_path: Path) -> None:
     same = {rate: [1.5, 1.5] for rate in nothing}
     with pytest.raises(ReportError, match="there is nothing to learn"):
         next_sweep(read_results([write_sweep(tmp_path / "b", same)]))
+
+
+def test_what_diverged_with_a_seed_is_not_called_best(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {0.001: [1.2, 1.21], 0.0001: [1.5, 1.51, 1.52]})
+    write_run(tmp_path / "run-0009", {"learning_rate": 0.001, "seed": 2}, [], status="diverged")
+    results = read_results([tmp_path])
+    assert [runs[0].settings["learning_rate"] for runs in results.configurations] == [0.001, 0.0001]
+    assert [runs[0].settings["learning_rate"] for runs in results.contenders] == [0.0001]
+    says = said(tmp_path)["winner"].says
+    assert says.startswith("best val_loss: 1.5100 (mean of 3 seeds: learning_rate 0.0001)")
+    assert "(without 1 of a better mean that diverged with a seed)" in says
+
+
+def test_range_tests_are_no_evidence(tmp_path: Path) -> None:
+    several(tmp_path, FLAT, train=FLAT)
+    before = said(tmp_path)
+    for number in range(5):
+        folder = write_run(tmp_path / f"find-{number}", {"seed": number}, [], norm=9.0)
+        summary = json.loads((folder / "summary.json").read_text())
+        test = {"low": 0.001, "high": 0.01, "fell": True}
+        (folder / "summary.json").write_text(json.dumps({**summary, "range_test": test}))
+        (folder / "metrics.jsonl").write_text('{"step": 9, "train_loss": 0.1}\n')
+    assert said(tmp_path) == before
+    assert not any(
+        run.name.startswith("find") for run in read_results([tmp_path], "train_loss").ranked
+    )

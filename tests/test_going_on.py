@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import TEXT, Run
-from tiny_sweep import FLAGS, grid, start, summaries
+from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
 from fundamentallm.cli import sweeping
 from fundamentallm.cli.texts import named_texts
@@ -215,3 +219,86 @@ def test_a_run_that_cannot_exist_has_a_score_by_every_metric() -> None:
         found = summary_of_impossible({"tokenizer": tokenizer}, Text.of("abcé" * 50), "no")
         assert found["val_bits_per_char"] == pytest.approx(bits)
         assert found["val_perplexity"] == pytest.approx(math.exp(found["val_loss"]))
+
+
+def test_sqlite_elsewhere_is_refused(
+    run: Run, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would find it again, and begin anew over its runs."""
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
+    monkeypatch.setenv("FUNDAMENTALLM_STORAGE", f"sqlite:///{tmp_path}/other.db")
+    done = run("sweep", "t.yaml", text_file, "--", *FLAGS)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "SQLite is kept beside the runs alone" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_with_an_odd_name(run: Run, tmp_path: Path, text_file: Path) -> None:
+    """As CI services make of a branch; in an address % and ? mean something."""
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
+    folder = tmp_path / "feature%2Flr é?" / "t"
+    begin = ("sweep", "t.yaml", text_file, "--output-dir", folder, "--count=0", "--", *FLAGS)
+    assert run(*begin).returncode == 0
+    assert (folder / "study.db").exists()
+    done = run("agent", folder)
+    assert done.returncode == 0, done.stderr
+    assert len(summaries(folder)) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["cats.txt", "t.yaml", "feature%2Flr é?"]
+    )
+
+
+def test_what_is_taken_over_is_the_whole_copy(tmp_path: Path) -> None:
+    """Who was killed while it deleted the old one has left that behind, half and newer."""
+    folder = SweepFolder(tmp_path)
+    run_folder = folder.create_run(0)
+    run_folder.last.write_text("whole")
+    (run_folder.path / "output.txt").write_text("said before")
+    half = tmp_path / ".run-0001-left-1"
+    half.mkdir()
+    (half / "metrics.jsonl").write_text("")
+    (tmp_path / ".run-0001-part-1").mkdir()
+    os.utime(run_folder.path, (1, 1))
+    folder.take_over(0)
+    assert run_folder.last.read_text() == "whole"
+    assert (run_folder.path / "output.txt").read_text() == "said before"
+    assert [path.name for path in tmp_path.iterdir()] == ["run-0001"]
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(
+    run: Run, tmp_path: Path, text_file: Path, ordinary_user: list[str]
+) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1, steps=400, every=50))
+    words = ("sweep", "t.yaml", str(text_file), "--", *FLAGS)
+    process = start(tmp_path, *words)
+    last = tmp_path / "runs/t/run-0001/last.pt"
+    wait_for(last.exists)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    whole = last.read_bytes()
+    last.chmod(0)
+    command = [*ordinary_user, sys.executable, "-m", "fundamentallm", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "last.pt: Permission denied" in done.stderr
+    last.chmod(0o644)
+    assert last.read_bytes() == whole
+    done = run("agent", "runs/t", "--retries=1")
+    assert done.returncode == 0, done.stderr
+    assert "run 1 of 1 goes on" in done.stdout
+
+
+def test_a_sweep_in_which_all_fails_ends(run: Run, tmp_path: Path, text_file: Path) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=4, seeds=3))
+    done = run("sweep", "t.yaml", text_file, "--workers=1", "--", *FLAGS, "--device=mps")
+    assert done.returncode == 1
+    assert "stopped by errors: all of the first 5 runs here failed; " in done.stderr
+    assert len(summaries(tmp_path / "runs/t")) < 12  # one more may have begun meanwhile
+
+
+def test_runs_share_out_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("fundamentallm.machine.usable_cores", lambda: 8)
+    for runs, expected in ((2, (2, 4)), (None, (8, 1)), (0, (8, 1)), (50, (8, 1))):
+        found = sweeping.means(None, None, "cpu", runs)
+        assert (found.workers, found.threads) == expected

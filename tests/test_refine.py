@@ -131,3 +131,22 @@ def test_configurations_that_differ_in_the_last_digits_are_two() -> None:
     assert list(_labels(names, every).values()) == [f"learning_rate {x!r}" for (x,) in every]
     assert _labels(names, [(0.00123412,), (0.5,)])[(0.5,)] == "learning_rate 0.5"
     assert _labels([], [()]) == {(): "the configuration"}
+
+
+def test_refining_is_gone_on_with_though_others_are_the_best_now(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(SWEEP)
+    assert run("sweep", "c.yaml", text_file, "--count=2", "--", *FLAGS).returncode == 0
+    words = ("refine", "runs/c", "--top=2", "--max-steps=40", "--seeds=1")
+    assert run(*words, "--count=1").returncode == 0
+    assert run("agent", "runs/c").returncode == 0
+    text_file.rename(tmp_path / "moved.txt")
+    lost = run(*words)
+    assert (lost.returncode, "say where by --data" in lost.stderr) == (2, True)
+    done = run(*words, "--data=moved.txt")
+    assert done.returncode == 0, done.stderr
+    assert "with one seed nobody can say" in done.stdout
+    assert len(summaries(tmp_path / "runs/c-refined")) == 2
+    both = run(*words, "--epochs=3")
+    assert (both.returncode, "and not both" in both.stderr) == (2, True)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +65,17 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, run: Run) -> None:
     assert "no run has logged nothing" in done.stderr
     done = run("explain", folder, "--metric", "val_los")
     assert "did you mean val_loss? " in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["report", "explain", "compare"])
+def test_a_metric_that_no_run_has_is_refused(tmp_path: Path, run: Run, command: str) -> None:
+    write_sweep(tmp_path / "s", SCORES)
+    done = run(command, "s", "--metric", "val_los")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "no run has logged val_los; did you mean val_loss? " in done.stderr
+    assert not (tmp_path / "s/report.html").exists()
+    (tmp_path / "s/run-0001/summary.json").unlink()  # it goes on, and may yet log it
+    assert run(command, "s", "--metric", "val_los").returncode == 0
 
 
 ODD = {
@@ -218,3 +234,65 @@ def test_text_of_runs_stays_text(browser: Any, tmp_path: Path) -> None:
     assert tab.evaluate("window.hacked") is None
     assert "<script>window.hacked=1</script>" in tab.inner_text("#table")
     assert tab.eval_on_selector_all("main img, main a, main iframe", "found => found.length") == 0
+
+
+def test_settings_are_read_as_the_trainer_would_take_them(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", SCORES)
+    (folder / "run-0001/config.yaml").write_text("learning_rate: 1e-3\ngradient_clip: .nan\n")
+    with (folder / "run-0001/metrics.jsonl").open("a") as file:
+        file.write('{"step": Infinity}\n{"step": 100, "val_loss": 1' + "0" * 400 + "}\n")
+    results = read_results([folder])
+    assert results.runs[0].settings == {"learning_rate": 0.001}
+    notes = " ".join(results.notes)
+    assert "run-0001: config.yaml: --gradient-clip: got 'nan'" in notes
+    assert "run-0001: 1 lines of metrics.jsonl cannot be read" in notes
+
+
+def test_names_tell_runs_apart(tmp_path: Path) -> None:
+    for machine in ("a", "b"):
+        write_sweep(tmp_path / machine / "lr", {0.001: [1.5]})
+    places = [tmp_path / machine / "lr/run-0001" for machine in ("a", "b")]
+    assert [run.name for run in read_results(places).runs] == ["a/lr/run-0001", "b/lr/run-0001"]
+
+
+def test_a_folder_that_may_not_be_read_is_noted(tmp_path: Path, ordinary_user: list[str]) -> None:
+    write_sweep(tmp_path / "runs/s", SCORES)
+    (tmp_path / "runs/a").mkdir(mode=0)
+    words = [*ordinary_user, sys.executable, "-m", "fundamentallm"]
+    done = subprocess.run(
+        [*words, "explain", "runs"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "runs/a: cannot be read (Permission denied)" in done.stderr
+    for command in (["explain", "runs/a"], ["evaluate", "runs/a", "x.txt"]):
+        done = subprocess.run(
+            [*words, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_a_folder_is_no_page(tmp_path: Path, run: Run) -> None:
+    write_sweep(tmp_path / "s", SCORES)
+    done = run("report", "s", "--output", ".")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
+
+
+def test_watching_ends_with_a_run_that_was_killed(tmp_path: Path, run: Run) -> None:
+    folder = write_sweep(tmp_path / "s", {0.001: [1.5]}) / "run-0001"
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    who = {"status": "running", "host": socket.gethostname(), "process": gone.pid}
+    (folder / "summary.json").write_text(json.dumps(who))
+    assert run("report", folder, "--watch").returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_stdout_that_is_full_is_one_line(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", SCORES)
+    words = [sys.executable, "-m", "fundamentallm", "explain", "s"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "fundamentallm: stdout: No space left on device\n")

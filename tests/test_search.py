@@ -15,7 +15,7 @@ from fundamentallm.sweep.bayes import GP_LONGEST, BayesSearch, scored
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.methods import Method, make_method
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt, Run, target_is_reached, tried
+from fundamentallm.sweep.records import Attempt, Run, in_vain, target_is_reached, tried
 from fundamentallm.sweep.search import Tried
 from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 
@@ -175,9 +175,9 @@ def test_which_sampler_bayes_means() -> None:
 def test_a_space_without_a_possible_point_is_refused() -> None:
     text = "program: train.py\nmethod: {}\nrun_cap: 2\nmetric: {{name: val_loss}}\nparameters:\n"
     text += "  model_dim: {{values: [7, 11]}}\n  num_heads: {{values: [2, 4]}}\n"
-    for method in ("grid", "random"):
+    for method in ("grid", "random", "bayes"):
         points = Points(parse_sweep(text.format(method), "s"), {})
-        with pytest.raises(SweepError, match=r"no point|no combination"):
+        with pytest.raises(SweepError, match=r"no point|no values of model_dim and num_heads"):
             make_method(points, seed=0).search.suggest(0, [])
     huge = "program: train.py\nmethod: grid\nparameters:\n"
     huge += "  seed: {min: 0, max: 1000000}\n  max_steps: {min: 1, max: 1000000}\n"
@@ -309,3 +309,40 @@ def test_a_sweep_without_end_gives_way_to_tpe() -> None:
     chosen = make_method(points, seed=0, sampler="gp").search
     assert isinstance(chosen, BayesSearch)
     assert chosen.gp_longest is None
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_no_combination_is_refused_before_anything_begins(method: str) -> None:
+    text = f"program: train.py\nmethod: {method}\nrun_cap: 3\nmetric: {{name: val_loss}}\n"
+    text += "parameters:\n  num_heads: {values: [8, 16]}\n  dropout: {min: 0.0, max: 0.5}\n"
+    with pytest.raises(SweepError, match="no values of num_heads that the sweep has"):
+        make_method(Points(parse_sweep(text, "s"), {"model_dim": 100}), seed=0)
+
+
+def test_bayes_over_steps_of_the_schedule() -> None:
+    text = "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\nparameters:\n"
+    text += "  lr_schedule: {value: step}\n  lr_steps: {min: 1000, max: 10000}\n"
+    points = Points(parse_sweep(text, "s"), {})
+    assert points.defaults() == {"lr_schedule": "step", "lr_steps": 5500}
+    assert 1000 <= make_method(points, seed=0).search.suggest(1, [])["lr_steps"] <= 10000
+
+
+def test_bayes_never_tries_what_has_no_probability() -> None:
+    text = "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\nparameters:\n"
+    text += "  num_layers: {values: [2, 4, 6], probabilities: [0.5, 0.5, 0]}\n"
+    text += "  dropout: {min: 0.0, max: 0.5}\n"
+    points = Points(parse_sweep(text, "s"), {})
+    assert points.defaults()["num_layers"] == 4  # 6 is the default, and has none
+    search, known = make_method(points, seed=0).search, []
+    for k in range(9):
+        values = search.suggest(k, known)
+        known.append(Tried(values, 3.0 - values["num_layers"] / 10, running=False, failed=False))
+    assert {run.values["num_layers"] for run in known} == {2, 4}
+
+
+def test_a_worker_whose_runs_all_fail_gives_up() -> None:
+    assert in_vain(["failed"] * 5) == "errors: all of the first 5 runs here failed"
+    assert in_vain(["failed", "interrupted"] * 5)
+    assert not in_vain(["failed"] * 4)
+    for other in ("done", "stopped", "diverged", "impossible", "oom", "died", "hung"):
+        assert not in_vain([*["failed"] * 3, other, *["failed"] * 5])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +25,7 @@ from fundamentallm.metrics import METRICS, OF_EVALUATIONS
 from fundamentallm.plan import WORTH_COMPILING, compiles
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.text import Text
+from fundamentallm.trackers.console import ConsoleTracker
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.trackers.protocol import Number, Sample
 
@@ -331,3 +334,33 @@ def test_the_optuna_example_of_the_docs(
     guess = math.log(len(set(text)) + 1)  # the study draws its own learning rates, also 1e-5
     assert 0 < names["study"].best_value < 1.01 * guess
     assert "learning_rate" in capsys.readouterr().out
+
+
+def test_a_run_that_is_scored_again_is_shown(tiny: Config, text: str, tmp_path: Path) -> None:
+    """Its last row has been written: what is left of one has no training loss."""
+    config = replace(tiny, eval_every=100)
+    calls = iter(range(100))
+    stopped = start(config, text, tmp_path, stop_requested=lambda: "me" * (next(calls) >= 10))
+    assert stopped.step == 10
+    checkpoint = Checkpoint.load(tmp_path / "last.pt")
+    ends = replace(config, max_steps=10)
+    folder, shown = RunFolder(tmp_path), io.StringIO()
+    with redirect_stdout(shown):
+        again = train(
+            ends, text, folder=folder, checkpoint=checkpoint, device="cpu",
+            trackers=[FolderTracker(folder), ConsoleTracker()],
+        )  # fmt: skip
+    assert again.status == "done"
+    assert f"step 10/10  val_loss {again.val_loss:.4f}" in shown.getvalue()
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte"])
+def test_what_diverges_at_once_has_a_score_by_every_metric(
+    tiny: Config, text: str, tmp_path: Path, tokenizer: str
+) -> None:
+    config = replace(tiny, learning_rate=1000.0, tokenizer=tokenizer, dropout=0.0, max_steps=100)
+    result = start(replace(config, gradient_clip=0.0, eval_every=100), text, tmp_path)
+    assert result.status == "diverged"
+    summary = RunFolder(tmp_path).read_summary()
+    assert summary["val_perplexity"] == pytest.approx(math.exp(summary["val_loss"]))
+    assert summary["val_bits_per_char"] == pytest.approx(summary["val_loss"] / math.log(2))

@@ -107,6 +107,7 @@ def test_what_the_kill_took_back_is_not_sent_twice(
     (client.folder / "out/last.pt").unlink()  # as if killed before the first checkpoint
     rows = (client.folder / "out/metrics.jsonl").read_text().splitlines(keepends=True)
     (client.folder / "out/metrics.jsonl").write_text("".join(rows[:1]))
+    (client.folder / "out/summary.json").write_text('{"status": "running"}')
     client.train(*flags, "--resume", "--max-steps=50")
     assert run.history[: len(before)] == before
     check_same(

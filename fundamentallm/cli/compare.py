@@ -9,6 +9,8 @@ import click
 
 from fundamentallm.cli.results import metric_option, results_of
 
+NARROWEST = 12  # characters of a column, its borders included, in which a number can be read
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
@@ -27,25 +29,30 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
     for note in results.notes[:5]:
         click.echo(f"note: {' '.join(note.split())}", err=True)
     rows = compare_runs(results)
+    names = [run.name for run in results.runs]
     if as_json:
-        names = [run.name for run in results.runs]
         content = {row.name: dict(zip(names, row.values, strict=True)) for row in rows}
         click.echo(json.dumps(content, indent=2))
         return 0
-    _print(rows, [run.name for run in results.runs])
+    _print(rows, names)
     return 0
 
 
 def _print(rows: list[Any], names: list[str]) -> None:
-    """A table; text of a run is shown as it is, without markup."""
+    """Tables, each of as many runs as fit side by side; text of a run without markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_lines=True)
-    table.add_column("")
-    for name in names:
-        table.add_column(Text(name), overflow="fold")
-    for row in rows:
-        table.add_row(Text(row.name), *(Text(text) for text in row.shown))
-    Console().print(table)
+    console = Console()
+    label = max(len(row.name) for row in rows)
+    at_once = max(1, (console.width - label) // NARROWEST)
+    for first in range(0, len(names), at_once):
+        some = slice(first, first + at_once)
+        table = Table(show_lines=True)
+        table.add_column("", min_width=label)
+        for name in names[some]:
+            table.add_column(Text(name), overflow="fold")
+        for row in rows:
+            table.add_row(Text(row.name), *(Text(text) for text in row.shown[some]))
+        console.print(table)

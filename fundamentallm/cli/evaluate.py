@@ -7,18 +7,20 @@ import json
 import click
 
 from fundamentallm.cli.messages import warn_of_unknown
+from fundamentallm.cli.options import device_option
 
 
 @click.command()
 @click.argument("run", metavar="RUN_OR_CHECKPOINT")
 @click.argument("data", metavar="DATA.TXT")
-@click.option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+@device_option()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     """Score all of DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
-    from fundamentallm.device import pick_device, threads
+    from fundamentallm.device import is_out_of_memory, pick_device, threads
     from fundamentallm.evaluate import score
+    from fundamentallm.learner import OutOfMemoryError
     from fundamentallm.text import DataError, read_text
 
     where = pick_device(device)
@@ -30,9 +32,14 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
         raise DataError(f"{data}: one token is too few to score; give two or more")
     unknown = checkpoint.vocabulary.unknown_in(text.pieces())
     warn_of_unknown(data, unknown)
-    model = checkpoint.build_model().to(where)
-    with threads():
-        scored = score(model, tokens, text.length, checkpoint.config, where)
+    try:
+        model = checkpoint.build_model().to(where)
+        with threads():
+            scored = score(model, tokens, text.length, checkpoint.config, where)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"memory ran out on {where}; give another --device") from None
+        raise
     if as_json:
         result = {
             "checkpoint": str(path),

@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.options import HyperparameterCommand
+from fundamentallm.cli.messages import warn
+from fundamentallm.cli.options import HyperparameterCommand, device_option
+from fundamentallm.cli.preparing import prepare_here, read_recorded_text
 from fundamentallm.cli.request import DATA_KEYS, Request
 from fundamentallm.cli.signals import StopSignals
+from fundamentallm.declaration import shown
 from fundamentallm.hyperparameters import Config
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import new_run_folder
+
+if TYPE_CHECKING:
+    from fundamentallm.text import Text
+
+SCHEDULE = ("learning_rate", "lr_schedule", "warmup_steps", "lr_decay", "lr_steps", "min_lr_ratio")
+LENGTH = ("epochs", "max_steps", "max_minutes", "eval_every", "early_stopping", "patience")
+UNUSED = (*SCHEDULE, *LENGTH, "compile")  # hyperparameters that a range test does without
 
 
 @click.group()
@@ -23,7 +33,7 @@ def find() -> None:
     """Short tests that say where to search."""
 
 
-@find.command("learning-rate", cls=HyperparameterCommand, options_metavar="[FLAGS]")
+@find.command("learning-rate", cls=HyperparameterCommand, without=UNUSED, options_metavar="[FLAGS]")
 @click.argument("data", required=False, metavar="[DATA.TXT]")
 @click.option("--output-dir", metavar="DIR", help="The run's folder.  [default: a new one in runs]")
 @click.option(
@@ -31,7 +41,7 @@ def find() -> None:
 )
 @click.option("--config", "config_file", metavar="YAML", help="Start from a run's config.yaml.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
-@click.option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+@device_option()
 def learning_rate(
     data: str | None,
     output_dir: str | None,
@@ -57,25 +67,23 @@ def learning_rate(
     settings = request.settle()
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
     config = Config(**settings)
+    for line in config.warnings():
+        warn(line)
     with StopSignals(os._exit) as signals:
-        return _find(config, recorded["data"], request, signals)
+        text = read_recorded_text(recorded["data"], recorded["data_sha256"])
+        return _find(config, text, request, signals)
 
 
-def _find(config: Config, data: Any, request: Request, signals: StopSignals) -> int:
+def _find(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
     from fundamentallm.cli.report import NAME, write
-    from fundamentallm.data import prepare
-    from fundamentallm.device import pick_device
     from fundamentallm.learner import check_fits
     from fundamentallm.range_test import STEPS, find_learning_rate
-    from fundamentallm.report.factors import shown
     from fundamentallm.report.read_runs import read_results
-    from fundamentallm.text import read_text
     from fundamentallm.trackers.console import ConsoleTracker
     from fundamentallm.trackers.folder import FolderTracker
 
-    text = read_text(data)
-    dataset = prepare(text, config)
-    check_fits(config, len(dataset.vocabulary), pick_device(request.device))
+    dataset, where = prepare_here(text, config, request.device)
+    check_fits(config, len(dataset.vocabulary), where)
     folder = request.folder
     if folder is None:
         folder = new_run_folder(Path("runs"), f"{Path(text.name).stem}-find")

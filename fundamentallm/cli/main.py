@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from fundamentallm.cli.report import report
 from fundamentallm.cli.sweep import sweep
 from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.exit_codes import BAD_INPUT, DONE, INTERRUPTED
+from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from fundamentallm.given import nearest_name
 
 
@@ -79,6 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _refuse(f"stdout: {error.strerror}")  # a full disk, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left would fail again, at exit
+        code = FAILED
     sys.exit(code if isinstance(code, int) else DONE)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from fundamentallm.declaration import FALSE_WORDS, TRUE_WORDS, ConfigError, Hype
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.sweep.assignment import Assignment
 
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?|mps")
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "[true|false]"}
 
 
@@ -34,17 +36,35 @@ class HyperparameterType(click.ParamType):
             raise click.UsageError(str(error), ctx) from None
 
 
+def device_option(default: str | None = "auto") -> Any:
+    """`--device`, in a form that there can be; whether it is there is seen where torch is."""
+    return click.option(
+        "--device",
+        default=default,
+        metavar="DEVICE",
+        callback=_check_device,
+        help="auto, cpu, cuda, cuda:N or mps.",
+    )
+
+
+def _check_device(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not DEVICE.fullmatch(value):
+        raise click.UsageError(f"--device {value}: give auto, cpu, cuda, cuda:N or mps", ctx)
+    return value
+
+
 class HyperparameterCommand(click.Command):
-    """A command with an option for every hyperparameter, under headings in its help.
+    """A command with an option for every hyperparameter, but `without` some, under headings.
 
     A switch may be given as `--x`, `--no-x`, `--x true` or `--x=False`. A word that is
     neither true nor false after `--x` is left alone: it may be the data file. A flag may be
     typed more than once, and the command gets every value.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, without: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += [_option(known) for known in HYPERPARAMETERS.values()]
+        those = (known for known in HYPERPARAMETERS.values() if known.name not in without)
+        self.params += [_option(known) for known in those]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Leave to the sweep what the sweep says, and write switches as `--x=true`."""

@@ -9,12 +9,20 @@ import click
 
 from fundamentallm.cli.storage import storage_url
 from fundamentallm.cli.sweep import worker_options
-from fundamentallm.cli.sweep_view import short
 from fundamentallm.cli.sweeping import Facts, begin, opened
+from fundamentallm.cli.texts import text_here
+from fundamentallm.declaration import shown
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import RANKED, Run
-from fundamentallm.sweep.refining import Standing, in_order, verdict
-from fundamentallm.sweep.spec import Metric, parse_sweep
+from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.refining import (
+    Standing,
+    continue_from,
+    finalists,
+    in_order,
+    refined_sweep,
+    verdict,
+)
+from fundamentallm.sweep.spec import parse_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
@@ -40,6 +48,7 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 @click.option(
     "--output-dir", metavar="DIR", help="The new sweep's folder.  [default: SWEEP-refined]"
 )
+@click.option("--data", metavar="DATA.TXT", help="Where the sweep's text lies on this machine.")
 @worker_options
 def refine(
     sweep: str,
@@ -48,6 +57,7 @@ def refine(
     max_steps: int | None,
     seeds: int,
     output_dir: str | None,
+    data: str | None,
     storage: str | None,
     **options: Any,
 ) -> int:
@@ -56,15 +66,31 @@ def refine(
     Ends with a table of means and spreads, and a plain word on whether the winner can be told from
     the rest. A run goes on from its checkpoint where the learning-rate schedule allows it.
     """
-    if epochs is None and max_steps is None:
-        raise click.UsageError("say how long: --epochs N, or --max-steps N")
+    if (epochs is None) == (max_steps is None):
+        raise click.UsageError("say how long: --epochs N, or --max-steps N, and not both")
     coarse = SweepFolder(sweep)
     url = storage_url(storage, coarse)
     with opened(url, coarse) as (facts, ledger):
         runs = ledger.runs()
+    data = text_here(facts, data)
     fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))
-    new, points = _refined(facts, coarse, fine, runs, top, seeds, epochs, max_steps)
-    code = begin(new, fine, storage, data=facts["data"], before=points, **options)
+    new, sources = _refined(facts, coarse, fine, runs, top, seeds, epochs, max_steps)
+    if fine.file.exists():
+        with opened(storage_url(storage, fine), fine) as (begun, _):
+            if _is_begun_otherwise(new, begun):
+                click.echo("going on with what was best when this was begun", err=True)
+                new = {**new, "text": begun["text"], "points": begun["points"]}
+                sources = {}  # of other configurations
+
+    def continue_checkpoints() -> None:
+        went_on = 0
+        for number, run in sources.items():
+            changed = {k: v for k, v in new["points"][number].items() if k != "data"}
+            went_on += continue_from(coarse.run(run.number), fine.run(number), changed)
+        if went_on:
+            click.echo(f"{went_on} of {len(new['points'])} runs go on from their checkpoints")
+
+    code = begin(new, fine, storage, data=data, before=continue_checkpoints, **options)
     _show(fine, storage_url(storage, fine))
     return code
 
@@ -78,13 +104,11 @@ def _refined(
     seeds: int,
     epochs: int | None,
     max_steps: int | None,
-) -> tuple[Facts, Any]:
-    """The facts of the new sweep, and what is to be done before it starts."""
-    from fundamentallm.sweep.refining import continue_from, finalists, refined_sweep
-
+) -> tuple[Facts, dict[int, Run]]:
+    """The facts of the new sweep; and by their numbers the runs that may go on, from which."""
     old = parse_sweep(facts["text"], facts["file"])
     points = Points(old, facts["fixed"])
-    metric = old.metric or Metric("val_loss")
+    metric = old.ranks_by
     best = finalists(runs, points, metric, top)
     length = {"epochs": epochs or 1_000_000, "max_steps": max_steps or 0}
     asked: list[dict[str, Any]] = []
@@ -99,24 +123,21 @@ def _refined(
     text = refined_sweep(fine.name, asked, metric, coarse.name)
     new = {**facts, "text": text, "file": f"{fine.name}/sweep.yaml", "fixed": {}, "points": asked}
     new |= {"sampler": "auto", "wandb": "", "wandb_sweep_id": ""}
+    return new, sources
 
-    def continue_checkpoints() -> None:
-        went_on = 0
-        for number, run in sources.items():
-            before = coarse.run(run.number)
-            changed = {k: v for k, v in asked[number].items() if k != "data"}
-            went_on += continue_from(before, fine.run(number), changed)
-        if went_on:
-            click.echo(f"{went_on} of {len(asked)} runs go on from their checkpoints")
 
-    return new, continue_checkpoints
+def _is_begun_otherwise(new: Facts, begun: Facts) -> bool:
+    """Whether other configurations were the best then, and nothing else differs."""
+    asked, known = new["points"], begun.get("points", [])
+    lengths = [[(p["epochs"], p["max_steps"]) for p in points] for points in (asked, known)]
+    return asked != known and lengths[0] == lengths[1]
 
 
 def _show(fine: SweepFolder, url: str) -> None:
     """The table and the verdict, if all runs have finished."""
     with opened(url, fine) as (facts, ledger):
         runs = ledger.runs()
-    metric = parse_sweep(facts["text"], facts["file"]).metric or Metric("val_loss")
+    metric = parse_sweep(facts["text"], facts["file"]).ranks_by
     asked = facts["points"]
     varying = [n for n in asked[0] if n != "seed" and len({repr(p[n]) for p in asked}) > 1]
     groups: dict[tuple[Any, ...], list[Run]] = {}
@@ -143,7 +164,7 @@ def _show(fine: SweepFolder, url: str) -> None:
 
 
 def _standing(label: str, runs: Sequence[Run]) -> Standing:
-    scores = [run.last.score for run in runs if run.last.status in RANKED]
+    scores = [run.last.score for run in runs if run.is_ranked]
     diverged = sum(run.last.status == "diverged" for run in runs)
     return Standing(label, tuple(score for score in scores if score is not None), diverged)
 
@@ -155,6 +176,6 @@ def _labels(names: list[str], every: list[tuple[Any, ...]]) -> dict[tuple[Any, .
         pairs = zip(names, values, strict=True)
         return ", ".join(f"{name} {show(value)}" for name, value in pairs) or "the configuration"
 
-    brief = {values: called(values, short) for values in every}
+    brief = {values: called(values, shown) for values in every}
     told_apart = len(set(brief.values())) == len(every)
     return brief if told_apart else {values: called(values, repr) for values in every}

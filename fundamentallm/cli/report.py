@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from fundamentallm.sweep.checking import size
 from fundamentallm.sweep.points import Points
 
 if TYPE_CHECKING:
-    from fundamentallm.report.results import Results
+    from fundamentallm.report.results import Results, RunResult
 
 NAME = "report.html"
 
@@ -62,6 +63,8 @@ def write(results: Results, file: Path, *, refresh: int = 0) -> None:
     """
     from fundamentallm.report.page import write_report
 
+    if file.is_dir():
+        raise FundamentallmError(f"--output {file}: a folder is there; give a file's name")
     try:
         write_report(results, file, refresh=refresh)
     except OSError as error:
@@ -75,12 +78,26 @@ def _goes_on(results: Results, before: int) -> bool:
 
     How many there will be is not known: points may be impossible, and others may stop the sweep.
     """
-    if any(run.status == "unfinished" for run in results.runs):
+    if any(run.status == "unfinished" and not _is_gone(run) for run in results.runs):
         return True
     if results.sweep is None or len(results.runs) == before:
         return False
     runs, _ = size(Points(results.sweep, {}))
     return runs is None or len(results.runs) < runs
+
+
+def _is_gone(run: RunResult) -> bool:
+    """Whether the process that a run says it is in has ended, on this machine, without a word."""
+    process = run.summary.get("process")
+    if run.summary.get("host") != socket.gethostname() or type(process) is not int:
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # it is somebody else's
+        return False
+    return False
 
 
 def _default_file(places: tuple[str, ...]) -> Path:

@@ -23,7 +23,7 @@ metric_option = click.option(
     "--metric",
     default="",
     metavar="NAME",
-    help="Compare by this.  [default: the sweep's, val_loss]",
+    help="Compare by this.  [default: the sweep's own, else val_loss]",
 )
 
 
@@ -37,8 +37,18 @@ def results_of(places: Sequence[str], metric: str) -> Results:
     """Read what `places` name.
 
     Raises:
-        ReportError: There is no run.
+        FundamentallmError: There is no run, or none of those, which have ended, has the metric.
     """
+    results = _read(places, metric)
+    runs = results.runs
+    if metric and all(run.score is None and run.status != "unfinished" for run in runs):
+        from fundamentallm.report.results import without_metric
+
+        raise FundamentallmError(f"{results.title}: {without_metric(runs, results.metric)}")
+    return results
+
+
+def _read(places: Sequence[str], metric: str) -> Results:
     if len(places) == 1 and _is_on_wandb(places[0]):
         from fundamentallm.report.read_wandb import read_wandb_sweep
 
@@ -71,7 +81,7 @@ def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
     from fundamentallm.report.elsewhere import with_runs_elsewhere
 
     note = "runs that ended on other machines are left out: "
-    own = results.sweep.metric.name if results.sweep and results.sweep.metric else "val_loss"
+    own = results.sweep.ranks_by.name if results.sweep else "val_loss"
     if results.metric.name != own:
         note += f"only their {own} is known"
         return replace(results, notes=[*results.notes, note])

@@ -35,7 +35,7 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
 
 def study_name(url: str, folder: SweepFolder) -> str:
     """The sweep's name in its storage: that of its folder, which may have been renamed since."""
-    if url == f"sqlite:///{folder.database}" and folder.database.exists():
+    if url == folder.local_url and folder.database.exists():
         with suppress(sqlite3.Error), closing(sqlite3.connect(folder.database, timeout=60)) as held:
             names = [name for (name,) in held.execute("SELECT study_name FROM studies")]
             if len(names) == 1:
@@ -46,10 +46,11 @@ def study_name(url: str, folder: SweepFolder) -> str:
 def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> None:
     """See that the runs that are there are not kept elsewhere: they would be written over.
 
-    Who is `joining` may name a server by another address: that it has the sweep will be seen.
+    SQLite is beside the runs or nowhere, for nobody would find it again elsewhere. Who is `joining`
+    may name a server by another address: that it has the sweep will be seen.
 
     Raises:
-        SweepError: They are.
+        SweepError: They are, or SQLite is to be elsewhere.
     """
     from fundamentallm.sweep.database import without_password
 
@@ -61,6 +62,11 @@ def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> No
             f"{folder.path}: its runs are kept in {known}, and --storage or {STORAGE} names "
             f"{asked}; go on by fundamentallm agent {place(folder.path)} --storage {known}, or "
             "give another --output-dir"
+        )
+    if asked.startswith("sqlite") and asked != without_password(folder.local_url):
+        raise SweepError(
+            f"--storage or {STORAGE} names {asked}, and SQLite is kept beside the runs alone; "
+            "leave it out, or give postgresql://USER@HOST/DATABASE"
         )
 
 

@@ -65,9 +65,19 @@ def worker_options(command: Any) -> Any:
 @click.argument("file", metavar="SWEEP.YAML", type=click.Path())
 @click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1)
 @click.option("--output-dir", metavar="DIR", help="The sweep's folder.  [default: runs/NAME]")
-@click.option("--seed", "sweep_seed", type=int, default=0, metavar="N", help="Seed of the search.")
 @click.option(
-    "--sampler", type=click.Choice(CHOICES), default="auto", help="In place of the file's method."
+    "--seed",
+    "sweep_seed",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Seed of random and bayes; that of the runs goes after --.  [default: 0]",
+)
+@click.option(
+    "--sampler",
+    type=click.Choice(CHOICES),
+    default="auto",
+    help="How bayes or random choose, not of a grid.  [default: auto, as the file has it]",
 )
 @click.option(
     "--wandb",

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import click
 
 from fundamentallm.cli.messages import warn
-from fundamentallm.cli.options import HyperparameterCommand
+from fundamentallm.cli.options import HyperparameterCommand, device_option
 from fundamentallm.cli.request import DATA_KEYS, Request
 from fundamentallm.cli.train import train
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.presets import PRESETS
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import (
     check_points,
@@ -23,9 +24,9 @@ from fundamentallm.sweep.spec import Sweep
 
 
 @click.command(cls=HyperparameterCommand, add_help_option=False)
-@click.option("--preset")
+@click.option("--preset", type=click.Choice(list(PRESETS)))
 @click.option("--config", "config_file")
-@click.option("--device")
+@device_option(None)
 def _flags_of_every_run(**values: Any) -> None:
     """The flags that may follow `--`."""
 

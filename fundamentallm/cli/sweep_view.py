@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from fundamentallm.declaration import shown
 from fundamentallm.samples import printable
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import FAILED, RANKED, Attempt, Run
+from fundamentallm.sweep.records import FAILED, Attempt, Run, best_of
 from fundamentallm.sweep.spec import Metric
 
 WORDS = {
@@ -83,7 +84,7 @@ class Lines:
 
     def values(self, values: Mapping[str, Any]) -> str:
         """What is searched, with its value."""
-        return ", ".join(f"{name} {short(values[name])}" for name in self.names) or "no choice"
+        return ", ".join(f"{name} {shown(values[name])}" for name in self.names) or "no choice"
 
     def __enter__(self) -> Lines:
         return self
@@ -152,20 +153,9 @@ class Table(Lines):
         return ", ".join(parts)
 
 
-def best_of(runs: Sequence[Run], metric: Metric) -> Run | None:
-    """The run with the best score, of those that neither diverged nor could not be."""
-    scored = [run for run in runs if run.last.status in RANKED and run.last.score is not None]
-    return min(scored, key=lambda run: metric.sign * (run.last.score or 0.0), default=None)
-
-
 def view(points: Points, metric: Metric) -> Lines:
     """A table where there is a terminal, else lines."""
     return Table(points, metric) if sys.stderr.isatty() else Lines(points, metric)
-
-
-def short(value: object) -> str:
-    """A value as people write it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _clock(seconds: float) -> str:

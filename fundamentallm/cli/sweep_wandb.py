@@ -61,7 +61,6 @@ class WandbRuns:
     def _write_assignment(self, number: int, nested: Mapping[str, Any]) -> Path:
         """The file by which W&B's agent tells a run what to try."""
         file = self.folder.run(number).path / "wandb-sweep.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
         content = {"wandb_version": 1, **{name: {"value": v} for name, v in nested.items()}}
         replace_text(file, yaml.safe_dump(content))
         return file

@@ -19,7 +19,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import FAILED
+from fundamentallm.sweep.records import FAILED, best_of
 from fundamentallm.sweep.spec import Metric, parse_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -39,7 +39,8 @@ def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: i
     """What this machine gives: its cores shared out among workers, or workers on each GPU.
 
     Without a number, the most that there can be; the first runs show how many there should be.
-    OMP_NUM_THREADS, where it is set, is the number of threads of each worker.
+    `runs` is how many there will be at all, where that is known. OMP_NUM_THREADS, where it is
+    set, is the number of threads of each worker.
 
     Raises:
         UsageError: Both numbers are given.
@@ -83,7 +84,7 @@ def begin(
     # Refused before anything is written: a grid without a point, say.
     method_of(facts, Points(read, facts["fixed"]))
     folder.create()
-    goal = read.metric.goal if read.metric else "minimize"
+    goal = read.ranks_by.goal
     ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
     try:
         facts = {**facts, "id": uuid.uuid4().hex[:8]}
@@ -118,10 +119,12 @@ def begin(
 
 
 def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
-    """Write down where the sweep is kept, if not beside its runs; without a password."""
-    address = ledger.database.shown
-    if not (ledger.database.is_local or (folder.storage.exists() and folder.url == address)):
-        folder.write_storage(address)
+    """Write down where the sweep is kept, if not beside its runs; without a password.
+
+    Once: who comes later may know the server by a name that means nothing to others.
+    """
+    if not (ledger.database.is_local or folder.storage.exists()):
+        folder.write_storage(ledger.database.shown)
 
 
 @contextmanager
@@ -165,6 +168,7 @@ def engine_for(
     folder: SweepFolder,
     view: Lines,
     points: Points,
+    method: Method,
     *,
     means: Means,
     data: str | None,
@@ -179,7 +183,6 @@ def engine_for(
     from fundamentallm.sweep.orders import Orders
     from fundamentallm.sweep.workers import Workers
 
-    method = method_of(facts, points)
     wandb = None
     if facts["wandb"]:
         wandb = WandbRuns(
@@ -222,11 +225,13 @@ def work(
 
     sweep = parse_sweep(facts["text"], facts["file"])
     points = Points(sweep, facts["fixed"])
-    metric = sweep.metric or Metric("val_loss")
+    metric = sweep.ranks_by
     with view(points, metric) as shown, StopSignals() as signals:
-        here = means(workers, workers_per_gpu, facts["device"], sweep.run_cap)
+        method = method_of(facts, points)
+        most = [n for n in (sweep.run_cap, method.search.size, count) if n is not None]
+        here = means(workers, workers_per_gpu, facts["device"], min(most, default=None))
         engine = engine_for(
-            facts, ledger, folder, shown, points,
+            facts, ledger, folder, shown, points, method,
             means=here, data=data, retries=retries, count=count, wait=wait,
         )  # fmt: skip
         runs = "runs" if engine.limit is None else f"{engine.limit} runs"
@@ -254,8 +259,6 @@ def _conclude(
     ledger: Ledger, folder: SweepFolder, metric: Metric, stopped_by: str, limit: int | None
 ) -> int:
     """Say what was found and what can be done next; the exit code."""
-    from fundamentallm.cli.sweep_view import best_of
-
     runs = ledger.runs()
     finished = sum(run.is_finished for run in runs)
     failed = [run for run in runs if run.last.status in FAILED]
@@ -276,8 +279,7 @@ def _conclude(
         click.echo(
             f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True
         )
-        codes = {"SIGINT": exit_codes.INTERRUPTED, "SIGTERM": exit_codes.PREEMPTED}
-        return codes.get(stopped_by, exit_codes.FAILED)
+        return exit_codes.of_run("interrupted", stopped_by, in_sweep=True)
     if failed:
         needed = max(run.retries_needed for run in failed)
         click.echo(

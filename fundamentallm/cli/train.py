@@ -11,7 +11,8 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.messages import warn
-from fundamentallm.cli.options import HyperparameterCommand
+from fundamentallm.cli.options import HyperparameterCommand, device_option
+from fundamentallm.cli.preparing import prepare_here, read_recorded_text
 from fundamentallm.cli.request import DATA_KEYS, Request
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.tracking import wandb_tracker
@@ -44,7 +45,7 @@ FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-pre
 @click.option("--config", "config_file", metavar="YAML", help="Start from a run's config.yaml.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --output-dir, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
-@click.option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+@device_option()
 @click.option("--no-wandb", is_flag=True, help="Keep the run on this machine.")
 @click.option(
     "--log-model/--no-log-model",
@@ -105,7 +106,7 @@ def _train(request: Request) -> int:
             warn(line)
         # A second signal waits for nothing, not even W&B: files are whole at every instant.
         with StopSignals(os._exit) as signals:  # torch is imported here: about two seconds
-            text = _read_text(recorded["data"], recorded["data_sha256"])
+            text = read_recorded_text(recorded["data"], recorded["data_sha256"])
             if request.preset:
                 _check_length(text, request.preset)
             return _run(config, text, request, signals)
@@ -113,18 +114,6 @@ def _train(request: Request) -> int:
         if request.sweep is None:
             raise
         return score_impossible(request, settings, recorded["data"], str(error))
-
-
-def _read_text(data: str | None, recorded_sha256: str | None) -> Text:
-    from fundamentallm.text import read_text
-
-    text = read_text(data)
-    if recorded_sha256 and text.sha256 != recorded_sha256:
-        warn(
-            f"{text.name} is not the text that config.yaml names: its SHA-256 is "
-            f"{text.sha256[:12]} and was {recorded_sha256[:12]}"
-        )
-    return text
 
 
 def _check_length(text: Text, preset: str) -> None:
@@ -138,18 +127,10 @@ def _check_length(text: Text, preset: str) -> None:
 
 def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
     """Train, show how it ended, and return the exit code."""
-    from fundamentallm.data import prepare
-    from fundamentallm.device import computes_in_half, pick_device
     from fundamentallm.learner import OutOfMemoryError, check_fits
-    from fundamentallm.machine import keep_freed_memory
     from fundamentallm.plan import Plan
 
-    keep_freed_memory()
-    # Bad input ends here, before anything is written.
-    dataset = prepare(text, config)
-    where = pick_device(request.device)
-    if config.mixed_precision and not computes_in_half(where):
-        warn("--mixed-precision: this processor has no bfloat16; the run computes in float32")
+    dataset, where = prepare_here(text, config, request.device)
     plan = Plan(config, dataset.batches_per_epoch(config))
     for line in plan.warnings():
         warn(line)
@@ -227,7 +208,8 @@ def _run_in(
 
 def _check_nothing_is_lost(folder: RunFolder) -> None:
     """See that a run without `last.pt` has only just begun: the first evaluation writes it."""
-    if sum("val_loss" in row for row in folder.rows()) > 1:
+    ended = folder.read_summary().get("status", "running") not in ("running", "failed")
+    if ended or sum("val_loss" in row for row in folder.rows()) > 1:
         raise RunFolderError(
             f"--resume: {folder.last} is gone, and training cannot go on without it; put it back, "
             "or begin again with --overwrite"

@@ -22,9 +22,10 @@ def score_impossible(
     from fundamentallm.impossible import summary_of_impossible
     from fundamentallm.text import read_text
 
-    summary = summary_of_impossible(settings, read_text(data), reason)
+    text = read_text(data)
+    summary = summary_of_impossible(settings, text, reason)
     warn(f"impossible: {reason}; scored as a uniform guess, val_loss {summary['val_loss']:.4f}")
-    _write_down(request, summary)
+    _write_down(request, summary, {**settings, "data": text.name})
     return exit_codes.of_run("impossible", reason, in_sweep=True)
 
 
@@ -35,10 +36,12 @@ def record_unstarted(request: Request, status: str, reason: str) -> None:
     goes on in another process is left alone.
     """
     with suppress(RunFolderError):  # what is refused may be the very folder
-        _write_down(request, {"status": status, "stopped_by": reason})
+        _write_down(request, {"status": status, "stopped_by": reason}, {})
 
 
-def _write_down(request: Request, summary: Mapping[str, object]) -> None:
+def _write_down(
+    request: Request, summary: Mapping[str, object], settings: Mapping[str, object]
+) -> None:
     """Tell every tracker of a run that is over; its folder only if nothing is in it yet."""
     from fundamentallm.trackers.folder import FolderTracker
 
@@ -51,7 +54,7 @@ def _write_down(request: Request, summary: Mapping[str, object]) -> None:
         trackers = [] if trained else [FolderTracker(folder)]
         for tracker in [*trackers, *([wandb] if wandb else [])]:
             # At a step W&B is sent the rows that the folder holds and it lacks.
-            tracker.start({}, total_steps=0, step=1 if trained else 0)
+            tracker.start(settings, total_steps=0, step=1 if trained else 0)
             tracker.finish(summary)
     if wandb is not None and wandb.verdict:
         click.echo(wandb.verdict, err=True)

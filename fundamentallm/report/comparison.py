@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fundamentallm.report.factors import shown
+from fundamentallm.declaration import shown
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.samples import printable
 

@@ -113,9 +113,8 @@ def _effect(fit: Fitting, i: int) -> Effect:
     step = 1 if factor.is_listed else max(1, len(grid) // 5)
     own = line[np.abs(grid[None, :] - fit.positions[i][:, None]).argmin(1)]
     total = float(np.var(fitted)) + float(np.var(fit.losses - fitted))
-    best = factor.value(grid[low]) if factor.is_numeric else factor.levels[low]
-    if factor.is_numeric and factor.is_listed:
-        best = factor.levels[low]
+    is_range = factor.is_numeric and not factor.is_listed
+    best = factor.value(grid[low]) if is_range else factor.levels[low]
     return Effect(
         factor,
         min(1.0, p * len(fit.factors)),
@@ -139,7 +138,7 @@ def _curves(fit: Fitting, i: int, design: Array) -> tuple[Array, Array]:
     else:
         grid = np.arange(len(factor.levels), dtype=float)
     rows: list[Array] = []
-    kept, fit.positions[i] = fit.positions[i], fit.positions[i]
+    kept = fit.positions[i]
     for position in grid:
         fit.positions[i] = np.full(len(fit.losses), position)
         rows.append(_rebuilt(fit, i, design).mean(0))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fundamentallm.report.read_runs import in_order
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Run
@@ -54,7 +55,9 @@ def with_runs_elsewhere(
         "of them there are settings and scores, and no curves"
     )
     return replace(
-        results, runs=[merged[name] for name in sorted(merged)], notes=[*results.notes, note]
+        results,
+        runs=[merged[name] for name in sorted(merged, key=in_order)],
+        notes=[*results.notes, note],
     )
 
 

@@ -72,20 +72,6 @@ def find_factors(results: Results, runs: Sequence[RunResult]) -> list[Factor]:
     return found
 
 
-def shown(value: Any) -> str:
-    """A setting's value as people write it: 0.0003, 64, cosine."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e12:
-        return str(int(value))
-    text = f"{value:.3g}"
-    if "e" not in text:
-        return text
-    places = max(0, 2 - math.floor(math.log10(abs(value))))
-    plain = f"{value:.{places}f}"
-    return (plain.rstrip("0").rstrip(".") if "." in plain else plain) if len(plain) < 12 else text
-
-
 def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
     for parameter in results.sweep.parameters if results.sweep else ():
         if hyperparameter_name(parameter) == name:

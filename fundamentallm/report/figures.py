@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fundamentallm.declaration import shown
 from fundamentallm.report.drawing import (
     MOST_AXES,
     PALETTE,
@@ -19,7 +20,7 @@ from fundamentallm.report.drawing import (
     new_figure,
 )
 from fundamentallm.report.effects import Surface
-from fundamentallm.report.factors import Factor, find_factors, shown
+from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.parallel import parallel_coordinates
 from fundamentallm.report.results import Curve, Results, RunResult
 
@@ -85,7 +86,7 @@ def best_so_far(results: Results) -> Plot | None:
     for run in order:
         found = [*best[-1:], run.score if run.is_ranked else None]
         found = [value for value in found if value is not None]
-        best.append(min(found, key=lambda value: results.metric.sign * value, default=None))
+        best.append(results.metric.best(found))
     numbers = list(range(1, len(order) + 1))
     for ranked, name in ((True, "finished"), (False, "diverged or broken off")):
         those = [(n, run) for n, run in zip(numbers, order, strict=True) if run.is_ranked == ranked]
@@ -215,14 +216,13 @@ def _worth_showing(results: Results) -> list[RunResult]:
 
 
 def _after_the_start(runs: Sequence[RunResult]) -> list[float] | None:
-    """A range of losses that the first tenth of the steps does not stretch."""
+    """A range of losses that the first tenth of each run does not stretch."""
     curves = [run.curve(metric) for run in runs for metric in ("val_loss", "train_loss")]
-    last = max((curve.steps[-1] for curve in curves if len(curve)), default=0)
     late = [
         value
         for curve in curves
         for step, value in zip(curve.steps, curve.values, strict=True)
-        if step >= last / 10
+        if step >= curve.steps[-1] / 10
     ]
     if len(late) < 3:
         return None
@@ -238,7 +238,7 @@ def _thinned(curve: Curve) -> Curve:
     if kept and kept[-1] != len(curve) - 1:
         kept.append(len(curve) - 1)
     return Curve(
-        tuple(curve.steps[i] for i in kept), tuple(round(curve.values[i], 5) for i in kept)
+        tuple(curve.steps[i] for i in kept), tuple(float(f"{curve.values[i]:.6g}") for i in kept)
     )
 
 

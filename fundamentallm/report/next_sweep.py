@@ -12,10 +12,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from fundamentallm.declaration import shown
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.effects import FEWEST_TO_FIT, Effect
 from fundamentallm.report.explain import explain
-from fundamentallm.report.factors import shown
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
@@ -114,12 +114,6 @@ class _Next:
             heading += f" Its runs also had, after --: {' '.join(words)}"
         return sweep_text(self.content, heading)
 
-    def _entry(self, parameter: Parameter) -> dict[str, Any]:
-        entry: Any = self.content
-        for name in parameter.path:
-            entry = entry["parameters"][name]
-        return entry
-
     def _said(self, rule: str, about: str = "") -> Claim | None:
         said = (c for c in self.claims if c.rule == rule and (not about or c.about == about))
         return next(said, None)
@@ -127,7 +121,7 @@ class _Next:
     # --- One parameter ---
 
     def _lengthen(self, parameter: Parameter, name: str) -> None:
-        entry = self._entry(parameter)
+        entry = parameter.entry(self.content)
         if name not in ("epochs", "max_steps"):
             return
         length = int(parameter.distribution.quantile(0.5))
@@ -144,7 +138,7 @@ class _Next:
 
     def _move(self, parameter: Parameter, effect: Effect) -> None:
         """Zoom or widen one parameter that matters."""
-        entry, edge = self._entry(parameter), self._said("edge", effect.factor.name)
+        entry, edge = parameter.entry(self.content), self._said("edge", effect.factor.name)
         if edge is not None and not has_room(self.results, effect.factor, edge.verdict):
             edge = None  # then closer to the end, not past it
         if "values" in entry:
@@ -183,7 +177,6 @@ class _Next:
             why = f"closer to {shown(best)}, the best of {len(levels)}"
         moved = {_clipped(factor.name, _round(factor.name, v), best) for v in values}
         values = sorted(moved | {best})
-        values = [value for value in values if _is_possible(factor.name, value)]
         if len(values) > 1 and values != levels:
             entry["values"] = Commented(values, why)
             entry.pop("probabilities", None)
@@ -249,15 +242,11 @@ class _Next:
     def _leave_out_impossible(self) -> None:
         """Take out values of num_heads that do not divide every width."""
         plain = parse_sweep(sweep_text(self.content, ""), self.sweep.file)
-        points = Points(plain, self.flags)
-        if not points.together():
-            return
-        fit = fitting_heads(points)
-        for parameter in plain.parameters:
-            if hyperparameter_name(parameter) == "num_heads" and fit:
-                entry = self._entry(parameter)
-                entry.clear()
-                entry["values"] = Commented(fit, "those that divide every model_dim")
+        if fit := fitting_heads(Points(plain, self.flags)):
+            heads = next(p for p in plain.parameters if hyperparameter_name(p) == "num_heads")
+            entry = heads.entry(self.content)
+            entry.clear()
+            entry["values"] = Commented(fit, "those that divide every model_dim")
 
 
 def _between(a: float, b: float, *, in_logs: bool) -> float:
@@ -287,8 +276,3 @@ def _clipped(name: str, value: float, edge: float) -> float:
     if inside in known.possible:
         return known.type(inside)
     return known.type((inside + edge) / 2)  # the end itself is not possible: half way there
-
-
-def _is_possible(name: str, value: float) -> bool:
-    possible = HYPERPARAMETERS[name].possible
-    return possible is None or value in possible

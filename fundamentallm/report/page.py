@@ -18,9 +18,9 @@ from markupsafe import Markup
 
 from fundamentallm import __version__
 from fundamentallm.corpus import BUILTIN
+from fundamentallm.declaration import shown
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.explain import HEADINGS, explain
-from fundamentallm.report.factors import shown
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
@@ -43,8 +43,11 @@ def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
     """
     text = make_page(results, refresh=refresh)
     part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(text, "utf-8", errors="replace")
-    os.replace(part, file)
+    try:
+        part.write_text(text, "utf-8", errors="replace")
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def make_page(results: Results, *, refresh: int = 0) -> str:
@@ -81,7 +84,7 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
 
 def _command(results: Results) -> str:
     """What trains the best configuration again; nothing if it was not our trainer's."""
-    best = next(iter(results.configurations), None)
+    best = next(iter(results.contenders), None)
     return repeating(best[0]) if best and "data_sha256" in best[0].settings else ""
 
 

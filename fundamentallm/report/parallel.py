@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fundamentallm.declaration import shown
 from fundamentallm.report.drawing import MOST_AXES, Plot, label, new_figure
-from fundamentallm.report.factors import Factor, find_factors, shown
+from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.results import Results
 
 QUARTERS = (

@@ -7,14 +7,17 @@ shown.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from fundamentallm.declaration import ConfigError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import EARLY
+from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import (
     Curve,
     Results,
@@ -23,15 +26,14 @@ from fundamentallm.report.results import (
     guessed,
     metric_named,
     plain_summary,
+    without_metric,
 )
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
 
 DIGITS = re.compile(r"(\d+)")
-MOST_NAMES = 30  # of metrics, in a message
 DEEPEST = 3  # folders below the one that was given
-LONGEST = 2_000  # characters of a sample that are kept
 WORDS = {"running": "unfinished"}
 
 
@@ -47,26 +49,26 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         metric: What runs are compared by; by default the sweep's, else `val_loss`.
 
     Raises:
-        ReportError: A folder holds no run, or no run has the metric.
+        ReportError: A folder holds no run.
         SweepError: A sweep's file cannot be read.
     """
     folders: list[Path] = []
+    unread: list[str] = []
     sweeps: list[Path] = []
     for given in map(Path, paths):
-        found = list(_runs_below(given))
+        found = list(_runs_below(given, unread))
         if not found:
             raise ReportError(_nothing_in(given))
         folders += [folder for folder in found if folder not in folders]
         sweeps += [given] if (given / "sweep.yaml").is_file() else []
     sweep, notes = _common_sweep(sweeps, folders)
+    notes += unread
     chosen = metric_named(metric, sweep)
     names = _names(folders)
     runs = [read_run(folder, names[folder], chosen, notes) for folder in folders]
-    title = str(paths[0]).rstrip("/") if len(paths) == 1 else f"{len(runs)} runs"
-    if len(paths) == 1:
-        title = Path(paths[0]).resolve().name
+    title = Path(paths[0]).resolve().name if len(paths) == 1 else f"{len(runs)} runs"
     if not any(run.score is not None for run in runs):
-        notes.append(_without_metric(runs, chosen))
+        notes.append(without_metric(runs, chosen))
     else:
         notes += guessed(chosen, sweep)
     return Results(title, chosen, runs, sweep, notes)
@@ -76,7 +78,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     """One run; what is missing goes to `notes`."""
     folder = RunFolder(path)
     try:
-        settings = folder.read_config()
+        settings = _plain(folder.read_config(), name, notes)
     except RunFolderError as error:
         settings = {}
         notes.append(f"{error}; its settings are not known")
@@ -89,7 +91,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     if status == "interrupted" and summary.get("stopped_by") in EARLY:
         status = "stopped"
     values = curves[metric.name].values if metric.name in curves else ()
-    score = min(values, key=lambda value: metric.sign * value, default=None)
+    score = metric.best(values)
     if score is None and status in ("diverged", "impossible"):
         score = finite(summary.get(metric.name))
     try:
@@ -100,26 +102,47 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     return RunResult(name, status, settings, score, curves, summary, samples, str(path))
 
 
-def _runs_below(path: Path, depth: int = 0) -> Iterator[Path]:
-    """Folders of runs, in the order of their names; hidden ones are left out."""
-    if not path.is_dir():
+def _plain(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
+    """Settings as our trainer would take them, whoever wrote them: 1e-3 is text to YAML."""
+    settings: dict[str, Any] = {}
+    for key, value in config.items():
+        try:
+            known = HYPERPARAMETERS.get(key)
+            settings[key] = value if known is None else known.parse(value)
+        except ConfigError as error:
+            notes.append(f"{name}: config.yaml: {error}; it is left out")
+    return settings
+
+
+def _runs_below(path: Path, unread: list[str], depth: int = 0) -> Iterator[Path]:
+    """Folders of runs, in the order of their names; hidden ones are left out.
+
+    Of a folder that may not be read a note is added to `unread`.
+    """
+    if not os.path.isdir(path):  # Path's own raises where it may not look
         return
     if RunFolder(path).holds_a_run():
         yield path
     elif depth < DEEPEST:
-        inside = (each for each in path.iterdir() if not each.name.startswith("."))
-        for inner in sorted(inside, key=_in_order):
-            yield from _runs_below(inner, depth + 1)
+        try:
+            names = [name for name in os.listdir(path) if not name.startswith(".")]
+        except OSError as error:
+            unread.append(f"{path}: cannot be read ({error.strerror})")
+            return
+        for name in sorted(names, key=in_order):
+            yield from _runs_below(path / name, unread, depth + 1)
 
 
-def _in_order(path: Path) -> list[tuple[int, str]]:
-    """By name, numbers by their size: run-10000 comes after run-9999."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in DIGITS.split(path.name)]
+def in_order(name: str) -> list[tuple[int, str]]:
+    """What names are sorted by, numbers by their size: run-10000 comes after run-9999."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in DIGITS.split(name)]
 
 
 def _nothing_in(path: Path) -> str:
-    if not path.exists():
+    if not os.path.exists(path):
         return f"{path}: no such folder; give a run's or a sweep's, or ENTITY/PROJECT/SWEEP of W&B"
+    if not os.access(path, os.R_OK | os.X_OK):
+        return f"{path}: cannot be read (Permission denied)"
     if not path.is_dir():
         return f"{path}: not a folder; give a run's or a sweep's"
     if (path / "sweep.yaml").is_file():
@@ -138,13 +161,15 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Short names, with the folder around where two would be the same."""
-    own = [folder.resolve().name for folder in folders]
-    times = Counter(own)
-    return {
-        folder: name if times[name] == 1 else f"{folder.resolve().parent.name}/{name}"
-        for folder, name in zip(folders, own, strict=True)
-    }
+    """Short names, with as many of the folders around as tell them apart."""
+    paths = {folder: folder.resolve().parts for folder in folders}
+    names: dict[Path, str] = {}
+    for words in range(1, max(map(len, paths.values())) + 1):
+        ends = Counter(parts[-words:] for parts in paths.values())
+        for folder, parts in paths.items():
+            if ends[parts[-words:]] == 1:
+                names.setdefault(folder, "/".join(parts[-words:]))
+    return names
 
 
 def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Curve]:
@@ -158,7 +183,7 @@ def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Cu
         try:
             row = json.loads(line)
             step = int(row["step"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             bad += line.endswith("\n")  # a last one that a kill cut short is nobody's fault
             continue
         for key, value in row.items():
@@ -167,13 +192,3 @@ def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Cu
     if bad:
         notes.append(f"{name}: {bad} lines of metrics.jsonl cannot be read and are left out")
     return {key: Curve.of(values) for key, values in points.items()}
-
-
-def _without_metric(runs: Sequence[RunResult], metric: Metric) -> str:
-    known = sorted({name for run in runs for name in run.curves})
-    if not known:
-        return "no run has logged anything yet"
-    near = get_close_matches(metric.name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    shown = ", ".join(known[:MOST_NAMES]) + (", ..." if len(known) > MOST_NAMES else "")
-    return f"no run has logged {metric.name}; {hint}they have {shown}; choose one with --metric"

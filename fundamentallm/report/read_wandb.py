@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ from fundamentallm.report.results import (
     guessed,
     metric_named,
     plain_summary,
+    without_metric,
 )
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.findings import SweepError
@@ -77,6 +79,11 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         sweep, notes = _sweep(content, address)
         chosen = metric_named(metric, sweep)
         runs = [_run(run, chosen, notes) for run in found]
+        times = Counter(run.name for run in runs)
+        runs = [
+            replace(run, name=f"{run.name} ({theirs.id})") if times[run.name] > 1 else run
+            for run, theirs in zip(runs, found, strict=True)
+        ]
         results = Results(address, chosen, runs, sweep, notes)
         written = {run.place for run in results.ranked[:MOST_SAMPLED]}
         runs = [
@@ -89,7 +96,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
     if not runs:
         raise ReportError(f"{address}: no run of this sweep has begun; start one with wandb agent")
     if not any(run.score is not None for run in runs):
-        notes.append(f"no run has logged {chosen.name}; choose another with --metric")
+        notes.append(without_metric(runs, chosen))
     else:
         notes += guessed(chosen, sweep)
     return replace(results, runs=runs)
@@ -117,7 +124,7 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
     if status == "interrupted" and summary.get("stopped_by") in EARLY:
         status = "stopped"
     values = curves[metric.name].values if metric.name in curves else ()
-    score = min(values, key=lambda value: metric.sign * value, default=None)
+    score = metric.best(values)
     return RunResult(
         run.name, status, _settings(run.config), score, curves, summary, (), "/".join(run.path)
     )

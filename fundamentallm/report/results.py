@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,7 @@ OTHER_LOSSES = ("data", "data_sha256", "tokenizer", "val_split")
 """Settings with another of which a loss is a loss of something else."""
 NUMBERS = ("best_step", "step", "total_steps", "seconds", "parameters", "vocabulary_size")
 """Of a run's summary."""
+MOST_NAMES = 30  # of metrics, in a message
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,12 @@ class RunResult:
     @property
     def is_ranked(self) -> bool:
         """Whether its score can be compared."""
-        return self.status in RANKED and self.score is not None
+        return self.status in RANKED and self.score is not None and not self.is_range_test
+
+    @property
+    def is_range_test(self) -> bool:
+        """Whether it is no run for a model, but a search for its learning rate."""
+        return "range_test" in self.summary
 
     def curve(self, metric: str) -> Curve:
         """The values of one metric; empty if it was never logged."""
@@ -125,15 +132,25 @@ class Results:
 
         A run that was made twice, with the same seed, counts once: it says nothing of chance.
         """
-        names = [name for name in self.varied if name != SEED]
         groups: dict[str, list[RunResult]] = {}
         for run in self.ranked:
-            group = groups.setdefault(repr([_key(run, name) for name in names]), [])
+            group = groups.setdefault(self._configuration(run), [])
             if SEED not in run.settings or all(
                 run.settings[SEED] != other.settings.get(SEED) for other in group
             ):
                 group.append(run)
         return sorted(groups.values(), key=lambda runs: sum(map(self.loss, runs)) / len(runs))
+
+    @cached_property
+    def contenders(self) -> list[list[RunResult]]:
+        """Configurations that diverged with no seed; all of them, if each did with one."""
+        risky = {self._configuration(run) for run in self.runs if run.status == "diverged"}
+        safe = [g for g in self.configurations if self._configuration(g[0]) not in risky]
+        return safe or self.configurations
+
+    def _configuration(self, run: RunResult) -> str:
+        """Text that runs share which differ in nothing but the seed."""
+        return repr([_key(run, name) for name in self.varied if name != SEED])
 
     def _differs(self, name: str) -> bool:
         """Whether two runs do; one that never began may have no more than what was searched."""
@@ -145,7 +162,7 @@ class Results:
 
 def metric_named(name: str, sweep: Sweep | None) -> Metric:
     """The metric of that name, or the sweep's own, or `val_loss`; with which way is better."""
-    own = (sweep and sweep.metric) or Metric("val_loss")
+    own = sweep.ranks_by if sweep is not None else Metric("val_loss")
     if not name or name == own.name:
         return own
     return Metric(name, "maximize" if name in LARGER_IS_BETTER else "minimize")
@@ -156,6 +173,17 @@ def guessed(metric: Metric, sweep: Sweep | None) -> list[str]:
     if metric.name in METRICS or (sweep is not None and metric == sweep.metric):
         return []
     return [f"less {metric.name} was taken for better, since no sweep file says which way it is"]
+
+
+def without_metric(runs: Sequence[RunResult], metric: Metric) -> str:
+    """That no run has a value of the metric, and what they have."""
+    known = sorted({name for run in runs for name in run.curves})
+    if not known:
+        return "no run has logged anything yet"
+    near = get_close_matches(metric.name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    shown = ", ".join(known[:MOST_NAMES]) + (", ..." if len(known) > MOST_NAMES else "")
+    return f"no run has logged {metric.name}; {hint}they have {shown}; choose one with --metric"
 
 
 def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,8 +201,8 @@ def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def finite(value: Any) -> float | None:
     """A finite number as it is; None for anything else."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if good else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= sys.float_info.max else None
 
 
 def _key(run: RunResult, name: str) -> str:

@@ -142,7 +142,6 @@ def axes(parameters: Sequence[Parameter], groups: Groups) -> list[Axis]:
         if parameter.is_constant or parameter.name in grouped:
             continue
         distribution = parameter.distribution
-        grid = distribution.grid()
         if isinstance(distribution, Continuous):
             found.append(Share(parameter))
         elif isinstance(distribution, IntUniform):
@@ -150,7 +149,7 @@ def axes(parameters: Sequence[Parameter], groups: Groups) -> list[Axis]:
             few = len(numbers) <= MOST_RANKS
             found.append(Rank(parameter.name, numbers) if few else Share(parameter))
         else:
-            values = grid if grid is not None else tuple(distribution.values)  # pyright: ignore
+            values = distribution.choices  # pyright: ignore
             if all(type(value) in (int, float) for value in values):
                 found.append(Rank(parameter.name, sorted(set(values))))
             else:

@@ -12,13 +12,16 @@ SAME = ("fixed", "seed", "sampler", "data_sha256")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A phrase for each difference that matters; comments and a `run_cap` that grew do not.
+    """A phrase for each difference that matters; what is for people does not, nor a larger run_cap.
 
     Both are what the sweep's maker noted for its workers: `text`, the file, `texts`
     that it names, and SAME.
     """
     old = dict(parse_sweep(before["text"], "before").content)
     new = dict(parse_sweep(now["text"], "now").content)
+    for name in ("name", "description"):
+        old.pop(name, None)
+        new.pop(name, None)
     caps = old.get("run_cap"), new.get("run_cap")
     if caps[0] is not None and (caps[1] is None or caps[1] >= caps[0]):
         old.pop("run_cap")

@@ -116,9 +116,7 @@ def _outside_documented_range(parameter: Parameter, findings: Findings) -> None:
 
 def _linear_where_log_is_meant(sweep: Sweep, parameter: Parameter, findings: Findings) -> None:
     distribution = parameter.distribution
-    entry: Any = sweep.content
-    for word in parameter.key:
-        entry = entry[word]
+    entry = parameter.entry(sweep.content)
     bare = isinstance(entry, Mapping) and "distribution" not in entry
     if not (bare and isinstance(distribution, Continuous) and distribution.family == "uniform"):
         return

@@ -10,13 +10,12 @@ from multiprocessing.connection import Connection
 
 from fundamentallm.disk import DiskError
 from fundamentallm.sweep.line import Line
-from fundamentallm.sweep.order import Ended, Order, Started
+from fundamentallm.sweep.order import Ended, Order
 
 
 def main(order: Order, pipe: Connection) -> None:
     """Run a trial, say how it ended, and leave without tidying up what was inherited."""
     line = Line(pipe, order.patience)
-    line.send(Started(os.getpid(), os.getppid(), "torch" in sys.modules))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the worker says what to do
     signal.signal(signal.SIGTERM, lambda *_: setattr(line, "stop", line.stop or "SIGTERM"))
     os.environ.update(order.environment)

@@ -141,8 +141,8 @@ class Database:
         Else a worker that is stopped while it reads, by Ctrl-Z say, holds up all the others.
         """
         if self.is_local:
-            path = self.url.removeprefix("sqlite:///")
-            with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            path = sqlalchemy.make_url(self.url).database
+            with closing(sqlite3.connect(str(path), timeout=BUSY_SECONDS)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
 
     @property

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from fundamentallm.disk import DiskError, writing
@@ -74,7 +75,8 @@ class DiskWatch:
         """
         probe = self.folder / f".writable-{os.getpid()}"
         with writing(probe):
-            largest = max((_size(file) for file in self.folder.glob("run-*/last.pt")), default=0)
+            kept = chain(*map(self.folder.glob, ("run-*/last.pt", ".run-*-left-*/last.pt")))
+            largest = max(map(_size, kept), default=0)
             if shutil.disk_usage(self.folder).free < largest:
                 raise DiskError(f"{self.folder}: {os.strerror(errno.ENOSPC)}")
             try:

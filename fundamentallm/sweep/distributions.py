@@ -65,12 +65,16 @@ class Categorical:
             return (index + 0.5) / len(self.values)
         return sum(self.probabilities[:index]) + self.probabilities[index] / 2
 
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """Each value that may be drawn, once: 1 and 1.0 are the same, 1 and true are not."""
+        shares = self.probabilities or [1.0] * len(self.values)
+        drawn = [value for value, share in zip(self.values, shares, strict=True) if share > 0]
+        return tuple(dict(zip(map(same_key, drawn), drawn, strict=True)).values())
+
     def grid(self) -> Sequence[Any] | None:
-        """Each value once: 1 and 1.0 are the same, 1 and true are not."""
-        if self.probabilities is not None:
-            return None
-        keys = map(same_key, self.values)
-        return tuple(dict(zip(keys, self.values, strict=True)).values())
+        """Its choices, if they are all as likely."""
+        return self.choices if self.probabilities is None else None
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,13 @@ from fundamentallm.sweep.records import (
     RANKED,
     Attempt,
     Run,
+    in_vain,
     score_of,
     target_is_reached,
     tried,
 )
 from fundamentallm.sweep.search import Values
-from fundamentallm.sweep.spec import Metric, Sweep
+from fundamentallm.sweep.spec import Sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.watcher import Watcher
 from fundamentallm.sweep.workers import Workers
@@ -76,10 +77,11 @@ class Engine:
         self.ledger, self.folder, self.sweep, self.method = ledger, folder, sweep, method
         self.means, self.orders, self.watcher, self.workers = means, orders, watcher, workers
         self.retries, self.left_to_claim = retries, count
-        self.metric = sweep.metric or Metric("val_loss")
+        self.metric = sweep.ranks_by
         caps = [cap for cap in (sweep.run_cap, method.search.size) if cap is not None]
         self.limit = min(caps, default=None)
         self.active: list[Active] = []
+        self.ends: list[str] = []  # statuses, in the order in which attempts ended here
         self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
         self.listened = time.monotonic()
@@ -98,7 +100,7 @@ class Engine:
         self.watcher.look(self.ledger.runs(), self.limit)
         try:
             while True:
-                if not stopping and (stopping := stop_requested()):
+                if not stopping and (stopping := stop_requested() or in_vain(self.ends)):
                     for each in self.active:
                         each.trial.stop(stopping)
                 size = self.crew.size
@@ -152,7 +154,7 @@ class Engine:
             try:
                 run = self.ledger.claim(
                     next_values=self._next_values,
-                    again=self._is_worth_another_attempt,
+                    again=lambda run: run.may_be_tried_again(self.retries),
                     parameters=self.sweep.parameters,
                 )
             except InterruptedError:  # asked to stop while others held the lock
@@ -172,9 +174,6 @@ class Engine:
         if target_is_reached(runs, self.metric):
             return None
         return self.method.search.suggest(number, tried(runs, self.metric))
-
-    def _is_worth_another_attempt(self, run: Run) -> bool:
-        return run.may_be_tried_again(self.retries)
 
     def _start(self, run: Run, slot: int) -> None:
         before = run.attempts[-2] if len(run.attempts) > 1 else None
@@ -286,6 +285,8 @@ class Engine:
         self.crew.ended(each.slot)
         if each.lost:
             return
+        if ended.verdict:
+            self.watcher.say(f"run {each.run.number + 1}: {ended.verdict}")
         status = ended.status
         if status == "interrupted" and ended.stopped_by == "hyperband":
             status = "stopped"
@@ -302,8 +303,10 @@ class Engine:
         if status in FAILED and not folder.path.is_symlink():
             shown = "failed" if status == "died" else status
             with suppress(DiskError):
-                folder.write_summary({"status": shown, "stopped_by": note})
+                folder.write_end(shown, note)
         score = score_of(folder, status, self.metric)
+        if score is None and active is not None:  # its rows cannot be read now; we heard them
+            score = self.metric.best(active.history.values())
         seconds = time.monotonic() - began
         try:
             self.ledger.finish(run.last.id, status, score=score, seconds=seconds, note=note)
@@ -315,6 +318,7 @@ class Engine:
             run.last.id, run.number, run.values, status, run.last.owner,
             score=score, seconds=seconds, note=note,
         )  # fmt: skip
+        self.ends.append(status)
         self.watcher.ended(run, done)
 
     def _beat(self) -> None:

@@ -18,7 +18,7 @@ class Method:
 
     search: Search
     label: str
-    """grid, random, gp or tpe."""
+    """grid, random, gp, tpe, or list."""
     left_out: int = 0
     """Points of the grid that cannot exist."""
 
@@ -33,7 +33,7 @@ def make_method(points: Points, *, seed: int, sampler: str = "auto") -> Method:
             process, or TPE where it does better: with early termination, or many runs.
 
     Raises:
-        SweepError: The sampler does not go with a grid, or no point of a grid is possible.
+        SweepError: The sampler does not go with a grid, or no point is possible.
     """
     sweep = points.sweep
     if sweep.method == "grid":
@@ -41,6 +41,12 @@ def make_method(points: Points, *, seed: int, sampler: str = "auto") -> Method:
             raise SweepError(f"--sampler {sampler}: the sweep is a grid; leave it out")
         search, left_out = grid_search(sweep.parameters, is_possible=points.is_possible)
         return Method(search, "grid", left_out)
+    groups = points.together()
+    for names, possible in groups:
+        if possible == []:
+            raise SweepError(
+                f"no values of {' and '.join(names)} that the sweep has can be a run together"
+            )
     if sampler == "random" or (sampler == "auto" and sweep.method == "random"):
         search = RandomSearch(sweep.parameters, seed=seed, is_possible=points.is_possible)
         return Method(search, "random")
@@ -53,7 +59,7 @@ def make_method(points: Points, *, seed: int, sampler: str = "auto") -> Method:
         sweep.parameters,
         seed=seed,
         is_possible=points.is_possible,
-        groups=points.together(),
+        groups=groups,
         defaults=points.defaults(),
         sampler=sampler,
         gp_longest=gp_longest,

@@ -69,16 +69,6 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Started:
-    """The process has begun; sent before it imports anything."""
-
-    pid: int
-    parent: int
-    was_warm: bool
-    """Whether torch was there already."""
-
-
-@dataclass(frozen=True)
 class Alive:
     """Sent every few seconds, whatever else the trial is doing."""
 
@@ -102,6 +92,8 @@ class Ended:
     """As in summary.json; for `failed`, what went wrong."""
     disk: bool = False
     """Whether it was stopped by a disk that cannot be written."""
+    verdict: str = ""
+    """What W&B is not known to have got, if it was to get the run."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,13 @@ class Parameter:
         """Where it stands in the file."""
         return tuple(word for name in self.path for word in ("parameters", name))
 
+    def entry(self, content: Mapping[str, Any]) -> Any:
+        """What stands under its name in the content of a file."""
+        found: Any = content
+        for word in self.key:
+            found = found[word]
+        return found
+
     @property
     def is_constant(self) -> bool:
         """Whether there is only one value, so that nothing is searched."""

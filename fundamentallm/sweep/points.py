@@ -108,7 +108,10 @@ def fits(settings: Mapping[str, Any]) -> bool:
 
 
 def fitting_heads(points: Points) -> list[int]:
-    """Values of num_heads, among those that are searched, that divide every model_dim."""
+    """Values of num_heads, among those that are searched, that divide every model_dim.
+
+    Empty where all of them do, or none does: there is nothing to leave out.
+    """
     by_name = {hyperparameter_name(p): p for p in points.sweep.parameters}
     heads, widths = by_name.get("num_heads"), by_name.get("model_dim")
     if heads is None:
@@ -120,7 +123,8 @@ def fitting_heads(points: Points) -> list[int]:
         return []
     if widths is not None and isinstance(widths.distribution, IntUniform) and len(possible) > 1:
         return []  # nothing but 1 divides every whole number
-    return [int(n) for n in counts if all(int(width) % int(n) == 0 for width in possible)]
+    fit = [int(n) for n in counts if all(int(width) % int(n) == 0 for width in possible)]
+    return fit if len(fit) < len(counts) else []
 
 
 def is_ours(sweep: Sweep) -> bool:
@@ -160,7 +164,7 @@ def words_of_every_run(sweep: Sweep) -> list[str]:
 
 def check_points(sweep: Sweep, fixed: Mapping[str, Any]) -> Findings:
     """What our trainer could not run, or would run otherwise than its author means."""
-    findings = Findings(sweep.file, _lines(sweep))
+    findings = Findings(sweep.file, sweep.lines)
     metric = sweep.metric
     if metric is not None and metric.name not in METRICS:
         findings.error(("metric", "name"), _unknown_metric(metric.name))
@@ -217,8 +221,9 @@ def _check_values(parameter: Parameter, findings: Findings) -> None:
 def _nearest(parameter: Parameter, default: Any) -> Any:
     """The value that the parameter allows which is nearest to `default`."""
     distribution = parameter.distribution
+    is_number = type(default) in (int, float)
     if isinstance(distribution, Continuous):
-        if default is None:
+        if not is_number:
             return distribution.quantile(0.5)
         low, high = distribution.ends
         if distribution.q is None and low <= default <= high:
@@ -226,13 +231,13 @@ def _nearest(parameter: Parameter, default: Any) -> Any:
         return distribution.quantile(min(max(distribution.position(default), 1e-9), 1 - 1e-9))
     if isinstance(distribution, IntUniform):
         middle = (distribution.low + distribution.high) // 2
-        nearest = middle if default is None else round(default)
+        nearest = round(default) if is_number else middle
         return min(max(nearest, distribution.low), distribution.high)
-    values = distribution.grid() or distribution.values  # pyright: ignore
+    values = distribution.choices  # pyright: ignore
     if default in values:
         return default
     numbers = [v for v in values if type(v) in (int, float)]
-    if type(default) in (int, float) and len(numbers) == len(values):
+    if is_number and len(numbers) == len(values):
         return min(numbers, key=lambda value: abs(value - default))
     return values[0]
 
@@ -243,9 +248,3 @@ def _unknown_metric(name: str) -> str:
     near = get_close_matches(name, METRICS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(METRICS)}"
     return f"our trainer logs no {name}; {hint}"
-
-
-def _lines(sweep: Sweep) -> dict[Any, int]:
-    from fundamentallm.sweep.sweep_yaml import parse_sweep_yaml
-
-    return parse_sweep_yaml(sweep.text, sweep.file)[1].lines

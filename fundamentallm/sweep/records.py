@@ -19,6 +19,7 @@ take, no memory, or killed from outside."""
 UNFINISHED = (*FAILED, "interrupted", "lost")
 """How an attempt can end so that its run may be tried again: by a fault, asked to stop, or given
 up because nothing was heard of its worker."""
+FEWEST_IN_VAIN = 5  # as W&B's agent gives up
 DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 
 
@@ -69,6 +70,11 @@ class Run:
         """Whether it has its result."""
         return self.last.status in FINISHED
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether its score says something of its settings."""
+        return self.last.status in RANKED and self.last.score is not None
+
     def may_be_tried_again(self, retries: int) -> bool:
         """Whether an unfinished run is worth another attempt.
 
@@ -103,8 +109,22 @@ def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
     """The best value of the metric; of a run that never had one, what its summary says."""
     values = [row[metric.name] for row in folder.rows() if metric.name in row]
     if values:
-        return min(values, key=lambda value: metric.sign * value)
+        return metric.best(values)
     return folder.read_summary().get(metric.name) if status in ("diverged", "impossible") else None
+
+
+def in_vain(ends: Sequence[str]) -> str:
+    """Why a worker whose attempts ended with these statuses had better stop; "" if it need not."""
+    counted = [status for status in ends if status != "interrupted"]
+    if len(counted) < FEWEST_IN_VAIN or set(counted) != {"failed"}:
+        return ""
+    return f"errors: all of the first {len(counted)} runs here failed"
+
+
+def best_of(runs: Sequence[Run], metric: Metric) -> Run | None:
+    """The run with the best score, of those that neither diverged nor could not be."""
+    ranked = [run for run in runs if run.is_ranked]
+    return min(ranked, key=lambda run: metric.sign * (run.last.score or 0.0), default=None)
 
 
 def target_is_reached(runs: Sequence[Run], metric: Metric) -> bool:
@@ -126,7 +146,7 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
         history = run.history
         if how == "worst" or not history:
             return worst
-        return history[-1] if how == "latest" else _best(history, metric)
+        return history[-1] if how == "latest" else metric.best(history)
 
     found: list[Tried] = []
     for run in runs:
@@ -141,7 +161,3 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
         signed = None if score is None else metric.sign * score
         found.append(Tried(run.values, signed, running=running, failed=failed))
     return found
-
-
-def _best(history: Sequence[float], metric: Metric) -> float:
-    return min(history, key=lambda value: metric.sign * value)

@@ -14,13 +14,11 @@ import yaml
 from fundamentallm.hyperparameters import Config
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
+from fundamentallm.sweep.checking import LENGTHS
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import DATA, Points
-from fundamentallm.sweep.records import RANKED, Run
+from fundamentallm.sweep.records import Run
 from fundamentallm.sweep.spec import Metric
-
-CONFIDENCE = 0.95
-LENGTH = ("epochs", "max_steps", "max_minutes")
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,10 @@ def finalists(runs: Sequence[Run], points: Points, metric: Metric, top: int) -> 
     groups: dict[str, list[Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
-        if run.last.status not in RANKED or run.last.score is None:
+        if not run.is_ranked:
             continue
         own = points.settings(run.values)
-        own = {name: own[name] for name in sorted(own) if name not in ("seed", *LENGTH)}
+        own = {name: own[name] for name in sorted(own) if name not in ("seed", *LENGTHS)}
         groups.setdefault(repr(own), []).append(run)
         settings[repr(own)] = own
     if not groups:
@@ -143,33 +141,32 @@ def in_order(standings: Sequence[Standing], metric: Metric) -> list[Standing]:
 def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     """Whether the winner can be told from the rest, in words with the numbers they stand on.
 
-    Source: Tukey's honestly significant difference (scipy.stats.tukey_hsd), which allows for the
-    winner having been picked as the best of several. One that diverged with a seed is not
-    compared.
+    One that diverged with a seed is not compared. The test: `fundamentallm/lead.py`.
     """
+    from fundamentallm.lead import SIGNIFICANT, chance_of
+
     ranked = in_order([each for each in standings if each.scores and not each.diverged], metric)
     if not ranked:
         return "each diverged with a seed, or has no score, so none can be called best"
     best, rest = ranked[0], ranked[1:]
-    seeds = min(len(each.scores) for each in ranked)
     if not rest:
         alone = "is the only one" if len(standings) == 1 else "alone has a score and never diverged"
         return f"{best.label} {alone}; there is nothing to tell it from"
     lead = f"{best.label} leads with {best.mean:.4f}, {rest[0].label} follows with "
     lead += f"{rest[0].mean:.4f}"
-    if seeds < 2:
+    freedom = sum(max(0, len(each.scores) - 1) for each in standings)
+    if not freedom:
         return f"{lead}; with one seed nobody can say whether that is more than chance"
-    if all(each.spread == 0 for each in ranked):
+    squares = sum(each.spread**2 * (len(each.scores) - 1) for each in standings if each.scores)
+    sigma = math.sqrt(squares / freedom)
+    if sigma == 0:
         return f"{lead}; the scores of each do not differ at all between seeds"
-    from scipy.stats import tukey_hsd
-
-    found = tukey_hsd(*(each.scores for each in ranked))
-    doubtful = [
-        f"{each.label} (p = {p:.2g})"
-        for each, p in zip(rest, found.pvalue[0][1:], strict=True)
-        if p > 1 - CONFIDENCE
-    ]
-    basis = f"Tukey's HSD at {CONFIDENCE:.0%}, {seeds} seeds"
+    doubtful: list[str] = []
+    for each in rest:
+        gap, runs = abs(each.mean - best.mean), (len(best.scores), len(each.scores))
+        p = chance_of(gap, sigma=sigma, freedom=freedom, runs=runs)
+        doubtful += [f"{each.label} (p = {p:.2g})"] if p >= SIGNIFICANT else []
+    basis = f"the noise between seeds is {sigma:.4f}"
     if not doubtful:
         return f"{lead}; it is separable from all others ({basis})"
     return f"{lead}; it is not separable from {', '.join(doubtful)} ({basis})"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
 
 from fundamentallm.sweep.checking import LINEAR_TO
 from fundamentallm.sweep.distributions import Continuous
@@ -25,7 +23,7 @@ def repaired(points: Points) -> str | None:
     if changed:
         content["run_cap"] = Commented(RUNS, "else it never ends")
     for parameter in sweep.parameters:
-        entry = _entry(content, parameter.path)
+        entry = parameter.entry(content)
         distribution = parameter.distribution
         if isinstance(distribution, Continuous) and "distribution" not in entry:
             low, high = distribution.ends
@@ -38,22 +36,10 @@ def repaired(points: Points) -> str | None:
                     for end, value in zip(("min", "max"), (low, high), strict=True)
                 }
                 changed = True
-    for names, _ in points.together():
-        fit = fitting_heads(points)
-        if "num_heads" in {name.rpartition(".")[2] for name in names} and fit:
-            path = next(p.path for p in sweep.parameters if hyperparameter_name(p) == "num_heads")
-            why = "those that divide every model_dim"
-            entry = _entry(content, path)
-            entry.clear()
-            entry["values"] = Commented(fit, why)
-            changed = True
+    if fit := fitting_heads(points):
+        heads = next(p for p in sweep.parameters if hyperparameter_name(p) == "num_heads")
+        entry = heads.entry(content)
+        entry.clear()
+        entry["values"] = Commented(fit, "those that divide every model_dim")
+        changed = True
     return sweep_text(content, f"{sweep.name}, repaired") if changed else None
-
-
-def _entry(content: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    """The mapping of one parameter, nested as the file is."""
-    entry: Any = content
-    for name in path:
-        entry = entry["parameters"][name]
-        assert isinstance(entry, Mapping)
-    return entry  # pyright: ignore

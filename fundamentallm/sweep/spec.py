@@ -7,13 +7,13 @@ tests/test_spec.py and .ci/check_sweeps.py hold this against.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.sweep.findings import Finding, Findings
+from fundamentallm.sweep.findings import Finding, Findings, Key
 from fundamentallm.sweep.format import (
     FIELDS,
     GOALS,
@@ -47,6 +47,10 @@ class Metric:
         """1 if less is better, else -1."""
         return 1 if self.goal == "minimize" else -1
 
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best of some values, if there are any."""
+        return min(values, key=lambda value: self.sign * value, default=None)
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -57,6 +61,8 @@ class Sweep:
     """The file as it was written."""
     content: Mapping[str, Any]
     """The file as YAML."""
+    lines: dict[Key, int]
+    """Of the file, where each key stands."""
     method: str
     parameters: tuple[Parameter, ...]
     """In W&B's order, constants among them."""
@@ -68,6 +74,11 @@ class Sweep:
     command: tuple[str, ...]
     """Empty if the file gives none."""
     warnings: tuple[Finding, ...]
+
+    @property
+    def ranks_by(self) -> Metric:
+        """The metric, or what stands in for one that is not given."""
+        return self.metric or Metric("val_loss")
 
     def nested(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values by `Parameter.name`, nested as the file is: what W&B's `wandb.config` holds."""
@@ -125,6 +136,7 @@ def _sweep(text: str, content: dict[str, Any], findings: Findings) -> Sweep:
         file=findings.file,
         text=text,
         content=content,
+        lines=findings.lines,
         method=method,
         parameters=tuple(parameters),
         metric=metric,

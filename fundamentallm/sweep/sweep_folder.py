@@ -6,7 +6,9 @@ import os
 import shutil
 import uuid
 from pathlib import Path
+from urllib.parse import quote
 
+from fundamentallm.disk import writing
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.findings import SweepError
 
@@ -29,7 +31,12 @@ class SweepFolder:
         """The storage that was chosen when the sweep was made."""
         if self.storage.exists():
             return self.storage.read_text("utf-8").strip()
-        return f"sqlite:///{self.database}"
+        return self.local_url
+
+    @property
+    def local_url(self) -> str:
+        """The database beside the runs, its path as an address has it: with % for what is odd."""
+        return f"sqlite:///{quote(str(self.database))}"
 
     def run(self, number: int) -> RunFolder:
         """The folder of run `number`, counted from 0; its name counts from 1."""
@@ -98,25 +105,33 @@ class SweepFolder:
         """
         folder = self.run(number)
         name = folder.path.name
-        if folder.path.exists():
-            os.rename(folder.path, self.path / f".{name}-left-{uuid.uuid4().hex[:8]}")
-        left = sorted(self.path.glob(f".{name}-left-*"), key=lambda path: path.stat().st_mtime)
-        if not left:
+        for path in self.path.glob(f".{name}-part-*"):  # of one who was killed, or had no room
+            shutil.rmtree(path, ignore_errors=True)
+        earlier = sorted(self.path.glob(f".{name}-left-*"), key=lambda path: path.stat().st_mtime)
+        if folder.path.exists():  # whole, where those of before may be half deleted
+            earlier.append(self.path / f".{name}-left-{uuid.uuid4().hex[:8]}")
+            os.rename(folder.path, earlier[-1])
+        if not earlier:
             return  # it was on another machine
         part = RunFolder(self.path / f".{name}-part-{uuid.uuid4().hex[:8]}")
         part.path.mkdir()
-        source = RunFolder(left[-1])
+        source = RunFolder(earlier[-1])
         # The checkpoint first: rows are written before it, so the copy has all that it builds on.
-        for file in (source.last, source.best, *source.files):
-            target = part.path / file.name
-            if file.exists() and not target.exists():
-                shutil.copy2(file, target)
+        try:
+            for file in (source.last, source.best, *source.files, source.path / "output.txt"):
+                target = part.path / file.name
+                if file.exists() and not target.exists():
+                    shutil.copy2(file, target)
+        except OSError:
+            shutil.rmtree(part.path, ignore_errors=True)  # its room is needed
+            raise
         os.rename(part.path, folder.path)
-        for path in (*left, *self.path.glob(f".{name}-part-*")):
+        for path in earlier:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _replace(file: Path, text: str) -> None:
     part = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
-    part.write_text(text, "utf-8", newline="")
-    os.replace(part, file)
+    with writing(file):
+        part.write_text(text, "utf-8", newline="")
+        os.replace(part, file)

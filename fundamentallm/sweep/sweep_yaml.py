@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from fundamentallm.sweep.findings import Findings, Key, SweepError
+from fundamentallm.sweep.writing import spelled_out
 
 LARGEST = 256 * 1024  # bytes
 DEEPEST = 32
@@ -125,13 +126,16 @@ class _Reader:
             self.findings.warn(
                 key,
                 f"{node.value} is text to YAML, and {there}; taken as the number "
-                f"{number:g} here, written {_spelled_out(number)} it is one everywhere",
+                f"{number:g} here, written {spelled_out(number)} it is one everywhere",
                 line=line,
             )
             return number
         try:
-            return self.constructor.construct_object(node)
-        except (ValueError, yaml.YAMLError):  # thousands of digits, say
+            value = self.constructor.construct_object(node)
+            if isinstance(value, int):
+                float(value)  # all that is done with numbers can be done with this one
+            return value
+        except (ValueError, OverflowError, yaml.YAMLError):  # thousands of digits, say
             self.findings.error(key, f"{node.value[:40]} cannot be read", line=line)
             return None
 
@@ -167,9 +171,3 @@ class _Reader:
             self.findings.lines[here] = first[name] = line
             own[name] = self.value(value_node, here)
         return merged | own
-
-
-def _spelled_out(number: float) -> str:
-    """The number without an exponent where that is short, else as YAML 1.1 wants it."""
-    plain = f"{number:.12f}".rstrip("0").rstrip(".")
-    return plain if float(plain) == number and len(plain) < 14 else f"{number:.1e}"

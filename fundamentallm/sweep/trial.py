@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from fundamentallm.checkpoint import Checkpoint, CheckpointError
+from fundamentallm.checkpoint import Checkpoint, CheckpointError, UnreadError
 from fundamentallm.data import Dataset, load_prepared, prepare
 from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.errors import FundamentallmError
@@ -16,7 +16,7 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.impossible import summary_of_impossible
 from fundamentallm.learner import OutOfMemoryError
 from fundamentallm.machine import keep_freed_memory
-from fundamentallm.plan import Plan
+from fundamentallm.plan import Plan, compiles
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.line import Line
@@ -73,26 +73,36 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
         return _score_impossible(order, _trackers(order, folder, line), str(error))
     except FundamentallmError as error:
         return Ended("failed", str(error))
-    if config.compile == "true" or (config.compile == "auto" and order.visible_gpu is not None):
+    plan = Plan(config, dataset.batches_per_epoch(config))
+    if compiles(config, plan.total_steps, on_cuda=order.visible_gpu is not None):
         line.patience += COMPILING
-    for warning in Plan(config, dataset.batches_per_epoch(config)).warnings():
+    for warning in plan.warnings():
         print(f"warning: {warning}", file=sys.stderr)
-    checkpoint = _checkpoint(folder, config, dataset)
+    try:
+        checkpoint = _checkpoint(folder, config, dataset)
+    except UnreadError as error:  # nothing of it may be cleared away
+        return Ended("failed", str(error))
     if checkpoint is None:
         folder.clear(keep_wandb_id=True)
+    trackers = _trackers(order, folder, line)
     try:
         result = train(
             config,
             dataset,
             folder=folder,
-            trackers=_trackers(order, folder, line),
+            trackers=trackers,
             device=order.device,
             checkpoint=checkpoint,
             stop_requested=line.stop_requested,
         )
     except OutOfMemoryError as error:
         return Ended("oom", str(error))
-    return Ended(result.status, result.stopped_by)
+    verdict = next((v for each in trackers if (v := getattr(each, "verdict", ""))), "")
+    if verdict and order.environment.get("WANDB_MODE") == "offline":
+        verdict = ""  # as it was asked for
+    if verdict:
+        print(f"warning: {verdict}", file=sys.stderr)
+    return Ended(result.status, result.stopped_by, verdict=verdict)
 
 
 def _trackers(order: Order, folder: RunFolder, line: Line) -> list[Tracker]:
@@ -122,12 +132,18 @@ def _dataset(order: Order, config: Config) -> Dataset:
 
 
 def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoint | None:
-    """Where the run stands, if it has begun and its checkpoint can be used."""
+    """Where the run stands, if it has begun and its checkpoint can be used.
+
+    Raises:
+        UnreadError: It may be whole, and cannot be read now.
+    """
     if not folder.last.exists():
         return None
     try:
         checkpoint = Checkpoint.load(folder.last)
         checkpoint.check_continues(config, dataset)
+    except UnreadError:
+        raise
     except CheckpointError as error:
         print(f"warning: {error}; the run starts again", file=sys.stderr)
         return None

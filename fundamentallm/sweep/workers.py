@@ -20,7 +20,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from fundamentallm.sweep import child
-from fundamentallm.sweep.order import Alive, Ended, Order, Row, Started, Stop
+from fundamentallm.sweep.order import Alive, Ended, Order, Row, Stop
 
 PRELOADED = ["fundamentallm.cli.main", "fundamentallm.sweep.trial"]
 
@@ -37,7 +37,6 @@ class Trial:
         self.process.start()
         theirs.close()
         self.pid: int = self.process.pid
-        self.started: Started | None = None
         self.heard = time.monotonic()
         """When it last gave a sign of life."""
         self.stop_reason = ""
@@ -49,9 +48,7 @@ class Trial:
             while self.pipe.poll():
                 message = self.pipe.recv()
                 self.heard = time.monotonic()
-                if isinstance(message, Started):
-                    self.started = message
-                elif not isinstance(message, Alive):
+                if not isinstance(message, Alive):
                     found.append(message)
         except (EOFError, OSError):  # the other end is closed, and only its process held it
             if not (found and isinstance(found[-1], Ended)):

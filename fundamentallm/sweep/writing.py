@@ -30,7 +30,7 @@ def _mapping(content: Mapping[str, Any], depth: int) -> Iterator[str]:
     for name, given in content.items():
         value, why = (given.value, given.why) if isinstance(given, Commented) else (given, "")
         behind = f"  # {' '.join(why.split())}" if why else ""
-        start = f"{'  ' * depth}{_scalar(name)}:"
+        start = f"{'  ' * depth}{spelled_out(name)}:"
         if isinstance(value, Mapping) and value:
             yield start + behind
             yield from _mapping(value, depth + 1)
@@ -43,10 +43,10 @@ def _value(value: Any) -> str:
         return f"[{', '.join(_value(each) for each in value)}]"
     if isinstance(value, Mapping):
         return json.dumps(value)
-    return _scalar(value)
+    return spelled_out(value)
 
 
-def _scalar(value: Any) -> str:
+def spelled_out(value: Any) -> str:
     """A number without the exponent that makes it text to PyYAML; text in quotes if need be."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)

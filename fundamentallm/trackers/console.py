@@ -11,6 +11,16 @@ from tqdm import tqdm
 from fundamentallm.samples import Sample, printable
 from fundamentallm.trackers.protocol import Number
 
+SHOWN = {
+    "epoch": "epoch {:.2f}",
+    "train_loss": "train_loss {:.4f}",
+    "val_loss": "val_loss {:.4f}",
+    "val_perplexity": "perplexity {:.2f}",
+    "optim/learning_rate": "lr {:.1e}",
+    "perf/tokens_per_second": "{:,.0f} tokens/s",
+}
+"""Of a row of an evaluation; one of a run that is scored again after its last step lacks some."""
+
 
 class ConsoleTracker:
     """A `Tracker` that prints lines to stdout and, on a terminal, a bar to stderr."""
@@ -27,7 +37,7 @@ class ConsoleTracker:
             initial=step,
             unit="step",
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
         if step:
             self.say(f"going on after step {step:,} of {total_steps:,}")
@@ -36,18 +46,13 @@ class ConsoleTracker:
         """Move the bar; print a line if the model was scored."""
         if self.bar is None:
             return
-        self.bar.set_postfix_str(f"train_loss {metrics['train_loss']:.3f}", refresh=False)
+        if "train_loss" in metrics:
+            self.bar.set_postfix_str(f"train_loss {metrics['train_loss']:.3f}", refresh=False)
         self.bar.update(step - self.bar.n)
         if "val_loss" in metrics:
-            self.say(
-                f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
-                f"  epoch {metrics['epoch']:.2f}"
-                f"  train_loss {metrics['train_loss']:.4f}"
-                f"  val_loss {metrics['val_loss']:.4f}"
-                f"  perplexity {metrics['val_perplexity']:.2f}"
-                f"  lr {metrics['optim/learning_rate']:.1e}"
-                f"  {metrics['perf/tokens_per_second']:,.0f} tokens/s"
-            )
+            parts = [form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics]
+            place = f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
+            self.say("  ".join([place, *parts]))
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
         """Print what the model wrote, set apart by a bar at the left."""
@@ -62,7 +67,7 @@ class ConsoleTracker:
 
     def say(self, text: str) -> None:
         """Print a line, or lines, unless stdout takes no more."""
-        if self.closed:
+        if self.closed or sys.stdout is None:  # None: it was closed from the start
             return
         try:
             tqdm.write(text, file=sys.stdout)

@@ -23,6 +23,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 import wandb
 
 from fundamentallm import exit_codes
+from fundamentallm.disk import replace_text
 from fundamentallm.metrics import OF_EVALUATIONS
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
@@ -156,7 +157,8 @@ class WandbTracker:
     def _begin(self, settings: Mapping[str, object]) -> wandb.Run:
         """Start online; where that fails, offline, so that `wandb sync` can send it later."""
         known = wandb.setup().settings
-        stored = self.folder.wandb_id.read_text().strip() if self.folder.wandb_id.exists() else None
+        there = self.folder.wandb_id.exists()
+        stored = (self.folder.wandb_id.read_text().strip() or None) if there else None
         ours = {key: value for key, value in settings.items() if key not in (self.swept or ())}
         options: dict[str, Any] = {
             "config": ours,
@@ -229,7 +231,7 @@ class WandbTracker:
 
     def _keep_id(self, run: wandb.Run) -> None:
         self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.wandb_id.write_text(run.id + "\n")
+        replace_text(self.folder.wandb_id, run.id + "\n")
 
     def _stop_was_asked(self) -> bool:
         """Whether W&B wants this run stopped, asked now: the stream tells only every 15 s."""

@@ -51,7 +51,11 @@ def test_resuming_without_last_pt_is_refused_unless_it_never_was(
     assert "last.pt is gone" in done.stderr
     assert contents(tmp_path / "out") == before
     first = (tmp_path / "out/metrics.jsonl").read_text().splitlines(keepends=True)[0]
-    (tmp_path / "out/metrics.jsonl").write_text(first)  # killed before it could be written
+    (tmp_path / "out/metrics.jsonl").write_text(first)
+    done = run("train", "--output-dir=out", "--no-wandb", "--resume")
+    assert done.returncode == 2  # a run that has ended, and was scored once
+    killed = {"status": "running"}  # before it could be written
+    (tmp_path / "out/summary.json").write_text(json.dumps(killed))
     assert run("train", "--output-dir=out", "--no-wandb", "--resume").returncode == 0
     assert (tmp_path / "out/last.pt").exists()
 
@@ -256,12 +260,17 @@ def test_progress_of_another_version_is_refused(tiny: Config, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("error", "raised"),
-    [(OutOfMemoryError("too large"), OutOfMemoryError), (DiskError("full"), DiskError)],
+    ("error", "raised", "status"),
+    [
+        (OutOfMemoryError("too large"), OutOfMemoryError, "oom"),
+        (MemoryError(), OutOfMemoryError, "oom"),  # of a batch that numpy finds no room for
+        (DiskError("full"), DiskError, "failed"),
+    ],
 )
 def test_a_range_test_that_fails_says_so(
-    error: FundamentallmError,
+    error: Exception,
     raised: type[FundamentallmError],
+    status: str,
     tiny: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -275,7 +284,7 @@ def test_a_range_test_that_fails_says_so(
         range_test.find_learning_rate(
             tiny, prepare(Text.of(TEXT), tiny), device="cpu", trackers=[FolderTracker(folder)]
         )
-    assert folder.read_summary()["status"] == "failed"
+    assert folder.read_summary()["status"] == status
 
 
 def test_steps_are_counted_in_whole_numbers() -> None:

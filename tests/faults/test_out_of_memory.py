@@ -13,9 +13,9 @@ from conftest import Run
 from tiny_sweep import FLAGS, grid, processes, start, summaries, wait_for
 
 from fundamentallm.data import Vocabulary, training_batch
-from fundamentallm.device import is_out_of_memory
+from fundamentallm.device import free_memory_gb, is_out_of_memory
 from fundamentallm.hyperparameters import Config
-from fundamentallm.learner import Learner, OutOfMemoryError
+from fundamentallm.learner import Learner, OutOfMemoryError, check_fits
 
 CPU = torch.device("cpu")
 
@@ -94,6 +94,20 @@ def test_a_run_that_does_not_fit_ends_in_one_line(
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("fundamentallm: the model does not fit")
+
+
+def test_a_model_is_refused_before_a_gpu_is_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what is free there, and what this process has taken and not used."""
+    gb = 1_000_000_000
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gb, 80 * gb))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2 * gb)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: gb // 2)
+    gpu = torch.device("cuda", 0)
+    assert free_memory_gb(gpu) == 2.5
+    config = Config(model_dim=2048, num_layers=4)  # 200 million weights: 2.4 GB
+    check_fits(config, 60, gpu)
+    with pytest.raises(OutOfMemoryError, match=r"it needs 3 GB and 2\.5 are free"):
+        check_fits(replace(config, num_layers=5), 60, gpu)
 
 
 @pytest.mark.nightly

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fundamentallm.report.effects import Surface, fit_surface
@@ -28,10 +28,14 @@ class Claim:
 
 
 class Evidence:
-    """Everything that rules have in common, worked out once."""
+    """Everything that rules have in common, worked out once.
+
+    Range tests are no evidence: their rate goes through everything.
+    """
 
     def __init__(self, results: Results) -> None:
-        self.results = results
+        runs = [run for run in results.runs if not run.is_range_test]
+        self.results = results if len(runs) == len(results.runs) else replace(results, runs=runs)
 
     @cached_property
     def noise(self) -> Noise | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fundamentallm.declaration import shown
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.effects import Effect
-from fundamentallm.report.factors import Factor, shown
+from fundamentallm.report.factors import Factor
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.sweep.checking import extremes

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import math
-
-from scipy.special import stdtr
-
-from fundamentallm.report.factors import shown
+from fundamentallm.declaration import shown
+from fundamentallm.lead import SIGNIFICANT, chance_of
 from fundamentallm.report.results import SEED, Results, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence
-
-SIGNIFICANT = 0.05
 
 
 def winner(evidence: Evidence) -> list[Claim]:
     """The best configuration, and its lead against the noise between seeds.
 
-    Source: Gutmann and Maymin, Is the selected population the best?, Annals of Statistics 15
-    (1987): the best of many may be called best where the two-sided test of two would say so of it
-    and the runner-up; it needs no correction for how many there were.
+    One that diverged with a seed is not called best. The test: `fundamentallm/lead.py`.
     """
     results, noise = evidence.results, evidence.noise
-    groups = results.configurations
+    groups = results.contenders
     if not groups:
         return []
     best = groups[0]
     lead = f"best {results.metric.name}: {describe(results, best)}"
+    if lucky := sum(_mean(results, each) < _mean(results, best) for each in results.configurations):
+        lead += f" (without {lucky} of a better mean that diverged with a seed)"
     if len(groups) == 1:
         if noise is None:
             return [Claim("winner", "only", f"{lead}; it is the only one, there is no other")]
@@ -36,10 +31,10 @@ def winner(evidence: Evidence) -> list[Claim]:
     if noise is None:
         says = f"{lead}; no seed was repeated, so nobody can say whether that is more than chance"
         return [Claim("winner", "unknown", f"{says}: fundamentallm refine repeats the best")]
-    error = noise.sigma * math.sqrt(1 / len(best) + 1 / len(groups[1]))
-    if error == 0:
+    if noise.sigma == 0:
         return [Claim("winner", "clear", f"{lead}; seeds make no difference at all")]
-    p = 2 * float(stdtr(noise.freedom, -gap / error))
+    runs = len(best), len(groups[1])
+    p = chance_of(gap, sigma=noise.sigma, freedom=noise.freedom, runs=runs)
     basis = (
         f"the noise between seeds is {noise.sigma:.4f}, from {noise.repeated} repeated "
         f"configurations; p = {p:.2g}"
