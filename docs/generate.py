@@ -30,15 +30,16 @@ COMMANDS = """\
 # Every command
 
 What `fundamentallm COMMAND --help` prints; written by `docs/generate.py`, and CI fails when it is
-stale. `train` and `find` take the hyperparameters too: [hyperparameters.md](hyperparameters.md).
+stale. `train` takes every hyperparameter too, and `find learning-rate` all but the rate, its
+schedule, the length and `--compile`: [hyperparameters.md](hyperparameters.md).
 
 Exit codes: 0 done, 1 failed or diverged, 2 bad input, 130 Ctrl-C, 143 SIGTERM; of `check`, 0 clean,
-1 warnings, 2 mistakes.
+1 warnings or a run that cannot be tried, 2 mistakes.
 
 | variable | does |
 |---|---|
 | `FUNDAMENTALLM_STORAGE` | the address of a sweep's database, password and all; as `--storage` |
-| `FUNDAMENTALLM_LEASE` | seconds after which a silent worker has lost its runs, in new sweeps |
+| `FUNDAMENTALLM_LEASE` | seconds (60) after which a silent worker has lost its runs; new sweeps |
 | `FUNDAMENTALLM_KERNELS=0` | leaves out `kernels.c`; torch does all |
 | `OMP_NUM_THREADS` | threads of a run, as many as there are cores at most |
 | `CUDA_VISIBLE_DEVICES` | the GPUs that may be used |
