@@ -90,6 +90,14 @@ class GraphedUpdate:
         loss, norm = self.results
         return loss.clone(), norm.clone()  # the next replay writes into the same memory
 
+    def forget(self) -> bool:
+        """Give up the recording, and with it the memory that it keeps; whether there was one."""
+        if self.graph is None:
+            return False
+        self.graph, self.refused = None, "its memory was needed elsewhere"
+        del self.windows, self.results
+        return True
+
     def _record(self, windows: Tensor) -> None:
         graph = self.make_graph(windows.device)
         self.windows = windows.clone()

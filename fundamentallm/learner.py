@@ -185,6 +185,16 @@ class Learner:
         self.scaler.update()
         return total, norm
 
+    def make_room(self) -> bool:
+        """Give up a recorded step, whose memory nothing else may use; whether there was one."""
+        if not (isinstance(self.update, GraphedUpdate) and self.update.forget()):
+            return False
+        self.model.zero_grad()  # the gradients lie in that memory
+        torch.cuda.empty_cache()  # nothing, where there is no GPU
+        print("warning: out of memory; steps are no longer recorded ones", file=sys.stderr,
+              flush=True)  # fmt: skip
+        return True
+
     @property
     def graphed(self) -> bool:
         """Whether steps are recorded ones by now."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, prepare, training_batch
-from fundamentallm.device import peak_memory_gb, pick_device, threads
+from fundamentallm.device import is_out_of_memory, peak_memory_gb, pick_device, threads
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity, score, uniform_guess
 from fundamentallm.generate import continue_text
@@ -248,14 +248,20 @@ class Run:
         """
         p, data = self.progress, self.dataset
         self.model.eval()
-        scored = score(
-            self.model,
-            data.val,
-            data.val_characters,
-            self.config,
-            self.device,
-            tick=self.end_if_asked,
-        )
+        scored = None
+        while scored is None:
+            try:
+                scored = score(
+                    self.model,
+                    data.val,
+                    data.val_characters,
+                    self.config,
+                    self.device,
+                    tick=self.end_if_asked,
+                )
+            except (MemoryError, RuntimeError) as error:
+                if not (is_out_of_memory(error) and self.learner.make_room()):
+                    raise
         if not math.isfinite(scored.loss):
             raise DivergedError(f"val_loss is {scored.loss} at step {p.step}")
         p.val_loss, p.scored_step = scored.loss, p.step

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fundamentallm import evaluate, train
 from fundamentallm.data import prepare, training_batch
+from fundamentallm.evaluate import Score
 from fundamentallm.graphs import WARM, GraphedUpdate
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import HALVINGS, Learner
@@ -203,3 +205,29 @@ def test_a_half_precision_run_goes_on_where_there_is_no_bfloat16(tiny: Config, t
     after.scaler = torch.amp.GradScaler("cpu", enabled=True)  # as on a GPU without it
     after.load_state_dict(before.model.state_dict(), before.state_dict())
     assert after.scaler.is_enabled()
+
+
+def test_an_evaluation_gets_the_memory_of_a_recorded_step(
+    tiny: Config, text: str, no_kernels: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the run goes on to the numbers that it would have had."""
+    expected = train(tiny, text, device="cpu")
+    learners: list[Learner] = []
+    failed: list[str] = []
+
+    def graphed(self: Learner) -> GraphedUpdate:
+        learners.append(self)
+        return GraphedUpdate(self._update, lambda _: RecordedOperations(lambda: changed_by(self)))
+
+    def score(*args: Any, **more: Any) -> Score:
+        if learners[0].graphed:
+            failed.append("once")
+            raise torch.OutOfMemoryError
+        return evaluate.score(*args, **more)
+
+    monkeypatch.setattr(Learner, "_update_for_device", graphed)
+    monkeypatch.setattr("fundamentallm.training.score", score)
+    assert train(tiny, text, device="cpu") == expected
+    assert failed == ["once"]
+    assert not learners[0].graphed
+    assert not learners[0].make_room()
