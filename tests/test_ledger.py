@@ -62,14 +62,19 @@ def test_runs_are_handed_out_once_and_no_more_than_there_are(ledger: Ledger) -> 
 
 def test_what_is_found_is_kept(ledger: Ledger, tmp_path: Path) -> None:
     attempt = claimed(ledger)
-    for step, value in [(20, 1.5), (10, 2.0)]:
-        ledger.report(attempt.id, step, value)
+    for values in [{20: 1.5}, {10: 2.0}, {5: 3.0, 20: 9.0}]:  # many: what it goes on from
+        ledger.report(attempt.id, values)
     ledger.finish(attempt.id, "done", score=1.5, seconds=3.0, note="epochs")
     with closing(open_ledger(tmp_path)) as another:
         (run,) = another.runs()
     assert run.is_finished
     kept = run.last
-    assert (kept.score, kept.history, kept.seconds, kept.note) == (1.5, (2.0, 1.5), 3.0, "epochs")
+    assert (kept.score, kept.history, kept.seconds, kept.note) == (
+        1.5,
+        (3.0, 2.0, 1.5),
+        3.0,
+        "epochs",
+    )
 
 
 @pytest.mark.parametrize("status", ["failed", "died", "interrupted"])
@@ -91,7 +96,7 @@ def test_a_result_is_carved_in_stone(ledger: Ledger) -> None:
     with pytest.raises(LostError):
         ledger.finish(attempt.id, "done", score=0.5, seconds=1, note="")
     with pytest.raises(LostError):
-        ledger.report(attempt.id, 1, 0.5)
+        ledger.report(attempt.id, {1: 0.5})
     assert ledger.runs()[0].last.score == 1.0
 
 
@@ -135,7 +140,7 @@ def test_a_worker_of_which_nothing_is_heard_loses_its_run(tmp_path: Path) -> Non
         waited.wait(0.2)
     assert (run.number, len(run.attempts)) == (0, 2)
     with pytest.raises(LostError):
-        quiet.report(attempt.id, 1, 0.5)
+        quiet.report(attempt.id, {1: 0.5})
     for each in (quiet, other):
         each.close()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.results import metric_option, results_of
+from fundamentallm.cli.results import metric_option, results_of, say_notes
 
 NARROWEST = 12  # characters of a column, its borders included, in which a number can be read
 
@@ -26,8 +26,7 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
         raise click.UsageError("one run alone; give two or more to compare")
     from fundamentallm.report.comparison import compare_runs
 
-    for note in results.notes[:5]:
-        click.echo(f"note: {' '.join(note.split())}", err=True)
+    say_notes(results)
     rows = compare_runs(results)
     names = [run.name for run in results.runs]
     if as_json:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from fundamentallm.cli.results import metric_option, places_argument, results_of
+from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
 from fundamentallm.errors import FundamentallmError
 
 NOTHING = "no run has finished, so there is nothing to explain yet"
@@ -39,8 +39,7 @@ def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
             click.secho(f"{heading}", bold=True)
         last = heading
         click.echo(click.wrap_text(claim.says, _width(), "  ", "  "))
-    for note in results.notes[:10]:
-        click.echo(f"note: {' '.join(note.split())}", err=True)
+    say_notes(results)
     return 0
 
 

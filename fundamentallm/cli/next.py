@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fundamentallm.cli.results import metric_option, places_argument, results_of
+from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
 
 
 @click.command("next")
@@ -19,4 +19,5 @@ def next_(places: tuple[str, ...], metric: str) -> int:
     from fundamentallm.report.next_sweep import next_sweep
 
     click.echo(next_sweep(results), nl=False)
+    say_notes(results)
     return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fundamentallm.cli.results import metric_option, places_argument, results_of
+from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.checking import size
 from fundamentallm.sweep.points import Points
@@ -48,8 +48,7 @@ def report(places: tuple[str, ...], metric: str, output: str | None, watch: int 
         before = len(results.runs)
         write(results, file, refresh=watch if watch and going_on else 0)
         click.echo(f"{file}: {len(results.runs)} runs")
-        for note in results.notes[:5]:
-            click.echo(f"note: {' '.join(note.split())}", err=True)
+        say_notes(results)
         if not going_on:
             return 0
         time.sleep(watch or 0)

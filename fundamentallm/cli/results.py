@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fundamentallm.report.results import Results
 
 ON_WANDB = re.compile(r"\w[\w.-]*/\w[\w.-]*/[\w-]+")
+MOST_NOTES = 10
 
 metric_option = click.option(
     "--metric",
@@ -60,6 +61,14 @@ def _read(places: Sequence[str], metric: str) -> Results:
     if len(places) == 1 and folder.storage.exists():
         return _with_runs_elsewhere(results, folder)
     return results
+
+
+def say_notes(results: Results) -> None:
+    """What is missing or could not be read, a line each."""
+    for note in results.notes[:MOST_NOTES]:
+        click.echo(f"note: {' '.join(note.split())}", err=True)
+    if len(results.notes) > MOST_NOTES:
+        click.echo(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
 
 
 def _is_on_wandb(place: str) -> bool:

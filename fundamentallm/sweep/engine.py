@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from fundamentallm.declaration import ConfigError
@@ -238,24 +238,25 @@ class Engine:
     def _take_row(self, each: Active, row: Row) -> None:
         if not each.heard_of:  # a run that goes on has a past
             each.heard_of = True
-            for earlier in self.folder.run(each.run.number).rows():
-                if earlier["step"] < row.step:
-                    self._note(each, earlier["step"], earlier.get(self.metric.name))
+            past = self.folder.run(each.run.number).rows()
+            name = self.metric.name
+            self._note(each, {r["step"]: r.get(name) for r in past if r["step"] < row.step})
         self.watcher.row(each.run, row)
         self.crew.heard(each.slot, each.trial.pid, row.metrics)
         each.evaluations += "val_loss" in row.metrics
         if each.evaluations > 1:  # after each but the newest a checkpoint was written
             self.disk.relief(each.run.number)
-        if self._note(each, row.step, row.metrics.get(self.metric.name)):
+        if self._note(each, {row.step: row.metrics.get(self.metric.name)}):
             self._stop_if_far_behind(each)
 
-    def _note(self, each: Active, step: int, value: float | None) -> bool:
-        """Note a value of the metric; whether there was one."""
-        if value is None or not math.isfinite(value) or each.lost:
+    def _note(self, each: Active, values: Mapping[int, float | None]) -> bool:
+        """Note the values of the metric, by steps; whether there were any."""
+        good = {s: v for s, v in values.items() if v is not None and math.isfinite(v)}
+        if not good or each.lost:
             return False
-        each.history[step] = value
+        each.history |= good
         try:
-            self.ledger.report(each.run.last.id, step, value)
+            self.ledger.report(each.run.last.id, good)
         except LostError:
             self._lose(each)
         return True

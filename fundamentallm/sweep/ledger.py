@@ -186,14 +186,18 @@ class Ledger:
         self.heartbeats.stale()
 
     @patient
-    def report(self, attempt: int, step: int, value: float) -> None:
-        """Note one value of the metric.
+    def report(self, attempt: int, values: Mapping[int, float]) -> None:
+        """Note a value of the metric, by its step; or many, of attempts that this one goes on from.
 
         Raises:
             LostError: The attempt was given away.
         """
         with _refusals():
-            self.storage.set_trial_intermediate_value(attempt, step, value)
+            if len(values) > 1:  # in one write: each by itself would wait for the disk
+                self.storage.set_trial_user_attr(attempt, "past", dict(values))
+                return
+            for step, value in values.items():
+                self.storage.set_trial_intermediate_value(attempt, step, value)
 
     @patient
     def finish(
@@ -277,6 +281,8 @@ class Ledger:
 
     def _attempt(self, trial: FrozenTrial) -> Attempt:
         attributes = trial.user_attrs
+        past = {int(step): value for step, value in attributes.get("past", {}).items()}
+        history = past | trial.intermediate_values
         result: Mapping[str, Any] = attributes.get("result") or {}
         if not trial.state.is_finished():
             status, result = trial.state.name.lower(), {}
@@ -291,7 +297,7 @@ class Ledger:
             status=status,
             owner=str(attributes.get("owner", "")),
             score=result.get("score"),
-            history=tuple(trial.intermediate_values[s] for s in sorted(trial.intermediate_values)),
+            history=tuple(history[step] for step in sorted(history)),
             seconds=result.get("seconds", 0.0),
             note=result.get("note", ""),
         )
