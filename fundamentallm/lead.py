@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 from scipy.special import stdtr
 
 SIGNIFICANT = 0.05
+ENOUGH = 4  # degrees of freedom by which the better half alone may be judged
+
+
+def noise_of(groups: Sequence[Sequence[float]]) -> tuple[float, int, int]:
+    """How far runs that differ in the seed alone lie apart: standard deviation, degrees, groups.
+
+    `groups` are the scores of configurations, the best first. Pooled over those that were
+    repeated: over the better half, if that says enough, for what is far from the best, near
+    divergence say, is often far noisier.
+    """
+    repeated = [group for group in groups if len(group) > 1]
+    better = [group for group in groups[: (len(groups) + 1) // 2] if len(group) > 1]
+    if sum(len(group) - 1 for group in better) >= ENOUGH:
+        repeated = better
+    freedom = sum(len(group) - 1 for group in repeated)
+    squares = sum(statistics.variance(group) * (len(group) - 1) for group in repeated)
+    return math.sqrt(squares / freedom) if freedom else 0.0, freedom, len(repeated)
 
 
 def chance_of(gap: float, *, sigma: float, freedom: int, runs: tuple[int, int]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fundamentallm.cli.results import metric_option, results_of, say_notes
+from fundamentallm.samples import printable
 
 NARROWEST = 12  # characters of a column, its borders included, in which a number can be read
 
@@ -51,7 +52,7 @@ def _print(rows: list[Any], names: list[str]) -> None:
         table = Table(show_lines=True)
         table.add_column("", min_width=label)
         for name in names[some]:
-            table.add_column(Text(name), overflow="fold")
+            table.add_column(Text(printable(name)), overflow="fold")
         for row in rows:
-            table.add_row(Text(row.name), *(Text(text) for text in row.shown[some]))
+            table.add_row(Text(printable(row.name)), *(Text(text) for text in row.shown[some]))
         console.print(table)

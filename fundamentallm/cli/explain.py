@@ -9,6 +9,7 @@ import click
 
 from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.samples import printable
 
 NOTHING = "no run has finished, so there is nothing to explain yet"
 
@@ -38,7 +39,7 @@ def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
         if heading != last:
             click.secho(f"{heading}", bold=True)
         last = heading
-        click.echo(click.wrap_text(claim.says, _width(), "  ", "  "))
+        click.echo(click.wrap_text(printable(claim.says), _width(), "  ", "  "))
     say_notes(results)
     return 0
 

@@ -29,8 +29,8 @@ def compare_runs(results: Results) -> list[Row]:
     rows = [_row(name, [run.settings.get(name) for run in runs]) for name in results.varied]
     rows.append(_row("status", [run.status for run in runs]))
     rows.append(_numbers(results.metric.name, [run.score for run in runs], 4))
-    for name in ("best_step", "step"):
-        rows.append(_row(name, [run.summary.get(name) for run in runs]))
+    rows.append(_row("best_step", [run.best_step(results.metric) for run in runs]))
+    rows.append(_row("step", [run.summary.get("step") for run in runs]))
     rows.append(_numbers("train_loss at the end", [_last(run, "train_loss") for run in runs], 4))
     speeds = [_median(run, "perf/tokens_per_second") for run in runs]
     rows.append(_numbers("tokens a second", speeds, 0))

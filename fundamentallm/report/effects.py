@@ -33,11 +33,12 @@ class Effect:
 
     factor: Factor
     p: float
-    """The chance of such a fit if it did nothing, corrected for all that was looked at."""
+    """The chance of such a fit if it did nothing, times the number of settings."""
     size: float
     """Loss at its worst less loss at its best, over what was tried; nats."""
     error: float
-    """Half of the 95% interval of `size`."""
+    """Half of the 95% interval of `size`, as of a fit that had not been chosen: what was chosen
+    because it stood out is rather too large than too small."""
     share: float
     """Of the variance of the loss over the runs; a term of two is shared out."""
     line: tuple[tuple[float, float], ...]
@@ -57,6 +58,8 @@ class Surface:
     runs: Sequence[RunResult]
     effects: Sequence[Effect]
     """Of the settings that matter for certain, the largest share first."""
+    together: Sequence[tuple[Effect, Sequence[Factor]]]
+    """Effects that may as well be those of other settings, which changed along with it."""
     undecided: Sequence[Factor]
     """Those of which that cannot be said."""
     residual: float
@@ -67,8 +70,7 @@ class Surface:
 
 def fit_surface(results: Results) -> Surface | None:
     """Fit the ranked runs; None if nothing was varied or there are too few runs."""
-    runs = list(reversed(results.ranked))
-    factors = find_factors(results, runs)
+    factors, runs = find_factors(results, list(reversed(results.comparable)))
     if len(runs) < FEWEST_TO_FIT or not factors:
         return None
     losses = np.array([results.loss(run) for run in runs])
@@ -77,12 +79,16 @@ def fit_surface(results: Results) -> Surface | None:
     positions = [factor.positions(runs) for factor in factors]
     fit = Fitting(factors, positions, losses, measure_noise(results))
     fit.select()
-    effects = [_effect(fit, i) for i in range(len(factors)) if fit.degrees[i]]
-    effects = [effect for effect in effects if effect.p < CERTAIN]
+    found = {i: _effect(fit, i) for i in range(len(factors)) if fit.degrees[i]}
+    found = {i: effect for i, effect in found.items() if effect.p < CERTAIN}
+    others = {i: fit.along_with(i) for i in found}
+    together = [(found[i], [factors[j] for j in those]) for i, those in others.items() if those]
+    effects = [effect for i, effect in found.items() if not others[i]]
     effects.sort(key=lambda effect: -effect.share)
     fitted, left, freedom = fit.fit(fit.terms)
-    undecided = [factor for factor in factors if factor not in [e.factor for e in effects]]
-    return Surface(runs, effects, undecided, deviation(left, freedom), fitted)
+    named = set(found) | {j for those in others.values() for j in those}
+    undecided = [factor for i, factor in enumerate(factors) if i not in named]
+    return Surface(runs, effects, together, undecided, deviation(left, freedom), fitted)
 
 
 def _effect(fit: Fitting, i: int) -> Effect:

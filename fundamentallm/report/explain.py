@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.budget import more_runs
-from fundamentallm.report.rules.caveats import held_fixed, other_losses, unfair_rate
+from fundamentallm.report.rules.caveats import held_fixed, other_losses, stopped, unfair_rate
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.length import best_early, overfitting, still_falling, underfitting
 from fundamentallm.report.rules.parameters import edge, matters
@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     clipping,
     instability,
     more_runs,
+    stopped,
     unfair_rate,
     held_fixed,
 )
@@ -44,6 +45,7 @@ HEADINGS = {
     "clipping": "Gradient clipping",
     "instability": "Early instability",
     "more_runs": "More runs?",
+    "stopped": "Caveats",
     "unfair_rate": "Caveats",
     "held_fixed": "Caveats",
 }

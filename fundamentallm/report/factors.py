@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from fundamentallm.sweep.distributions import Continuous
 from fundamentallm.sweep.points import hyperparameter_name
 
 IN_LOGS_FROM = 8  # times that the largest value is the least: doublings, decades
+FEW_LACK = 0.1  # of the runs, which may lack a setting and are then left out
 FEW = 8  # different values, up to which a factor is taken for a list of values
 
 
@@ -54,14 +56,22 @@ class Factor:
         return math.log(value) if self.in_logs else float(value)
 
 
-def find_factors(results: Results, runs: Sequence[RunResult]) -> list[Factor]:
-    """What `runs` differ in; the seed apart, and what makes losses of another kind."""
+def find_factors(
+    results: Results, runs: Sequence[RunResult]
+) -> tuple[list[Factor], list[RunResult]]:
+    """What `runs` differ in, the seed apart, and what makes losses of another kind; and those runs.
+
+    A run that lacks a setting that most others have, for its file cannot be read, is left out.
+    """
     found: list[Factor] = []
+    lacking = Counter(name for run in runs for name in results.varied if name not in run.settings)
+    known = [name for name in results.varied if lacking[name] <= FEW_LACK * len(runs)]
+    runs = [run for run in runs if all(name in run.settings for name in known)]
     incomparable = set(OTHER_LOSSES)
     if results.metric.name == "val_bits_per_char":  # by which tokenizers can be compared
         incomparable.remove("tokenizer")
     for name in results.varied:
-        if name in (SEED, *incomparable) or any(name not in run.settings for run in runs):
+        if name in (SEED, *incomparable) or name not in known or not runs:
             continue
         values = [_plain(run, name) for run in runs]
         numeric = all(type(value) in (int, float) for value in values)
@@ -69,7 +79,7 @@ def find_factors(results: Results, runs: Sequence[RunResult]) -> list[Factor]:
         if len(levels) > 1:
             logs = numeric and levels[0] > 0 and _in_logs(results, name, levels)
             found.append(Factor(name, tuple(levels), numeric, logs))
-    return found
+    return found, runs
 
 
 def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:

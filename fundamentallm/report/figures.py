@@ -136,11 +136,13 @@ def importance(surface: Surface | None) -> Plot | None:
 
 def slices(results: Results) -> list[Plot]:
     """The score over each setting alone; runs that came to nothing in red, at the top."""
-    ranked = results.ranked
-    worst = ranked[-1].score if ranked else None
     bad = [run for run in results.runs if run.status in ("diverged", "impossible")]
+    factors, shown_runs = find_factors(results, [*results.ranked, *bad])
+    ranked = [run for run in shown_runs if run.is_ranked]
+    bad = [run for run in shown_runs if not run.is_ranked]
+    worst = ranked[-1].score if ranked else None
     plots: list[Plot] = []
-    for factor in find_factors(results, [*ranked, *bad])[:MOST_AXES]:
+    for factor in factors[:MOST_AXES]:
         figure = new_figure(label(factor.name), results.metric.name)
         for runs, name, ranks in ((ranked, "finished", True), (bad, "diverged, impossible", False)):
             if runs:

@@ -160,6 +160,29 @@ class Fitting:
             chances.append(float(fdtrc(gained, noise.freedom, ratio)))
         return min(1.0, min(chances) * len(chances)) if chances else 1.0
 
+    def along_with(self, i: int) -> list[int]:
+        """Other factors that changed along with factor `i`, so that they might stand for it.
+
+        With so few configurations, or a plan so poor, that what they add is in the fit already; or,
+        where the configurations are fewer than the factors, any.
+        """
+        others = [j for j in range(len(self.factors)) if not self.degrees[j]]
+        points = len(np.unique(np.stack(self.positions, 1).round(9), axis=0))
+        if points <= len(self.factors):
+            return others
+        there = np.linalg.matrix_rank(self.design(self.terms))
+        return [
+            j
+            for j in others
+            if np.linalg.matrix_rank(self.design([*self.terms, self._plain(j)])) == there
+        ]
+
+    def _plain(self, i: int) -> Term:
+        """A factor in its simplest form."""
+        if self.factors[i].is_numeric:
+            return Term((i,), legendre(self.positions[i], 1)[:, None])
+        return Term((i,), dummies(self.positions[i], len(self.factors[i].levels)))
+
     # --- Least squares ---
 
     def design(self, terms: Sequence[Term]) -> Array:

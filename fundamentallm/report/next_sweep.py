@@ -22,8 +22,10 @@ from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.parameters import has_room
 from fundamentallm.sweep.checking import LINEAR_TO
 from fundamentallm.sweep.distributions import Continuous, IntUniform
+from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
+from fundamentallm.sweep.refining import is_refined
 from fundamentallm.sweep.spec import Sweep, parse_sweep
 from fundamentallm.sweep.writing import Commented, sweep_text
 
@@ -45,6 +47,11 @@ def next_sweep(results: Results) -> str:
     """
     if results.sweep is None:
         raise ReportError(f"{results.title}: no sweep file is there; give the folder of one sweep")
+    if is_refined(results.sweep):
+        raise ReportError(
+            f"{results.title}: it repeats the best of another sweep, and is no search of its own; "
+            "give the folder of that one"
+        )
     evidence = Evidence(results)
     if evidence.surface is None:
         found = f"{len(results.ranked)} runs with a {results.metric.name}"
@@ -187,6 +194,8 @@ class _Next:
         end, before = ordered[-1], ordered[-2]
         if in_logs:
             ratio = end / before
+            if not _is_inside(name, end):  # where few have been: in smaller steps
+                ratio = math.sqrt(ratio)
             return [before, end * ratio, end * ratio**2][1 - (len(levels) == 2) :]
         step = end - before
         return [end + step, end + 2 * step]
@@ -240,13 +249,36 @@ class _Next:
             entry["q"] = q
 
     def _leave_out_impossible(self) -> None:
-        """Take out values of num_heads that do not divide every width."""
-        plain = parse_sweep(sweep_text(self.content, ""), self.sweep.file)
-        if fit := fitting_heads(Points(plain, self.flags)):
-            heads = next(p for p in plain.parameters if hyperparameter_name(p) == "num_heads")
+        """Take out values of num_heads that do not divide every width.
+
+        Where fewer than two are left, as between two that do there may be none, the file's own
+        stay.
+        """
+        if fit := fitting_heads(Points(self._parsed(), self.flags)):
+            heads = next(p for p in self.sweep.parameters if hyperparameter_name(p) == "num_heads")
             entry = heads.entry(self.content)
             entry.clear()
-            entry["values"] = Commented(fit, "those that divide every model_dim")
+            if len(fit) > 1:
+                entry["values"] = Commented(fit, "those that divide every model_dim")
+            else:
+                entry |= heads.entry(self.sweep.content)
+
+    def _parsed(self) -> Sweep:
+        """What has come of it so far.
+
+        Raises:
+            ReportError: There is no more to be searched.
+        """
+        try:
+            plain = parse_sweep(sweep_text(self.content, ""), self.sweep.file)
+        except SweepError:  # bayes without a range
+            plain = None
+        if plain is None or all(parameter.is_constant for parameter in plain.parameters):
+            raise ReportError(
+                f"{self.results.title}: of each setting one value is left, so there is nothing to "
+                "search; give the best more seeds (fundamentallm refine)"
+            )
+        return plain
 
 
 def _between(a: float, b: float, *, in_logs: bool) -> float:
@@ -264,10 +296,16 @@ def _round(name: str, value: float) -> float:
     return float(f"{value:.2g}")
 
 
+def _is_inside(name: str, value: float) -> bool:
+    """Whether a value lies inside the documented range, and not at its end."""
+    typical = HYPERPARAMETERS[name].typical
+    return typical is None or typical[0] < value < typical[1]
+
+
 def _clipped(name: str, value: float, edge: float) -> float:
     """Inside what is possible at all, and inside the documented range if `edge` is."""
     known = HYPERPARAMETERS[name]
-    if known.typical is not None and known.typical[0] < edge < known.typical[1]:
+    if known.typical is not None and _is_inside(name, edge):
         value = min(max(value, known.typical[0]), known.typical[1])
     if known.possible is None or value in known.possible:
         return value

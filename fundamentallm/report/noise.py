@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from fundamentallm.lead import noise_of
 from fundamentallm.report.results import Results
 
 
@@ -21,12 +20,7 @@ class Noise:
 
 
 def measure_noise(results: Results) -> Noise | None:
-    """The spread between seeds, pooled over configurations; None if none was repeated."""
-    squares, freedom, repeated = 0.0, 0, 0
-    for runs in results.configurations:
-        losses = np.array([results.loss(run) for run in runs])
-        if len(losses) > 1:
-            squares += float(((losses - losses.mean()) ** 2).sum())
-            freedom += len(losses) - 1
-            repeated += 1
-    return Noise(float(np.sqrt(squares / freedom)), freedom, repeated) if freedom else None
+    """The spread between seeds, as `noise_of` pools it; None if no configuration was repeated."""
+    groups = [[results.loss(run) for run in runs] for runs in results.configurations]
+    sigma, freedom, repeated = noise_of(groups)
+    return Noise(sigma, freedom, repeated) if freedom else None

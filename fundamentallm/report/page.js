@@ -83,6 +83,7 @@ const names = headings.map((heading) => heading.textContent.trim());
 const rows = [...body.rows].map((row) => ({
   row,
   keys: [...row.cells].map((cell) => cell.dataset.key ?? cell.textContent),
+  cells: [...row.cells].map((cell) => cell.textContent.toLowerCase()),
   text: [...row.cells].map((cell, index) => names[index] + "=" + cell.textContent).join(" ").toLowerCase(),
 }));
 
@@ -106,7 +107,7 @@ headings.forEach((heading, index) => heading.firstElementChild.addEventListener(
 
 function passes(each, word) {
   const match = /^([^<>=]+)(<=|>=|<|>|=)(.+)$/.exec(word);
-  const index = match ? names.findIndex((name) => name.toLowerCase() === match[1]) : -1;
+  const index = match ? names.findIndex((name) => name.toLowerCase().replaceAll(" ", "_") === match[1]) : -1;
   if (index < 0) return each.text.includes(word);
   const [key, wanted] = [each.keys[index], match[3]];
   const order = key === "" ? NaN : compare(key, wanted);
@@ -115,7 +116,7 @@ function passes(each, word) {
     case ">": return order > 0;
     case "<=": return order <= 0;
     case ">=": return order >= 0;
-    default: return order === 0 || key.toLowerCase() === wanted;
+    default: return order === 0 || key.toLowerCase() === wanted || each.cells[index] === wanted;
   }
 }
 
@@ -123,7 +124,7 @@ const filter = document.getElementById("filter");
 const count = document.getElementById("count");
 
 function choose() {
-  const words = filter.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
+  const words = filter.value.toLowerCase().replace(/\s*(<=|>=|<|>|=)\s*/g, "$1").split(/\s+|,(?!\d)/).filter(Boolean);
   let left = 0;
   for (const each of rows) {
     each.row.hidden = !words.every((word) => passes(each, word));

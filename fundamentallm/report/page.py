@@ -126,10 +126,11 @@ def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
     """Text and sorting key of every column."""
     summary = run.summary
     seconds = summary.get("seconds")
-    numbers: list[Any] = [run.score, summary.get("best_step"), summary.get("step"), seconds]
+    best_step = run.best_step(results.metric)
+    numbers: list[Any] = [run.score, best_step, summary.get("step"), seconds]
     texts = [
         "" if run.score is None else f"{run.score:.4f}",
-        _text(summary.get("best_step")),
+        _text(best_step),
         _text(summary.get("step")),
         f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
     ]

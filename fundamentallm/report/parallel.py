@@ -22,8 +22,8 @@ def parallel_coordinates(results: Results) -> Plot | None:
     Lines of a scatter plot, because plotly's own parallel coordinates need WebGL, which the
     browsers of clusters and remote desktops often lack, and do not print.
     """
-    runs = results.ranked
-    factors = find_factors(results, runs)[:MOST_AXES]
+    factors, runs = find_factors(results, results.ranked)
+    factors = factors[:MOST_AXES]
     if len(runs) < 4 or not factors:
         return None
     scores = [results.loss(run) for run in runs]

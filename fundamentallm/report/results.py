@@ -77,6 +77,12 @@ class RunResult:
         """Whether it is no run for a model, but a search for its learning rate."""
         return "range_test" in self.summary
 
+    def best_step(self, metric: Metric) -> int | None:
+        """The step of its best value of the metric; None if it has none."""
+        curve = self.curve(metric.name)
+        best = metric.best(curve.values)
+        return None if best is None else curve.steps[curve.values.index(best)]
+
     def curve(self, metric: str) -> Curve:
         """The values of one metric; empty if it was never logged."""
         return self.curves.get(metric, EMPTY)
@@ -99,6 +105,14 @@ class Results:
         """Runs with a score that can be compared, the best first."""
         scored = [run for run in self.runs if run.is_ranked]
         return sorted(scored, key=self.loss)
+
+    @cached_property
+    def comparable(self) -> list[RunResult]:
+        """Ranked runs that went on to their end, or all where none did; the best first.
+
+        One that was stopped early has the score of a shorter run, and was stopped for being worse.
+        """
+        return [run for run in self.ranked if run.status == "done"] or self.ranked
 
     @property
     def best(self) -> RunResult | None:
@@ -128,12 +142,12 @@ class Results:
 
     @cached_property
     def configurations(self) -> list[list[RunResult]]:
-        """Ranked runs, those that differ in nothing but the seed together; the best mean first.
+        """Comparable runs, those that differ in nothing but the seed together; best mean first.
 
         A run that was made twice, with the same seed, counts once: it says nothing of chance.
         """
         groups: dict[str, list[RunResult]] = {}
-        for run in self.ranked:
+        for run in self.comparable:
             group = groups.setdefault(self._configuration(run), [])
             if SEED not in run.settings or all(
                 run.settings[SEED] != other.settings.get(SEED) for other in group
@@ -150,7 +164,8 @@ class Results:
 
     def _configuration(self, run: RunResult) -> str:
         """Text that runs share which differ in nothing but the seed."""
-        return repr([_key(run, name) for name in self.varied if name != SEED])
+        names = [name for name in (*self.varied, *NOT_COMPARED) if name != SEED]
+        return repr([_key(run, name) for name in names])
 
     def _differs(self, name: str) -> bool:
         """Whether two runs do; one that never began may have no more than what was searched."""

@@ -18,7 +18,10 @@ from fundamentallm.sweep.checking import LENGTHS
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import DATA, Points
 from fundamentallm.sweep.records import Run
-from fundamentallm.sweep.spec import Metric
+from fundamentallm.sweep.spec import Metric, Sweep
+
+REFINED = "# The best of"
+"""How the file of such a sweep begins."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,13 @@ def refined_sweep(
         "metric": {"name": metric.name, "goal": metric.goal},
         "parameters": parameters,
     }
-    head = f"# The best of {source} again. Only {len(points)} points of this grid are run.\n"
+    head = f"{REFINED} {source} again. Only {len(points)} points of this grid are run.\n"
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def is_refined(sweep: Sweep) -> bool:
+    """Whether a sweep is one that `refined_sweep` has written."""
+    return sweep.text.startswith(REFINED)
 
 
 def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, Any]) -> bool:
@@ -143,7 +151,7 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
 
     One that diverged with a seed is not compared. The test: `fundamentallm/lead.py`.
     """
-    from fundamentallm.lead import SIGNIFICANT, chance_of
+    from fundamentallm.lead import SIGNIFICANT, chance_of, noise_of
 
     ranked = in_order([each for each in standings if each.scores and not each.diverged], metric)
     if not ranked:
@@ -154,11 +162,10 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
         return f"{best.label} {alone}; there is nothing to tell it from"
     lead = f"{best.label} leads with {best.mean:.4f}, {rest[0].label} follows with "
     lead += f"{rest[0].mean:.4f}"
-    freedom = sum(max(0, len(each.scores) - 1) for each in standings)
+    by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)
+    sigma, freedom, _ = noise_of([each.scores for each in by_mean])
     if not freedom:
         return f"{lead}; with one seed nobody can say whether that is more than chance"
-    squares = sum(each.spread**2 * (len(each.scores) - 1) for each in standings if each.scores)
-    sigma = math.sqrt(squares / freedom)
     if sigma == 0:
         return f"{lead}; the scores of each do not differ at all between seeds"
     doubtful: list[str] = []

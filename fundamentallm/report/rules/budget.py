@@ -8,6 +8,8 @@ from fundamentallm.report.rules.claim import Claim, Evidence
 
 WORTH, WASTE = 3.0, 1.5
 """In noises: a gain that is worth the runs, and one that is not; noise alone gains something."""
+UNKNOWN = 0.5
+"""Of the spread of all losses: a fit that leaves more than this over has not found the noise."""
 
 
 def more_runs(evidence: Evidence) -> list[Claim]:
@@ -17,9 +19,11 @@ def more_runs(evidence: Evidence) -> list[Claim]:
     the best of a quarter to the best of half of the runs, to the best of all, goes on.
     """
     results, sigma = evidence.results, evidence.sigma
-    if results.sweep is None or results.sweep.method == "grid" or not sigma:
+    if results.sweep is None or results.sweep.method != "random" or not sigma:
         return []
-    losses = np.array([results.loss(run) for run in results.runs if run.is_ranked])
+    losses = np.array([results.loss(run) for run in results.comparable])
+    if evidence.noise is None and sigma > UNKNOWN * float(np.std(losses)):
+        return []  # what the fit leaves over is no noise: it has learned next to nothing
     if len(losses) < 8:
         return []
     quarter, half, whole = (_best_of(losses, len(losses) // part) for part in (4, 2, 1))

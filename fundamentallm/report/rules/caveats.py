@@ -8,6 +8,7 @@ from fundamentallm.report.results import OTHER_LOSSES, SEED
 from fundamentallm.report.rules.claim import Claim, Evidence
 
 GROUPS = ("Model", "Sequence", "Training", "Schedule")
+ENDS = ("epochs", "max_steps", "max_minutes", "early_stopping")
 RATE = "learning_rate"
 WANT_A_RATE = ("batch_size", "model_dim", "num_layers", "lr_schedule", "gradient_accumulation")
 
@@ -24,6 +25,10 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
         for known in HYPERPARAMETERS.values()
         if known.group in GROUPS and known.name in fixed
     ]
+    ended_by = {run.summary.get("stopped_by") for run in evidence.complete} & set(ENDS)
+    if ended_by:  # what no run ended by says nothing of their length
+        names = [name for name in names if name != "epochs" or "epochs" in ended_by]
+        names += [name for name in ENDS if name in ended_by and name in fixed and name not in names]
     claims: list[Claim] = []
     if names:
         values = ", ".join(f"{name} {shown(fixed[name]) or 'none'}" for name in names)
@@ -32,6 +37,19 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
         says = f"every run had seed {fixed[SEED]}: how much chance there is was not measured"
         claims.append(Claim("held_fixed", "one_seed", says, SEED))
     return claims
+
+
+def stopped(evidence: Evidence) -> list[Claim]:
+    """Runs that hyperband stopped are left out of what is compared."""
+    results = evidence.results
+    early = sum(run.status == "stopped" for run in results.ranked)
+    if not early or len(results.comparable) == len(results.ranked):
+        return []
+    says = (
+        f"{early} of {len(results.ranked)} runs were stopped early; their scores are those of "
+        "shorter runs, and count for none of this but the divergence"
+    )
+    return [Claim("stopped", "stopped", says)]
 
 
 def other_losses(evidence: Evidence) -> list[Claim]:

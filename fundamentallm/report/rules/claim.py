@@ -66,6 +66,11 @@ class Evidence:
         """Runs that went on to their end."""
         return [run for run in self.results.runs if run.status == "done"]
 
+    def better_half(self, runs: Sequence[RunResult]) -> list[RunResult]:
+        """Those that a decision would rest on, and `FEWEST` at least."""
+        ranked = [run for run in self.results.ranked if run in runs]
+        return ranked[: max(FEWEST, (len(ranked) + 1) // 2)]
+
     def judges(self, judged: Sequence[RunResult]) -> bool:
         """Whether these are enough to speak of: three of a sweep, or all that there are."""
         return len(judged) >= max(1, min(FEWEST, len(self.results.runs)))

@@ -21,17 +21,19 @@ FLAT = ("constant",)
 
 
 def still_falling(evidence: Evidence) -> list[Claim]:
-    """The validation loss was still falling when runs ended.
+    """The validation loss was still falling when the better runs ended.
 
     Source: Google's tuning playbook, "Deciding how long to train": if the best step of most good
     runs is at the end, the run is too short. A rate that decays to the end makes every loss
     fall there, so only runs with a constant rate are judged.
     """
-    judged = [
-        run
-        for run in evidence.complete
-        if run.settings.get("lr_schedule", "constant") in FLAT and len(_val(run)) >= 4
-    ]
+    judged = evidence.better_half(
+        [
+            run
+            for run in evidence.complete
+            if run.settings.get("lr_schedule", "constant") in FLAT and len(_val(run)) >= 4
+        ]
+    )
     falls = [fall for run in judged if (fall := _fall(_val(run))) is not None]
     if not evidence.judges(judged) or len(falls) < MOST_RUNS * len(judged):
         return []
@@ -43,12 +45,12 @@ def still_falling(evidence: Evidence) -> list[Claim]:
 
 
 def best_early(evidence: Evidence) -> list[Claim]:
-    """The best step was in the first tenth of the run.
+    """The best step was in the first tenth of the better runs.
 
     Source: Google's tuning playbook, "Deciding how long to train": a best step in the first tenth
     means that runs are longer than they need be.
     """
-    judged = [run for run in evidence.complete if len(_val(run)) >= 10]
+    judged = evidence.better_half([run for run in evidence.complete if len(_val(run)) >= 10])
     early = [run for run in judged if _best_share(_val(run)) <= 0.1]
     if not evidence.judges(judged) or len(early) < MOST_RUNS * len(judged):
         return []

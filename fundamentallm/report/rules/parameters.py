@@ -28,6 +28,13 @@ def matters(evidence: Evidence) -> list[Claim]:
     if surface is None:
         return []
     claims = [_of_one(effect, evidence) for effect in surface.effects]
+    for effect, others in surface.together:
+        names = ", ".join([effect.factor.name, *(factor.name for factor in others)])
+        says = (
+            f"{names}: from worst to best they move {evidence.metric} by {effect.size:.3f}, but "
+            "they changed together, so which of them it was cannot be told"
+        )
+        claims.append(Claim("matters", "together", says, names))
     if surface.undecided:
         names = ", ".join(factor.name for factor in surface.undecided)
         says = (
@@ -102,13 +109,18 @@ def has_room(results: Results, factor: Factor, side: str) -> bool:
 
 
 def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
-    name, ends = effect.factor.name, (effect.factor.levels[0], effect.factor.levels[-1])
+    """Whether a run diverged there, or at that end itself."""
+    factor = effect.factor
+    near = 0.0 if factor.is_listed else NEAR
     values = [
-        run.settings[name]
+        run.settings[factor.name]
         for run in evidence.results.runs
-        if run.status == "diverged" and isinstance(run.settings.get(name), int | float)
+        if run.status == "diverged" and isinstance(run.settings.get(factor.name), int | float)
     ]
-    return any(value > ends[1] if side == "high" else value < ends[0] for value in values)
+    if factor.in_logs:
+        values = [value for value in values if value > 0]
+    places = [factor.position(value) for value in values]
+    return any(place >= 1 - near if side == "high" else place <= near for place in places)
 
 
 def _p(p: float) -> str:

@@ -30,7 +30,11 @@ def divergence(evidence: Evidence) -> list[Claim]:
     if not bad.any():
         return []
     many = f"{counted(int(bad.sum()), len(runs))} diverged"
-    suspects = list(_suspects(find_factors(evidence.results, runs), runs))
+    if bad.all():
+        return [Claim("divergence", "counted", f"{many}: lower the learning rate for all of them")]
+    factors, runs = find_factors(evidence.results, runs)
+    bad = np.array([run.status == "diverged" for run in runs])
+    suspects = list(_suspects(factors, runs))
     if bad.all() or bad.sum() < 2 or not suspects:
         return [Claim("divergence", "counted", f"{many}; too few to say of which setting it came")]
     areas = [_area(suspect.positions, bad) for suspect in suspects]
@@ -43,10 +47,13 @@ def divergence(evidence: Evidence) -> list[Claim]:
         most = max(abs(_area_of(rank, mixed) - 0.5) for rank in ranks)
         at_least += most >= abs(areas[best] - 0.5) - 1e-12
     p = (at_least + 1) / (PERMUTATIONS + 1)
-    if p >= CHANCE:
-        says = f"{many}, and no one setting tells which (p = {p:.2g})"
-        return [Claim("divergence", "scattered", says)]
-    return [_where(suspects[best], areas[best] > 0.5, bad, p, many)]
+    where = _where(suspects[best], areas[best] > 0.5, bad, p, many)
+    if p < CHANCE:
+        return [where]
+    says = f"{many}, and no setting tells which better than chance might (p = {p:.2g})"
+    if abs(areas[best] - 0.5) == 0.5:  # all on one side, and none on the other
+        says = f"{where.says}; so few could be chance"
+    return [Claim("divergence", "scattered", says)]
 
 
 @dataclass(frozen=True)
@@ -150,11 +157,15 @@ def instability(evidence: Evidence) -> list[Claim]:
             jumped.append(run)
     if not evidence.judges(judged) or len(jumped) * 2 <= len(judged):
         return []
-    warmups = sorted({int(run.settings.get("warmup_steps") or 0) for run in jumped})
+    given = [run.settings.get("warmup_steps") for run in jumped]
+    warmups = sorted({int(steps) for steps in given if isinstance(steps, int | float)} or {0})
     total = int(np.median([run.summary["total_steps"] for run in jumped]))
     had = f"with warmup_steps {', '.join(map(str, warmups[:4]))}"
+    more = f"try warmup_steps {max(1, total // 20)} to {total // 10}"
+    if warmups[len(warmups) // 2] >= total // 10:
+        more = "try a lower learning_rate"
     says = (
         f"in {counted(len(jumped), len(judged))} the training loss jumped by more than {JUMP:.0%} "
-        f"in the first fifth, {had}: try warmup_steps {max(1, total // 20)} to {total // 10}"
+        f"in the first fifth, {had}: {more}"
     )
     return [Claim("instability", "unstable", says, "warmup_steps")]

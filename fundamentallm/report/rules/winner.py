@@ -22,10 +22,14 @@ def winner(evidence: Evidence) -> list[Claim]:
     if lucky := sum(_mean(results, each) < _mean(results, best) for each in results.configurations):
         lead += f" (without {lucky} of a better mean that diverged with a seed)"
     if len(groups) == 1:
-        if noise is None:
-            return [Claim("winner", "only", f"{lead}; it is the only one, there is no other")]
-        spread = f"{len(best)} seeds differ by {noise.sigma:.4f} (standard deviation)"
-        return [Claim("winner", "only", f"{lead}; {spread}")]
+        alone = (
+            "there is no other"
+            if len(results.configurations) == 1
+            else "each other diverged with a seed"
+        )
+        if noise is not None and len(best) > 1 and len(results.configurations) == 1:
+            alone = f"{len(best)} seeds differ by {noise.sigma:.4f} (standard deviation)"
+        return [Claim("winner", "only", f"{lead}; {alone}")]
     gap = _mean(results, groups[1]) - _mean(results, best)
     lead += f", ahead of {describe(results, groups[1])} by {gap:.4f}"
     if noise is None:
