@@ -123,3 +123,23 @@ def test_no_agent_no_assignment(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match=r"none\.yaml: not a file of sweep values"):
         Assignment.from_environment(missing)
+
+
+def test_the_agent_s_file_however_its_folder_is_written(tmp_path: Path) -> None:
+    """`WANDB_DIR=.` and the like: the agent hands the path over as it was typed."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed": {"value": 1}}))
+    raw = f"{tmp_path}/.//config"
+    names = {"WANDB_SWEEP_ID": "s", "WANDB_RUN_ID": "r", "WANDB_SWEEP_PARAM_PATH": f"{raw}.yaml"}
+    found = Assignment.from_environment(names)
+    assert found is not None
+    assert found.without_repeats([f"{raw}.json", "a.txt"]) == ["a.txt"]
+    assert found.without_repeats(["--config", f"{raw}.json", "a.txt"]) == ["a.txt"]
+
+
+def test_what_launch_hands_over_is_not_passed_over() -> None:
+    launched = {"WANDB_LAUNCH": "True", "WANDB_RUN_ID": "r"}
+    assert Assignment.from_environment(launched) is None
+    for name in ("WANDB_CONFIG", "WANDB_CONFIG_0"):
+        assert Assignment.from_environment({**launched, name: "{}"}) is None
+        with pytest.raises(ConfigError, match="W&B Launch"):
+            Assignment.from_environment({**launched, name: '{"learning_rate": 1}'})

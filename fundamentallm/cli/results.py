@@ -18,7 +18,7 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 if TYPE_CHECKING:
     from fundamentallm.report.results import Results
 
-ON_WANDB = re.compile(r"\w[\w.-]*/\w[\w.-]*/[\w-]+")
+ON_WANDB = re.compile(r"\w[\w.-]*/[^/\\#?%:]+/[\w-]+")
 MOST_NOTES = 10
 
 metric_option = click.option(

@@ -31,6 +31,8 @@ RULES: tuple[Rule, ...] = (
     unfair_rate,
     held_fixed,
 )
+OF_LOSSES = (matters, edge, more_runs)
+"""Rules that take a difference of losses for one of settings: not where texts differ."""
 
 HEADINGS = {
     "other_losses": "Not comparable",
@@ -56,4 +58,5 @@ def explain(results: Results, evidence: Evidence | None = None) -> list[Claim]:
     evidence = evidence or Evidence(results)
     if not evidence.results.runs:
         return []
-    return [claim for rule in RULES for claim in rule(evidence)]
+    rules = [rule for rule in RULES if not (rule in OF_LOSSES and other_losses(evidence))]
+    return [claim for rule in rules for claim in rule(evidence)]

@@ -133,8 +133,8 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
 def _curves(run: Any) -> dict[str, Curve]:
     """All metrics, by name."""
     points: dict[str, dict[int, float]] = {}
-    # What the client keeps of a run that goes on would be short of the newest rows.
-    for row in run.scan_history(page_size=STEPS_A_PAGE, use_cache=run.state == "finished"):
+    # What the client keeps may be short of the newest rows, also of a run that has ended since.
+    for row in run.scan_history(page_size=STEPS_A_PAGE, use_cache=False):
         step = row.get("_step")
         for name, value in row.items():
             if finite(value) is not None and step is not None and name[:1] != "_":

@@ -43,6 +43,7 @@ class Assignment:
         names = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
         sweep_id, run_id, path = (environment.get(name, "") for name in names)
         if not (sweep_id and run_id and path):
+            _check_launch(environment)
             return None
         if not re.fullmatch(r"[\w-][\w.-]{0,127}", run_id):
             raise ConfigError(
@@ -92,6 +93,8 @@ class Assignment:
         rest = deque(words)
         while rest:
             word = rest.popleft()
+            if word.endswith(".json"):
+                word = str(Path(word))  # as ours: the agent writes WANDB_DIR as it was typed
             if rest and ((word, rest[0]) in pairs or word in nested):
                 rest.popleft()  # ${args_no_equals}
             elif word in repeats or word.split("=")[0] in nested or self._is_json(word):
@@ -106,6 +109,20 @@ class Assignment:
             return word.startswith("{") and json.loads(word) == self.parameters
         except ValueError:
             return False
+
+
+def _check_launch(environment: Mapping[str, str]) -> None:
+    """See that W&B Launch has no values for this run, for it hands them over in its own way.
+
+    Raises:
+        ConfigError: It has; they would be shown on W&B, and not used.
+    """
+    given = [v for name, v in environment.items() if re.fullmatch(r"WANDB_CONFIG(_\d+)?", name)]
+    if environment.get("WANDB_LAUNCH") and any(v.strip() not in ("", "{}") for v in given):
+        raise ConfigError(
+            "WANDB_LAUNCH: values that W&B Launch hands over are not read; give them as flags, or "
+            "start the runs by wandb agent"
+        )
 
 
 def _innermost(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -12,12 +12,18 @@ from fundamentallm.disk import DiskError
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order
 
+OF_ANOTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
+"""What the environment may have of the run that the sweep itself was started in."""
+
 
 def main(order: Order, pipe: Connection) -> None:
     """Run a trial, say how it ended, and leave without tidying up what was inherited."""
     line = Line(pipe, order.patience)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the worker says what to do
     signal.signal(signal.SIGTERM, lambda *_: setattr(line, "stop", line.stop or "SIGTERM"))
+    if order.wandb is not None:
+        for name in OF_ANOTHER_RUN:
+            os.environ.pop(name, None)
     os.environ.update(order.environment)
     if order.visible_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.visible_gpu

@@ -7,11 +7,9 @@ when W&B is away, and how the settings here were chosen, is in docs/wandb.md.
 from __future__ import annotations
 
 import os
-import ssl
+import shlex
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +26,7 @@ from fundamentallm.metrics import OF_EVALUATIONS
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
 from fundamentallm.trackers.protocol import Number
+from fundamentallm.trackers.reach import unreachable
 
 INIT_SECONDS = 10.0
 FINISH_SECONDS = 30.0
@@ -37,7 +36,7 @@ FLUSH_SECONDS = 1.0  # between writings of W&B's own file, from which `wandb syn
 ASK_SECONDS = 5
 SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
 STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
-  project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped } }
+  project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped state } }
 }"""
 
 
@@ -52,7 +51,9 @@ def why_not() -> str | None:
             return ""
         if mode in ("offline", "dryrun") or wandb.login(prompt=False, verify=False):
             return None
-    except (wandb.Error, ValueError) as error:  # a key that is no key, a mode that is none
+    except (ImportError, AttributeError):
+        raise
+    except Exception as error:  # a key that is no key; its service that cannot be started; ...
         reason = " ".join(str(error).split())[:200]
         return f"W&B cannot be used ({reason}), so this run stays on this machine"
     return (
@@ -157,8 +158,7 @@ class WandbTracker:
     def _begin(self, settings: Mapping[str, object]) -> wandb.Run:
         """Start online; where that fails, offline, so that `wandb sync` can send it later."""
         known = wandb.setup().settings
-        there = self.folder.wandb_id.exists()
-        stored = (self.folder.wandb_id.read_text().strip() or None) if there else None
+        entity, project, stored = self._stored_id()
         ours = {key: value for key, value in settings.items() if key not in (self.swept or ())}
         options: dict[str, Any] = {
             "config": ours,
@@ -168,10 +168,14 @@ class WandbTracker:
             "tags": [*(known.run_tags or ()), *self.tags],
         }
         if self.swept is None:
-            options |= {"project": known.project or "fundamentallm", "id": known.run_id or stored}
+            project = project or known.project or "fundamentallm"
+            entity = entity or known.entity
+            options |= {"project": project, "entity": entity, "id": known.run_id or stored}
         if known.mode in ("offline", "dryrun"):
             self.why_offline = "WANDB_MODE is offline"
-        elif reason := _unreachable(known.base_url):
+        elif not (known.http_proxy or known.https_proxy) and (
+            reason := unreachable(known.base_url, ASK_SECONDS)
+        ):
             self.why_offline = reason
         else:
             looks = ("name", "tags", "group")  # which may have been changed there since
@@ -231,18 +235,28 @@ class WandbTracker:
 
     def _keep_id(self, run: wandb.Run) -> None:
         self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.folder.wandb_id, run.id + "\n")
+        replace_text(self.folder.wandb_id, f"{run.entity or ''}/{run.project or ''}/{run.id}\n")
+
+    def _stored_id(self) -> tuple[str | None, str | None, str | None]:
+        """Entity, project and id of the run as it was; an older file has the id alone."""
+        file = self.folder.wandb_id
+        words = file.read_text().strip().split("/") if file.exists() else []
+        entity, project, run_id = [None, None, None, *words][-3:]
+        return entity or None, project or None, run_id or None
 
     def _stop_was_asked(self) -> bool:
         """Whether W&B wants this run stopped, asked now: the stream tells only every 15 s."""
         if self.run is None or self.api is None:
             return False
-        names = {"entityName": self.run.entity, "projectName": self.run.project}
         try:
-            answer = self.api._service_api.execute_graphql(STOPPED, {**names, "runId": self.run.id})
-            return bool(answer["project"]["run"]["stopped"])
+            return bool(self._ask(self.run, self.api)["stopped"])
         except Exception:  # W&B is away: whatever the client raises, the answer is not yes
             return False
+
+    def _ask(self, run: wandb.Run, api: wandb.Api) -> Mapping[str, Any]:
+        """How W&B has the run, asked now; the client's own way would leave a folder behind."""
+        names = {"entityName": run.entity, "projectName": run.project, "runId": run.id}
+        return api._service_api.execute_graphql(STOPPED, names)["project"]["run"]
 
     def _log_model(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
         metadata = {key: summary[key] for key in ("best_val_loss", "best_step")}
@@ -253,7 +267,8 @@ class WandbTracker:
     def _end(self, run: wandb.Run, code: int) -> None:
         """Finish within the limit, and say what did not get through."""
         place = os.path.relpath(run.settings.sync_dir)
-        path = f"{run.entity}/{run.project}/{run.id}"
+        if place.startswith(".."):  # a run of a sweep is in its own folder, and its reader is not
+            place = str(run.settings.sync_dir)
         complaint = ""
         limit = run.settings.finish_timeout
         if not _finish_within(run, code, limit):
@@ -262,14 +277,16 @@ class WandbTracker:
             complaint = f"nothing was sent to W&B ({self.why_offline})"
         elif not complaint and self.api is not None:
             try:
-                if self.api.run(path).state == "running":
+                if self._ask(run, self.api)["state"] == "running":
                     complaint = "W&B has not seen the end of the run"
             except Exception as error:  # as above: whatever it is, W&B cannot be asked
                 complaint = f"W&B does not answer ({' '.join(str(error).split())})"
         with suppress(Exception):  # now, and not as Python exits: its is not the last word
             wandb.teardown()
         if complaint:
-            command = f"wandb sync {'' if self.why_offline else '--no-skip-online '}{place}"
+            command = (
+                f"wandb sync {'' if self.why_offline else '--no-skip-online '}{shlex.quote(place)}"
+            )
             self.verdict = f"{complaint}; the whole run is kept, and sent by: {command}"
 
     @contextmanager
@@ -306,19 +323,6 @@ def _finish_within(run: wandb.Run, code: int, seconds: float) -> bool:
             connection._proc._process.kill()
         thread.join(GRACE_SECONDS)
     return bool(in_time)
-
-
-def _unreachable(url: str) -> str:
-    """Why nothing at all answers at `url`, or "": asked once, the client would try for 20 s."""
-    try:
-        urllib.request.urlopen(url, timeout=ASK_SECONDS).close()
-    except urllib.error.HTTPError:
-        return ""  # an answer
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        # The client brings certificates of its own, so what Python's think says nothing.
-        return "" if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
-    return ""
 
 
 def _say(line: str) -> None:

@@ -120,7 +120,9 @@ class Operations:
 
     def RunStoppedStatus(self, v: Variables) -> dict[str, Any]:
         run = self.store.run(v.get("projectName"), v["runId"])
-        return {"project": {"run": {"stopped": bool(run and run.stopped)}}}
+        return {
+            "project": {"run": {"stopped": bool(run and run.stopped), "state": run and run.state}}
+        }
 
     def StopRun(self, v: Variables) -> dict[str, Any]:
         run = self.store.run_by_id(v["id"])
