@@ -105,7 +105,8 @@ def main() -> None:
     print("| | trials an hour | ratio to ours, least to most |\n|---|---|---|")
     for name, found in rates.items():
         ratios = [a / b for a, b in zip(rates["ours"], found, strict=True)]
-        spread = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        middle = statistics.median(rates["ours"]) / statistics.median(found)
+        spread = f"{middle:.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
         print(f"| {name} | {statistics.median(found):.0f} | {'' if name == 'ours' else spread} |")
     if arguments.json_file:
         content = {"rates": rates, "seconds_a_trial": lengths, "arguments": str(arguments)}
