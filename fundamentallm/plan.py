@@ -14,8 +14,8 @@ WORTH_COMPILING = 5_000
 """Steps that save on a GPU what a minute of compiling costs: a guess, not measured."""
 
 TOKENS_AT_ONCE = 4096
-"""Of a batch, on a CPU, so that memory does not grow with the batch. Nearly as fast as all at once,
-in three quarters of its memory at the default shape (docs/experiments.md)."""
+"""Of a batch, on a CPU, so that memory does not grow with the batch. Nearly as fast as all at once
+(docs/experiments.md)."""
 
 
 def sequences_at_once(config: Config, *, on_cpu: bool) -> int:

@@ -24,6 +24,7 @@ from fundamentallm.sweep.disk_watch import DiskWatch
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger
 from fundamentallm.sweep.order import Data
+from fundamentallm.sweep.orders import Orders
 from fundamentallm.sweep.points import Points, check_points, words_of_every_run
 from fundamentallm.sweep.records import Attempt
 from fundamentallm.sweep.records import Run as SweepRun
@@ -302,3 +303,19 @@ def test_runs_share_out_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch
     for runs, expected in ((2, (2, 4)), (None, (8, 1)), (0, (8, 1)), (50, (8, 1))):
         found = sweeping.means(None, None, "cpu", runs)
         assert (found.workers, found.threads) == expected
+
+
+def test_gpus_are_shared_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial sees one, as its first; two on each at a time."""
+    monkeypatch.setattr("fundamentallm.gpus.visible_gpus", lambda device: ["3", "GPU-ab"])
+    here = sweeping.means(None, 2, "cuda:1", None)
+    assert (here.workers, here.fixed) == (4, True)
+    assert sweeping.means(None, None, "cuda", None).workers == 2 * sweeping.MOST_ON_A_GPU
+    assert sweeping.means(None, None, "cuda", 3).workers == 3
+    points = Points(parse_sweep(grid(), "t.yaml"), {})
+    orders = Orders(SweepFolder(tmp_path), points, Data(None, "t", ""), here, patience=1.0)
+    values = {"learning_rate": 0.1, "seed": 1, "max_steps": 2, "eval_every": 1}
+    run = SweepRun(0, (Attempt(0, 0, values, "running", "me"),))
+    seen = [orders.order(run, slot) for slot in range(4)]
+    assert [order.visible_gpu for order in seen] == ["3", "GPU-ab", "3", "GPU-ab"]
+    assert {order.device for order in seen} == {"cuda"}

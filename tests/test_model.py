@@ -19,8 +19,10 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner
 from fundamentallm.model import Cache, Transformer
 from fundamentallm.optimizer import (
+    ADAM_SCALE,
     MEMORY,
     MOMENTUM,
+    MUON_SCALE,
     QUINTICS,
     Muon,
     orthogonalise,
@@ -195,12 +197,48 @@ def test_accumulation_gives_the_update_of_the_large_batch(tiny: Config) -> None:
 
 def test_the_norm_is_logged_unclipped_and_0_does_not_clip(tiny: Config) -> None:
     windows = torch.randint(11, (4, 17))
-    norms = []
+    norms, clipped = [], []
     for clip in (0.0, 1e-3, 1e3):
         learner = Learner(11, replace(tiny, gradient_clip=clip), torch.device("cpu"))
         norms.append(learner.step(windows, 1e-3)[1])
+        gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+        clipped.append(float(nn.utils.get_total_norm(gradients)))
     assert norms[0] > 1e-2
     assert norms[0] == norms[1] == norms[2]
+    assert clipped == pytest.approx([float(norms[0]), 1e-3, float(norms[0])], rel=1e-3)
+
+
+def test_weight_decay_and_beta2_are_those_asked_for(tiny: Config) -> None:
+    """Without a gradient a matrix shrinks by decay alone; the rest is moved as by torch's Adam."""
+    config = replace(tiny, weight_decay=0.25, beta2=0.9, gradient_clip=0.0, dropout=0.0)
+    learner = Learner(11, config, torch.device("cpu"))
+    matrix, embedding = learner.model.layers[0].attention.query.weight, learner.model.embedding
+    before = matrix.detach().clone()
+    peer = nn.Parameter(embedding.weight.detach().clone())
+    rate = 0.01
+    torchs = torch.optim.Adam([peer], lr=rate * ADAM_SCALE, betas=(0.9, 0.9))
+    for seed in (1, 2, 3):
+        torch.manual_seed(seed)
+        for parameter in learner.model.parameters():
+            parameter.grad = torch.randn_like(parameter) if parameter.ndim == 2 else None
+        matrix.grad = torch.zeros_like(matrix)
+        assert embedding.weight.grad is not None
+        peer.grad = embedding.weight.grad.clone()
+        learner.optimizers.set_learning_rate(rate)
+        learner.optimizers.step()
+        torchs.step()
+    torch.testing.assert_close(matrix, before * (1 - rate * MUON_SCALE * 0.25) ** 3)
+    torch.testing.assert_close(embedding.weight, peer)
+
+
+def test_attention_dropout_acts_by_itself(tiny: Config) -> None:
+    model = Transformer(11, replace(tiny, dropout=0.0, attention_dropout=0.5))
+    tokens = torch.randint(11, (2, 16))
+    for layer in model.layers:  # which begin as nothing
+        nn.init.normal_(layer.attention.out.weight)
+    assert not torch.equal(model(tokens), model(tokens))
+    model.eval()
+    assert torch.equal(model(tokens), model(tokens))
 
 
 def test_mixed_precision_goes_with_dropout(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:

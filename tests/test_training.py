@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from fundamentallm import Config, train, training
+from fundamentallm import Config, device, train, training
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
 from fundamentallm.data import prepare
 from fundamentallm.evaluate import score
@@ -101,11 +101,19 @@ def test_training_leaves_the_callers_generator_alone(tiny: Config, text: str) ->
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("stops", [[1], [8], [9], [13], [3, 9, 4, 6]])
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("stops", "mixed"),
+    [([1], False), ([8], False), ([9], False), ([13], False), ([3, 9, 4, 6], False), ([9], True)],
+)
 def test_stopped_and_resumed_is_never_stopped(
-    tiny: Config, text: str, tmp_path: Path, stops: list[int], mixed: bool
+    tiny: Config,
+    text: str,
+    tmp_path: Path,
+    stops: list[int],
+    mixed: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(device, "has_bfloat16", lambda: True)  # if need be, emulated
     config = replace(tiny, lr_schedule="cosine", warmup_steps=5, mixed_precision=mixed)
     whole = start(config, text, tmp_path / "whole")
     checkpoint = None
@@ -125,6 +133,8 @@ def test_stopped_and_resumed_is_never_stopped(
             assert (part.step, checkpoint.progress["evaluating"]) == (8, True)
     resumed = start(config, text, tmp_path / "parts", checkpoint=checkpoint)
     assert resumed == whole
+    used = RunFolder(tmp_path / "parts").read_summary()["precision"]
+    assert used == ("bfloat16" if mixed else "float32")
     assert repeatable(tmp_path / "parts") == repeatable(tmp_path / "whole")
     assert (tmp_path / "parts/samples.txt").read_text() == (
         tmp_path / "whole/samples.txt"

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.storage import storage_url
+from fundamentallm.cli.storage import opened, storage_url
 from fundamentallm.cli.sweep import worker_options
-from fundamentallm.cli.sweeping import opened, work
+from fundamentallm.cli.sweeping import work
 from fundamentallm.cli.texts import text_here
 from fundamentallm.sweep.sweep_folder import SweepFolder
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.storage import storage_url
+from fundamentallm.cli.storage import Facts, opened, storage_url
 from fundamentallm.cli.sweep import worker_options
-from fundamentallm.cli.sweeping import Facts, begin, opened
+from fundamentallm.cli.sweeping import begin
 from fundamentallm.cli.texts import text_here
 from fundamentallm.declaration import shown
 from fundamentallm.sweep.points import Points

@@ -86,8 +86,7 @@ def _is_on_wandb(place: str) -> bool:
 
 def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
     """Ask the storage that the sweep shares with other machines; a note says where it is silent."""
-    from fundamentallm.cli.storage import STORAGE, storage_url
-    from fundamentallm.cli.sweeping import opened
+    from fundamentallm.cli.storage import STORAGE, opened, storage_url
     from fundamentallm.report.elsewhere import with_runs_elsewhere
 
     note = "runs that ended on other machines are left out: "

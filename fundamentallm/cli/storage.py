@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from fundamentallm.cli.messages import place
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
+if TYPE_CHECKING:
+    from fundamentallm.sweep.ledger import Ledger
+
 STORAGE = "FUNDAMENTALLM_STORAGE"
 LEASE = "FUNDAMENTALLM_LEASE"
 LEASE_SECONDS = 60.0
+Facts = dict[str, Any]
+"""What the maker of a sweep settles for all its workers; kept in the storage."""
 
 
 def storage_url(typed: str | None, folder: SweepFolder) -> str:
@@ -68,6 +75,40 @@ def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> No
             f"--storage or {STORAGE} names {asked}, and SQLite is kept beside the runs alone; "
             "leave it out, or give postgresql://USER@HOST/DATABASE"
         )
+
+
+def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
+    """Write down where the sweep is kept, if not beside its runs; without a password.
+
+    Once: who comes later may know the server by a name that means nothing to others.
+    """
+    if not (ledger.database.is_local or folder.storage.exists()):
+        folder.write_storage(ledger.database.shown)
+
+
+@contextmanager
+def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
+    """The facts and the ledger of a sweep that is there.
+
+    Raises:
+        SweepError: It is not, or its runs are kept elsewhere.
+    """
+    from fundamentallm.sweep.ledger import Ledger, read_facts
+
+    if url.startswith("sqlite") and not folder.database.exists():
+        raise SweepError(
+            f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "
+            "or --storage if the sweep was begun on another machine"
+        )
+    check_storage(url, folder, joining=True)
+    facts, goal = read_facts(url, study_name(url, folder), folder.path)
+    folder.create()
+    ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
+    try:
+        remember_storage(ledger, folder)
+        yield facts, ledger
+    finally:
+        ledger.close()
 
 
 def lease_seconds() -> float:

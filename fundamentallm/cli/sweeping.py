@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +12,13 @@ import click
 from fundamentallm import exit_codes
 from fundamentallm.cli.messages import place, warn
 from fundamentallm.cli.signals import StopSignals
-from fundamentallm.cli.storage import check_storage, storage_url, study_name
+from fundamentallm.cli.storage import (
+    Facts,
+    check_storage,
+    remember_storage,
+    storage_url,
+    study_name,
+)
 from fundamentallm.cli.texts import same_texts
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.changes import differences
@@ -31,8 +36,6 @@ if TYPE_CHECKING:
     from fundamentallm.sweep.methods import Method
 
 MOST_ON_A_GPU = 8  # runs; where more would pay, --workers-per-gpu says so
-Facts = dict[str, Any]
-"""What the maker of a sweep settles for all its workers; kept in the storage."""
 
 
 def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None) -> Means:
@@ -114,40 +117,6 @@ def begin(
         remember_storage(ledger, folder)
         before()
         return work(facts, ledger, folder, data=data, **options)
-    finally:
-        ledger.close()
-
-
-def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
-    """Write down where the sweep is kept, if not beside its runs; without a password.
-
-    Once: who comes later may know the server by a name that means nothing to others.
-    """
-    if not (ledger.database.is_local or folder.storage.exists()):
-        folder.write_storage(ledger.database.shown)
-
-
-@contextmanager
-def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
-    """The facts and the ledger of a sweep that is there.
-
-    Raises:
-        SweepError: It is not, or its runs are kept elsewhere.
-    """
-    from fundamentallm.sweep.ledger import Ledger, read_facts
-
-    if url.startswith("sqlite") and not folder.database.exists():
-        raise SweepError(
-            f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "
-            "or --storage if the sweep was begun on another machine"
-        )
-    check_storage(url, folder, joining=True)
-    facts, goal = read_facts(url, study_name(url, folder), folder.path)
-    folder.create()
-    ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
-    try:
-        remember_storage(ledger, folder)
-        yield facts, ledger
     finally:
         ledger.close()
 

@@ -81,7 +81,7 @@ def test_no_secret_of_a_sweep_is_left_anywhere(tmp_path: Path, text_file: Path) 
         assert secret not in said
 
 
-def test_a_variable_named_in_a_command_is_not_looked_up(tmp_path: Path, text_file: Path) -> None:
+def test_what_a_variable_says_goes_with_a_flag_left_out(tmp_path: Path, text_file: Path) -> None:
     token = secrets.token_hex(16)
     (tmp_path / "tiny.yaml").write_text(
         grid() + 'command: ["${env}", "${program}", "--output-dir=${envvar:MY_TOKEN}", "${args}"]\n'
@@ -91,6 +91,8 @@ def test_a_variable_named_in_a_command_is_not_looked_up(tmp_path: Path, text_fil
         cwd=tmp_path, env={**os.environ, "MY_TOKEN": token}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--output-dir is left out" in done.stderr
     assert token not in done.stdout + done.stderr
     assert token.encode() not in everything(tmp_path)
 
