@@ -4,12 +4,12 @@
 
 Each variant takes one step in turn, in a process of its own, with equal cores, float32. nanoGPT is
 run as its own training loop does, with its dropout, with the dropout inside its attention alone
-taken away (on a CPU it leaves torch's fused kernel), without dropout, and compiled; and in a process
-that keeps freed memory, as ours does and its own does not. Where the dropout of ours is:
-embeddings, attention's outputs, the MLP's; not attention's weights. The share is of what torch's product of two matrices of 1,024 x
-1,024 does in turns with the rest; a token needs 6 operations for each weight that is multiplied by,
-and 6 * layers * width * length for attention, half of what nanoGPT counts, as it is causal. What
-the optimizers do is not counted.
+taken away (on a CPU it leaves torch's fused kernel), without dropout, and compiled; and in a
+process that keeps freed memory, as ours does and its own does not. Where the dropout of ours is:
+embeddings, attention's outputs, the MLP's; not attention's weights. The share is of what torch's
+product of two matrices of 1,024 x 1,024 does in turns with the rest; a token needs 6 operations for
+each weight that is multiplied by, and 6 * layers * width * length for attention, half of what
+nanoGPT counts, as it is causal. What the optimizers do is not counted.
 """
 
 from __future__ import annotations
