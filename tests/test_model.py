@@ -234,8 +234,8 @@ def test_weight_decay_and_beta2_are_those_asked_for(tiny: Config) -> None:
 def test_attention_dropout_acts_by_itself(tiny: Config) -> None:
     model = Transformer(11, replace(tiny, dropout=0.0, attention_dropout=0.5))
     tokens = torch.randint(11, (2, 16))
-    for layer in model.layers:  # which begin as nothing
-        nn.init.normal_(layer.attention.out.weight)
+    for weights in (model.head.weight, *(layer.attention.out.weight for layer in model.layers)):
+        nn.init.normal_(weights)  # they begin as nothing
     assert not torch.equal(model(tokens), model(tokens))
     model.eval()
     assert torch.equal(model(tokens), model(tokens))
