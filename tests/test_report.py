@@ -253,6 +253,10 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
         write_sweep(tmp_path / machine / "lr", {0.001: [1.5]})
     places = [tmp_path / machine / "lr/run-0001" for machine in ("a", "b")]
     assert [run.name for run in read_results(places).runs] == ["a/lr/run-0001", "b/lr/run-0001"]
+    twice = [places[0], tmp_path / "b/../a/lr/run-0001"]  # the same by another way
+    assert len(read_results(twice).runs) == 2
+    with pytest.raises(ReportError, match="not a folder"):
+        read_results([places[0] / "config.yaml"])
 
 
 def test_a_folder_that_may_not_be_read_is_noted(tmp_path: Path, ordinary_user: list[str]) -> None:

@@ -207,9 +207,9 @@ def _run_in(
 
 
 def _check_nothing_is_lost(folder: RunFolder) -> None:
-    """See that a run without `last.pt` has only just begun: the first evaluation writes it."""
-    ended = folder.read_summary().get("status", "running") not in ("running", "failed")
-    if ended or sum("val_loss" in row for row in folder.rows()) > 1:
+    """See that a run without `last.pt` never had one: it is written after the first evaluation."""
+    had = folder.read_summary().get("status") in ("done", "interrupted")
+    if had or sum("val_loss" in row for row in folder.rows()) > 1:
         raise RunFolderError(
             f"--resume: {folder.last} is gone, and training cannot go on without it; put it back, "
             "or begin again with --overwrite"

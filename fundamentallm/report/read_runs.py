@@ -141,7 +141,7 @@ def in_order(name: str) -> list[tuple[int, str]]:
 def _nothing_in(path: Path) -> str:
     if not os.path.exists(path):
         return f"{path}: no such folder; give a run's or a sweep's, or ENTITY/PROJECT/SWEEP of W&B"
-    if not os.access(path, os.R_OK | os.X_OK):
+    if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
         return f"{path}: cannot be read (Permission denied)"
     if not path.is_dir():
         return f"{path}: not a folder; give a run's or a sweep's"
@@ -169,7 +169,7 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
         for folder, parts in paths.items():
             if ends[parts[-words:]] == 1:
                 names.setdefault(folder, "/".join(parts[-words:]))
-    return names
+    return {folder: names.get(folder, str(folder)) for folder in folders}  # one by two ways
 
 
 def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Curve]:

@@ -81,7 +81,7 @@ class Engine:
         caps = [cap for cap in (sweep.run_cap, method.search.size) if cap is not None]
         self.limit = min(caps, default=None)
         self.active: list[Active] = []
-        self.ends: list[str] = []  # statuses, in the order in which attempts ended here
+        self.ends: dict[int, str] = {}  # how each run that was tried here ended at last
         self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
         self.listened = time.monotonic()
@@ -100,7 +100,7 @@ class Engine:
         self.watcher.look(self.ledger.runs(), self.limit)
         try:
             while True:
-                if not stopping and (stopping := stop_requested() or in_vain(self.ends)):
+                if not stopping and (stopping := stop_requested() or in_vain(self.ends.values())):
                     for each in self.active:
                         each.trial.stop(stopping)
                 size = self.crew.size
@@ -319,7 +319,7 @@ class Engine:
             run.last.id, run.number, run.values, status, run.last.owner,
             score=score, seconds=seconds, note=note,
         )  # fmt: skip
-        self.ends.append(status)
+        self.ends[run.number] = status
         self.watcher.ended(run, done)
 
     def _beat(self) -> None:

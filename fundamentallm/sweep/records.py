@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fundamentallm.run_folder import RunFolder
@@ -113,8 +113,8 @@ def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
     return folder.read_summary().get(metric.name) if status in ("diverged", "impossible") else None
 
 
-def in_vain(ends: Sequence[str]) -> str:
-    """Why a worker whose attempts ended with these statuses had better stop; "" if it need not."""
+def in_vain(ends: Iterable[str]) -> str:
+    """Why a worker whose runs ended with these statuses had better stop; "" if it need not."""
     counted = [status for status in ends if status != "interrupted"]
     if len(counted) < FEWEST_IN_VAIN or set(counted) != {"failed"}:
         return ""

@@ -54,9 +54,11 @@ def test_resuming_without_last_pt_is_refused_unless_it_never_was(
     (tmp_path / "out/metrics.jsonl").write_text(first)
     done = run("train", "--output-dir=out", "--no-wandb", "--resume")
     assert done.returncode == 2  # a run that has ended, and was scored once
-    killed = {"status": "running"}  # before it could be written
-    (tmp_path / "out/summary.json").write_text(json.dumps(killed))
-    assert run("train", "--output-dir=out", "--no-wandb", "--resume").returncode == 0
+    for status in ("oom", "running"):  # it ended, or was killed, before it could be written
+        (tmp_path / "out/summary.json").write_text(json.dumps({"status": status}))
+        (tmp_path / "out/metrics.jsonl").write_text(first)
+        (tmp_path / "out/last.pt").unlink(missing_ok=True)
+        assert run("train", "--output-dir=out", "--no-wandb", "--resume").returncode == 0
     assert (tmp_path / "out/last.pt").exists()
 
 
