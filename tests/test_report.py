@@ -227,6 +227,40 @@ def test_on_paper(browser: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_no_button_leads_out_of_the_page(browser: Any, tmp_path: Path) -> None:
+    """Every button of every chart, and what these bring up: no request and no window."""
+    (tmp_path / "runs").mkdir()
+    write_sweep(tmp_path / "runs/s", SCORES)
+    test = write_run(tmp_path / "runs/range", {"learning_rate": 0.001}, [3.0, 2.0, 1.5])
+    found = {"status": "done", "range_test": {"low": 0.001, "high": 0.01, "fell": True}}
+    (test / "summary.json").write_text(json.dumps(found))
+    rows = [{"step": n, "train_loss": 3.0, "optim/learning_rate": 0.001 * n} for n in range(1, 9)]
+    (test / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = make_page(read_results([tmp_path / "runs"]))
+    tab, wrong = opened(browser, page, tmp_path, viewport={"width": 1400, "height": 800})
+    tab.context.on("page", lambda window: wrong.append(f"window: {window.url}"))
+    tab.context.on("request", lambda request: wrong.append(request.url))
+    pressable = "() => [...document.querySelectorAll('button, a, .modebar-btn')]"
+    press = "e => e.dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"
+    known = tab.evaluate_handle(pressable)
+    fresh = "known => [...document.querySelectorAll('button, a')].filter(e => !known.includes(e))"
+    plots = tab.query_selector_all(".plot")
+    assert len(plots) >= 6
+    for plot in plots:
+        buttons = plot.query_selector_all(".modebar-btn")
+        assert len(buttons) >= 5
+        for button in buttons:
+            button.evaluate(press)
+            tab.wait_for_timeout(20)
+            for brought_up in tab.evaluate_handle(fresh, known).get_properties().values():
+                brought_up.evaluate(press)
+    tab.wait_for_timeout(200)
+    assert [each for each in wrong if not each.startswith("blob:")] == []  # a picture is saved
+    out = "all => all.map(e => e.href).filter(href => !href.startsWith('data:'))"
+    assert tab.eval_on_selector_all("[href]", out) == []
+
+
+@pytest.mark.slow
 def test_text_of_runs_stays_text(browser: Any, tmp_path: Path) -> None:
     page = make_page(read_results([hostile(tmp_path / "runs")]))
     tab, wrong = opened(browser, page, tmp_path, viewport={"width": 1400, "height": 800})

@@ -44,7 +44,8 @@ async function draw(element) {
   if (!figure.data.every((trace) => trace.showlegend === false)) {
     Object.assign(figure.layout, layout(figure, element));
   }
-  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"],
+    showSendToCloud: false, plotlyServerURL: "" }; // what the page shows leaves it in no way
   await Plotly.newPlot(element, figure.data, figure.layout, options);
   await Plotly.relayout(element, colours(figure));
 }
