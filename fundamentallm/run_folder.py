@@ -14,6 +14,7 @@ import yaml
 
 from fundamentallm.disk import new_file, read_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.given import unwrapped
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 2,000 runs are read in one report
@@ -176,7 +177,7 @@ class RunFolder:
 
 
 def read_flat_yaml(path: Path) -> dict[str, Any]:
-    """Read a file of `name: value` lines.
+    """Read a file of `name: value` lines, or of `name: {value: ...}`, as W&B shows a run's config.
 
     Raises:
         RunFolderError: It is missing, not YAML, or not flat.
@@ -192,6 +193,8 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RunFolderError(f"{where}: not YAML; give lines of `name: value`") from None
     content = {} if content is None else content
+    if theirs := unwrapped(content):
+        return theirs
     flat = isinstance(content, dict) and not any(isinstance(v, dict) for v in content.values())
     if not flat:
         raise RunFolderError(f"{path}: not a flat list; give lines of `name: value`")

@@ -143,3 +143,19 @@ def test_what_launch_hands_over_is_not_passed_over() -> None:
         assert Assignment.from_environment({**launched, name: "{}"}) is None
         with pytest.raises(ConfigError, match="W&B Launch"):
             Assignment.from_environment({**launched, name: '{"learning_rate": 1}'})
+
+
+def test_a_run_that_is_handed_out_again_comes_with_its_whole_config(tmp_path: Path) -> None:
+    """W&B adds entries of its own, and the run had added all its settings to the sweep's."""
+    ours = {"batch_size": 64, "weight_decay": 0.1, "beta2": 0.95, "seed": 0, "data_sha256": "1f"}
+    theirs = {"_wandb": {"cli_version": "0.31.0", "t": {"1": [1, 5]}}, "_step": 7}
+    again = assignment({**PARAMETERS, **ours, **theirs}, tmp_path)
+    first = assignment(PARAMETERS, tmp_path).values()
+    assert again.values() == first | {"seed": 0, "data_sha256": "1f"}
+    for name, words in forms(dict(again.parameters), tmp_path).items():
+        assert again.without_repeats(["--no-wandb", *words]) == ["--no-wandb"], name
+
+
+def test_a_name_that_has_two_values_is_still_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed is given twice"):
+        assignment({"seed": 1, "group": {"seed": 2}, "_wandb": {}}, tmp_path).values()

@@ -250,6 +250,36 @@ def preempt(client: Client, sweep: Sweep, number: int, *, at_least: int) -> Run:
     return sweep.runs[0]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cats.txt", "${args}"],
+        *(nightly(["cats.txt", *form]) for name, form in COMMANDS.items() if name != "args"),
+    ],
+)
+def test_a_run_that_comes_back_with_its_whole_config_goes_on(
+    client: Client, words: list[str]
+) -> None:
+    """As W&B hands it out again: with all that the run had added to the sweep's values."""
+    parameters = {
+        "optimizer": {"parameters": {"learning-rate": {"value": 0.002}}},
+        "early_stopping": {"value": False},
+        "max-steps": {"value": 1600},
+    }
+    parameters |= {name: each for name, each in FIXED.items() if name != "max_steps"}
+    command = ["${env}", "${interpreter}", "${program}", *words]
+    config = sweep_of("grid", parameters, command=command)
+    del config["parameters"]["data"]  # which is typed
+    sweep = client.sweep(config)
+    run = preempt(client, sweep, signal.SIGTERM, at_least=5)
+    assert (run.state, run.exit_code) == ("preempted", 143)
+    assert {"_wandb", "data", "data_sha256", "max_steps", "max-steps"} <= set(run.config)
+    output = finish(client, sweep)
+    assert (run.state, run.exit_code, run.starts) == ("finished", 0, 2), output
+    (folder,) = client.folder.glob(f"*/{run.name}/summary.json")
+    check_same(client.server, run, folder.parent)
+
+
 @pytest.mark.nightly
 def test_preempted_and_killed_and_still_one_curve(client: Client) -> None:
     parameters = FIXED | {"seed": {"values": [1]}, "max_steps": {"value": 1600}}

@@ -179,6 +179,18 @@ def test_offline_is_kept_and_sent_later(
     check_same(client.server, client.only_run(), client.folder / "out")
 
 
+def test_a_config_as_w_and_b_writes_it_is_one(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    """The file under Files of a run on W&B, which is this one."""
+    client.train(text_file, *tiny_flags, "--seed=7", "--output-dir=out")
+    (file,) = (client.folder / "wandb").glob("run-*/files/config.yaml")
+    assert "_wandb:" in file.read_text()
+    client.train("--config", file, "--output-dir=again", "--no-wandb")
+    first, again = (RunFolder(client.folder / name).read_config() for name in ("out", "again"))
+    assert first == again
+
+
 def status(code: int) -> Callable[[WandbServer], None]:
     def fault(server: WandbServer) -> None:
         server.status = code

@@ -13,9 +13,10 @@ from fundamentallm import exit_codes
 from fundamentallm.cli.messages import warn
 from fundamentallm.cli.options import HyperparameterCommand, device_option
 from fundamentallm.cli.preparing import prepare_here, read_recorded_text
-from fundamentallm.cli.request import DATA_KEYS, Request
+from fundamentallm.cli.request import Request
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.declaration import shown
+from fundamentallm.given import DATA_KEYS
 from fundamentallm.hyperparameters import Config
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import new_run_folder

@@ -12,12 +12,10 @@ import click
 
 from fundamentallm.cli.messages import warn
 from fundamentallm.declaration import ConfigError
-from fundamentallm.given import read_values
+from fundamentallm.given import DATA_KEYS, read_config
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import RunFolder, read_flat_yaml
 from fundamentallm.sweep.assignment import Assignment
-
-DATA_KEYS = ("data", "data_sha256")  # what config.yaml holds beside hyperparameters
 
 
 @dataclass(frozen=True)
@@ -95,22 +93,20 @@ class Request:
             settings |= PRESETS[self.preset].values
         if self.config_file:
             settings |= _read_config(Path(self.config_file))
+        swept = {} if self.sweep is None else self.sweep.values()
+        if "data_sha256" in swept:  # handed out again: the text as it was recorded, not chosen
+            settings |= {key: swept.pop(key) for key in DATA_KEYS if key in swept}
         settings |= {name: given[-1] for name, given in self.typed.items()}
-        if self.sweep is not None:
-            swept = self.sweep.values()
-            for name, value in swept.items():
-                others = [given for given in self.typed.get(name, ()) if given != value]
-                if others:
-                    raise ConfigError(
-                        f"{name} was typed as {others[0]} and is {value} in sweep "
-                        f"{self.sweep.sweep_id}; take one of them away"
-                    )
-            settings |= swept
-        return settings
+        for name, value in swept.items():
+            others = [given for given in self.typed.get(name, ()) if given != value]
+            if self.sweep is not None and others:
+                raise ConfigError(
+                    f"{name} was typed as {others[0]} and is {value} in sweep "
+                    f"{self.sweep.sweep_id}; take one of them away"
+                )
+        return settings | swept
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """What a config.yaml holds: hyperparameters, and which text they were used on."""
-    content = read_flat_yaml(path)
-    data = {key: str(content.pop(key)) for key in DATA_KEYS if key in content}
-    return read_values(content, str(path)) | data
+    return read_config(read_flat_yaml(path), str(path))

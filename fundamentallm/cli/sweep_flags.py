@@ -9,8 +9,9 @@ import click
 
 from fundamentallm.cli.messages import warn
 from fundamentallm.cli.options import HyperparameterCommand, device_option
-from fundamentallm.cli.request import DATA_KEYS, Request
+from fundamentallm.cli.request import Request
 from fundamentallm.cli.train import train
+from fundamentallm.given import DATA_KEYS
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.presets import PRESETS
 from fundamentallm.sweep.findings import SweepError

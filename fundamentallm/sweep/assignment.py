@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from fundamentallm.declaration import ConfigError
-from fundamentallm.given import read_values
+from fundamentallm.given import read_config, unwrapped
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Assignment:
     sweep_id: str
     run_id: str
     parameters: Mapping[str, Any]
-    """By the names of the sweep file; a nested parameter is a mapping."""
+    """By the names of the sweep file; a nested parameter is a mapping. Of a run that is handed out
+    again, its whole config on W&B."""
     file: Path
     """Where the agent wrote them."""
 
@@ -51,36 +52,25 @@ class Assignment:
                 "name; give letters, digits, - and _"
             )
         try:
-            content = yaml.safe_load(Path(path).read_text("utf-8"))
-            parameters = {
-                str(name): entry["value"]
-                for name, entry in content.items()
-                if name != "wandb_version"
-            }
-        except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+            parameters = unwrapped(yaml.safe_load(Path(path).read_text("utf-8")))
+        except (OSError, ValueError, yaml.YAMLError, AttributeError):
+            parameters = None
+        if parameters is None:
             raise ConfigError(
                 f"WANDB_SWEEP_PARAM_PATH={path}: not a file of sweep values as wandb agent writes "
                 "it; unset the variable, or start the run by wandb agent"
-            ) from None
+            )
         return cls(sweep_id, run_id, parameters, Path(path))
 
     def values(self) -> dict[str, Any]:
         """Hyperparameters by name, checked; and `data`, the text, where the sweep gives it.
 
-        Nesting only groups: the innermost names are the hyperparameters'.
+        A run that W&B hands out again comes with its whole config, so with `data_sha256` too.
 
         Raises:
-            ConfigError: A name is no hyperparameter, or stands twice, or a value is not possible.
+            ConfigError: A name is no hyperparameter, or has two values, or a value is not possible.
         """
-        source = f"sweep {self.sweep_id}"
-        flat: dict[str, Any] = {}
-        for name, value in _innermost(self.parameters):
-            if name in flat:
-                raise ConfigError(f"{source}: {name} is given twice; keep one")
-            flat[name] = value
-        text = flat.pop("data", None)
-        data = {"data": str(text)} if text else {}
-        return read_values(flat, source) | data
+        return read_config(self.parameters, f"sweep {self.sweep_id}")
 
     def without_repeats(self, words: Sequence[str]) -> list[str]:
         """The command line but for what only repeats the sweep's values, in any of W&B's forms."""
@@ -123,11 +113,3 @@ def _check_launch(environment: Mapping[str, str]) -> None:
             "WANDB_LAUNCH: values that W&B Launch hands over are not read; give them as flags, or "
             "start the runs by wandb agent"
         )
-
-
-def _innermost(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            yield from _innermost(value)
-        else:
-            yield name, value

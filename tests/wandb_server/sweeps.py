@@ -42,7 +42,7 @@ def commands(
     if sweep.queue:
         run = sweep.queue.pop(0)
         run.state, run.preempting, run.exit_code = "pending", False, None
-        point = {key: run.config[key] for key in sweep.config["parameters"]}
+        point = dict(run.config)  # all of it, W&B's own entries too
     else:
         suggested = suggest(sweep)
         if suggested is None:
