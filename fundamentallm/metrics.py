@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 METRICS: Mapping[str, str] = {
@@ -23,3 +24,14 @@ LARGER_IS_BETTER = ("perf/tokens_per_second",)
 
 OF_EVALUATIONS = ("val_loss", "val_perplexity", "val_bits_per_char", "best_val_loss")
 """Those that only a row after an evaluation has."""
+
+
+def score_text(value: float | None) -> str:
+    """A loss or another metric as people read it: 1.4321, 55.767, 26485, 1.235e+50; "" for None."""
+    if value is None:
+        return ""
+    size = abs(value)
+    if not math.isfinite(size) or size >= 1e7 or 0 < size < 1e-3:
+        return f"{value:.4g}"
+    before_point = len(str(int(size)))
+    return f"{value:.{max(0, 5 - before_point)}f}"

@@ -8,6 +8,7 @@ import click
 
 from fundamentallm.cli.messages import warn_of_unknown
 from fundamentallm.cli.options import device_option
+from fundamentallm.metrics import score_text
 
 
 @click.command()
@@ -53,6 +54,6 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
         click.echo(json.dumps(result))
         return
     click.echo(
-        f"loss {scored.loss:.4f}  perplexity {scored.perplexity:.3f}  "
-        f"bits per character {scored.bits_per_char:.4f}  ({scored.tokens:,} tokens)"
+        f"loss {score_text(scored.loss)}  perplexity {score_text(scored.perplexity)}  "
+        f"bits per character {score_text(scored.bits_per_char)}  ({scored.tokens:,} tokens)"
     )

@@ -12,6 +12,7 @@ from fundamentallm.cli.sweep import worker_options
 from fundamentallm.cli.sweeping import begin
 from fundamentallm.cli.texts import text_here
 from fundamentallm.declaration import shown
+from fundamentallm.metrics import score_text
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Run
 from fundamentallm.sweep.refining import (
@@ -156,7 +157,8 @@ def _show(fine: SweepFolder, url: str) -> None:
             continue
         low, high = min(each.scores), max(each.scores)
         click.echo(
-            f"{place:>3}  {each.mean:.4f}  {each.spread:.4f}  {low:.4f} to {high:.4f}  "
+            f"{place:>3}  {score_text(each.mean)}  {score_text(each.spread)}  "
+            f"{score_text(low)} to {score_text(high)}  "
             f"{len(each.scores)}  {each.label}"
             f"{f'; diverged with {each.diverged} more' if each.diverged else ''}"
         )

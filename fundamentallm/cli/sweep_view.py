@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fundamentallm.declaration import shown
+from fundamentallm.metrics import score_text
 from fundamentallm.samples import printable
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
@@ -59,10 +60,12 @@ class Lines:
         what = WORDS.get(ended.status, ended.status)
         if ended.status in FAILED:
             what += f": {ended.note}"
-        score = "" if ended.score is None else f", {self.metric.name} {ended.score:.4f}"
+        score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"
         others = [r for r in self.runs if r.number != run.number]
         best = best_of([*others, Run(run.number, (*run.attempts[:-1], ended))], self.metric)
-        best_text = "" if best is None else f" (best {best.last.score:.4f}, run {best.number + 1})"
+        best_text = (
+            "" if best is None else f" (best {score_text(best.last.score)}, run {best.number + 1})"
+        )
         self.line(f"run {self.counted(run.number)} {what}{score} after {ended.seconds:.1f} s"
                   f"{best_text}")  # fmt: skip
 
@@ -131,7 +134,7 @@ class Table(Lines):
             cells = [str(number + 1), f"{row.step}/{row.total_steps}" if row.total_steps else ""]
             for name in dict.fromkeys(("train_loss", self.metric.name)):
                 found = row.metrics.get(name)
-                cells.append("" if found is None else f"{found:.4f}")
+                cells.append(score_text(found))
             tries = self.values(values[number]) if number in values else ""
             table.add_row(*cells, f"{now - since:.0f}", Text(tries, overflow="ellipsis"))
         table.caption = Text(self.summary(now))
@@ -144,7 +147,9 @@ class Table(Lines):
         of = "" if self.limit is None else f" of {self.limit}"
         parts = [f"{len(done)}{of} done", f"{running} running"]
         if best := best_of(self.runs, self.metric):
-            parts.append(f"best {self.metric.name} {best.last.score:.4f} (run {best.number + 1})")
+            parts.append(
+                f"best {self.metric.name} {score_text(best.last.score)} (run {best.number + 1})"
+            )
         parts.append(f"{_clock(now - self.began)} gone")
         lengths = [run.last.seconds for run in done if run.last.status == "done"]
         if lengths and self.limit is not None and running:

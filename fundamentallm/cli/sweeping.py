@@ -21,6 +21,7 @@ from fundamentallm.cli.storage import (
 )
 from fundamentallm.cli.texts import same_texts
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.metrics import score_text
 from fundamentallm.sweep.changes import differences
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
@@ -236,8 +237,8 @@ def _conclude(
     if best is not None:
         where = place(folder.run(best.number).path)
         click.echo(
-            f"best {metric.name} {best.last.score:.4f}: run {best.number + 1} of {finished} "
-            f"finished; try: fundamentallm generate {where}"
+            f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
+            f"{finished} finished; try: fundamentallm generate {where}"
         )
     for run in failed[:3]:
         click.echo(f"run {run.number + 1} failed: {run.last.note}", err=True)

@@ -22,6 +22,7 @@ from fundamentallm.disk import DiskError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import DATA_KEYS
 from fundamentallm.hyperparameters import Config
+from fundamentallm.metrics import score_text
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder
 from fundamentallm.sweep.assignment import Assignment
@@ -235,7 +236,7 @@ def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, goin
         )
     else:
         click.echo(
-            f"best val_loss {result.best_val_loss:.4f} at step {result.best_step:,} "
+            f"best val_loss {score_text(result.best_val_loss)} at step {result.best_step:,} "
             f"({result.step:,} done, ended by {stopped_by}); try: fundamentallm generate {where}"
         )
         falls = plan.config.lr_schedule in ("cosine", "linear")

@@ -12,6 +12,7 @@ from fundamentallm import exit_codes
 from fundamentallm.cli.messages import warn
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.tracking import wandb_tracker
+from fundamentallm.metrics import score_text
 from fundamentallm.run_folder import RunFolderError
 
 
@@ -24,7 +25,8 @@ def score_impossible(
 
     text = read_text(data)
     summary = summary_of_impossible(settings, text, reason)
-    warn(f"impossible: {reason}; scored as a uniform guess, val_loss {summary['val_loss']:.4f}")
+    guess = score_text(summary["val_loss"])
+    warn(f"impossible: {reason}; scored as a uniform guess, val_loss {guess}")
     _write_down(request, summary, {**settings, "data": text.name})
     return exit_codes.of_run("impossible", reason, in_sweep=True)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fundamentallm.declaration import shown
+from fundamentallm.metrics import score_text
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.samples import printable
 
@@ -28,10 +29,10 @@ def compare_runs(results: Results) -> list[Row]:
     runs = results.runs
     rows = [_row(name, [run.settings.get(name) for run in runs]) for name in results.varied]
     rows.append(_row("status", [run.status for run in runs]))
-    rows.append(_numbers(results.metric.name, [run.score for run in runs], 4))
+    rows.append(_scores(results.metric.name, [run.score for run in runs]))
     rows.append(_row("best_step", [run.best_step(results.metric) for run in runs]))
     rows.append(_row("step", [run.summary.get("step") for run in runs]))
-    rows.append(_numbers("train_loss at the end", [_last(run, "train_loss") for run in runs], 4))
+    rows.append(_scores("train_loss at the end", [_last(run, "train_loss") for run in runs]))
     speeds = [_median(run, "perf/tokens_per_second") for run in runs]
     rows.append(_numbers("tokens a second", speeds, 0))
     rows.append(_numbers("seconds", [run.summary.get("seconds") for run in runs], 1))
@@ -45,6 +46,10 @@ def compare_runs(results: Results) -> list[Row]:
 
 def _row(name: str, values: Sequence[Any]) -> Row:
     return Row(name, values, [_text(value) for value in values])
+
+
+def _scores(name: str, values: Sequence[float | None]) -> Row:
+    return Row(name, values, [*map(score_text, values)])
 
 
 def _numbers(name: str, values: Sequence[Any], places: int) -> Row:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fundamentallm.declaration import shown
+from fundamentallm.metrics import score_text
 from fundamentallm.report.drawing import (
     MOST_AXES,
     PALETTE,
@@ -23,7 +24,10 @@ from fundamentallm.report.effects import Surface
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.parallel import parallel_coordinates
 from fundamentallm.report.results import Curve, Results, RunResult
+from fundamentallm.sweep.score_cap import farthest, uniform_guess
+from fundamentallm.sweep.spec import Metric
 
+LOSS = Metric("val_loss")
 MOST_CURVES = 40
 MOST_POINTS = 200
 WATCHED = {
@@ -63,11 +67,11 @@ def loss_curves(results: Results) -> Plot | None:
                     mode="lines+markers" if len(curve) < 3 else "lines",
                     line={"color": colour, "dash": dash, "width": 2 if dash == "solid" else 1},
                     opacity=1 if dash == "solid" else 0.6,
-                    hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",
+                    hovertemplate="%{fullData.name}<br>step %{x}: %{y:.5g}<extra></extra>",
                 )
     if not figure.data:
         return None
-    figure.update_yaxes(range=_after_the_start(chosen))
+    figure.update_yaxes(range=_after_the_start(results, chosen))
     few = (
         "" if len(chosen) == len(results.runs) else f" of {len(chosen)} of {len(results.runs)} runs"
     )
@@ -84,7 +88,7 @@ def best_so_far(results: Results) -> Plot | None:
     figure = new_figure("run", results.metric.name)
     best: list[float | None] = []
     for run in order:
-        found = [*best[-1:], run.score if run.is_ranked else None]
+        found = [*best[-1:], results.shown_score(run) if run.is_ranked else None]
         found = [value for value in found if value is not None]
         best.append(results.metric.best(found))
     numbers = list(range(1, len(order) + 1))
@@ -93,17 +97,17 @@ def best_so_far(results: Results) -> Plot | None:
         if those:
             figure.add_scatter(
                 x=[n for n, _ in those],
-                y=[run.score for _, run in those],
+                y=[results.shown_score(run) for _, run in those],
                 name=name,
                 mode="markers",
                 marker=_marker(ranked, len(order)),
                 text=[label(run.name) for _, run in those],
-                hovertemplate="%{text}: %{y:.4f}<extra></extra>",
+                hovertemplate="%{text}: %{y:.5g}<extra></extra>",
             )
     figure.add_scatter(
         x=numbers, y=best, name="best so far", mode="lines",
         line={"shape": "hv", "color": PALETTE[1], "width": 3},
-        hovertemplate="best of %{x}: %{y:.4f}<extra></extra>",
+        hovertemplate="best of %{x}: %{y:.5g}<extra></extra>",
     )  # fmt: skip
     says = "Each run's score in the order of the runs, and the best so far."
     return Plot("best", "Best so far", says, figure, is_wide=False)
@@ -113,7 +117,10 @@ def importance(surface: Surface | None) -> Plot | None:
     """The share of the variance that each setting explains."""
     if surface is None:
         return None
-    rows = [(e.factor.name, e.share, f"{e.size:.3f} ± {e.error:.3f}") for e in surface.effects]
+    rows = [
+        (e.factor.name, e.share, f"{score_text(e.size)} ± {score_text(e.error)}")
+        for e in surface.effects
+    ]
     rows += [(factor.name, 0.0, "not told from chance") for factor in surface.undecided]
     figure = new_figure("share of the variance", "")
     figure.add_bar(
@@ -140,7 +147,7 @@ def slices(results: Results) -> list[Plot]:
     factors, shown_runs = find_factors(results, [*results.ranked, *bad])
     ranked = [run for run in shown_runs if run.is_ranked]
     bad = [run for run in shown_runs if not run.is_ranked]
-    worst = ranked[-1].score if ranked else None
+    worst = results.shown_score(ranked[-1]) if ranked else None
     plots: list[Plot] = []
     for factor in factors[:MOST_AXES]:
         figure = new_figure(label(factor.name), results.metric.name)
@@ -148,12 +155,12 @@ def slices(results: Results) -> list[Plot]:
             if runs:
                 figure.add_scatter(
                     x=[_place(factor, run) for run in runs],
-                    y=[run.score if run.score is not None else worst for run in runs],
+                    y=[worst if (y := results.shown_score(run)) is None else y for run in runs],
                     mode="markers",
                     name=name,
                     marker=_marker(ranks, len(ranked)),
                     text=[label(f"{run.name}, {run.status}") for run in runs],
-                    hovertemplate="%{text}<br>%{x}: %{y:.4f}<extra></extra>",
+                    hovertemplate="%{text}<br>%{x}: %{y:.5g}<extra></extra>",
                     showlegend=bool(bad),
                 )
         if factor.in_logs:
@@ -176,6 +183,7 @@ def watched(results: Results, metric: str, title: str) -> Plot | None:
                 line={"color": _colour(index, len(results.runs))},
                 hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4g}<extra></extra>",
             )  # fmt: skip
+    figure.update_yaxes(range=_without_blow_ups([run.curve(metric).values for run in results.runs]))
     name = metric.rpartition("/")[2]
     says = f"The {title} over the steps."
     return Plot(name, title.capitalize(), says, figure, is_wide=False) if figure.data else None
@@ -193,9 +201,10 @@ def range_tests(results: Results) -> list[Plot]:
         figure.add_scatter(
             x=rates.values, y=losses.values, mode="lines", name="training loss",
             line={"color": PALETTE[0]},
-            hovertemplate="rate %{x:.2g}: %{y:.4f}<extra></extra>",
+            hovertemplate="rate %{x:.2g}: %{y:.5g}<extra></extra>",
         )  # fmt: skip
         figure.update_xaxes(type="log")
+        figure.update_yaxes(range=_without_blow_ups([losses.values]))
         says = "The loss never fell, so no range to search can be told."
         if found.get("fell", True):
             figure.add_vrect(found["low"], found["high"], fillcolor=PALETTE[2], opacity=0.2)
@@ -217,8 +226,9 @@ def _worth_showing(results: Results) -> list[RunResult]:
     return [*best, *others[::step]]
 
 
-def _after_the_start(runs: Sequence[RunResult]) -> list[float] | None:
-    """A range of losses that the first tenth of each run does not stretch."""
+def _after_the_start(results: Results, runs: Sequence[RunResult]) -> list[float] | None:
+    """A range of losses that neither the first tenth of each run nor a blow-up stretches."""
+    runs = [run for run in runs if not results.is_capped(run)] or runs
     curves = [run.curve(metric) for run in runs for metric in ("val_loss", "train_loss")]
     late = [
         value
@@ -229,8 +239,19 @@ def _after_the_start(runs: Sequence[RunResult]) -> list[float] | None:
     if len(late) < 3:
         return None
     low, high = min(late), sorted(late)[int(0.98 * (len(late) - 1))]
+    guesses = [uniform_guess(LOSS, run.summary) for run in runs]
+    high = min([high, *(guess for guess in guesses if guess is not None and guess > low)])
     margin = 0.05 * (high - low) or 0.1
     return [low - margin, high + margin]
+
+
+def _without_blow_ups(curves: Sequence[Sequence[float]]) -> list[float] | None:
+    """A range that leaves out values far beyond the others; None if there are none."""
+    values = [value for curve in curves for value in curve]
+    if not values or max(values) <= farthest(values):
+        return None
+    low, high = min(values), farthest(values)
+    return [low - 0.05 * (high - low), high]
 
 
 def _thinned(curve: Curve) -> Curve:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fundamentallm.declaration import shown
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import FEWEST_TO_FIT, Effect
 from fundamentallm.report.explain import explain
 from fundamentallm.report.read_runs import ReportError
@@ -114,7 +115,7 @@ class _Next:
         assert best is not None
         heading = (
             f"What {self.results.title} asks for next: it found {self.results.metric.name} "
-            f"{best.score:.4f} in {len(self.results.runs)} runs."
+            f"{score_text(best.score)} in {len(self.results.runs)} runs."
         )
         if self.flags:
             words = (f"{HYPERPARAMETERS[n].flag} {value}" for n, value in self.flags.items())
@@ -164,7 +165,7 @@ class _Next:
             if len(near) < len(levels):
                 least = min(loss for _, loss in effect.line)
                 gone = ", ".join(
-                    f"{shown(level)} (by {loss - least:.3f})"
+                    f"{shown(level)} (by {score_text(loss - least)})"
                     for level, (_, loss) in zip(levels, effect.line, strict=True)
                     if level not in near
                 )

@@ -20,6 +20,7 @@ from fundamentallm import __version__
 from fundamentallm.corpus import BUILTIN
 from fundamentallm.declaration import shown
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import score_text
 from fundamentallm.report.explain import HEADINGS, explain
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
@@ -129,7 +130,7 @@ def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
     best_step = run.best_step(results.metric)
     numbers: list[Any] = [run.score, best_step, summary.get("step"), seconds]
     texts = [
-        "" if run.score is None else f"{run.score:.4f}",
+        score_text(run.score),
         _text(best_step),
         _text(summary.get("step")),
         f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
@@ -151,7 +152,7 @@ def _samples(results: Results) -> list[dict[str, Any]]:
             found.append(
                 {
                     "run": _short(run.name),
-                    "score": "" if run.score is None else f"{run.score:.4f}",
+                    "score": score_text(run.score),
                     "step": step,
                     "prompt": _short(sample.prompt),
                     "text": _short(sample.text),

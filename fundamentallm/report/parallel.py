@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fundamentallm.declaration import shown
+from fundamentallm.metrics import score_text
 from fundamentallm.report.drawing import MOST_AXES, Plot, label, new_figure
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.results import Results
@@ -41,7 +42,9 @@ def parallel_coordinates(results: Results) -> Plot | None:
             y += [*(round(float(place[i]), 4) for place in places)]
             y += [round((scores[i] - least) / span, 4), None]
             values = [label(shown(runs[i].settings[factor.name])) for factor in factors]
-            text += [f"{label(runs[i].name)}: {each}" for each in (*values, f"{runs[i].score:.4f}")]
+            text += [
+                f"{label(runs[i].name)}: {each}" for each in (*values, score_text(runs[i].score))
+            ]
             text.append("")
         figure.add_scatter(
             x=x, y=y, text=text, mode="lines", name=QUARTERS[part][0],
@@ -56,7 +59,7 @@ def parallel_coordinates(results: Results) -> Plot | None:
     figure.update_yaxes(visible=False, range=[-0.08, 1.05])
     figure.update_layout(legend={"traceorder": "reversed"}, margin={"l": 70, "t": 60, "b": 20})
     marks = [*map(_marks, factors)]
-    scale = [(k / 4, f"{results.metric.sign * (least + k / 4 * span):.3f}") for k in range(5)]
+    scale = [(k / 4, score_text(results.metric.sign * (least + k / 4 * span))) for k in range(5)]
     for axis, texts in enumerate([*marks, scale]):
         for place, text_there in texts:
             figure.add_annotation(

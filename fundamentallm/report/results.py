@@ -15,13 +15,17 @@ from fundamentallm.metrics import LARGER_IS_BETTER, METRICS
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.points import hyperparameter_name
 from fundamentallm.sweep.records import RANKED
+from fundamentallm.sweep.score_cap import ScoreCap, uniform_guess
 from fundamentallm.sweep.spec import Metric, Sweep
 
 SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
 OTHER_LOSSES = ("data", "data_sha256", "tokenizer", "val_split")
 """Settings with another of which a loss is a loss of something else."""
-NUMBERS = ("best_step", "step", "total_steps", "seconds", "parameters", "vocabulary_size")
+NUMBERS = (
+    *("best_step", "step", "total_steps", "seconds", "parameters"),
+    *("vocabulary_size", "characters_per_token"),
+)
 """Of a run's summary."""
 MOST_NAMES = 30  # of metrics, in a message
 
@@ -59,7 +63,7 @@ class RunResult:
     settings: Mapping[str, Any]
     """As config.yaml has them: hyperparameters, `data` and its hash."""
     score: float | None
-    """The best value that the metric reached."""
+    """The best value that the metric reached, as it was logged; `Results.loss` compares runs."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """By the metric's name."""
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -104,6 +108,7 @@ class Results:
     def ranked(self) -> list[RunResult]:
         """Runs with a score that can be compared, the best first."""
         scored = [run for run in self.runs if run.is_ranked]
+        scored.sort(key=lambda run: self.metric.sign * (run.score or 0.0))
         return sorted(scored, key=self.loss)
 
     @cached_property
@@ -120,9 +125,24 @@ class Results:
         return self.ranked[0] if self.ranked else None
 
     def loss(self, run: RunResult) -> float:
-        """The score, turned so that less is better."""
+        """The score, turned so that less is better, and capped: one blow-up must not hide all."""
         assert run.score is not None
-        return self.metric.sign * run.score
+        guess = uniform_guess(self.metric, run.summary)
+        return self._cap.loss(self.metric.sign * run.score, guess)
+
+    def shown_score(self, run: RunResult) -> float | None:
+        """The score where an axis ends at the cap; None if there is none."""
+        return None if run.score is None else self.metric.sign * self.loss(run)
+
+    def is_capped(self, run: RunResult) -> bool:
+        """Whether a run scored worse than it counts."""
+        return run.score is not None and self.loss(run) < self.metric.sign * run.score
+
+    @cached_property
+    def _cap(self) -> ScoreCap:
+        scored = [run for run in self.runs if run.score is not None]
+        losses = [self.metric.sign * (run.score or 0.0) for run in scored]
+        return ScoreCap.of(losses, (uniform_guess(self.metric, run.summary) for run in scored))
 
     @cached_property
     def varied(self) -> list[str]:

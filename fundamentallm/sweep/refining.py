@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fundamentallm.hyperparameters import Config
+from fundamentallm.metrics import score_text
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.checking import LENGTHS
@@ -160,8 +161,8 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     if not rest:
         alone = "is the only one" if len(standings) == 1 else "alone has a score and never diverged"
         return f"{best.label} {alone}; there is nothing to tell it from"
-    lead = f"{best.label} leads with {best.mean:.4f}, {rest[0].label} follows with "
-    lead += f"{rest[0].mean:.4f}"
+    lead = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
+    lead += f"{score_text(rest[0].mean)}"
     by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)
     sigma, freedom, _ = noise_of([each.scores for each in by_mean])
     if not freedom:
@@ -173,7 +174,7 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
         gap, runs = abs(each.mean - best.mean), (len(best.scores), len(each.scores))
         p = chance_of(gap, sigma=sigma, freedom=freedom, runs=runs)
         doubtful += [f"{each.label} (p = {p:.2g})"] if p >= SIGNIFICANT else []
-    basis = f"the noise between seeds is {sigma:.4f}"
+    basis = f"the noise between seeds is {score_text(sigma)}"
     if not doubtful:
         return f"{lead}; it is separable from all others ({basis})"
     return f"{lead}; it is not separable from {', '.join(doubtful)} ({basis})"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tqdm import tqdm
 
+from fundamentallm.metrics import score_text
 from fundamentallm.samples import Sample, printable
 from fundamentallm.trackers.protocol import Number
 
-SHOWN = {
-    "epoch": "epoch {:.2f}",
-    "train_loss": "train_loss {:.4f}",
-    "val_loss": "val_loss {:.4f}",
-    "val_perplexity": "perplexity {:.2f}",
-    "optim/learning_rate": "lr {:.1e}",
-    "perf/tokens_per_second": "{:,.0f} tokens/s",
+SHOWN: Mapping[str, Callable[[float], str]] = {
+    "epoch": "epoch {:.2f}".format,
+    "train_loss": lambda loss: f"train_loss {score_text(loss)}",
+    "val_loss": lambda loss: f"val_loss {score_text(loss)}",
+    "val_perplexity": lambda perplexity: f"perplexity {score_text(perplexity)}",
+    "optim/learning_rate": "lr {:.1e}".format,
+    "perf/tokens_per_second": "{:,.0f} tokens/s".format,
 }
 """Of a row of an evaluation; one of a run that is scored again after its last step lacks some."""
 
@@ -47,10 +48,12 @@ class ConsoleTracker:
         if self.bar is None:
             return
         if "train_loss" in metrics:
-            self.bar.set_postfix_str(f"train_loss {metrics['train_loss']:.3f}", refresh=False)
+            self.bar.set_postfix_str(
+                f"train_loss {score_text(metrics['train_loss'])}", refresh=False
+            )
         self.bar.update(step - self.bar.n)
         if "val_loss" in metrics:
-            parts = [form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics]
+            parts = [form(metrics[name]) for name, form in SHOWN.items() if name in metrics]
             place = f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
             self.say("  ".join([place, *parts]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fundamentallm.metrics import score_text
 from fundamentallm.report.rules.claim import Claim, Evidence
 
 WORTH, WASTE = 3.0, 1.5
@@ -31,9 +32,9 @@ def more_runs(evidence: Evidence) -> list[Claim]:
     gain = last * min(1.0, last / before) if before > 0 else 0.0
     sign = results.metric.sign
     numbers = (
-        f"the best of {len(losses) // 2} runs is {sign * half:.4f} on average, of {len(losses)} "
-        f"{sign * whole:.4f}; as many again would bring about {gain:.4f}, {gain / sigma:.1f} times "
-        f"{evidence.sigma_is}"
+        f"the best of {len(losses) // 2} runs is {score_text(sign * half)} on average, of "
+        f"{len(losses)} {score_text(sign * whole)}; as many again would bring about "
+        f"{score_text(gain)}, {gain / sigma:.1f} times {evidence.sigma_is}"
     )
     if gain < WASTE * sigma:
         says = f"more runs like these would hardly help: {numbers}; repeat the best over seeds"

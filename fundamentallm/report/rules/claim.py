@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import Surface, fit_surface
 from fundamentallm.report.noise import Noise, measure_noise
 from fundamentallm.report.results import Results, RunResult
@@ -58,8 +59,8 @@ class Evidence:
     def sigma_is(self) -> str:
         """Where `sigma` comes from, in words."""
         if self.noise is not None:
-            return f"the noise between seeds ({self.noise.sigma:.4f})"
-        return f"what settings leave unexplained ({self.sigma or 0:.4f})"
+            return f"the noise between seeds ({score_text(self.noise.sigma)})"
+        return f"what settings leave unexplained ({score_text(self.sigma or 0)})"
 
     @cached_property
     def complete(self) -> list[RunResult]:

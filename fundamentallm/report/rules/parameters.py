@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fundamentallm.declaration import shown
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import Effect
 from fundamentallm.report.factors import Factor
 from fundamentallm.report.results import Results
@@ -31,8 +32,9 @@ def matters(evidence: Evidence) -> list[Claim]:
     for effect, others in surface.together:
         names = ", ".join([effect.factor.name, *(factor.name for factor in others)])
         says = (
-            f"{names}: from worst to best they move {evidence.metric} by {effect.size:.3f}, but "
-            "they changed together, so which of them it was cannot be told"
+            f"{names}: from worst to best they move {evidence.metric} by "
+            f"{score_text(effect.size)}, but they changed together, so which of them it was cannot "
+            "be told"
         )
         claims.append(Claim("matters", "together", says, names))
     if surface.undecided:
@@ -49,8 +51,8 @@ def _of_one(effect: Effect, evidence: Evidence) -> Claim:
     name, size = effect.factor.name, effect.size
     times = f", {size / evidence.sigma:.0f} times {evidence.sigma_is}" if evidence.sigma else ""
     says = (
-        f"{name} matters: from worst to best it moves {evidence.metric} by {size:.3f} "
-        f"± {effect.error:.3f}{times}; p {_p(effect.p)}; best near {shown(effect.best)}"
+        f"{name} matters: from worst to best it moves {evidence.metric} by {score_text(size)} "
+        f"± {score_text(effect.error)}{times}; p {_p(effect.p)}; best near {shown(effect.best)}"
     )
     return Claim("matters", "matters", says, name)
 
@@ -115,7 +117,8 @@ def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
     values = [
         run.settings[factor.name]
         for run in evidence.results.runs
-        if run.status == "diverged" and isinstance(run.settings.get(factor.name), int | float)
+        if (run.status == "diverged" or evidence.results.is_capped(run))
+        and isinstance(run.settings.get(factor.name), int | float)
     ]
     if factor.in_logs:
         values = [value for value in values if value > 0]

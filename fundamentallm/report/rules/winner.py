@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fundamentallm.declaration import shown
 from fundamentallm.lead import SIGNIFICANT, chance_of
+from fundamentallm.metrics import score_text
 from fundamentallm.report.results import SEED, Results, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence
 
@@ -28,10 +29,10 @@ def winner(evidence: Evidence) -> list[Claim]:
             else "each other diverged with a seed"
         )
         if noise is not None and len(best) > 1 and len(results.configurations) == 1:
-            alone = f"{len(best)} seeds differ by {noise.sigma:.4f} (standard deviation)"
+            alone = f"{len(best)} seeds differ by {score_text(noise.sigma)} (standard deviation)"
         return [Claim("winner", "only", f"{lead}; {alone}")]
     gap = _mean(results, groups[1]) - _mean(results, best)
-    lead += f", ahead of {describe(results, groups[1])} by {gap:.4f}"
+    lead += f", ahead of {describe(results, groups[1])} by {score_text(gap)}"
     if noise is None:
         says = f"{lead}; no seed was repeated, so nobody can say whether that is more than chance"
         return [Claim("winner", "unknown", f"{says}: fundamentallm refine repeats the best")]
@@ -40,7 +41,7 @@ def winner(evidence: Evidence) -> list[Claim]:
     runs = len(best), len(groups[1])
     p = chance_of(gap, sigma=noise.sigma, freedom=noise.freedom, runs=runs)
     basis = (
-        f"the noise between seeds is {noise.sigma:.4f}, from {noise.repeated} repeated "
+        f"the noise between seeds is {score_text(noise.sigma)}, from {noise.repeated} repeated "
         f"configurations; p = {p:.2g}"
     )
     if p < SIGNIFICANT:
@@ -58,9 +59,9 @@ def describe(results: Results, runs: list[RunResult]) -> str:
     values = ", ".join(
         f"{name} {shown(runs[0].settings[name])[:60]}" for name in names if name in runs[0].settings
     )
-    score = sum(run.score or 0 for run in runs) / len(runs)
+    score = results.metric.sign * _mean(results, runs)
     who = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} seeds"
-    return f"{score:.4f} ({who}{': ' if values else ''}{values})"
+    return f"{score_text(score)} ({who}{': ' if values else ''}{values})"
 
 
 def _mean(results: Results, runs: list[RunResult]) -> float:
