@@ -187,6 +187,8 @@ class SimulatedSweep:
                 for index in range(len(points) // 3, len(points)):
                     tries = [self._draw_point() for _ in range(2)]
                     points[index] = min(tries, key=self.loss)
+        distinct = {self._key(point): point for point in reversed(points)}  # as a sweep leaves them
+        points = list(reversed(distinct.values()))
         return [{**point, "seed": seed} for point in points for seed in range(self.seeds)]
 
     def _draw_point(self) -> dict[str, Any]:

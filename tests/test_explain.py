@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, Run
 from results_on_disk import SWEEP, SimulatedSweep, write_run, write_sweep
 
@@ -214,6 +217,65 @@ def test_a_run_that_was_made_twice_says_nothing_of_chance(tmp_path: Path) -> Non
     assert measure_noise(results) is None
     assert [len(runs) for runs in results.configurations] == [1, 1]
     assert said(tmp_path)["winner"].verdict == "unknown"
+
+
+def test_copies_and_repeats_change_nothing_but_their_own_caveat(tmp_path: Path) -> None:
+    """Same settings, seed and text: one observation, whatever it is looked at by."""
+    for number, known in ((2, 1), (2002, 0), (7, 0)):  # with seeds and without, a grid
+        place = tmp_path / str(number)
+        folder = SimulatedSweep(number).write(place / "sweep")
+        if not known:  # as of another program: a run's copy is known by its values
+            for file in folder.glob("run-*/config.yaml"):
+                settings = yaml.safe_load(file.read_text())
+                settings.pop("seed", None)
+                file.write_text(yaml.safe_dump(settings))
+        before = explain(read_results([place]))
+        assert all(claim.rule != "repeated" for claim in before)
+        for file in folder.glob("run-*/config.yaml"):  # the same text, from another place
+            settings = {"data_sha256": "abc", "data": "a.txt"}
+            file.write_text(file.read_text() + yaml.safe_dump(settings))
+        shutil.copytree(folder, place / "copy")
+        for file in (place / "copy").glob("run-*/config.yaml"):
+            file.write_text(file.read_text().replace("a.txt", "b.txt"))
+        (place / "sweep").rename(place / "a")
+        after = explain(read_results([place / "a", place / "copy"]))
+        told = [claim.says for claim in after if claim.rule == "repeated"]
+        runs = len(list((place / "a").glob("run-*")))
+        assert told == [
+            f"{runs} of {2 * runs} runs repeat others, with the same settings, seed and text; they "
+            f"count once, so all of this rests on {runs}"
+        ]
+
+        def plain(claims: list[Claim]) -> list[tuple[str, str]]:
+            return [
+                (c.verdict, re.sub(r"(a/|copy/)?run-\d+", "", c.says))
+                for c in claims
+                if c.rule not in ("repeated", "held_fixed")
+            ]
+
+        assert plain(after) == plain(before)
+
+
+def test_of_a_run_and_its_repeat_the_one_that_went_farthest_counts(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.001, "seed": 0}
+    write_run(tmp_path / "a", settings, [2.0, 1.8], status="interrupted")
+    write_run(tmp_path / "b", settings, [2.0, 1.8, 1.5])
+    write_run(tmp_path / "c", {**settings, "seed": 1}, [2.0, 1.8, 1.6])
+    write_run(tmp_path / "d", {**settings, "data": "other.txt"}, [2.0, 1.8, 1.4])
+    assert [run.name for run in read_results([tmp_path]).observations] == ["b", "c", "d"]
+
+
+def test_what_makes_no_difference_is_no_replicate(tmp_path: Path) -> None:
+    """A setting that a run takes no notice of, or a seed: its runs are the same at every step."""
+    for ignored in ("seed", "min_lr_ratio"):
+        for number, (rate, value) in enumerate(product((0.001, 0.002, 0.004), range(4))):
+            loss = 1.5 + (rate == 0.002) * 0.05 + (rate == 0.004) * 0.4
+            settings = {"learning_rate": rate, "seed": 0, ignored: value}
+            write_run(tmp_path / ignored / f"run-{number:02}", settings, [4.0, 2 * loss, loss])
+        claims = explain(read_results([tmp_path / ignored]))
+        assert {claim.verdict for claim in claims if claim.rule == "matters"} <= {"undecided"}
+        assert not any(re.search(r"p [<=]|\d{4} times|clear", claim.says) for claim in claims)
+        assert {claim.verdict for claim in claims if claim.rule == "winner"} == {"unknown"}
 
 
 @pytest.mark.parametrize("name", ["perf/tokens_per_second", "val_loss"])

@@ -12,11 +12,12 @@ import pytest
 from conftest import ROOT
 
 from fundamentallm.sweep.bayes import GP_LONGEST, BayesSearch, scored
+from fundamentallm.sweep.checking import size
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.methods import Method, make_method
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Attempt, Run, in_vain, target_is_reached, tried
-from fundamentallm.sweep.search import Tried
+from fundamentallm.sweep.search import Tried, key_of
 from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 
 MIXED = """\
@@ -269,20 +270,63 @@ def test_bayes_takes_a_very_wide_range_of_whole_numbers() -> None:
         known.append(Tried(values, float(k)))
 
 
-def test_a_point_is_not_tried_again_while_there_are_others() -> None:
-    """A run of the same values and seed is the same run."""
-    text = (
-        "program: train.py\nmethod: bayes\nrun_cap: 12\nmetric: {name: val_loss}\nparameters:\n"
-        "  num_layers: {values: [1, 2, 3, 4]}\n  model_dim: {values: [48, 96, 192]}\n"
-    )
-    search = make_method(Points(parse_sweep(text, "s.yaml"), {}), seed=0).search
+FINITE = {  # parameters, and how many points there are
+    "lists": ("num_layers: {values: [1, 2, 3, 4]}, model_dim: {values: [48, 96, 192]}", 12),
+    "a seed": ("learning_rate: {values: [0.01, 0.1]}, seed: {min: 0, max: 4}", 10),
+    "constants": ("dropout: {value: 0.1}, seed: {value: 3}", 1),
+    "impossible ones": ("model_dim: {values: [48, 80]}, num_heads: {values: [3, 5]}", 2),
+    "steps": ("dropout: {distribution: q_uniform, min: 0.0, max: 0.3, q: 0.1}", 4),
+    "equal values": ("weight_decay: {values: [1, 1.0, 0.1]}", 2),
+    "no probability": ("num_layers: {values: [2, 4, 6], probabilities: [0.9, 0.1, 0]}", 2),
+}
+
+
+def finite(kind: str, method: str, run_cap: str = "run_cap: 14") -> Points:
+    parameters, _ = FINITE[kind]
+    text = f"program: train.py\nmethod: {method}\n{run_cap}\nmetric: {{name: val_loss}}\n"
+    return Points(parse_sweep(f"{text}parameters: {{{parameters}}}\n", "s.yaml"), {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(kind, "random") for kind in FINITE]
+    + [(kind, "bayes") for kind in FINITE if kind != "constants"],  # which W&B refuses
+)
+def test_a_point_is_tried_once_and_the_search_ends_with_the_last(kind: str, method: str) -> None:
+    """A run of the same values and seed is the same run, also while it goes on or if it failed."""
+    points, count = finite(kind, method), FINITE[kind][1]
+    found = make_method(points, seed=0)
     done: list[Tried] = []
-    for k in range(14):
-        values = search.suggest(k, done)
-        done.append(Tried(values, values["num_layers"] + values["model_dim"] / 96))
-    points = [tuple(sorted(run.values.items())) for run in done]
-    assert len(set(points[:12])) == 12
-    assert set(points[12:]) < set(points[:12])  # there is nothing else
+    while (values := found.search.suggest(len(done), done)) is not None:
+        kinds = ({"running": True}, {"failed": True}, {})
+        done.append(Tried(values, 2.0 + len(done) % 5, **kinds[len(done) % 3]))
+        assert len(done) <= count
+    assert len({key_of(run.values) for run in done}) == len(done) == count
+    assert found.search.size == count
+    assert size(points)[0] == count
+    assert "ends before its run_cap of 14" in size(points)[1]
+    assert size(finite(kind, method, ""))[0] == count
+    assert "run_cap of 14" in found.used_up_before(14)
+    assert found.used_up_before(count) == ""
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_space_with_no_end_in_sight_is_not_listed(method: str) -> None:
+    """Ranges, normal distributions, many lists: and yet no point is tried twice."""
+    for parameter, listed in (
+        ("dropout: {min: 0.0, max: 0.3}", False),
+        ("seed: {min: 0, max: 99}", True),
+    ):
+        text = f"program: train.py\nmethod: {method}\nrun_cap: 9\nmetric: {{name: val_loss}}\n"
+        points = Points(parse_sweep(f"{text}parameters: {{{parameter}}}\n", "s.yaml"), {})
+        assert size(points)[0] == 9
+        search = make_method(points, seed=0).search
+        assert (search.size is not None) == listed
+    huge = ", ".join(
+        f"{name}: {{min: 1, max: 100}}" for name in ("patience", "epochs", "batch_size")
+    )
+    points = Points(parse_sweep(f"{text}parameters: {{{huge}}}\n", "s.yaml"), {})
+    assert make_method(points, seed=0).search.size is None
 
 
 def test_bayes_of_fractions_that_are_written_as_whole_numbers_begins() -> None:

@@ -109,6 +109,26 @@ def test_random_runs_depend_on_the_seed_and_their_number_alone(
     assert len(set(rates[0])) == 4
 
 
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_space_that_is_used_up_ends_the_sweep(
+    method: str, run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        f"program: train.py\nmethod: {method}\nrun_cap: 9\nmetric: {{name: val_loss}}\n"
+        "parameters:\n  learning_rate: {values: [0.001, 0.01]}\n  seed: {values: [1, 2]}\n"
+        "  max_steps: {value: 4}\n"
+    )
+    done = run("sweep", file, text_file, "--output-dir", "s", "--workers", 2, "--", *FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert "only 4 runs are possible that differ" in done.stdout
+    configs = [yaml.safe_load(p.read_text()) for p in (tmp_path / "s").glob("run-*/config.yaml")]
+    points = {(each["learning_rate"], each["seed"]) for each in configs}
+    assert len(configs) == len(points) == 4
+    again = run("sweep", file, text_file, "--output-dir", "s", "--workers", 2, "--", *FLAGS)
+    assert (again.returncode, len(list((tmp_path / "s").glob("run-*")))) == (0, 4)
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(
     run: Run, tmp_path: Path, sweep_file: Path, text_file: Path
 ) -> None:

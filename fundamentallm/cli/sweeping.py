@@ -161,6 +161,8 @@ def engine_for(
         )  # fmt: skip
     if method.left_out:
         view.say(f"{method.left_out} points of the grid cannot exist and are left out")
+    if used_up := method.used_up_before(points.sweep.run_cap):
+        view.say(used_up)
     return Engine(
         ledger,
         folder,

@@ -27,6 +27,10 @@ CERTAIN = 0.05
 FEWEST_TO_FIT = LEAST_FREEDOM + 2  # runs: a mean and one coefficient
 
 
+FEWEST_VALUES = 3
+"""Different ones of a curve, by which it is told from others."""
+
+
 @dataclass(frozen=True)
 class Effect:
     """What one setting does, the others as they were."""
@@ -77,7 +81,7 @@ def fit_surface(results: Results) -> Surface | None:
     if float(np.ptp(losses)) == 0:
         return None
     positions = [factor.positions(runs) for factor in factors]
-    fit = Fitting(factors, positions, losses, measure_noise(results))
+    fit = Fitting(factors, positions, losses, measure_noise(results), _repeats(results, runs))
     fit.select()
     found = {i: _effect(fit, i) for i in range(len(factors)) if fit.degrees[i]}
     found = {i: effect for i, effect in found.items() if effect.p < CERTAIN}
@@ -89,6 +93,16 @@ def fit_surface(results: Results) -> Surface | None:
     named = set(found) | {j for those in others.values() for j in those}
     undecided = [factor for i, factor in enumerate(factors) if i not in named]
     return Surface(runs, effects, together, undecided, deviation(left, freedom), fitted)
+
+
+def _repeats(results: Results, runs: Sequence[RunResult]) -> int:
+    """How many runs went as another did at every step: what they differ in was of no account.
+
+    Told by curves of a few values at least, in which two that are not the same would differ.
+    """
+    curves = [run.curve(results.metric.name).values for run in runs]
+    told = [values for values in curves if len(set(values)) >= FEWEST_VALUES]
+    return len(told) - len(set(told))
 
 
 def _effect(fit: Fitting, i: int) -> Effect:

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.budget import more_runs
-from fundamentallm.report.rules.caveats import held_fixed, other_losses, stopped, unfair_rate
+from fundamentallm.report.rules.caveats import (
+    held_fixed,
+    other_losses,
+    repeated,
+    stopped,
+    unfair_rate,
+)
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.length import best_early, overfitting, still_falling, underfitting
 from fundamentallm.report.rules.parameters import edge, matters
@@ -27,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     clipping,
     instability,
     more_runs,
+    repeated,
     stopped,
     unfair_rate,
     held_fixed,
@@ -47,6 +54,7 @@ HEADINGS = {
     "clipping": "Gradient clipping",
     "instability": "Early instability",
     "more_runs": "More runs?",
+    "repeated": "Caveats",
     "stopped": "Caveats",
     "unfair_rate": "Caveats",
     "held_fixed": "Caveats",

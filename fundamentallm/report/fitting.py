@@ -45,6 +45,7 @@ class Fitting:
         positions: list[Array],
         losses: Array,
         noise: Noise | None,
+        repeats: int = 0,
     ) -> None:
         """Nothing is fitted until `select`.
 
@@ -53,8 +54,11 @@ class Fitting:
             positions: Of every run, for each factor.
             losses: Of every run, nats.
             noise: Between seeds, if that was measured; a term may be held against it.
+            repeats: Runs whose outcome is that of another, although their settings differ: they say
+                nothing of chance, and are no degrees of freedom.
         """
         self.factors, self.positions, self.losses, self.noise = factors, positions, losses, noise
+        self.repeats = repeats
         self.terms: list[Term] = []
         self.degrees = [0] * len(factors)
         self.weights = np.ones(len(losses))
@@ -201,7 +205,7 @@ class Fitting:
         fitted = design @ solved
         scale = float(self.weights.sum() / (self.weights**2).sum())
         left = scale * float((self.weights * (self.losses - fitted) ** 2).sum())
-        return fitted, left, scale * float(self.weights.sum()) - int(rank)
+        return fitted, left, scale * float(self.weights.sum()) - int(rank) - self.repeats
 
     def _reweigh(self) -> None:
         fitted, left, freedom = self.fit(self.terms)

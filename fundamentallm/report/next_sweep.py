@@ -102,7 +102,7 @@ class _Next:
             elif name in self.effects:
                 self._move(parameter, self.effects[name])
         if self.sweep.method != "grid" and self.sweep.run_cap is None:
-            cap = max(8, len(self.results.runs))
+            cap = max(8, len(self.results.observations))
             self.content["run_cap"] = Commented(cap, "as many as before; else it never ends")
         self._leave_out_impossible()
         if self.content["parameters"] == self.sweep.content["parameters"]:
@@ -115,7 +115,7 @@ class _Next:
         assert best is not None
         heading = (
             f"What {self.results.title} asks for next: it found {self.results.metric.name} "
-            f"{score_text(best.score)} in {len(self.results.runs)} runs."
+            f"{score_text(best.score)} in {len(self.results.observations)} runs."
         )
         if self.flags:
             words = (f"{HYPERPARAMETERS[n].flag} {value}" for n, value in self.flags.items())

@@ -119,8 +119,7 @@ def _columns(results: Results) -> list[str]:
 
 
 def _in_order(results: Results) -> Sequence[RunResult]:
-    rest = [run for run in results.runs if not run.is_ranked]
-    return [*results.ranked, *rest]
+    return [*results.by_loss(results.runs), *(run for run in results.runs if not run.is_ranked)]
 
 
 def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:

@@ -22,6 +22,8 @@ SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
 OTHER_LOSSES = ("data", "data_sha256", "tokenizer", "val_split")
 """Settings with another of which a loss is a loss of something else."""
+FARTHEST = {"done": 0, "diverged": 0, "stopped": 1, "impossible": 2}
+"""Of a run's endings, the one that went farthest; any other went less far."""
 NUMBERS = (
     *("best_step", "step", "total_steps", "seconds", "parameters"),
     *("vocabulary_size", "characters_per_token"),
@@ -81,6 +83,20 @@ class RunResult:
         """Whether it is no run for a model, but a search for its learning rate."""
         return "range_test" in self.summary
 
+    def observation(self, metric: Metric) -> str:
+        """Text that runs share which are one observation: of the same settings, seed and text.
+
+        Where no seed is known, a run is another's copy only if it also has the same values.
+        """
+        settings = {
+            **self.settings,
+            "data": self.settings.get("data_sha256", self.settings.get("data")),
+        }
+        key: list[Any] = [settings]
+        if SEED not in settings:
+            key += [self.score, self.curve(metric.name).values]
+        return json.dumps(key, sort_keys=True, default=str)
+
     def best_step(self, metric: Metric) -> int | None:
         """The step of its best value of the metric; None if it has none."""
         curve = self.curve(metric.name)
@@ -105,11 +121,21 @@ class Results:
     """What is missing or could not be read, a sentence each."""
 
     @cached_property
+    def observations(self) -> list[RunResult]:
+        """Runs that repeat no other: of those that are one observation, the one that went farthest.
+
+        Everything that counts runs, or draws conclusions from them, looks at these.
+        """
+        found: dict[str, RunResult] = {}
+        for run in sorted(self.runs, key=_way_left):
+            found.setdefault(run.observation(self.metric), run)
+        kept = set(map(id, found.values()))
+        return [run for run in self.runs if id(run) in kept]
+
+    @cached_property
     def ranked(self) -> list[RunResult]:
-        """Runs with a score that can be compared, the best first."""
-        scored = [run for run in self.runs if run.is_ranked]
-        scored.sort(key=lambda run: self.metric.sign * (run.score or 0.0))
-        return sorted(scored, key=self.loss)
+        """Observations with a score that can be compared, the best first."""
+        return self.by_loss(self.observations)
 
     @cached_property
     def comparable(self) -> list[RunResult]:
@@ -123,6 +149,12 @@ class Results:
     def best(self) -> RunResult | None:
         """The run with the best score."""
         return self.ranked[0] if self.ranked else None
+
+    def by_loss(self, runs: Sequence[RunResult]) -> list[RunResult]:
+        """Those with a score that can be compared, the best first; by what it was beyond the cap."""
+        scored = [run for run in runs if run.is_ranked]
+        scored.sort(key=lambda run: self.metric.sign * (run.score or 0.0))
+        return sorted(scored, key=self.loss)
 
     def loss(self, run: RunResult) -> float:
         """The score, turned so that less is better, and capped: one blow-up must not hide all."""
@@ -140,7 +172,7 @@ class Results:
 
     @cached_property
     def _cap(self) -> ScoreCap:
-        scored = [run for run in self.runs if run.score is not None]
+        scored = [run for run in self.observations if run.score is not None]
         losses = [self.metric.sign * (run.score or 0.0) for run in scored]
         return ScoreCap.of(losses, (uniform_guess(self.metric, run.summary) for run in scored))
 
@@ -162,17 +194,10 @@ class Results:
 
     @cached_property
     def configurations(self) -> list[list[RunResult]]:
-        """Comparable runs, those that differ in nothing but the seed together; best mean first.
-
-        A run that was made twice, with the same seed, counts once: it says nothing of chance.
-        """
+        """Comparable runs, those that differ in nothing but the seed together; best mean first."""
         groups: dict[str, list[RunResult]] = {}
         for run in self.comparable:
-            group = groups.setdefault(self._configuration(run), [])
-            if SEED not in run.settings or all(
-                run.settings[SEED] != other.settings.get(SEED) for other in group
-            ):
-                group.append(run)
+            groups.setdefault(self._configuration(run), []).append(run)
         return sorted(groups.values(), key=lambda runs: sum(map(self.loss, runs)) / len(runs))
 
     @cached_property
@@ -189,7 +214,7 @@ class Results:
 
     def _differs(self, name: str) -> bool:
         """Whether two runs do; one that never began may have no more than what was searched."""
-        return len({_key(run, name) for run in self.runs if name in run.settings}) > 1
+        return len({_key(run, name) for run in self.observations if name in run.settings}) > 1
 
     def _all_names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))
@@ -238,6 +263,11 @@ def finite(value: Any) -> float | None:
     """A finite number as it is; None for anything else."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and abs(value) <= sys.float_info.max else None
+
+
+def _way_left(run: RunResult) -> tuple[bool, int]:
+    """What sorts runs by how far they went, the farthest first."""
+    return run.score is None and run.status != "diverged", FARTHEST.get(run.status, 3)
 
 
 def _key(run: RunResult, name: str) -> str:

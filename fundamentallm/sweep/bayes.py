@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.search import IsPossible, RandomSearch, Tried, Values
+from fundamentallm.sweep.search import IsPossible, RandomSearch, Tried, Values, key_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SAMPLERS = ("gp", "tpe")
 GP_LONGEST = 200  # runs; its time for a suggestion grows with their number
 MOST_RANKS = 10_000  # of whole numbers; the sampler writes down every one
-DRAWS = 200  # in search of a point that was not tried, once all that are near were
 GP_STARTS = 4  # runs before the model is asked; Optuna's own 10 are worse (docs/search.md)
 Groups = Sequence[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]
 
@@ -193,28 +192,22 @@ class BayesSearch:
         self.constants = {p.name: p.distribution.quantile(0.5) for p in parameters if p.is_constant}
 
     @property
-    def size(self) -> None:
-        """No end."""
-        return None
+    def size(self) -> int | None:
+        """As many as there are points, where they can be listed."""
+        return self.fallback.size
 
-    def suggest(self, k: int, tried: Sequence[Tried]) -> Values:
+    def suggest(self, k: int, tried: Sequence[Tried]) -> Values | None:
         """The defaults first, then what the sampler hopes most of."""
         if k == 0 and self.defaults is not None and self.is_possible(self.defaults):
             return self.defaults
-        if not self.axes:
+        if not self.axes or self.fallback.left(tried) == []:
             return self.fallback.suggest(k, tried)
         values = self._ask(k, tried)
-        before = {_key(run.values) for run in tried}
-        if self.is_possible(values) and _key(values) not in before:
+        before = {key_of(run.values) for run in tried}
+        if self.is_possible(values) and key_of(values) not in before:
             return values
         near = self._nearest(values, before)
-        if near is not None:
-            return near
-        for draw in range(DRAWS):
-            values = self.fallback.suggest(k + draw, ())
-            if _key(values) not in before:
-                break
-        return values
+        return near if near is not None else self.fallback.suggest(k, tried)
 
     def _ask(self, k: int, tried: Sequence[Tried]) -> Values:
         import optuna
@@ -267,14 +260,9 @@ class BayesSearch:
                 distance = abs(parameter.distribution.position(value) - here)
                 if best is None or distance < best[0]:
                     changed = {**values, parameter.name: value}
-                    if self.is_possible(changed) and _key(changed) not in before:
+                    if self.is_possible(changed) and key_of(changed) not in before:
                         best = distance, changed
         return best[1] if best is not None else None
-
-
-def _key(values: Values) -> Any:
-    """What two runs of the same values share."""
-    return tuple((name, same_key(values[name])) for name in sorted(values))
 
 
 def scored(tried: Sequence[Tried]) -> list[tuple[Tried, float | None]]:

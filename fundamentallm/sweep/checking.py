@@ -16,7 +16,7 @@ from fundamentallm.sweep.distributions import Categorical, Continuous, IntUnifor
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
-from fundamentallm.sweep.search import length_of
+from fundamentallm.sweep.search import every_point, length_of
 from fundamentallm.sweep.spec import Sweep
 
 LINEAR_TO = 100  # times that max may be min before linear is likely not meant
@@ -57,6 +57,17 @@ def size(points: Points) -> tuple[int | None, str]:
         by = " x ".join(map(str, lengths)) or "1"
         cut = f", of which run_cap allows {runs}" if runs < whole else ""
         return runs, f"{whole} runs, a grid of {by}{cut}"
+    listed = every_point(sweep.parameters, points.is_possible)
+    if listed and (sweep.run_cap is None or len(listed) < sweep.run_cap):
+        before = (
+            f"before its run_cap of {sweep.run_cap}"
+            if sweep.run_cap
+            else "although it has no run_cap"
+        )
+        return len(listed), (
+            f"{len(listed)} runs, {sweep.method}: only so many are possible that differ, so it "
+            f"ends {before}; W&B would repeat some of them"
+        )
     if sweep.run_cap is None:
         return None, f"{sweep.method} without run_cap: it never ends by itself"
     return sweep.run_cap, f"{sweep.run_cap} runs, {sweep.method}"

@@ -16,6 +16,8 @@ from itertools import accumulate
 from statistics import NormalDist
 from typing import Any, Protocol
 
+MOST_MULTIPLES = 100_000  # of q, that are written down
+
 
 class Distribution(Protocol):
     """One parameter's values and how likely each is."""
@@ -39,6 +41,10 @@ class Distribution(Protocol):
 
     def grid(self) -> Sequence[Any] | None:
         """Every value in W&B's order; None where W&B's grid search refuses the distribution."""
+        ...
+
+    def support(self) -> Sequence[Any] | None:
+        """Every value that may be drawn, once; None where they are no list, or a very long one."""
         ...
 
 
@@ -76,6 +82,10 @@ class Categorical:
         """Its choices, if they are all as likely."""
         return self.choices if self.probabilities is None else None
 
+    def support(self) -> Sequence[Any]:
+        """Its choices."""
+        return self.choices
+
 
 @dataclass(frozen=True)
 class IntUniform:
@@ -98,6 +108,10 @@ class IntUniform:
         """All of them."""
         return range(self.low, self.high + 1)
 
+    def support(self) -> Sequence[int]:
+        """All of them."""
+        return self.grid()
+
 
 @dataclass(frozen=True)
 class Continuous:
@@ -119,8 +133,7 @@ class Continuous:
         value = self._unrounded(u)
         if self.q is None or not math.isfinite(value):
             return value
-        rounded = round(value / self.q) * self.q  # halves go to the even multiple, as numpy's do
-        return rounded if isinstance(self.q, int) else float(rounded)
+        return self._multiple(round(value / self.q))  # halves to the even multiple, as numpy's do
 
     def position(self, value: Any) -> float:
         """0 or 1 for a value outside the ends."""
@@ -148,6 +161,15 @@ class Continuous:
             return None
         return _Steps(self.first, self.second, self.q)
 
+    def support(self) -> Sequence[float] | None:
+        """The multiples of `q`, where there is one, between both ends."""
+        if self.q is None or "normal" in self.family:
+            return None
+        low, high = (self.quantile(end) / self.q for end in (0.0, 1.0))
+        if not high - low <= MOST_MULTIPLES:
+            return None
+        return [self._multiple(k) for k in range(round(low), round(high) + 1)]
+
     @property
     def ends(self) -> tuple[float, float]:
         """The least and the greatest value; nine sigma away where a distribution has no end."""
@@ -167,6 +189,10 @@ class Continuous:
     def in_logs(self) -> bool:
         """Whether equal factors, not equal steps, are as likely."""
         return "log" in self.family
+
+    def _multiple(self, k: int) -> float:
+        assert self.q is not None
+        return k * self.q if isinstance(self.q, int) else float(k * self.q)
 
     def _unrounded(self, u: float) -> float:
         match self.family:

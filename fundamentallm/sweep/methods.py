@@ -22,6 +22,18 @@ class Method:
     left_out: int = 0
     """Points of the grid that cannot exist."""
 
+    def used_up_before(self, run_cap: int | None) -> str:
+        """A line that says so if a search that draws runs out of points; else nothing."""
+        size = self.search.size
+        if (
+            self.label in ("grid", "list")
+            or size is None
+            or (run_cap is not None and run_cap <= size)
+        ):
+            return ""
+        before = f"before its run_cap of {run_cap}" if run_cap else "although it has no run_cap"
+        return f"only {size} runs are possible that differ; the sweep ends after them, {before}"
+
 
 def make_method(points: Points, *, seed: int, sampler: str = "auto") -> Method:
     """The search for `points.sweep`.

@@ -1,7 +1,8 @@
 """Which values a run tries: `Search`, with grid and random search; bayes is in bayes.py.
 
 A search answers for run `k` of a sweep, counted from 0, and is asked in that order. It holds no
-state of its own: what it says depends on the sweep, its seed, `k` and what other runs found.
+state of its own: what it says depends on the sweep, its seed, `k` and what other runs found. None
+suggests values that a run before it has: with the same seed, that would be the same run.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any, Protocol
 
+from fundamentallm.sweep.distributions import same_key
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.parameters import Parameter
 
@@ -23,6 +27,8 @@ IsPossible = Callable[[Values], bool]
 
 MOST_POINTS = 100_000
 MOST_DRAWS = 10_000
+MOST_LISTED = 1_000  # points of a space, up to which they are written down
+MOST_REPEATS = 200  # draws of points that were tried, before one of the others is taken
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,11 @@ class Search(Protocol):
         """How many runs there can be; None if there is no end."""
         ...
 
-    def suggest(self, k: int, tried: Sequence[Tried]) -> Values:
-        """The values of run `k`, given the runs before it.
+    def suggest(self, k: int, tried: Sequence[Tried]) -> Values | None:
+        """The values of run `k`, given the runs before it; None if each point was tried.
 
         Raises:
-            SweepError: There are none.
+            SweepError: No point is possible.
         """
         ...
 
@@ -91,31 +97,74 @@ class ListSearch:
         return self.points[k]
 
 
+def key_of(values: Values) -> str:
+    """Text that two runs of the same values share."""
+    return ",".join(f"{name}={same_key(values[name])}" for name in sorted(values))
+
+
+def every_point(
+    parameters: Sequence[Parameter], is_possible: IsPossible
+) -> dict[str, Values] | None:
+    """The possible points, by their keys, of a space that can be listed; None of any other."""
+    supports = [parameter.distribution.support() for parameter in parameters]
+    lists = [support for support in supports if support is not None]
+    if len(lists) < len(supports) or prod(map(length_of, lists)) > MOST_LISTED:
+        return None
+    names = [parameter.name for parameter in parameters]
+    points = (dict(zip(names, values, strict=True)) for values in product(*lists))
+    return {key_of(point): point for point in points if is_possible(point)}
+
+
 class RandomSearch:
-    """Independent draws: run `k` depends on the seed and `k` alone, at any number of workers."""
+    """Draws without repeats: run `k` is the first of draws by the seed and `k` that was not tried.
+
+    So it is the same at any number of workers.
+    """
 
     def __init__(
         self, parameters: Sequence[Parameter], *, seed: int, is_possible: IsPossible
     ) -> None:
         self.parameters, self.seed, self.is_possible = parameters, seed, is_possible
 
-    @property
-    def size(self) -> None:
-        """No end."""
-        return None
+    @cached_property
+    def points(self) -> dict[str, Values] | None:
+        """Every possible point by its key, if there are few enough to list."""
+        return every_point(self.parameters, self.is_possible)
 
-    def suggest(self, k: int, tried: Sequence[Tried]) -> Values:
-        """Draw until the values are possible together.
+    @property
+    def size(self) -> int | None:
+        """As many as there are points, where they can be listed."""
+        return len(self.points) if self.points else None
+
+    def left(self, tried: Sequence[Tried]) -> list[Values] | None:
+        """Possible points that were not tried, where they can be listed."""
+        if not self.points:
+            return None
+        taken = {key_of(run.values) for run in tried}
+        return [point for key, point in self.points.items() if key not in taken]
+
+    def suggest(self, k: int, tried: Sequence[Tried]) -> Values | None:
+        """Draw until the values are possible together, and no run has them.
 
         Raises:
-            SweepError: They never are.
+            SweepError: They never are possible.
         """
+        left = self.left(tried)
+        if left == []:
+            return None
         dice = random.Random(f"{self.seed}:{k}")
+        taken, repeats = {key_of(run.values) for run in tried}, 0
         values: Values = {}
-        for _ in range(MOST_DRAWS):
+        for _ in range(MOST_DRAWS if left is None else MOST_REPEATS):
             values = {p.name: p.distribution.quantile(_inside(dice)) for p in self.parameters}
-            if self.is_possible(values):
+            if key_of(values) in taken:
+                repeats += 1
+            elif self.is_possible(values):
                 return values
+        if left:
+            return dice.choice(left)
+        if repeats:  # a long list, of which next to nothing is left
+            return None
         raise SweepError(
             f"{MOST_DRAWS:,} draws gave no combination that is possible; e.g. {dict(values)}"
         )

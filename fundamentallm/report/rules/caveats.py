@@ -33,7 +33,7 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
     if names:
         values = ", ".join(f"{name} {shown(fixed[name]) or 'none'}" for name in names)
         claims.append(Claim("held_fixed", "fixed", f"all of this was seen only at {values}"))
-    if len(evidence.results.runs) > 1 and SEED in fixed:
+    if len(evidence.results.observations) > 1 and SEED in fixed:
         says = f"every run had seed {fixed[SEED]}: how much chance there is was not measured"
         claims.append(Claim("held_fixed", "one_seed", says, SEED))
     return claims
@@ -50,6 +50,18 @@ def stopped(evidence: Evidence) -> list[Claim]:
         "shorter runs, and count for none of this but the divergence"
     )
     return [Claim("stopped", "stopped", says)]
+
+
+def repeated(evidence: Evidence) -> list[Claim]:
+    """Runs that were made, or given, more than once are one observation each."""
+    runs, counted = len(evidence.results.runs), len(evidence.results.observations)
+    if runs == counted:
+        return []
+    says = (
+        f"{runs - counted} of {runs} runs repeat others, with the same settings, seed and text; "
+        f"they count once, so all of this rests on {counted}"
+    )
+    return [Claim("repeated", "repeated", says)]
 
 
 def other_losses(evidence: Evidence) -> list[Claim]:

@@ -11,6 +11,8 @@ from fundamentallm.report.effects import Surface, fit_surface
 from fundamentallm.report.noise import Noise, measure_noise
 from fundamentallm.report.results import Results, RunResult
 
+NO_NOISE = 1e-6
+"""Of the range of all losses: what is less than this was not measured, but comes of rounding."""
 FEWEST = 3
 """Runs of a sweep that a rule of curves needs."""
 
@@ -50,10 +52,15 @@ class Evidence:
 
     @cached_property
     def sigma(self) -> float | None:
-        """One noise, in nats: between seeds where that is known, else what the fit leaves over."""
+        """One noise, in nats: between seeds where that is known, else what the fit leaves over.
+
+        None where that is nothing, or rounding: then the noise is not known.
+        """
+        sigma = self.surface.residual if self.surface is not None else 0.0
         if self.noise is not None:
-            return self.noise.sigma
-        return self.surface.residual if self.surface is not None else None
+            sigma = self.noise.sigma
+        losses = [self.results.loss(run) for run in self.results.ranked]
+        return sigma if losses and sigma > NO_NOISE * (losses[-1] - losses[0]) else None
 
     @property
     def sigma_is(self) -> str:
@@ -65,7 +72,7 @@ class Evidence:
     @cached_property
     def complete(self) -> list[RunResult]:
         """Runs that went on to their end."""
-        return [run for run in self.results.runs if run.status == "done"]
+        return [run for run in self.results.observations if run.status == "done"]
 
     def better_half(self, runs: Sequence[RunResult]) -> list[RunResult]:
         """Those that a decision would rest on, and `FEWEST` at least."""
@@ -74,7 +81,7 @@ class Evidence:
 
     def judges(self, judged: Sequence[RunResult]) -> bool:
         """Whether these are enough to speak of: three of a sweep, or all that there are."""
-        return len(judged) >= max(1, min(FEWEST, len(self.results.runs)))
+        return len(judged) >= max(1, min(FEWEST, len(self.results.observations)))
 
     @property
     def metric(self) -> str:

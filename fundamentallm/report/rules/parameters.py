@@ -39,10 +39,8 @@ def matters(evidence: Evidence) -> list[Claim]:
         claims.append(Claim("matters", "together", says, names))
     if surface.undecided:
         names = ", ".join(factor.name for factor in surface.undecided)
-        says = (
-            f"{names}: no effect that stands out from {evidence.sigma_is}, in "
-            f"{len(surface.runs)} runs"
-        )
+        beside = f" from {evidence.sigma_is}" if evidence.sigma else ""
+        says = f"{names}: no effect that stands out{beside}, in {len(surface.runs)} runs"
         claims.append(Claim("matters", "undecided", says, names))
     return claims
 
@@ -116,7 +114,7 @@ def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
     near = 0.0 if factor.is_listed else NEAR
     values = [
         run.settings[factor.name]
-        for run in evidence.results.runs
+        for run in evidence.results.observations
         if (run.status == "diverged" or evidence.results.is_capped(run))
         and isinstance(run.settings.get(factor.name), int | float)
     ]

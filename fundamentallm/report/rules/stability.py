@@ -25,7 +25,9 @@ def divergence(evidence: Evidence) -> list[Claim]:
     Source: a permutation test of the largest area under the ROC curve over all settings, which
     allows for having looked at each (Good, Permutation, Parametric and Bootstrap Tests, 2005).
     """
-    runs = [run for run in evidence.results.runs if run.is_ranked or run.status == "diverged"]
+    runs = [
+        run for run in evidence.results.observations if run.is_ranked or run.status == "diverged"
+    ]
     bad = np.array([run.status == "diverged" for run in runs])
     if not bad.any():
         return []
@@ -144,7 +146,7 @@ def instability(evidence: Evidence) -> list[Claim]:
     instability is what learning-rate warm-up mends; later instability is a matter of clipping.
     """
     judged, jumped = [], []
-    for run in evidence.results.runs:
+    for run in evidence.results.observations:
         values = run.curve("train_loss").values
         total = run.summary.get("total_steps") or 0
         steps = run.curve("train_loss").steps

@@ -37,7 +37,8 @@ def winner(evidence: Evidence) -> list[Claim]:
         says = f"{lead}; no seed was repeated, so nobody can say whether that is more than chance"
         return [Claim("winner", "unknown", f"{says}: fundamentallm refine repeats the best")]
     if noise.sigma == 0:
-        return [Claim("winner", "clear", f"{lead}; seeds make no difference at all")]
+        says = f"{lead}; seeds make no difference at all, so how much of that is luck is not known"
+        return [Claim("winner", "unknown", says)]
     runs = len(best), len(groups[1])
     p = chance_of(gap, sigma=noise.sigma, freedom=noise.freedom, runs=runs)
     basis = (
