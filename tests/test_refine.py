@@ -14,7 +14,7 @@ from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Attempt
 from fundamentallm.sweep.records import Run as SweepRun
-from fundamentallm.sweep.refining import Standing, finalists, in_order, verdict
+from fundamentallm.sweep.refining import Standing, distinct, finalists, in_order, verdict
 from fundamentallm.sweep.spec import Metric, parse_sweep
 
 LOSS = Metric("val_loss")
@@ -43,13 +43,45 @@ def test_finalists_are_configurations_seeds_apart() -> None:
         finished(i, {"dropout": dropout, "seed": seed}, score)
         for i, (dropout, seed, score) in enumerate(scores)
     ]
-    found = finalists(runs, points, LOSS, top=5)
+    found = finalists(runs, points, LOSS)
     assert [each.settings for each in found] == [{"dropout": 0.0}, {"dropout": 0.1}]
     assert [round(each.score, 3) for each in found] == [2.1, 2.25]
-    best = finalists(runs, points, Metric("val_loss", "maximize"), top=1)
+    again = [*runs, finished(5, {"dropout": 0, "seed": 0}, 2.0)]  # which says nothing new
+    assert [round(each.score, 3) for each in finalists(again, points, LOSS)] == [2.1, 2.25]
+    best = finalists(runs, points, Metric("val_loss", "maximize"))
     assert best[0].settings == {"dropout": 0.1}
     with pytest.raises(SweepError, match="no run has finished"):
-        finalists(runs[4:], points, LOSS, top=1)
+        finalists(runs[4:], points, LOSS)
+
+
+def test_what_is_nearly_a_better_configuration_is_no_finalist() -> None:
+    text = (
+        "program: train.py\nmethod: random\nparameters:\n"
+        "  learning_rate: {distribution: log_uniform_values, min: 0.0001, max: 0.1}\n"
+        "  num_layers: {min: 2, max: 12}\n  dropout: {values: [0.0, 0.01]}\n"
+        "  seed: {values: [0, 1]}\n"
+    )
+    points = Points(parse_sweep(text, "s"), {})
+    tried = [  # rate, layers, dropout, seed
+        (0.0028469, 4, 0.0, 0),
+        (0.0028896, 4, 0.0, 1),  # 0.2% of the range away, in its logarithms
+        (0.0034333, 4, 0.0, 0),  # 2.7%
+        (0.0034333, 5, 0.0, 0),  # another number of layers
+        (0.0028469, 4, 0.01, 0),  # another choice
+        (0.0050000, 4, 0.0, 0),  # 8%
+        (0.0052000, 4, 0.0, 0),
+        (0.0300000, 9, 0.0, 0),
+    ]
+    names = ("learning_rate", "num_layers", "dropout", "seed")
+    runs = [
+        finished(i, dict(zip(names, values, strict=True)), 1.0 + 0.1 * i)
+        for i, values in enumerate(tried)
+    ]
+    found = finalists(runs, points, LOSS)
+    kept, passed_over = distinct(found, points, 5)
+    assert [each.runs[0].number for each in kept] == [0, 3, 4, 5, 7]
+    assert passed_over == 3
+    assert distinct(found, points, 1) == (found[:1], 0)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from conftest import Run
 from results_on_disk import write_run, write_sweep
 
+from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.page import make_page, repeating
 from fundamentallm.report.read_runs import ReportError, read_results
 
@@ -121,9 +122,18 @@ def test_the_command_repeats_the_run(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.003, "early_stopping": True, "data": "my text.txt", "epochs": 20}
     results = read_results([write_run(tmp_path / "r", settings, [2.0, 1.5])])
     assert results.best is not None
-    assert repeating(results.best) == (
+    assert repeating(results.best, []) == (
         "fundamentallm train 'my text.txt' --learning-rate 0.003 --early-stopping true"
     )
+
+
+def test_the_command_names_what_won_also_where_it_is_the_default(tmp_path: Path) -> None:
+    for number, (rate, norm) in enumerate(((0.003, 1.0), (0.001, 0.0), (0.001, 1.0))):
+        settings = {"learning_rate": rate, "gradient_clip": norm, "data_sha256": "abc", "seed": 0}
+        write_run(tmp_path / f"run-{number}", settings, [4.0, 2.0 - 0.1 * number])
+    assert HYPERPARAMETERS["learning_rate"].default == 0.001
+    page = make_page(read_results([tmp_path]))
+    assert "fundamentallm train --learning-rate 0.001 --gradient-clip 1.0</code>" in page
 
 
 def test_large_sweeps_make_pages_of_bounded_size(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from fundamentallm.metrics import score_text
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Run
 from fundamentallm.sweep.refining import (
+    NEAR,
     Standing,
     continue_from,
+    distinct,
     finalists,
     in_order,
     refined_sweep,
@@ -110,7 +112,13 @@ def _refined(
     old = parse_sweep(facts["text"], facts["file"])
     points = Points(old, facts["fixed"])
     metric = old.ranks_by
-    best = finalists(runs, points, metric, top)
+    best, passed_over = distinct(finalists(runs, points, metric), points, top)
+    if passed_over:
+        click.echo(
+            f"{len(best)} configurations; left out: {passed_over} that differ from a better one by "
+            f"less than {NEAR:.0%} of what was searched (in its own scale), in every setting",
+            err=True,
+        )
     length = {"epochs": epochs or 1_000_000, "max_steps": max_steps or 0}
     asked: list[dict[str, Any]] = []
     sources: dict[int, Run] = {}

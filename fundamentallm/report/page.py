@@ -86,18 +86,20 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
 def _command(results: Results) -> str:
     """What trains the best configuration again; nothing if it was not our trainer's."""
     best = next(iter(results.contenders), None)
-    return repeating(best[0]) if best and "data_sha256" in best[0].settings else ""
+    if not best or "data_sha256" not in best[0].settings:
+        return ""
+    return repeating(best[0], results.varied)
 
 
-def repeating(run: RunResult) -> str:
-    """The command that trains the run again."""
+def repeating(run: RunResult, varied: Sequence[str]) -> str:
+    """The command that trains the run again: with what was `varied`, and what is no default."""
     words = ["fundamentallm", "train"]
     data = str(run.settings.get("data", BUILTIN))
     if data != BUILTIN:
         words.append(data)
     for name, known in HYPERPARAMETERS.items():
         value = run.settings.get(name, known.default)
-        if value != known.default:
+        if value != known.default or (name in varied and name in run.settings):
             text = str(value).lower() if isinstance(value, bool) else str(value)
             words += [known.flag, text]
     return shlex.join(words)

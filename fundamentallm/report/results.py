@@ -151,7 +151,7 @@ class Results:
         return self.ranked[0] if self.ranked else None
 
     def by_loss(self, runs: Sequence[RunResult]) -> list[RunResult]:
-        """Those with a score that can be compared, the best first; by what it was beyond the cap."""
+        """Those with a score that can be compared, the best first; beyond the cap by the score."""
         scored = [run for run in runs if run.is_ranked]
         scored.sort(key=lambda run: self.metric.sign * (run.score or 0.0))
         return sorted(scored, key=self.loss)

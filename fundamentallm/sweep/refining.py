@@ -16,11 +16,14 @@ from fundamentallm.metrics import score_text
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.checking import LENGTHS
+from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key
 from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.points import DATA, Points
+from fundamentallm.sweep.points import DATA, Points, hyperparameter_name
 from fundamentallm.sweep.records import Run
 from fundamentallm.sweep.spec import Metric, Sweep
 
+NEAR = 0.05
+"""As a share of a range, in the range's own scale: two values that lie closer are nearly one."""
 REFINED = "# The best of"
 """How the file of such a sweep begins."""
 
@@ -36,8 +39,8 @@ class Finalist:
     """Mean of the runs' scores."""
 
 
-def finalists(runs: Sequence[Run], points: Points, metric: Metric, top: int) -> list[Finalist]:
-    """The `top` best configurations.
+def finalists(runs: Sequence[Run], points: Points, metric: Metric) -> list[Finalist]:
+    """Every configuration with a score, the best first.
 
     Raises:
         SweepError: No run has finished.
@@ -57,11 +60,47 @@ def finalists(runs: Sequence[Run], points: Points, metric: Metric, top: int) -> 
         Finalist(
             settings[key],
             tuple(members),
-            statistics.fmean(run.last.score for run in members if run.last.score is not None),
+            statistics.fmean(_by_seed(members, points).values()),
         )
         for key, members in groups.items()
     ]
-    return sorted(found, key=lambda each: metric.sign * each.score)[:top]
+    return sorted(found, key=lambda each: metric.sign * each.score)
+
+
+def _by_seed(runs: Sequence[Run], points: Points) -> dict[Any, float]:
+    """The score with each seed: the same configuration and seed is the same run."""
+    scores = ((points.settings(run.values).get("seed"), run.last.score) for run in reversed(runs))
+    return {seed: score for seed, score in scores if score is not None}
+
+
+def distinct(found: Sequence[Finalist], points: Points, top: int) -> tuple[list[Finalist], int]:
+    """The `top` best of `found`, without those that are nearly a better one; how many these are."""
+    kept: list[Finalist] = []
+    passed_over = 0
+    for each in found:
+        if len(kept) == top:
+            break
+        if any(_are_near(each, other, points) for other in kept):
+            passed_over += 1
+        else:
+            kept.append(each)
+    return kept, passed_over
+
+
+def _are_near(one: Finalist, other: Finalist, points: Points) -> bool:
+    """Whether two differ in nothing but numbers from ranges, and in each by less than `NEAR`."""
+    for parameter in points.searched:
+        name, distribution = hyperparameter_name(parameter), parameter.distribution
+        if name not in one.settings:  # seed, or length
+            continue
+        values = [each.runs[0].values[parameter.name] for each in (one, other)]
+        if isinstance(distribution, Continuous | IntUniform):
+            places = [distribution.position(value) for value in values]
+            if abs(places[0] - places[1]) >= NEAR:
+                return False
+        elif same_key(values[0]) != same_key(values[1]):
+            return False
+    return True
 
 
 def refined_sweep(
