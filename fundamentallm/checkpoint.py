@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fundamentallm.data import Dataset, Vocabulary
+from fundamentallm.data import Dataset
 from fundamentallm.disk import read_file, replacing, sync_folder, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
@@ -24,6 +24,7 @@ from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.model import Transformer
 from fundamentallm.plan import parameters
 from fundamentallm.progress import Progress
+from fundamentallm.vocabulary import Vocabulary
 
 FORMAT = 2
 WITHOUT_SHARE = 1

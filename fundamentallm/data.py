@@ -1,105 +1,28 @@
-"""From a text to a vocabulary, tokens and batches."""
+"""From a text to tokens and batches."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fundamentallm import token_cache
 from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.text import DataError, Text
-
-Tokens = NDArray[np.uint8 | np.uint16]
-
-UNKNOWN = "\ufffd"  # how a character that training never saw is shown
+from fundamentallm.unknown import describe_unscored
+from fundamentallm.vocabulary import Tokens, Vocabulary, train_length, vocabulary_of
 
 
 class TooShortError(DataError, ImpossibleCombinationError):
     """The text has too few characters for the hyperparameters."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What the token numbers mean.
-
-    For `char`, token 0 is the unknown character and token i is `characters[i - 1]`, sorted.
-    For `byte`, a token is a byte of UTF-8 and `characters` is empty.
-    """
-
-    tokenizer: str
-    characters: str = ""
-
-    @classmethod
-    def of(cls, pieces: Iterable[str], tokenizer: str) -> Vocabulary:
-        """The vocabulary of a training text, given in pieces.
-
-        Raises:
-            DataError: It has more characters than tokens have numbers.
-        """
-        if tokenizer == "byte":
-            return cls("byte")
-        seen = np.zeros(0x110000, bool)
-        for piece in pieces:
-            seen[_code_points(piece)] = True
-        characters = "".join(map(chr, np.flatnonzero(seen)))
-        if len(characters) > 65_534:
-            raise DataError(
-                f"{len(characters)} different characters are too many; use --tokenizer byte"
-            )
-        return cls("char", characters)
-
-    def __len__(self) -> int:
-        return 256 if self.tokenizer == "byte" else len(self.characters) + 1
-
-    def encode(self, text: str) -> Tokens:
-        """Text to tokens, shape (T,): uint8 where the vocabulary fits in it, else uint16."""
-        if self.tokenizer == "byte":
-            return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-        return _table(self.characters)[_code_points(text)]
-
-    def encode_all(self, pieces: Iterable[str]) -> Tokens:
-        """The tokens of a text that comes in pieces, shape (T,)."""
-        return np.concatenate([self.encode(piece) for piece in chain([""], pieces)])
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Tokens to text; unknown characters and broken UTF-8 show as U+FFFD."""
-        if self.tokenizer == "byte":
-            return bytes(tokens).decode("utf-8", "replace")
-        return "".join(self.characters[token - 1] if token else UNKNOWN for token in tokens)
-
-    def unknown_in(self, pieces: Iterable[str]) -> Counter[str]:
-        """The characters that training never saw, with how often each occurs in the pieces."""
-        found: Counter[str] = Counter()
-        if self.tokenizer == "char":
-            for piece in pieces:
-                points = _code_points(piece)
-                strange, counts = np.unique(points[self.encode(piece) == 0], return_counts=True)
-                found.update(dict(zip(map(chr, strange), counts.tolist(), strict=True)))
-        return found
-
-
-@lru_cache(maxsize=4)
-def _table(characters: str) -> Tokens:
-    """Code point to token; 0 is unknown."""
-    table = np.zeros(0x110000, np.uint8 if len(characters) <= 255 else np.uint16)
-    table[_code_points(characters)] = np.arange(1, len(characters) + 1)
-    return table
-
-
-def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 @dataclass(frozen=True)
@@ -117,20 +40,30 @@ class Dataset:
     """Tokens of the validation part, shape (V,)."""
     val_characters: int
     """Characters in the validation part (fewer than its tokens if a token is a byte)."""
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Characters of the validation part that the training part lacks, with their counts."""
+
+    def __post_init__(self) -> None:
+        """See that something can be scored.
+
+        Raises:
+            DataError: Every character of the validation part is unknown.
+        """
+        if self.vocabulary.tokenizer == "char" and not self.val[1:].any():
+            raise DataError(
+                f"{self.name}: no character of the validation part occurs in the training part; "
+                "mix the parts of the text, or use --tokenizer byte"
+            )
+
+    def warnings(self) -> list[str]:
+        """What is likely not meant, a sentence each."""
+        if not self.unknown:
+            return []
+        return [describe_unscored(self.name, self.unknown.total(), self.unknown)]
 
     def batches_per_epoch(self, config: Config) -> int:
         """Batches that hold as many tokens as the training part."""
         return math.ceil(len(self.train) / (config.batch_size * config.max_seq_len))
-
-
-def train_length(text: Text, val_split: float) -> int:
-    """Characters before the last `val_split` of the text."""
-    return text.length - round(text.length * val_split)
-
-
-def vocabulary_of(text: Text, config: Config) -> Vocabulary:
-    """The vocabulary of a text's training part."""
-    return Vocabulary.of(text.part(0, train_length(text, config.val_split)), config.tokenizer)
 
 
 def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset:
@@ -155,15 +88,20 @@ def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset
         return kept
     boundary = train_length(text, config.val_split)
     vocabulary = vocabulary_of(text, config)
+    unknown = vocabulary.unknown_in(text.part(boundary, text.length))
     if cache is not None:
         parts = {name: map(vocabulary.encode, part) for name, part in _parts(text, boundary)}
-        facts = {"characters": vocabulary.characters, "val_characters": text.length - boundary}
+        facts = {
+            "characters": vocabulary.characters,
+            "val_characters": text.length - boundary,
+            "unknown": unknown,
+        }
         if token_cache.keep(cache, _cache_key(text.sha256, config), parts, **facts):
             kept = load_prepared(text.name, text.sha256, config, cache)
         if kept is not None:
             return kept
     train, val = (vocabulary.encode_all(part) for _, part in _parts(text, boundary))
-    return Dataset(text.name, text.sha256, vocabulary, train, val, text.length - boundary)
+    return Dataset(text.name, text.sha256, vocabulary, train, val, text.length - boundary, unknown)
 
 
 def _parts(text: Text, boundary: int) -> Iterator[tuple[str, Iterator[str]]]:
@@ -219,10 +157,18 @@ def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Datase
     if kept is None:
         return None
     parts, facts = kept
-    if len(parts["train"]) <= config.max_seq_len:
+    if len(parts["train"]) <= config.max_seq_len or "unknown" not in facts:  # an older version's
         return None
     vocabulary = Vocabulary(config.tokenizer, facts["characters"])
-    return Dataset(name, sha256, vocabulary, parts["train"], parts["val"], facts["val_characters"])
+    return Dataset(
+        name,
+        sha256,
+        vocabulary,
+        parts["train"],
+        parts["val"],
+        facts["val_characters"],
+        Counter(facts["unknown"]),
+    )
 
 
 def _cache_key(sha256: str, config: Config) -> str:

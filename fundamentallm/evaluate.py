@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fundamentallm.data import Tokens, scoring_windows
+from fundamentallm.data import scoring_windows
 from fundamentallm.device import autocast
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
+from fundamentallm.text import DataError
+from fundamentallm.vocabulary import UNKNOWN_TOKEN, Tokens
 
+NO_TOKEN = -100  # what `cross_entropy` ignores by default
 SCORED_AT_ONCE = 8192  # enough to fill a device, small enough to stay in a processor's cache
 
 
@@ -24,7 +28,7 @@ class Score:
     loss: float
     """Mean cross-entropy in nats a token."""
     tokens: int
-    """Tokens predicted: all of the text but its first."""
+    """Tokens predicted: all of the text but its first, and but unknown characters."""
     characters_per_token: float
     """1 unless a token is a byte."""
 
@@ -71,17 +75,29 @@ def score(
     """Score `tokens`, shape (T,) with T >= 2, which spell `characters` characters.
 
     The text is cut into windows of the model's context, each read afresh; `model` must be in
-    `eval` mode. A loss that is not finite is returned as it is. `tick` is called between windows;
-    what it raises ends the scoring.
+    `eval` mode. Unknown characters are no targets: the model was never shown one, so what it would
+    lose by them depends on how far training has pushed them down, and not on what it has learnt.
+    A loss that is not finite is returned as it is. `tick` is called between windows; what it raises
+    ends the scoring.
+
+    Raises:
+        DataError: There is nothing to predict.
     """
     total = 0.0
-    count = len(tokens) - 1
+    count, ignored = len(tokens) - 1, NO_TOKEN
+    if config.tokenizer == "char":
+        count, ignored = int(np.count_nonzero(tokens[1:] != UNKNOWN_TOKEN)), UNKNOWN_TOKEN
+    if not count:
+        raise DataError("there is no token to score that the model knows; give a longer text")
     length = config.max_seq_len
     for inputs, targets in scoring_windows(tokens, length, max(1, SCORED_AT_ONCE // length)):
         with autocast(device, config.mixed_precision):
             logits = model(inputs.to(device))
         losses = F.cross_entropy(
-            logits.float().flatten(0, 1), targets.to(device).flatten(), reduction="sum"
+            logits.float().flatten(0, 1),
+            targets.to(device).flatten(),
+            ignore_index=ignored,
+            reduction="sum",
         )
         total += losses.item()
         tick()

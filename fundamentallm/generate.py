@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fundamentallm.data import UNKNOWN, Tokens, Vocabulary
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.model import Cache, Transformer
 from fundamentallm.samples import Sample
+from fundamentallm.vocabulary import UNKNOWN, UNKNOWN_TOKEN, Tokens, Vocabulary
 
 PROMPT_TOKENS = 40
 SAMPLE_TOKENS = 200
@@ -108,7 +108,7 @@ def draw_tokens(
             cache, unread = Cache(model), context
         logits = model(torch.tensor([unread], device=device), cache)[0, -1].float().cpu()
         if forbid_unknown:
-            logits[0] = -torch.inf
+            logits[UNKNOWN_TOKEN] = -torch.inf
         token = int(torch.multinomial(sampling.probabilities(logits), 1, generator=random))
         context = [*context[-limit:], token]
         unread = [token]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fundamentallm.data import vocabulary_of
 from fundamentallm.evaluate import uniform_guess
 from fundamentallm.hyperparameters import Config
 from fundamentallm.text import Text
+from fundamentallm.vocabulary import vocabulary_of
 
 
 def summary_of_impossible(settings: Mapping[str, Any], text: Text, reason: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from fundamentallm.progress import Progress, Result
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.text import Text
 from fundamentallm.trackers.protocol import Number, Tracker
+from fundamentallm.unknown import summary_of_unknown
 
 LOG_EVERY = 10  # steps; a row waits for the device, so not after every step
 
@@ -315,6 +316,7 @@ class Run:
             "seconds": time.perf_counter() - self.started,
             "parameters": sum(weights.numel() for weights in self.model.parameters()),
             "vocabulary_size": len(data.vocabulary),
+            **summary_of_unknown(data.unknown),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "precision": str(self.learner.precision).removeprefix("torch."),

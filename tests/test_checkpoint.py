@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from fundamentallm.checkpoint import Checkpoint, CheckpointError, find_checkpoint
-from fundamentallm.data import Vocabulary
 from fundamentallm.disk import DiskError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
+from fundamentallm.vocabulary import Vocabulary
 
 
 @pytest.fixture

@@ -17,16 +17,14 @@ from hypothesis import strategies as st
 from fundamentallm import text as text_module
 from fundamentallm import token_cache
 from fundamentallm.data import (
-    UNKNOWN,
     TooShortError,
-    Vocabulary,
     prepare,
     scoring_windows,
-    train_length,
     training_batch,
 )
 from fundamentallm.hyperparameters import Config
 from fundamentallm.text import DataError, Text, read_text
+from fundamentallm.vocabulary import UNKNOWN, Vocabulary, train_length
 
 any_text = st.text(st.characters(exclude_categories=()))
 

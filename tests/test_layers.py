@@ -48,6 +48,8 @@ RUNGS = {
     "corpus": 1,
     "text": 1,
     "token_cache": 1,
+    "unknown": 0,
+    "vocabulary": 1,
     "data": 1,
     "impossible": 2,
     "schedules": 1,

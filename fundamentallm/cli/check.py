@@ -12,7 +12,7 @@ import click
 from fundamentallm import exit_codes
 from fundamentallm.cli.sweep_flags import read_every_run
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.sweep.checking import check_meaning, size
+from fundamentallm.sweep.checking import check_meaning, size, unscored
 from fundamentallm.sweep.findings import Finding, Findings, SweepError
 from fundamentallm.sweep.points import Points, check_points, is_ours
 from fundamentallm.sweep.repairing import repaired
@@ -20,6 +20,7 @@ from fundamentallm.sweep.spec import read_sweep
 
 if TYPE_CHECKING:
     from fundamentallm.sweep.costing import Costs
+    from fundamentallm.text import Text
 
 WARNED = exit_codes.FAILED
 
@@ -50,8 +51,10 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
             findings = check_points(sweep, fixed)
             points = Points(sweep, fixed)
             if not findings.errors:
-                of_bands = data if sweep.hyperband is not None else None  # else nobody asks
-                check_meaning(points, findings, _characters(of_bands))
+                text = _read(data)
+                check_meaning(points, findings, text.length if text is not None else None)
+                for line in unscored(points, text) if text is not None else ():
+                    findings.warn((), line)
         found = [*sweep.warnings, *findings.sorted()]
     except SweepError as error:
         return _refused(str(error), as_json)
@@ -73,12 +76,12 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
     return WARNED if found or doubtful else exit_codes.DONE
 
 
-def _characters(data: str | None) -> int | None:
+def _read(data: str | None) -> Text | None:
     if data is None:
         return None
     from fundamentallm.text import read_text
 
-    return read_text(data).length
+    return read_text(data)
 
 
 def _refused(message: str, as_json: bool) -> int:

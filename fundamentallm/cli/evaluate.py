@@ -32,7 +32,7 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     if len(tokens) < 2:
         raise DataError(f"{data}: one token is too few to score; give two or more")
     unknown = checkpoint.vocabulary.unknown_in(text.pieces())
-    warn_of_unknown(data, unknown)
+    warn_of_unknown(data, unknown, scored="the loss")
     try:
         model = checkpoint.build_model().to(where)
         with threads():

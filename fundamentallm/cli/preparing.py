@@ -43,6 +43,8 @@ def prepare_here(text: Text, config: Config, device: str) -> tuple[Dataset, Devi
 
     keep_freed_memory()
     dataset, where = prepare(text, config), pick_device(device)
+    for line in dataset.warnings():
+        warn(line)
     if config.mixed_precision and not computes_in_half(where):
         warn("--mixed-precision: this processor has no bfloat16; the run computes in float32")
     return dataset, where

@@ -13,6 +13,7 @@ from fundamentallm.cli.sweeping import Facts, begin
 from fundamentallm.cli.texts import named_texts, text_facts
 from fundamentallm.corpus import BUILTIN
 from fundamentallm.sweep.methods import CHOICES
+from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.spec import Sweep, read_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -118,7 +119,7 @@ def sweep(
         "seed": sweep_seed,
         "sampler": sampler,
         "lease": lease_seconds(),
-        **text_facts(data, read),
+        **text_facts(data, Points(read, every.settings)),
     }
     facts |= {"wandb": wandb or "", "wandb_sweep_id": wandb_sweep_id or ""}
     if wandb_sweep_id and not wandb:

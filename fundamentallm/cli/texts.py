@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fundamentallm.cli.messages import warn
 from fundamentallm.corpus import BUILTIN
+from fundamentallm.sweep.checking import unscored
 from fundamentallm.sweep.distributions import Categorical
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.order import Data
-from fundamentallm.sweep.points import DATA
+from fundamentallm.sweep.points import DATA, Points
 from fundamentallm.sweep.spec import Sweep, parse_sweep
+
+if TYPE_CHECKING:
+    from fundamentallm.text import Text
 
 
 def named_texts(sweep: Sweep) -> list[str]:
@@ -27,27 +31,37 @@ def named_texts(sweep: Sweep) -> list[str]:
     ]
 
 
-def text_facts(data: str | None, sweep: Sweep) -> dict[str, Any]:
+def text_facts(data: str | None, points: Points) -> dict[str, Any]:
     """What is to be known of a sweep's text, so that going on with another is noticed.
+
+    A warning says what its runs cannot be scored on.
 
     Raises:
         DataError: It cannot be read.
     """
     from fundamentallm.text import DataError, read_text
 
-    named = named_texts(sweep)
+    named = named_texts(points.sweep)
     if not named:
         text = read_text(data)
+        _warn_of_unscored(points, text)
         path = None if data is None else str(Path(data).absolute())
         return {"data": path, "data_name": text.name, "data_sha256": text.sha256}
     hashes: dict[str, str] = {}
     for name in named:
         try:
-            hashes[name] = read_text(name).sha256
+            text = read_text(name)
+            _warn_of_unscored(points, text)
+            hashes[name] = text.sha256
         except DataError as error:
             warn(f"{error}; unless it is there by then, its runs fail")
     empty = {"data": None, "data_name": "", "data_sha256": ""}
     return {**empty, "texts": hashes, "texts_from": str(Path.cwd())}
+
+
+def _warn_of_unscored(points: Points, text: Text) -> None:
+    for line in unscored(points, text):
+        warn(line)
 
 
 def same_texts(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from fundamentallm.report.results import (
     guessed,
     metric_named,
     plain_summary,
+    unscored,
     without_metric,
 )
 from fundamentallm.run_folder import RunFolder, RunFolderError
@@ -71,6 +72,7 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         notes.append(without_metric(runs, chosen))
     else:
         notes += guessed(chosen, sweep)
+    notes += unscored(runs)
     return Results(title, chosen, runs, sweep, notes)
 
 

@@ -29,6 +29,7 @@ from fundamentallm.report.results import (
     guessed,
     metric_named,
     plain_summary,
+    unscored,
     without_metric,
 )
 from fundamentallm.samples import Sample
@@ -99,6 +100,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         notes.append(without_metric(runs, chosen))
     else:
         notes += guessed(chosen, sweep)
+    notes += unscored(runs)
     return replace(results, runs=runs)
 
 

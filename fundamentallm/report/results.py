@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
+from fundamentallm.corpus import BUILTIN
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import LARGER_IS_BETTER, METRICS
 from fundamentallm.samples import Sample
@@ -17,6 +18,7 @@ from fundamentallm.sweep.points import hyperparameter_name
 from fundamentallm.sweep.records import RANKED
 from fundamentallm.sweep.score_cap import ScoreCap, uniform_guess
 from fundamentallm.sweep.spec import Metric, Sweep
+from fundamentallm.unknown import describe_unscored
 
 SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
@@ -26,7 +28,7 @@ FARTHEST = {"done": 0, "diverged": 0, "stopped": 1, "impossible": 2}
 """Of a run's endings, the one that went farthest; any other went less far."""
 NUMBERS = (
     *("best_step", "step", "total_steps", "seconds", "parameters"),
-    *("vocabulary_size", "characters_per_token"),
+    *("vocabulary_size", "characters_per_token", "unknown_characters"),
 )
 """Of a run's summary."""
 MOST_NAMES = 30  # of metrics, in a message
@@ -233,6 +235,17 @@ def guessed(metric: Metric, sweep: Sweep | None) -> list[str]:
     if metric.name in METRICS or (sweep is not None and metric == sweep.metric):
         return []
     return [f"less {metric.name} was taken for better, since no sweep file says which way it is"]
+
+
+def unscored(runs: Sequence[RunResult]) -> list[str]:
+    """A note for every text whose validation part has characters that its runs could not know."""
+    notes: dict[str, None] = {}
+    for run in runs:
+        count, characters = map(run.summary.get, ("unknown_characters", "unknown_examples"))
+        if count and isinstance(characters, str):
+            name = str(run.settings.get("data", BUILTIN))
+            notes[describe_unscored(name, count, characters)] = None
+    return list(notes)
 
 
 def without_metric(runs: Sequence[RunResult], metric: Metric) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fundamentallm.declaration import ConfigError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
@@ -18,6 +18,10 @@ from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
 from fundamentallm.sweep.search import every_point, length_of
 from fundamentallm.sweep.spec import Sweep
+from fundamentallm.unknown import describe_unscored
+
+if TYPE_CHECKING:
+    from fundamentallm.text import Text
 
 LINEAR_TO = 100  # times that max may be min before linear is likely not meant
 DRAWS = 2_000
@@ -45,6 +49,19 @@ def check_meaning(points: Points, findings: Findings, characters: int | None = N
             _better_not_searched(points, parameter, findings)
     _impossible_combinations(points, findings)
     _bands_after_the_end(points, findings, characters)
+
+
+def unscored(points: Points, text: Text) -> list[str]:
+    """A line about the characters of the text that its runs cannot be scored on, if there are any.
+
+    By the split and the tokenizer of the run that is nearest to the defaults.
+    """
+    from fundamentallm.vocabulary import unknown_in_validation
+
+    settings = points.settings(points.defaults())
+    names = [name for name in ("tokenizer", "val_split") if name in settings]
+    unknown = unknown_in_validation(text, Config(**{name: settings[name] for name in names}))
+    return [describe_unscored(text.name, unknown.total(), unknown)] if unknown else []
 
 
 def size(points: Points) -> tuple[int | None, str]:

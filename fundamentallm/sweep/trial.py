@@ -76,7 +76,7 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     plan = Plan(config, dataset.batches_per_epoch(config))
     if compiles(config, plan.total_steps, on_cuda=order.visible_gpu is not None):
         line.patience += COMPILING
-    for warning in plan.warnings():
+    for warning in [*dataset.warnings(), *plan.warnings()]:
         print(f"warning: {warning}", file=sys.stderr)
     try:
         checkpoint = _checkpoint(folder, config, dataset)

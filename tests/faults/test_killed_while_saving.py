@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from fundamentallm import checkpoint, disk
 from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.data import Vocabulary
+from fundamentallm.vocabulary import Vocabulary
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 

@@ -17,7 +17,7 @@ from conftest import TEXT, Run
 
 from fundamentallm import Config, range_test, train, training
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.data import Vocabulary, prepare
+from fundamentallm.data import prepare
 from fundamentallm.disk import DiskError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.generate import continue_text
@@ -27,6 +27,7 @@ from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder, read_flat_yaml
 from fundamentallm.text import DataError, Text, read_text
 from fundamentallm.trackers.folder import FolderTracker
+from fundamentallm.vocabulary import Vocabulary
 
 
 def contents(folder: Path) -> dict[str, bytes]:

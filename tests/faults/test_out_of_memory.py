@@ -12,10 +12,11 @@ import torch
 from conftest import Run
 from tiny_sweep import FLAGS, grid, processes, start, summaries, wait_for
 
-from fundamentallm.data import Vocabulary, training_batch
+from fundamentallm.data import training_batch
 from fundamentallm.device import free_memory_gb, is_out_of_memory
 from fundamentallm.hyperparameters import Config
 from fundamentallm.learner import Learner, OutOfMemoryError, check_fits
+from fundamentallm.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
 
