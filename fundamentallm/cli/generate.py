@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
 import click
 
-from fundamentallm.cli.messages import warn_of_unknown
+from fundamentallm.cli.messages import warn, warn_of_unknown
+from fundamentallm.samples import fit_for
+from fundamentallm.unknown import examples
 
 
 @click.command()
@@ -41,16 +44,22 @@ def generate(
     from fundamentallm.device import threads
     from fundamentallm.generate import Sampling
     from fundamentallm.generate import generate as write
-    from fundamentallm.samples import printable
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     checkpoint = Checkpoint.load(find_checkpoint(run))
     model = checkpoint.build_model()
     warn_of_unknown("--prompt", checkpoint.vocabulary.unknown_in(prompt))
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    escaped: Counter[str] = Counter()
+
+    def show(text: str) -> None:
+        escaped.update(character for character in text if not _can_encode(character, encoding))
+        print(fit_for(sys.stdout, text), end="", flush=True)
+
     for number in range(num_samples):
         if num_samples > 1:
             click.echo(f"--- sample {number + 1} ---")
-        click.echo(printable(prompt), nl=False)
+        show(prompt)
         pieces = write(
             model,
             checkpoint.vocabulary,
@@ -62,6 +71,18 @@ def generate(
         )
         with threads():
             for piece in pieces:
-                click.echo(printable(piece), nl=False)
-                sys.stdout.flush()
-        click.echo()
+                show(piece)
+        show("\n")
+    if escaped:
+        warn(
+            f"stdout is {encoding}, which lacks {examples(escaped)}: they are written as escapes; "
+            "set PYTHONIOENCODING=utf-8 to write the characters themselves"
+        )
+
+
+def _can_encode(character: str, encoding: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tqdm import tqdm
 
 from fundamentallm.metrics import score_text
-from fundamentallm.samples import Sample, printable
+from fundamentallm.samples import Sample, fit_for
 from fundamentallm.trackers.protocol import Number
 
 SHOWN: Mapping[str, Callable[[float], str]] = {
@@ -60,7 +60,7 @@ class ConsoleTracker:
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
         """Print what the model wrote, set apart by a bar at the left."""
         for sample in samples:
-            text = printable(sample.prompt + sample.text)
+            text = fit_for(sys.stdout, sample.prompt + sample.text)
             self.say("\n".join(f"    | {line}" for line in text.split("\n")))
 
     def finish(self, summary: Mapping[str, object]) -> None:
