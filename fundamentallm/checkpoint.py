@@ -22,6 +22,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.model import Transformer
+from fundamentallm.ownership import MARK
 from fundamentallm.plan import parameters
 from fundamentallm.progress import Progress
 from fundamentallm.vocabulary import Vocabulary
@@ -29,7 +30,6 @@ from fundamentallm.vocabulary import Vocabulary
 FORMAT = 2
 WITHOUT_SHARE = 1
 """The format before this; a model of it is one whose tokens take no share of the one before."""
-MARK = b"fundamentallm\x01\n"
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stopping", "patience")
 FOOTER = hashlib.sha256().digest_size + len(MARK)
 

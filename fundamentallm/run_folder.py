@@ -15,12 +15,10 @@ import yaml
 from fundamentallm.disk import new_file, read_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
+from fundamentallm.ownership import LOCK, why_foreign
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 2,000 runs are read in one report
-
-
-LOCK = ".lock"
 
 
 class RunFolderError(FundamentallmError):
@@ -50,7 +48,39 @@ class RunFolder:
         """Whether a run has written here."""
         return any(os.path.lexists(file) for file in self.files)
 
+    def check_ownership(self) -> None:
+        """See that no file here that a run would overwrite or remove is somebody else's.
+
+        Raises:
+            RunFolderError: One is.
+        """
+        if reason := why_foreign(self.path):
+            raise RunFolderError(reason)
+
+    def check_spares(self, text: str | Path | None) -> None:
+        """See that a run's text is none of the files that the run writes.
+
+        Raises:
+            RunFolderError: It is; its path is named.
+        """
+        for file in self.files:
+            with suppress(OSError, ValueError):  # one of them is not there
+                if text is not None and os.path.samefile(text, file):
+                    raise RunFolderError(
+                        f"{text}: the run would overwrite the text that it trains on; give another "
+                        "--output-dir, or copy the text"
+                    )
+
     def create(self) -> None:
+        """Make the folder, and see that a run can and may write there.
+
+        Raises:
+            RunFolderError: It cannot be made or written, or holds files of others.
+        """
+        self.check_ownership()
+        self.make()
+
+    def make(self) -> None:
         """Make the folder and prove that it can be written.
 
         Raises:
@@ -98,13 +128,15 @@ class RunFolder:
         finally:
             lock.release()
 
-    def clear(self, *, keep_wandb_id: bool = False) -> None:
+    def clear(self, *, starts_over: bool = False) -> None:
         """Remove the files of the run that is here, and nothing else.
 
-        `keep_wandb_id` is for a run that starts over: on W&B it is still the same.
+        A run that `starts_over` is still the same on W&B, and its summary shows whose the folder is
+        until it writes the next.
         """
-        for file in self.files:
-            if not (keep_wandb_id and file == self.wandb_id):
+        kept = (self.wandb_id, self.summary) if starts_over else ()
+        for file in sorted(self.files, key=lambda file: file == self.summary):  # which goes last
+            if file not in kept:
                 with writing(file):
                     file.unlink(missing_ok=True)
 
@@ -130,7 +162,13 @@ class RunFolder:
         return content if isinstance(content, dict) else {}
 
     def write_end(self, status: str, stopped_by: str) -> None:
-        """Write into summary.json how a run ended whose process has not, or not well enough."""
+        """Write into summary.json how a run ended whose process has not, or not well enough.
+
+        Raises:
+            RunFolderError: The folder holds files of others.
+            DiskError: It cannot be written.
+        """
+        self.check_ownership()
         known = {k: v for k, v in self.read_summary().items() if k not in ("host", "process")}
         self.write_summary({**known, "status": status, "stopped_by": stopped_by})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ def read_text(path: str | Path | None) -> Text:
     """
     if path is None or str(path) == BUILTIN:
         return Text.of(builtin_corpus(), BUILTIN)
-    path = Path(path)
+    path = Path(os.path.expanduser(path))  # also where a sweep's file names it
     try:
         str(path).encode()
     except UnicodeEncodeError:  # config.yaml could not name it

@@ -62,6 +62,7 @@ RUNGS = {
     "pointwise": 1,
     "projection": 1,
     "run_folder": 1,
+    "ownership": 1,
     "trackers": 1,
     "trackers.protocol": 1,
     "trackers.console": 2,

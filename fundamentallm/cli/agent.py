@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import opened, storage_url
 from fundamentallm.cli.sweep import worker_options
 from fundamentallm.cli.sweeping import work
@@ -14,8 +15,10 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
 @click.command()
-@click.argument("folder", metavar="SWEEP", type=click.Path())
-@click.option("--data", metavar="DATA.TXT", help="Where the sweep's text lies on this machine.")
+@click.argument("folder", metavar="SWEEP", type=PATH)
+@click.option(
+    "--data", type=PATH, metavar="DATA.TXT", help="Where the sweep's text lies on this machine."
+)
 @worker_options
 def agent(
     folder: str,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
+from fundamentallm.cli.options import PATH
 from fundamentallm.cli.sweep_flags import read_every_run
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.checking import check_meaning, size, unscored
@@ -26,11 +27,15 @@ WARNED = exit_codes.FAILED
 
 
 @click.command()
-@click.argument("file", metavar="SWEEP.YAML", type=click.Path())
-@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1)
+@click.argument("file", metavar="SWEEP.YAML", type=PATH)
+@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1, type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @click.option(
-    "--repaired", "repaired_file", metavar="FILE", help="Write the sweep as it should be."
+    "--repaired",
+    "repaired_file",
+    type=PATH,
+    metavar="FILE",
+    help="Write the sweep as it should be.",
 )
 def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str | None) -> int:
     """Look for mistakes and traps in a sweep file, at once; with DATA.TXT, also for its cost.

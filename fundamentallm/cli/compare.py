@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.options import PATH
 from fundamentallm.cli.results import metric_option, results_of, say_notes
 from fundamentallm.samples import printable
 
@@ -14,7 +15,7 @@ NARROWEST = 12  # characters of a column, its borders included, in which a numbe
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN RUN...")
 @metric_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:

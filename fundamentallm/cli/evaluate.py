@@ -7,13 +7,13 @@ import json
 import click
 
 from fundamentallm.cli.messages import warn_of_unknown
-from fundamentallm.cli.options import device_option
+from fundamentallm.cli.options import PATH, device_option
 from fundamentallm.metrics import score_text
 
 
 @click.command()
-@click.argument("run", metavar="RUN_OR_CHECKPOINT")
-@click.argument("data", metavar="DATA.TXT")
+@click.argument("run", type=PATH, metavar="RUN_OR_CHECKPOINT")
+@click.argument("data", type=PATH, metavar="DATA.TXT")
 @device_option()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run: str, data: str, device: str, as_json: bool) -> None:

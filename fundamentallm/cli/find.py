@@ -11,7 +11,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.messages import warn
-from fundamentallm.cli.options import HyperparameterCommand, device_option
+from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
 from fundamentallm.cli.preparing import prepare_here, read_recorded_text
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.signals import StopSignals
@@ -35,12 +35,16 @@ def find() -> None:
 
 
 @find.command("learning-rate", cls=HyperparameterCommand, without=UNUSED, options_metavar="[FLAGS]")
-@click.argument("data", required=False, metavar="[DATA.TXT]")
-@click.option("--output-dir", metavar="DIR", help="The run's folder.  [default: a new one in runs]")
+@click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]")
+@click.option(
+    "--output-dir", type=PATH, metavar="DIR", help="The run's folder.  [default: a new one in runs]"
+)
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), help="Start from these; flags change it."
 )
-@click.option("--config", "config_file", metavar="YAML", help="Start from a run's config.yaml.")
+@click.option(
+    "--config", "config_file", type=PATH, metavar="YAML", help="Start from a run's config.yaml."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
 @device_option()
 def learning_rate(
@@ -76,7 +80,7 @@ def learning_rate(
 
 
 def _find(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
-    from fundamentallm.cli.report import NAME, write
+    from fundamentallm.cli.report import NAME, check_may_write, write
     from fundamentallm.learner import check_fits
     from fundamentallm.range_test import STEPS, find_learning_rate
     from fundamentallm.report.read_runs import read_results
@@ -89,6 +93,7 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
     if folder is None:
         folder = new_run_folder(Path("runs"), f"{Path(text.name).stem}-find")
     else:
+        check_may_write(folder.path / NAME)
         folder.create()
     with folder.held():
         folder.clear()

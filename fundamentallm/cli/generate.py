@@ -8,12 +8,13 @@ from collections import Counter
 import click
 
 from fundamentallm.cli.messages import warn, warn_of_unknown
+from fundamentallm.cli.options import PATH
 from fundamentallm.samples import fit_for
 from fundamentallm.unknown import examples
 
 
 @click.command()
-@click.argument("run", metavar="RUN_OR_CHECKPOINT")
+@click.argument("run", type=PATH, metavar="RUN_OR_CHECKPOINT")
 @click.option("--prompt", default="", help="The text to continue.  [default: a line's beginning]")
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token.")
 @click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest; 0 keeps all.")

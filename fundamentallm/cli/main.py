@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import io
 import os
 import signal
@@ -59,8 +61,24 @@ for command in COMMANDS:
     cli.add_command(command)
 
 
+def _keep_help(command: click.Command) -> None:
+    """Read a command's help from its source where `python -OO` has dropped all docstrings."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _keep_help(each)
+    if command.help is None and command.callback is not None:
+        function = ast.parse(inspect.getsource(command.callback)).body[0]
+        assert isinstance(function, ast.FunctionDef)
+        command.help = ast.get_docstring(function)
+
+
+if sys.flags.optimize > 1:
+    _keep_help(cli)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    _open_closed_streams()
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see __main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot encode is escaped
@@ -87,6 +105,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left would fail again, at exit
         code = FAILED
     sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _open_closed_streams() -> None:
+    """Let closed stdin, stdout and stderr lead nowhere; the next file opened would be them."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _refuse(message: str) -> int:

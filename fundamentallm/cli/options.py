@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -34,6 +35,19 @@ class HyperparameterType(click.ParamType):
             return self.known.parse(value)
         except ConfigError as error:
             raise click.UsageError(str(error), ctx) from None
+
+
+class PathType(click.ParamType):
+    """A path as it was typed; a leading `~` is the home folder, which shells leave in `--x=~/y`."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path without `~`."""
+        return os.path.expanduser(value)
+
+
+PATH = PathType()
 
 
 def device_option(default: str | None = "auto") -> Any:

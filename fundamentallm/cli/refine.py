@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import Facts, opened, storage_url
 from fundamentallm.cli.sweep import worker_options
 from fundamentallm.cli.sweeping import begin
@@ -30,7 +31,7 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
 @click.command()
-@click.argument("sweep", metavar="SWEEP", type=click.Path())
+@click.argument("sweep", metavar="SWEEP", type=PATH)
 @click.option(
     "--top", type=click.IntRange(1), default=4, metavar="N", help="How many.  [default: 4]"
 )
@@ -49,9 +50,14 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
     help="Seeds of each.  [default: 3]",
 )
 @click.option(
-    "--output-dir", metavar="DIR", help="The new sweep's folder.  [default: SWEEP-refined]"
+    "--output-dir",
+    type=PATH,
+    metavar="DIR",
+    help="The new sweep's folder.  [default: SWEEP-refined]",
 )
-@click.option("--data", metavar="DATA.TXT", help="Where the sweep's text lies on this machine.")
+@click.option(
+    "--data", type=PATH, metavar="DATA.TXT", help="Where the sweep's text lies on this machine."
+)
 @worker_options
 def refine(
     sweep: str,

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fundamentallm.cli.options import PATH
 from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
+from fundamentallm.disk import read_file
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.checking import size
 from fundamentallm.sweep.points import Points
@@ -19,13 +21,18 @@ if TYPE_CHECKING:
     from fundamentallm.report.results import Results, RunResult
 
 NAME = "report.html"
+SIGNATURE = b'<footer class="quiet">fundamentallm '
+"""What every report has in it."""
 
 
 @click.command()
 @places_argument(many=True)
 @metric_option
 @click.option(
-    "--output", metavar="FILE", help="The page.  [default: report.html in the folder, or here]"
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    help="The page.  [default: report.html in the folder, or here]",
 )
 @click.option(
     "--watch",
@@ -58,18 +65,35 @@ def write(results: Results, file: Path, *, refresh: int = 0) -> None:
     """Write the page.
 
     Raises:
-        FundamentallmError: That cannot be done.
+        FundamentallmError: That cannot be done, or something else is there.
     """
     from fundamentallm.report.page import write_report
 
-    if file.is_dir():
-        raise FundamentallmError(f"--output {file}: a folder is there; give a file's name")
+    check_may_write(file)
     try:
         write_report(results, file, refresh=refresh)
     except OSError as error:
         raise FundamentallmError(
             f"--output {file}: cannot be written ({error.strerror or error})"
         ) from None
+
+
+def check_may_write(file: Path) -> None:
+    """See that there is no file yet, or an earlier report.
+
+    Raises:
+        FundamentallmError: Something else is there.
+    """
+    if file.is_dir():
+        raise FundamentallmError(f"--output {file}: a folder is there; give a file's name")
+    try:
+        content = read_file(file) if file.exists() else b""
+    except OSError as error:
+        raise FundamentallmError(f"--output {file}: cannot be read ({error.strerror})") from None
+    if content and SIGNATURE not in content:
+        raise FundamentallmError(
+            f"--output {file}: not a report of fundamentallm; move it away, or give --output"
+        )
 
 
 def _goes_on(results: Results, before: int) -> bool:

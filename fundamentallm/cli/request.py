@@ -54,6 +54,7 @@ class Request:
 
         Raises:
             click.UsageError: They do not, or one would be.
+            RunFolderError: Files of others would be.
         """
         if self.resume and self.overwrite:
             raise click.UsageError("--resume and --overwrite exclude each other; give one")
@@ -69,6 +70,7 @@ class Request:
                 f"fundamentallm agent {self.folder.path}, or give another folder"
             )
         elif self.folder.holds_a_run():
+            self.folder.check_ownership()
             if not (self.resumes or self.overwrite):
                 raise click.UsageError(
                     f"--output-dir {self.folder.path}: a run is there; go on with it by --resume, "
@@ -85,6 +87,7 @@ class Request:
         Raises:
             ConfigError: A file or the sweep names something unknown or impossible, or a flag and
                 the sweep disagree.
+            RunFolderError: The run would overwrite its text.
         """
         settings: dict[str, Any] = {}
         if self.resumes and self.folder and os.path.exists(self.folder.config):
@@ -104,7 +107,10 @@ class Request:
                     f"{name} was typed as {others[0]} and is {value} in sweep "
                     f"{self.sweep.sweep_id}; take one of them away"
                 )
-        return settings | swept
+        settings |= swept
+        if self.folder is not None:
+            self.folder.check_spares(settings.get("data"))
+        return settings
 
 
 def _read_config(path: Path) -> dict[str, Any]:

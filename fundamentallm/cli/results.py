@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fundamentallm.cli.options import PATH
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.samples import printable
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -32,7 +33,7 @@ metric_option = click.option(
 def places_argument(*, many: bool) -> Any:
     """Folders of runs or sweeps, or one sweep on W&B."""
     metavar = "SWEEP_OR_RUNS..." if many else "SWEEP"
-    return click.argument("places", nargs=-1, required=True, metavar=metavar)
+    return click.argument("places", nargs=-1, required=True, type=PATH, metavar=metavar)
 
 
 def results_of(places: Sequence[str], metric: str) -> Results:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.sweep_flags import EveryRun, check, read_every_run
 from fundamentallm.cli.sweeping import Facts, begin
@@ -63,9 +64,11 @@ def worker_options(command: Any) -> Any:
 
 
 @click.command()
-@click.argument("file", metavar="SWEEP.YAML", type=click.Path())
-@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1)
-@click.option("--output-dir", metavar="DIR", help="The sweep's folder.  [default: runs/NAME]")
+@click.argument("file", metavar="SWEEP.YAML", type=PATH)
+@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1, type=PATH)
+@click.option(
+    "--output-dir", type=PATH, metavar="DIR", help="The sweep's folder.  [default: runs/NAME]"
+)
 @click.option(
     "--seed",
     "sweep_seed",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from fundamentallm.cli.messages import warn
-from fundamentallm.cli.options import HyperparameterCommand, device_option
+from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.train import train
 from fundamentallm.given import DATA_KEYS
@@ -26,7 +26,7 @@ from fundamentallm.sweep.spec import Sweep
 
 @click.command(cls=HyperparameterCommand, add_help_option=False)
 @click.option("--preset", type=click.Choice(list(PRESETS)))
-@click.option("--config", "config_file")
+@click.option("--config", "config_file", type=PATH)
 @device_option(None)
 def _flags_of_every_run(**values: Any) -> None:
     """The flags that may follow `--`."""

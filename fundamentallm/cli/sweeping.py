@@ -114,8 +114,8 @@ def begin(
             }
             ledger.facts = facts
             ledger.keep_lease(facts["lease"])
+        remember_storage(ledger, folder)  # which proves the file beside it a sweep's
         folder.write_file(read.text)
-        remember_storage(ledger, folder)
         before()
         return work(facts, ledger, folder, data=data, **options)
     finally:

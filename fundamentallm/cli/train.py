@@ -11,7 +11,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.messages import warn
-from fundamentallm.cli.options import HyperparameterCommand, device_option
+from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
 from fundamentallm.cli.preparing import prepare_here, read_recorded_text
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.signals import StopSignals
@@ -37,14 +37,18 @@ FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-pre
 
 
 @click.command(cls=HyperparameterCommand, options_metavar="[FLAGS]")
-@click.argument("data", required=False, metavar="[DATA.TXT]")
-@click.option("--output-dir", metavar="DIR", help="The run's folder.  [default: a new runs/NAME-N]")
+@click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]")
+@click.option(
+    "--output-dir", type=PATH, metavar="DIR", help="The run's folder.  [default: a new runs/NAME-N]"
+)
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
     help="Start from a set of hyperparameters; flags change it.",
 )
-@click.option("--config", "config_file", metavar="YAML", help="Start from a run's config.yaml.")
+@click.option(
+    "--config", "config_file", type=PATH, metavar="YAML", help="Start from a run's config.yaml."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --output-dir, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
 @device_option()
@@ -173,7 +177,7 @@ def _run_in(
     else:
         if request.resumes:
             _check_nothing_is_lost(folder)
-        folder.clear(keep_wandb_id=request.resumes)
+        folder.clear(starts_over=request.resumes)
     console = ConsoleTracker()
     wandb = wandb_tracker(folder, config, request)
     console.say(

@@ -303,7 +303,7 @@ class Engine:
         folder = self.folder.run(run.number)
         if status in FAILED and not folder.path.is_symlink():
             shown = "failed" if status == "died" else status
-            with suppress(DiskError):
+            with suppress(DiskError, RunFolderError):
                 folder.write_end(shown, note)
         score = score_of(folder, status, self.metric)
         if score is None and active is not None:  # its rows cannot be read now; we heard them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +36,9 @@ class Data:
         place = None if self.path is None else Path(self.path)
         if named is not None:
             name, sha256 = named, self.hashes.get(named, "")
-            there = Path(self.folder, named)
-            place = there if self.folder and there.exists() else Path(named)
+            path = os.path.expanduser(named)
+            there = Path(self.folder, path)
+            place = there if self.folder and there.exists() else Path(path)
         is_file = place is not None and str(place) != BUILTIN
         return str(place.absolute()) if place and is_file else None, name, sha256
 

@@ -151,7 +151,8 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
         if plans[0].learning_rate(step) != plans[1].learning_rate(step):
             return False
     after.create()
-    for file in (before.metrics, before.samples, before.best, before.last):
+    # A checkpoint first: it proves that the folder is a run's, if this is killed in the middle.
+    for file in (before.best, before.last, before.metrics, before.samples):
         if file.exists():
             shutil.copy2(file, after.path / file.name)
     return True

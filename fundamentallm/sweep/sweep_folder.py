@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import uuid
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 from fundamentallm.disk import writing
+from fundamentallm.ownership import LOCK
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.findings import SweepError
+
+OF_OTHERS = """SELECT 1 FROM studies WHERE study_id IN (SELECT study_id FROM trials)
+AND study_id NOT IN (SELECT study_id FROM study_user_attributes WHERE key = 'sweep')"""
+"""Finds the studies that a sweep has not begun."""
 
 
 class SweepFolder:
@@ -61,7 +68,7 @@ class SweepFolder:
         Raises:
             RunFolderError: It cannot be.
         """
-        RunFolder(self.path).create()
+        RunFolder(self.path).make()
 
     def check_is_ours(self) -> None:
         """See that a sweep, or nothing, is here.
@@ -69,10 +76,21 @@ class SweepFolder:
         Raises:
             SweepError: Other things are.
         """
-        if self.path.is_dir() and not self.file.exists():
+        if not self.path.is_dir():
+            return
+        advice = "move it away, or give another --output-dir"
+        if self.database.exists() and not _is_a_sweeps(self.database):
+            raise SweepError(f"{self.database}: not the storage of a sweep; {advice}")
+        if self.file.exists() and not (self.database.exists() or self.storage.exists()):
+            raise SweepError(
+                f"{self.file}: not of a sweep that fundamentallm has begun, for neither "
+                f"{self.database.name} nor {self.storage.name} is beside it; {advice}"
+            )
+        if not self.file.exists():
             others = [p.name for p in self.path.iterdir() if p.name not in ("workers", "tokens")]
             begun = (
-                "study.db",
+                self.database.name,
+                self.storage.name,
                 "ledger.lock",
                 ".writable-",
                 f".{self.file.name}-",
@@ -126,8 +144,22 @@ class SweepFolder:
             shutil.rmtree(part.path, ignore_errors=True)  # its room is needed
             raise
         os.rename(part.path, folder.path)
+        left = {LOCK, *(f"{file.name}.part" for file in source.files)}  # of the other process
+        for file in source.path.iterdir():  # what somebody else has put there
+            if file.name not in left and not os.path.lexists(folder.path / file.name):
+                os.rename(file, folder.path / file.name)
         for path in earlier:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_a_sweeps(database: Path) -> bool:
+    """Whether no study in it is another program's; one without trials may be our beginning."""
+    try:
+        with closing(sqlite3.connect(database, timeout=60)) as opened:
+            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
+            return not tables or not opened.execute(OF_OTHERS).fetchone()
+    except sqlite3.DatabaseError:  # no database, or none of Optuna's
+        return False
 
 
 def _replace(file: Path, text: str) -> None:

@@ -60,6 +60,7 @@ def run_trial(order: Order, line: Line) -> Ended:
     folder = RunFolder(".")
     try:
         with folder.held(wait=LETTING_GO):
+            folder.check_spares(order.data)
             return _run_in(folder, order, line)
     except RunFolderError as error:
         return Ended("failed", str(error))
@@ -83,7 +84,7 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     except UnreadError as error:  # nothing of it may be cleared away
         return Ended("failed", str(error))
     if checkpoint is None:
-        folder.clear(keep_wandb_id=True)
+        folder.clear(starts_over=True)
     trackers = _trackers(order, folder, line)
     try:
         result = train(

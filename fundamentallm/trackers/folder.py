@@ -19,12 +19,16 @@ class FolderTracker:
         self.folder = folder
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
-        """Write config.yaml, and forget rows after `step`; metrics.jsonl is there from now on."""
+        """Write summary.json and config.yaml, and forget rows after `step`.
+
+        summary.json comes first: it proves that the files beside it are a run's, however soon the
+        run is killed. metrics.jsonl is there from now on.
+        """
+        who = {"host": socket.gethostname(), "process": os.getpid()}
+        self.folder.write_summary({"status": "running", "total_steps": total_steps, **who})
         self.folder.write_config(settings)
         self.folder.rewind(step)
         self.folder.append(self.folder.metrics, "")
-        who = {"host": socket.gethostname(), "process": os.getpid()}
-        self.folder.write_summary({"status": "running", "total_steps": total_steps, **who})
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Add a row to metrics.jsonl."""

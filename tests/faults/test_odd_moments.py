@@ -23,6 +23,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.generate import continue_text
 from fundamentallm.learner import Learner, OutOfMemoryError
 from fundamentallm.model import Transformer
+from fundamentallm.ownership import MARK
 from fundamentallm.plan import Plan
 from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder, read_flat_yaml
 from fundamentallm.text import DataError, Text, read_text
@@ -74,9 +75,9 @@ def test_what_cannot_start_overwrites_nothing(
 ) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.create()
-    folder.write_config({"seed": 1})
-    folder.write_summary({"status": "done"})
-    folder.last.write_bytes(b"precious")
+    folder.write_config({**vars(Config()), "data": "x", "data_sha256": "0"})
+    folder.write_summary({"status": "done", "total_steps": 8})
+    folder.last.write_bytes(b"precious" + MARK)
     before = contents(folder.path)
     more = ["--no-wandb"] if command == ["train"] else []
     done = run(*command, text_file, "--output-dir=out", "--overwrite", *flags, *more)
