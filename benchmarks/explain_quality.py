@@ -2,14 +2,16 @@
 
     python benchmarks/explain_quality.py [FIRST LAST]
 
-prints the table of docs/results.md. Each case is a folder on disk, read as any sweep is. Right is
-what the truth says, said; or nothing, where there is nothing. Wrong is a claim that is not so.
+prints the table of docs/results.md, and again with half of the runs of each case there twice, which
+must change nothing. Each case is a folder on disk, read as any sweep is. Right is what the truth
+says, said; or nothing, where there is nothing. Wrong is a claim that is not so.
 Silent is an effect over three times the noise that was not mentioned. What lies between one and
 three times the noise is not judged.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -20,7 +22,7 @@ from simulated_sweeps import CASES, CLEAR, NEGLIGIBLE, SimulatedSweep
 
 from fundamentallm.report.explain import explain
 from fundamentallm.report.read_runs import read_results
-from fundamentallm.report.rules.claim import Claim
+from fundamentallm.report.rules.claim import Claim, Evidence
 
 FLAGS = {
     "still_falling": "falling",
@@ -32,7 +34,9 @@ FLAGS = {
 }
 
 
-def verdicts(case: SimulatedSweep, claims: list[Claim]) -> Iterator[tuple[str, str, bool]]:
+def verdicts(
+    case: SimulatedSweep, evidence: Evidence, claims: list[Claim]
+) -> Iterator[tuple[str, str, bool]]:
     """A rule; `right`, `wrong` or `silent`; and whether there was something to say.
 
     For everything about the case that is judged.
@@ -42,6 +46,7 @@ def verdicts(case: SimulatedSweep, claims: list[Claim]) -> Iterator[tuple[str, s
         said[claim.rule].append(claim)
     truth = case.truth
     yield from _matters(truth, {c.about for c in said["matters"] if c.verdict == "matters"})
+    yield from _bests(case, evidence)
     yield from _edges(truth, {c.about: c.verdict for c in said["edge"]})
     if truth.lead is not None:
         clear = any(claim.verdict == "clear" for claim in said["winner"])
@@ -69,6 +74,17 @@ def _matters(truth, claimed):
             yield "matters", "wrong" if name in claimed else "right", False
 
 
+def _bests(case, evidence):
+    """Whether the value that is named as the best costs less than three noises."""
+    for effect in evidence.surface.effects if evidence.surface is not None else ():
+        axis = next(axis for axis in case.axes if axis.name == effect.factor.name)
+        if axis.is_numeric and case.truth.effects[axis.name] >= CLEAR:
+            shape = case.shapes[axis.name]
+            least = min(shape(axis.position(value)) for value in effect.factor.levels)
+            cost = (shape(axis.position(effect.best)) - least) / case.noise
+            yield "best", "right" if cost < CLEAR else "wrong", True
+
+
 def _edges(truth, claimed):
     for name, size in truth.effects.items():
         edge = truth.edges.get(name, "inside" if size < NEGLIGIBLE else "unclear")
@@ -90,17 +106,26 @@ def _divergence(case, claims):
         yield "divergence", "right" if verdict == cause else wrong, True
 
 
-def judge(numbers) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], list[str]]:
-    """For all cases and for the nulls alone, by rule; and a line for each that was not right."""
+def judge(
+    numbers, *, twice: bool = False
+) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], list[str]]:
+    """For all cases and for the nulls alone, by rule; and a line for each that was not right.
+
+    `twice`: every other run is there twice.
+    """
     everything: dict[str, Counter[str]] = defaultdict(Counter)
     nulls: dict[str, Counter[str]] = defaultdict(Counter)
     missed: list[str] = []
     for number in numbers:
         case = SimulatedSweep(number)
         with tempfile.TemporaryDirectory() as folder:
-            claims = explain(read_results([case.write(Path(folder) / "sweep")]))
+            sweep = case.write(Path(folder) / "sweep")
+            for run in sorted(sweep.glob("run-*"))[::2] if twice else ():
+                shutil.copytree(run, run.with_name(f"{run.name}-again"))
+            evidence = Evidence(read_results([sweep]))
+        claims = explain(evidence.results, evidence)
         worst: dict[str, str] = {}
-        for rule, verdict, something in verdicts(case, claims):
+        for rule, verdict, something in verdicts(case, evidence, claims):
             everything[rule][verdict] += 1
             if something:
                 everything[rule]["there"] += 1
@@ -125,7 +150,12 @@ def row(name: str, counts: Counter[str], false: str) -> str:
 
 def main() -> None:
     first, last = map(int, sys.argv[1:3]) if sys.argv[1:] else (CASES.start, CASES.stop)
-    everything, nulls, missed = judge(range(first, last))
+    for twice in (False, True):
+        print_table(*judge(range(first, last), twice=twice))
+
+
+def print_table(everything, nulls, missed) -> None:
+    """On stdout; what was missed, on stderr."""
     print("| rule | right | wrong | silent | right | found where there | false on nulls |")
     print("|---|---|---|---|---|---|---|")
     total: Counter[str] = Counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -52,6 +53,28 @@ def test_runs_that_were_stopped_early_are_not_compared(tmp_path: Path) -> None:
     found = said(tmp_path)
     assert found["winner"].says.startswith("best val_loss: 1.5050 (mean of 2 seeds")
     assert found["stopped"].says.startswith("1 of 5 runs were stopped early")
+
+
+def test_the_best_is_told_by_the_runs_and_next_looks_there(tmp_path: Path) -> None:
+    """What the fit takes for the best lies beyond a run that lost: it is not named."""
+    low, high = 0.0001, 0.1
+    text = SWEEP.replace("grid", "random").replace(
+        "{values: [0.0001, 0.001, 0.01]}",
+        f"{{distribution: log_uniform_values, min: {low}, max: {high}}}",
+    )
+    losses = {
+        0.00011: 2.31, 0.00023: 2.12, 0.00058: 1.93, 0.0011: 1.81, 0.00285: 1.502, 0.00289: 1.50,
+        0.00343: 1.51, 0.0037: 1.66, 0.0094: 1.9, 0.021: 2.1, 0.051: 2.2, 0.093: 2.4,
+    }  # fmt: skip
+    write_sweep(tmp_path, {rate: [loss] for rate, loss in losses.items()}, text)
+    says = said(tmp_path)["matters"].says
+    assert "3 runs, at 0.00285 to 0.00343" in says
+    fitted = re.search(r"fitted optimum ([\d.]+)", says)
+    assert fitted is None or 0.00285 <= float(fitted[1]) <= 0.00343
+    following = next_sweep(read_results([tmp_path]))
+    closer = re.search(r"closer to ([\d.]+)", following)
+    assert closer is not None
+    assert 0.00285 <= float(closer[1]) <= 0.00343
 
 
 def test_a_noisy_corner_hides_no_winner(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -62,6 +63,12 @@ def bowl(size: float, dropout: float = 0.0) -> Loss:
     return loss
 
 
+def walled(point: np.ndarray, *, best: float, slope: float, wall: float, height: float) -> float:
+    """Ever less up to the best, a little more beyond, and much more behind the wall."""
+    over = float(point[0]) - best
+    return 1.5 + (slope * -over if over < 0 else over**2) + height * (over > wall)
+
+
 def nulls() -> Iterator[object]:
     for runs, settings in [(5, 1), (5, 3), (6, 2), (7, 3), (9, 4), (10, 4), (20, 4)]:
         names = OTHERS[:settings]
@@ -93,6 +100,30 @@ def test_what_does_something_is_found(runs: int, least: int) -> None:
     assert sum("dropout" in claimed(surface) for surface in sweeps) >= least
     noises = [surface.residual for surface in sweeps if surface is not None]
     assert 0.006 < np.median(noises) < 0.014  # 0.01
+
+
+def test_the_best_that_is_named_is_one_that_runs_support() -> None:
+    """10 to 16 runs, of which those beyond a wall are far worse: no polynomial follows that."""
+    dice = np.random.default_rng(3)
+    far = named = 0
+    for _ in range(60):
+        best, slope = dice.uniform(0.35, 0.65), dice.uniform(0.5, 2.5)
+        wall, height = dice.uniform(0.05, 0.2), dice.uniform(0.3, 2.7)
+
+        truth = partial(walled, best=best, slope=slope, wall=wall, height=height)
+        surface = swept(dice, int(dice.integers(10, 17)), (LEARNING_RATE,), truth, 0.01, 0)
+        if surface is None or not surface.effects:
+            continue
+        effect, runs = surface.effects[0], surface.runs
+        named += 1
+        place = (math.log10(effect.best) + 5) / 4
+        own = min(run.score or 0 for run in runs)
+        far += truth(np.array([place])) > own + max(0.1, 1.5 * effect.margin)
+        rates = [run.settings[LEARNING_RATE] for run in runs if (run.score or 0) <= own + 0.02]
+        assert effect.among[0] <= min(rates) * 1.001
+        assert effect.among[1] >= max(rates) * 0.999
+    assert named > 40
+    assert far <= 1
 
 
 def test_rounding_is_no_effect() -> None:

@@ -27,6 +27,8 @@ CERTAIN = 0.05
 FEWEST_TO_FIT = LEAST_FREEDOM + 2  # runs: a mean and one coefficient
 
 
+NEARLY = 0.05
+"""Of an effect's size: a run that is worse by less, or by two noises, is nearly as good."""
 FEWEST_VALUES = 3
 """Different ones of a curve, by which it is told from others."""
 
@@ -47,12 +49,34 @@ class Effect:
     """Of the variance of the loss over the runs; a term of two is shared out."""
     line: tuple[tuple[float, float], ...]
     """The fitted loss along it, the others averaged: positions, or indices of levels, and nats."""
-    best: Any
-    """The value at which the fitted loss is least, the others averaged."""
+    optimum: Any
+    """The value at which the fitted loss is least, the others averaged; of a choice, its winner."""
+    winner: Any
+    """The value of the best run, the others allowed for; of a list, the one whose runs are best."""
+    among: tuple[Any, Any]
+    """The least and the largest value of the runs within `margin` of it."""
+    near: int
+    """How many runs that are."""
+    margin: float
+    """How much worse than the best run counts as nearly as good; nats."""
     low_side: float
     high_side: float
     """How certain it is that the loss still falls towards the least and the largest value: a t
     value, positive if it falls."""
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether runs on both sides of the fitted optimum are nearly as good as the best.
+
+        A polynomial has no corner: where the loss rises suddenly its least may lie far off.
+        """
+        low, high = self.among
+        return low != high and low <= self.optimum <= high
+
+    @property
+    def best(self) -> Any:
+        """The fitted optimum where runs support it, else the value of the best run."""
+        return self.optimum if self.is_supported else self.winner
 
 
 @dataclass(frozen=True)
@@ -131,21 +155,42 @@ def _effect(fit: Fitting, i: int) -> Effect:
         return float((line[inner] - line[end]) / max(error(end, inner), 1e-12))
 
     step = 1 if factor.is_listed else max(1, len(grid) // 5)
-    own = line[np.abs(grid[None, :] - fit.positions[i][:, None]).argmin(1)]
+    own = np.interp(fit.positions[i], grid, line)
     total = float(np.var(fitted)) + float(np.var(fit.losses - fitted))
-    is_range = factor.is_numeric and not factor.is_listed
-    best = factor.value(grid[low]) if is_range else factor.levels[low]
+    size, is_range = float(line[high] - line[low]), factor.is_numeric and not factor.is_listed
+    margin = max(NEARLY * size, 2 * fit.noise.sigma if fit.noise is not None else 0.0)
+    winner, among, near = _where_best(fit, i, own + fit.losses - fitted, margin)
     return Effect(
         factor,
         min(1.0, p * len(fit.factors)),
-        float(line[high] - line[low]),
+        size,
         t * error(low, high),
         float(np.var(own)) / total,
         tuple(zip(grid.tolist(), line.tolist(), strict=True)),
-        best,
+        factor.value(grid[low]) if is_range else factor.levels[low],
+        winner,
+        among,
+        near,
+        margin,
         falls(0, step),
         falls(-1, -1 - step),
     )
+
+
+def _where_best(
+    fit: Fitting, i: int, losses: Array, margin: float
+) -> tuple[Any, tuple[Any, Any], int]:
+    """`Effect.winner`, `among` and `near`, from the loss of each run, the others allowed for."""
+    factor, places = fit.factors[i], fit.positions[i]
+    at = [factor.position(v) if factor.is_numeric else n for n, v in enumerate(factor.levels)]
+    if factor.is_listed or not factor.is_numeric:
+        means = [float(losses[np.isclose(places, place)].mean()) for place in at]
+        best = factor.levels[int(np.argmin(means))]
+        return best, (best, best), int(np.isclose(places, at[int(np.argmin(means))]).sum())
+    near = [factor.levels[int(np.abs(np.array(at) - place).argmin())]
+            for place in places[losses <= losses.min() + margin]]  # fmt: skip
+    best = factor.levels[int(np.abs(np.array(at) - places[losses.argmin()]).argmin())]
+    return best, (min(near), max(near)), len(near)
 
 
 def _curves(fit: Fitting, i: int, design: Array) -> tuple[Array, Array]:

@@ -220,7 +220,8 @@ class _Next:
         if edge is None:
             new = (best - ZOOM / 2 * span, best + ZOOM / 2 * span)
             new = (max(new[0], at(low)), min(new[1], at(high)))
-            why = f"closer to {shown(effect.best)}, where the fitted loss is least"
+            it_is = "the fitted optimum" if effect.is_supported else "the value of the best run"
+            why = f"closer to {shown(effect.best)}, {it_is}"
         elif edge.verdict == "high":
             new = (at(high) - span / 2, at(high) + WIDEN * span)
             why = f"widened: the best lay at the largest tried, {shown(high)}"

@@ -50,9 +50,27 @@ def _of_one(effect: Effect, evidence: Evidence) -> Claim:
     times = f", {size / evidence.sigma:.0f} times {evidence.sigma_is}" if evidence.sigma else ""
     says = (
         f"{name} matters: from worst to best it moves {evidence.metric} by {score_text(size)} "
-        f"± {score_text(effect.error)}{times}; p {_p(effect.p)}; best near {shown(effect.best)}"
+        f"± {score_text(effect.error)}{times}; p {_p(effect.p)}; {_best_of(effect, evidence)}"
     )
     return Claim("matters", "matters", says, name)
+
+
+def _best_of(effect: Effect, evidence: Evidence) -> str:
+    """Where the best lies: of a list, one of it; of a range, the best runs' own values.
+
+    What the fit takes for the best is named only where these lie around it.
+    """
+    if effect.factor.is_listed or not effect.factor.is_numeric:
+        return f"best: {shown(effect.best)}"
+    surface = evidence.surface
+    others = surface is not None and len(surface.effects) + len(surface.together) > 1
+    allowed = ", the other settings allowed for" if others else ""
+    low, high = map(shown, effect.among)
+    if effect.near == 1:
+        return f"the best run has {low}{allowed}"
+    says = f"within {score_text(effect.margin)} of the best lie {effect.near} runs, at {low} to "
+    says += f"{high}{allowed}"
+    return f"{says}; fitted optimum {shown(effect.optimum)}" if effect.is_supported else says
 
 
 def edge(evidence: Evidence) -> list[Claim]:
@@ -68,11 +86,11 @@ def edge(evidence: Evidence) -> list[Claim]:
         factor = effect.factor
         if not factor.is_numeric:
             continue
-        best = factor.position(effect.best)
+        places = [factor.position(value) for value in (effect.optimum, effect.winner)]
         near = 0.0 if factor.is_listed else NEAR
         sides = (
-            ("low", effect.low_side, best <= near),
-            ("high", effect.high_side, best >= 1 - near),
+            ("low", effect.low_side, max(places) <= near),
+            ("high", effect.high_side, min(places) >= 1 - near),
         )
         for side, certainty, there in sides:
             if there and certainty >= SURE and not _diverged_beyond(evidence, effect, side):
