@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fundamentallm import encoding
 from fundamentallm.corpus import BUILTIN, builtin_corpus
+from fundamentallm.encoding import PIECE
 from fundamentallm.errors import FundamentallmError
 
-PIECE = 1 << 22  # bytes read at a time
+BYTE_ORDER_MARK = "\ufeff"
 HELD = 1 << 24  # bytes; a longer file is read again for every pass over it
 
 
@@ -63,7 +65,8 @@ class Text:
 def read_text(path: str | Path | None) -> Text:
     r"""Read a UTF-8 file, or the built-in corpus if `path` is None or `"built-in"`.
 
-    A byte-order mark is dropped; `\r\n` and `\r` become `\n`, as in Python's text mode.
+    Byte-order marks are dropped, also between files that were joined; `\r\n` and `\r` become `\n`,
+    as in Python's text mode.
 
     Raises:
         DataError: The file is missing, empty, binary, or not UTF-8 (with the byte offset).
@@ -103,21 +106,19 @@ def _measured(name: str, pieces: Callable[[], Iterable[str]]) -> Text:
 
 def _decoded(path: Path) -> Iterator[str]:
     """A file's text in pieces, or an error that says what its bytes look like instead."""
-    utf8 = codecs.getincrementaldecoder("utf-8-sig")()
-    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     read = 0
     with path.open("rb") as file:
         while True:
             raw = file.read(PIECE)
-            if read == 0 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            if read == 0 and (wide := encoding.marked_encoding(raw)):
                 raise DataError(
-                    f"{path}: this is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path.name}"
+                    f"{path}: this is {wide}; convert it: {encoding.convert(path, wide)}"
                 )
             zero = raw.find(b"\x00")
             if zero >= 0:
                 raise DataError(
-                    f"{path}: a zero byte at offset {read + zero}, so this is binary or UTF-16; "
-                    "give a UTF-8 text file"
+                    f"{path}: a zero byte at offset {read + zero}, {_of_zeros(path, raw)}"
                 )
             read += len(raw)
             try:
@@ -126,9 +127,17 @@ def _decoded(path: Path) -> Iterator[str]:
                 at = read - len(error.object) + error.start  # it may begin in the piece before
                 raise DataError(
                     f"{path}: not UTF-8: byte 0x{error.object[error.start]:02x} at offset {at}; "
-                    "convert it, e.g. iconv -f LATIN1 -t UTF-8"
+                    f"{encoding.advice(path, error.object)}"
                 ) from None
-            if piece:
+            if piece := piece.replace(BYTE_ORDER_MARK, ""):
                 yield piece
             if not raw:
                 return
+
+
+def _of_zeros(path: Path, raw: bytes) -> str:
+    """What a file with zero bytes is, and what to do."""
+    wide = encoding.wide_encoding(raw)
+    if not wide:
+        return "so this is binary; give a UTF-8 text file"
+    return f"so this is likely {wide}; convert it: {encoding.convert(path, wide)}"

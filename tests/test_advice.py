@@ -1,0 +1,159 @@
+"""Every command that a message or docs/data.md gives for a text is run; its result trains."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from fundamentallm.hyperparameters import Config
+from fundamentallm.text import DataError, read_text
+from fundamentallm.training import train
+
+ENGLISH = "\u201cDon\u2019t,\u201d she said, \u2014 \u20ac5 for a cr\u00e8me?\n" * 20
+GERMAN = "\u00dcber die Stra\u00dfe, \u00e4\u00f6\u00fc\n" * 20 + "Der Gru\u00df\u201c\n"
+FRENCH = (
+    "\u00ab \u00catre ou ne pas \u00eatre \u00bb, l\u2019\u0153uvre d\u2019\u00e9t\u00e9\n" * 20
+)
+RUSSIAN = "\u0412\u0441\u0435 \u0441\u0435\u043c\u044c\u0438.\n" * 40
+MIXED = ENGLISH.encode("utf-8") + FRENCH.encode("cp1252")
+LATIN_1 = "na\u00efve cr\u00e8me, d\u00e9j\u00e0 vu \u00a3 \u00bd\n" * 20
+
+FILES = {
+    "Windows-1252": (ENGLISH.encode("cp1252"), ENGLISH),
+    "German, where an old quote makes a pair of UTF-8": (GERMAN.encode("cp1252"), GERMAN),
+    "Latin-1": (LATIN_1.encode("latin-1"), LATIN_1),
+    "UTF-8, then Windows-1252": (MIXED, ENGLISH + FRENCH),
+    "much of one, little of the other": (
+        ENGLISH.encode() + b"\xe9t\xe9",
+        ENGLISH + "\u00e9t\u00e9",
+    ),
+    "one character of UTF-8 in Latin-1": (
+        "\u2019".encode() + LATIN_1.encode("latin-1"),
+        "\u2019" + LATIN_1,
+    ),
+    **{
+        f"{name}, {language}": (text.encode(name), text)
+        for language, text in (("English", ENGLISH), ("Russian", RUSSIAN))
+        for name in ("UTF-16", "UTF-32", "UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
+    },
+    "UTF-16 of another machine": (b"\xfe\xff" + ENGLISH.encode("utf-16-be"), ENGLISH),
+    "UTF-32 of another machine": (b"\x00\x00\xfe\xff" + ENGLISH.encode("utf-32-be"), ENGLISH),
+}
+COMMAND = re.compile(r"(?:iconv|python3) .* > ([^\s;]+)")
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(DataError) as error:
+        read_text(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def bash(command: str, folder: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def check_trains(path: Path, expected: str, tiny: Config) -> None:
+    text = read_text(path)
+    assert text.content == expected
+    assert train(tiny, text.content).status == "done"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_command_of_a_message_converts_the_text(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Config
+) -> None:
+    raw, expected = FILES[name]
+    monkeypatch.chdir(tmp_path)
+    path = Path("far away/-it's.txt")
+    path.parent.mkdir()
+    path.write_bytes(raw)
+    found = COMMAND.search(refused(path))
+    assert found is not None, refused(path)
+    bash(found[0], tmp_path)
+    (new,) = tmp_path.glob("*.txt")
+    check_trains(new, expected, tiny)
+    assert path.read_bytes() == raw
+
+
+def test_the_command_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.txt").write_bytes(b"\xe9t\xe9 " * 10)
+    Path("x.utf8.txt").write_text("mine")
+    found = COMMAND.search(refused(Path("x.txt")))
+    assert found is not None
+    assert found[1] == "x.utf8-2.txt"
+
+
+@pytest.mark.parametrize("name", ["shift-jis", "cp437"])
+def test_no_encoding_is_named_that_it_cannot_be(name: str, tmp_path: Path) -> None:
+    content = {
+        "shift-jis": "\u3042\u3044\u3046 \u65e5\u672c\u8a9e\u3002\n",
+        "cp437": "na\u00efve \u00fcber \u00ec\u00e5\n",
+    }
+    (tmp_path / "x.txt").write_bytes(content[name].encode(name) * 20)
+    message = refused(tmp_path / "x.txt")
+    assert "1252" not in message
+    assert "iconv -f ENCODING -t UTF-8" in message
+
+
+def test_what_is_binary_is_not_called_text(tmp_path: Path) -> None:
+    for raw in (bytes(range(256)) * 20, b"\x01\x00\x00\x00\x02\x00\x00\x00" * 50, b"ab\x00c"):
+        (tmp_path / "x.txt").write_bytes(raw)
+        assert "so this is binary; give a UTF-8 text file" in refused(tmp_path / "x.txt")
+
+
+def test_of_a_pipe_there_is_no_file_to_convert(tmp_path: Path) -> None:
+    script = f"printf '\\351t\\351 %.0s' 1 2 3 | {sys.executable} -m fundamentallm train /dev/stdin"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "convert it: iconv -f WINDOWS-1252 -t UTF-8; else" in done.stderr
+    assert ">" not in done.stderr
+
+
+def commands_of_the_page() -> list[str]:
+    page = (ROOT / "docs/data.md").read_text("utf-8")
+    found = re.findall(r"`([^`\n]* > data\.txt)`", page)
+    return found + re.findall(r"^```bash\n(.*? > data\.txt)\n```$", page, flags=re.M | re.S)
+
+
+@pytest.mark.parametrize("command", commands_of_the_page())
+def test_the_commands_of_the_page(command: str, tmp_path: Path, tiny: Config) -> None:
+    named = re.search(r"iconv -f (\S+)", command)
+    if "texts/*.txt" in command:
+        (tmp_path / "texts").mkdir()
+        for name, text in (("a b", "One.\n" * 99), ("c", "Two.\n" * 99)):
+            (tmp_path / f"texts/{name}.txt").write_text(text, "utf-8-sig")
+        bash(command, tmp_path)
+        bash(command, tmp_path)  # once more: the result is not one of the texts
+        check_trains(tmp_path / "data.txt", "One.\n" * 99 + "\n" + "Two.\n" * 99 + "\n", tiny)
+        return
+    if named is not None:
+        raw, expected = ENGLISH.encode(named[1]), ENGLISH
+    elif command.startswith("sed"):
+        raw, expected = ENGLISH.encode(), ENGLISH.replace("\u2019", "'")
+    else:
+        raw, expected = MIXED, ENGLISH + FRENCH
+    (tmp_path / "old.txt").write_bytes(raw)
+    bash(command, tmp_path)
+    check_trains(tmp_path / "data.txt", expected, tiny)
+
+
+def test_the_page_has_commands() -> None:
+    assert len(commands_of_the_page()) == 6
+
+
+def test_marks_between_joined_files_are_no_characters(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes("one\n".encode("utf-8-sig") + "two\n".encode("utf-8-sig"))
+    assert read_text(path).content == "one\ntwo\n"
