@@ -1,12 +1,14 @@
 """Holds the bundled sweeps, and our reading of the format, against W&B's own `sweeps` package.
 
 Run by .ci/run in an environment of its own, because that package needs an older numpy than we
-do: the schema on every bundled file; every distribution's quantiles; the order of a grid; and
-hyperband's decisions on random histories.
+do: the schema on every bundled file; every distribution's quantiles; the order of a grid;
+hyperband's decisions on random histories; and which files it fails over, which it takes with a
+warning, and which it takes in silence.
 """
 
 import random
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -16,7 +18,13 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 warnings.simplefilter("ignore")  # pydantic's, about the package
 
-from sweeps import RunState, SweepRun, schema_violations_from_proposed_config
+from sweeps import (
+    RunState,
+    SweepRun,
+    next_runs,
+    schema_violations_from_proposed_config,
+    stop_runs,
+)
 from sweeps.grid_search import grid_search_next_runs
 from sweeps.hyperband_stopping import hyperband_stop_runs
 from sweeps.params import HyperParameter
@@ -25,6 +33,7 @@ from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.format import DISTRIBUTIONS
 from fundamentallm.sweep.parameters import read_distribution, read_parameters
 from fundamentallm.sweep.search import GridPoints
+from fundamentallm.sweep.spec import examine_sweep
 from fundamentallm.sweep.stopping import read_hyperband
 
 EXAMPLES = {
@@ -107,6 +116,75 @@ for _ in range(3000):
     signed = [[sign * value for value in history] for history in histories]
     ours = [str(i) for i, history in enumerate(signed) if hyperband.stops(history, signed)]
     compare(f"hyperband {rule} {goal} {histories}", ours, theirs)
+
+HYPERBANDS = [
+    "min_iter: 3", "max_iter: 27, s: 2", "max_iter: 27, s: 2.0", "max_iter: 27, s: 2.5",
+    "max_iter: 27", "max_iter: 27.0, s: 2", "max_iter: 26.5, s: 2", "max_iter: 27, s: true",
+    "min_iter: 3.0", "min_iter: 1.5", "min_iter: 0", "min_iter: true", "min_iter: 3, s: 2",
+    "min_iter: 3, s: 2.5", "min_iter: 3, max_iter: 27", "min_iter: 3, max_iter: 27, s: 2",
+    "min_iter: 1, eta: 1", "min_iter: 1, eta: '3'", "min_iter: 1, eta: 5000", "extra: 1",
+    "min_iter: 1, eta: 5000.0", "min_iter: 1, eta: 1.0e+300", "min_iter: 1, extra: 1",
+    "min_iter: 1, strict: 1", "max_iter: 2, s: 1", "max_iter: 27, s: 0",
+]  # fmt: skip
+METRICS = [
+    "{name: m}", "m", "{goal: minimize}", "{name: m, goal: max}", "{name: m, impute: mean}",
+    "{name: m, impute_while_running: mean}", "{name: m, impute_while_running: false}",
+    "{name: m, target: best}", "{name: m, target: null}", "{name: m, unit: nats}",
+]  # fmt: skip
+PARAMETERS = [
+    "+lr: {value: 1}", "a/b: {value: 1}", "^x: {values: [1, 2]}", "9x: {value: 1}", "7: {value: 1}",
+    "x: {values: [1], note: 2}", "x: {min: 1, max: 5, step: 2}", "x: {min: true, max: 5}",
+    "x: {min: 5, max: 1}", "x: {min: 5, max: 5}", "x: {values: []}", "x: {values: 3}",
+    "x: {value: 1}", "x: {values: [3]}", "x: {values: [1, 1]}", "x: {value: 1}, x: {value: 2}",
+    "x: {distribution: uniform, min: 0, max: 0.5}",
+    "x: {distribution: int_uniform, min: 1.0, max: 3}",
+    "x: {distribution: log_uniform_values, min: 0, max: 1}",
+    "x: {distribution: q_uniform, min: 1, max: 3, q: 0}", "x: {distribution: normal, sigma: -1}",
+    "a: {parameters: {x: {min: 0, max: 0.5}}}", "a: {parameters: {x: {value: 1}}, note: 1}",
+]  # fmt: skip
+START, GIVEN = "program: train.py\nrun_cap: 5\n", "metric: {name: m}\nmethod: random\n"
+RANGE = "parameters: {x: {min: 1, max: 9}}\n"
+FILES = [f"{START}{GIVEN}early_terminate: {{type: hyperband, {e}}}\n{RANGE}" for e in HYPERBANDS]
+FILES += [f"{START}{GIVEN}early_terminate: {e}\n{RANGE}" for e in ("null", "x", "{min_iter: 3}")]
+for method in ("random", "bayes", "grid"):
+    head = f"{START}method: {method}\n"
+    FILES += [f"{head}metric: {metric}\n{RANGE}" for metric in METRICS]
+    FILES += [f"{head}metric: {{name: m}}\nparameters: {{{each}}}\n" for each in PARAMETERS]
+    FILES += [f"{head}{RANGE}", f"{head}metric: {{name: m}}\n"]
+    stop = "early_terminate: {type: hyperband, min_iter: 1}\n"
+    FILES += [f"{head}metric: {metric}\n{stop}{RANGE}" for metric in METRICS]
+for top in ("count: 3", "settings: {a: 1}", "name: 3", "metrics: [{name: a}, {name: b}]"):
+    FILES.append(f"{START}{GIVEN}{top}\n{RANGE}")
+FILES += [f"{START}method: {method}\n{RANGE}" for method in ("custom", "Random", "null")]
+FILES.append(START + RANGE)
+
+RUNS = [
+    SweepRun(name=str(i), state=RunState.running, history=[{"m": float(i)}] * 30) for i in range(9)
+]
+
+
+def verdict_of_theirs(content: dict[str, object]) -> str:
+    try:
+        violations = schema_violations_from_proposed_config(content)
+    except (ValueError, AssertionError, TypeError):
+        violations = ["cannot be looked at"]
+    try:
+        next_runs(content, [], n=1)
+        if content.get("early_terminate") is not None:
+            stop_runs(content, RUNS)
+    except Exception:
+        return "fails"
+    return "warns" if violations else "runs"
+
+
+for text in FILES:
+    file = Path(tempfile.mkdtemp()) / "s.yaml"
+    file.write_text(text)
+    found = examine_sweep(file).findings
+    ours = "fails" if found.errors else "warns" if found.warnings else "runs"
+    theirs = verdict_of_theirs(yaml.safe_load(text))
+    # We may warn of what W&B takes in silence.
+    compare(text, ours, ours if (ours, theirs) == ("warns", "runs") else theirs)
 
 print(
     *wrong[:20], f"{len(files)} sweep files; {checked} comparisons, {len(wrong)} differ", sep="\n"

@@ -99,7 +99,7 @@ def run_sweep(name: str, question: Question, workers: int) -> list[dict[str, Any
     fixed = MODEL | dict(question.fixed)
     parameters = {each: {"value": value} for each, value in fixed.items() if each not in varied}
     parameters |= {each: {"values": list(values)} for each, values in varied.items()}
-    sweep = {"program": "train.py", "method": "grid", "parameters": parameters}
+    sweep = {"program": str(ROOT / "train.py"), "method": "grid", "parameters": parameters}
     sweep["metric"] = {"name": "val_loss", "goal": "minimize"}
     file = folder.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(sweep, sort_keys=False))

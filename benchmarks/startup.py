@@ -49,7 +49,7 @@ def sweep(place: Path, name: str, trials: int) -> None:
     """A new sweep of `trials` runs of one step."""
     folder = Path(tempfile.mkdtemp(dir=place))
     seeds = list(range(trials))
-    content = {"program": "train.py", "method": "grid", "metric": {"name": "val_loss"}}
+    content = {"program": str(ROOT / "train.py"), "method": "grid", "metric": {"name": "val_loss"}}
     content |= {"parameters": {"seed": {"values": seeds}, "max_steps": {"value": 1}}}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
     words = ("-m", "fundamentallm", "sweep", f"{name}.yaml", place / "text.txt", "--workers", 1)

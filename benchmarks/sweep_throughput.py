@@ -29,7 +29,7 @@ SHAPE = {"model-dim": 64, "num-layers": 2, "num-heads": 4, "max-seq-len": 64, "b
 def sweep_file(trials: int, steps: int) -> str:
     seeds = ", ".join(map(str, range(trials)))
     return (
-        "program: train.py\nmethod: grid\nmetric: {name: val_loss}\nparameters:\n"
+        f"program: {ROOT}/train.py\nmethod: grid\nmetric: {{name: val_loss}}\nparameters:\n"
         f"  seed: {{values: [{seeds}]}}\n  max_steps: {{value: {steps}}}\n"
     )
 

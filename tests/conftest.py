@@ -95,7 +95,8 @@ def no_sweep_left() -> Iterator[None]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run `fundamentallm ARGUMENTS` in a process of its own, in an empty folder."""
+    """Run `fundamentallm ARGUMENTS` in a process of its own, in a folder that has train.py."""
+    shutil.copy2(ROOT / "train.py", tmp_path)
 
     def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "fundamentallm", *map(str, arguments)]

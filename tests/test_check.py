@@ -306,3 +306,50 @@ def test_flags_of_every_run_are_looked_at(run: Run, tmp_path: Path) -> None:
         done = run("check", "s.yaml", "--", *flags)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert flags[1] in done.stderr
+
+
+def test_one_mistake_hides_nothing_else(run: Run, tmp_path: Path) -> None:
+    """Mistakes in the file, in our hyperparameters and in its command; warnings of each kind."""
+    (tmp_path / "s.yaml").write_text(
+        "program: train.py\nmethod: random\ncount: 4\nmetric: {name: val_los}\n"
+        "command: [python, '${program}', --no-such-flag, 'seed=${seed}']\nparameters:\n"
+        "  learnin_rate: {distribution: log_uniform, min: -9, max: -2}\n"
+        "  dropout: {values: [0.1, 0.9, 2, x]}\n  patience: {values: [1, 2]}\n"
+        "  num_layers: {values: [1.5, 2.5]}\n  batch_size: {min: 9, max: 1}\n"
+        "  weight_decay: {min: 0.0001, max: 0.1}\n  seed: {min: 1, max: 9}\n"
+    )
+    done = run("check", "s.yaml")
+    assert done.returncode == 2
+    lines = [" ".join(line.split(": ")[:3]) for line in done.stderr.splitlines()]
+    at = "parameters."
+    assert lines == [
+        "warning s.yaml:2 method",
+        "warning s.yaml:3 count",
+        "error s.yaml:4 metric.name",
+        "error s.yaml:5 command",
+        "warning s.yaml:5 command[3]",
+        f"warning s.yaml:7 {at}learnin_rate",
+        f"error s.yaml:7 {at}learnin_rate",
+        f"warning s.yaml:8 {at}dropout.values[1]",
+        f"error s.yaml:8 {at}dropout.values[2]",
+        f"error s.yaml:8 {at}dropout.values[3]",
+        f"warning s.yaml:9 {at}patience",
+        f"error s.yaml:10 {at}num_layers.values[0]",
+        f"error s.yaml:10 {at}num_layers.values[1]",
+        f"error s.yaml:11 {at}batch_size.min",
+        f"warning s.yaml:12 {at}weight_decay",
+        f"warning s.yaml:13 {at}seed",
+    ], done.stderr
+    swept = run("sweep", "s.yaml")
+    assert (swept.returncode, swept.stderr) == (2, done.stderr)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_sweep_says_what_check_says(run: Run, tmp_path: Path, text_file: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        START + "method: random\nrun_cap: 2\nparameters: {weight_decay: {min: 0.001, max: 0.2}}\n"
+    )
+    checked = run("check", "s.yaml")
+    assert (checked.returncode, checked.stderr.count("\n")) == (1, 1)
+    swept = run("sweep", "s.yaml", text_file, "--count", 0)
+    assert (swept.returncode, swept.stderr) == (0, checked.stderr)

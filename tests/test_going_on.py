@@ -25,7 +25,8 @@ from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger
 from fundamentallm.sweep.order import Data
 from fundamentallm.sweep.orders import Orders
-from fundamentallm.sweep.points import Points, check_points, words_of_every_run
+from fundamentallm.sweep.points import Points, check_points
+from fundamentallm.sweep.program import words_of_every_run
 from fundamentallm.sweep.records import Attempt
 from fundamentallm.sweep.records import Run as SweepRun
 from fundamentallm.sweep.spec import parse_sweep

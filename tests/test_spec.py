@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from fundamentallm.sweep.checking import check_any
 from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.spec import Sweep, parse_sweep, read_sweep
+from fundamentallm.sweep.spec import Sweep, examine_sweep, parse_sweep, read_sweep
 
 HEAD = "program: train.py\nmethod: random\nrun_cap: 5\nmetric: {name: val_loss}\nparameters:\n"
 
@@ -23,6 +25,15 @@ def mistakes(text: str) -> list[str]:
     with pytest.raises(SweepError) as error:
         parse_sweep(text, "s.yaml")
     return str(error.value).split("\n")
+
+
+def found(text: str, folder: Path) -> list[str]:
+    """`LEVEL FILE:LINE: KEY: MESSAGE`, as `check` and `sweep` say it of any program's sweep."""
+    file = folder / "s.yaml"
+    file.write_text(text)
+    read = examine_sweep(file)
+    check_any(read, read.findings)
+    return [f"{each.level} {each.text('s')}" for each in read.findings.sorted()]
 
 
 @pytest.mark.parametrize(
@@ -90,23 +101,29 @@ def test_what_wandb_refuses_is_refused(entry: str, message: str) -> None:
     assert message in line
 
 
-def test_all_mistakes_are_told_at_once_in_order() -> None:
-    text = (
+def test_all_mistakes_and_warnings_are_told_at_once_in_order(tmp_path: Path) -> None:
+    lines = found(
         "methd: grid\nrun_cap: 0\nmetric: {goal: minimize}\n"
-        "early_terminate: {type: hyperband, eta: 1}\nparameters:\n  9x: {value: 1}\n"
-        "  y: {min: 2, max: 1}\n  y: {value: 1}\n"
+        "early_terminate: {type: hyperband, eta: 1, s: 0}\nparameters:\n  9x: {value: 1}\n"
+        "  y: {min: 2, max: 1}\n  y: {min: .nan, max: a, step: 1}\n"
+        "  z: {distribution: log_uniform, min: -4, max: -2}\n  lr: {min: 0.0001, max: 0.1}\n",
+        tmp_path,
     )
-    lines = mistakes(text)
-    assert [line.split(": ")[0] + " " + line.split(": ")[1] for line in lines] == [
-        "s.yaml method is missing; give grid, random or bayes",
-        "s.yaml program",
-        "s.yaml:1 methd",
-        "s.yaml:2 run_cap",
-        "s.yaml:3 metric.name",
-        "s.yaml:4 early_terminate.eta",
-        "s.yaml:6 parameters.9x",
-        "s.yaml:7 parameters.y.min",
-        "s.yaml:8 parameters.y",
+    assert [" ".join(line.split(": ")[:2]) for line in lines] == [
+        "error s method is missing; give grid, random or bayes",
+        "warning s program",
+        "warning s:1 methd",
+        "error s:2 run_cap",
+        "error s:3 metric.name",
+        "error s:4 early_terminate.eta",
+        "error s:4 early_terminate.s",
+        "warning s:6 parameters.9x",
+        "warning s:8 parameters.y",
+        "error s:8 parameters.y.max",
+        "error s:8 parameters.y.min",
+        "error s:8 parameters.y.step",
+        "warning s:9 parameters.z",
+        "warning s:10 parameters.lr",
     ]
     assert "did you mean method?" in lines[2]
 
@@ -114,7 +131,7 @@ def test_all_mistakes_are_told_at_once_in_order() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("method: custom", "W&B Launch alone"),
+        ("method: custom", "sweep-scheduler alone"),
         ("method: baye", "did you mean bayes?"),
         ("early_terminate: {type: median}", "W&B has hyperband alone"),
         ("early_terminate: {type: hyperband}", "give min_iter, or max_iter together with s"),
@@ -122,15 +139,15 @@ def test_all_mistakes_are_told_at_once_in_order() -> None:
         ("early_terminate: {type: hyperband, min_iter: 1.5}", "got 1.5; give a whole number"),
         ("early_terminate: {type: hyperband, min_iter: 1, strict: 1}", "give true or false"),
         ("command: python", "give a list of words"),
-        ("metrics: []", "method custom alone"),
-        ("name: 3", "got 3; give text"),
         ("run_cap: 2.5", "give a whole number"),
         ("metric: val_loss", "give a mapping with a name"),
         ("metric: {name: a, target: best}", "give a number"),
+        ("metric: {name: a, impute_while_running: mean}", "give latest, best, worst"),
     ],
 )
 def test_mistakes_outside_of_parameters(change: str, message: str) -> None:
-    content: dict[str, Any] = yaml.safe_load(HEAD + "  x: {value: 1}\n")
+    head = HEAD.replace("random", "bayes")  # which needs the metric
+    content: dict[str, Any] = yaml.safe_load(head + "  x: {min: 1, max: 2}\n")
     content |= yaml.safe_load(change)
     assert message in "\n".join(mistakes(yaml.safe_dump(content)))
 
@@ -182,30 +199,124 @@ def test_what_wandb_only_warns_of_is_a_warning() -> None:
     text = (
         "program: train.py\nmethod: random\ncontroller: {type: local}\n"
         "metric: {name: a, goal: max, impute: mean, unit: nats}\n"
-        "early_terminate: {type: hyperband, min_iter: 2, extra: 1}\n"
-        "command: ['${env}', '${arg}', '${envvar:HOME}']\n"
-        "parameters:\n  x: {min: 1, max: 2.5}\n"
+        "command: ['${env}', '${arg}', '${envvar:HOME}', 'x.y=${y}', 'x=${HOME}', "
+        "'${envvar:PWD}/a']\n"
+        "parameters:\n  +x: {min: 1, max: 2}\n"
         "  y: {distribution: log_uniform, min: -4.6, max: -2.3}\n  z: {values: [1e-4]}\n"
+        "count: 5\nsettings: {a: 1}\nname: 3\nmetrics: []\n"
     )
     read = parse_sweep(text, "s.yaml")
-    lines = [each.text("s.yaml") for each in read.warnings]
+    lines = [each.text("s.yaml") for each in read.findings.warnings]
     expected = [
         "s.yaml:2: method: random never ends by itself",
         "s.yaml:3: controller: belongs to W&B's own controller",
         "s.yaml:4: metric.goal: got 'max', which W&B takes for minimize",
         "s.yaml:4: metric.impute: got 'mean', which W&B takes for worst",
-        "s.yaml:4: metric.unit: W&B takes no notice of it",
-        "s.yaml:5: early_terminate.extra: W&B takes no notice of it",
-        "s.yaml:6: command[1]: W&B leaves ${arg} out; did you mean ${args}?",
-        "s.yaml:8: parameters.x: min 1 and max 2.5 are a whole number and a fraction",
-        "s.yaml:9: parameters.y: log_uniform takes exponents of e: this draws from 0.0101 to 0.1;",
-        "s.yaml:10: parameters.z.values[0]: 1e-4 is text to YAML",
+        "s.yaml:4: metric.unit: W&B ignores it",
+        "s.yaml:5: command[1]: W&B leaves ${arg} out; did you mean ${args}?",
+        "s.yaml:5: command[3]: W&B replaces ${y} only where it is the whole word",
+        "s.yaml:7: parameters.+x: W&B's schema warns of this name",
+        "s.yaml:8: parameters.y: log_uniform takes exponents of e: this draws from 0.0101 to 0.1;",
+        "s.yaml:9: parameters.z.values[0]: 1e-4 is text to YAML",
+        "s.yaml:10: count: not a field of W&B's format, and has no effect here; did you mean run_",
+        "s.yaml:11: settings: not a field of W&B's format, and has no effect here",
+        "s.yaml:12: name: got 3, where W&B's schema wants text",
+        "s.yaml:13: metrics: W&B takes several metrics with method custom alone",
     ]
-    assert len(lines) == len(expected)
+    assert len(lines) == len(expected), lines
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start)
     assert read.metric is not None
     assert (read.metric.goal, read.metric.impute, read.metric.sign) == ("minimize", "worst", 1)
+    assert read.name == "3"
+
+
+@pytest.mark.parametrize(
+    ("early_terminate", "finding"),
+    [
+        ("max_iter: 27, s: 2.0", "error s:5: early_terminate.s: got 2.0, which W&B cannot run"),
+        ("max_iter: 27, min_iter: 3", "error s:5: early_terminate.max_iter: W&B cannot run it"),
+        ("min_iter: 3, eta: 5000.0", "error s:5: early_terminate.eta: W&B cannot count so far"),
+        ("min_iter: 3, s: 2", "warning s:5: early_terminate.s: has no effect without max_iter"),
+        ("max_iter: 27, min_iter: 3, s: 2", "warning s:5: early_terminate.min_iter: has no effect"),
+        ("min_iter: 3, extra: 1", "warning s:5: early_terminate.extra: W&B takes no notice"),
+    ],
+)
+def test_hyperband_that_wandb_cannot_run(
+    early_terminate: str, finding: str, tmp_path: Path
+) -> None:
+    """.ci/check_sweeps.py holds the same against W&B's own code; a stored sweep goes on."""
+    text = HEAD.replace("parameters", f"early_terminate: {{type: hyperband, {early_terminate}}}\n")
+    text = text.replace("}\n:", "}\nparameters:") + "  x: {min: 1, max: 2}\n"
+    (line,) = found(text, tmp_path)
+    assert line.startswith(finding)
+    assert parse_sweep(text, "s.yaml").hyperband is not None
+
+
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        ("dropout: {min: 0, max: 0.5}", True),
+        ("dropout: {min: 0.0, max: 1}", True),
+        ("dropout: {min: 0.0, max: 0.5}", False),
+        ("dropout: {min: 0, max: 5}", False),
+        ("dropout: {distribution: uniform, min: 0, max: 0.5}", False),
+        ("model: {parameters: {dropout: {min: 0, max: 0.5}}}", False),
+    ],
+)
+def test_mixed_ends_are_refused_where_wandbs_client_refuses_them(
+    entry: str, refused: bool, tmp_path: Path
+) -> None:
+    from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
+
+    text = HEAD + f"  {entry}\n"
+    with pytest.raises(ValueError, match="ambiguous") if refused else nullcontext():
+        _validate_config_and_fill_distribution(yaml.safe_load(text))
+    lines = found(text, tmp_path)
+    assert [line.startswith("error s:6: parameters.dropout: min") for line in lines] == [
+        True
+    ] * refused
+    (parameter,) = parse_sweep(text, "s.yaml").parameters  # a stored sweep goes on
+    assert parameter.distribution.kind == ("int_uniform" if entry.endswith(" 5}") else "uniform")
+
+
+def test_bayes_over_lists_of_one_value_runs(tmp_path: Path) -> None:
+    head = HEAD.replace("random", "bayes")
+    (line,) = found(head + "  x: {values: [3]}\n", tmp_path)
+    assert line.startswith("warning s:5: parameters: every list has one value")
+    (line,) = found(head + "  x: {value: 3}\n", tmp_path)
+    assert line.startswith("error s:5: parameters: bayes has nothing to search")
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("lr: {min: 0.0001, max: 0.1}", True),
+        (
+            "optimizer: {parameters: {base-lr: {distribution: uniform, min: 0.0001, max: 0.1}}}",
+            True,
+        ),
+        ("weightDecay: {min: 0.0001, max: 0.1}", True),
+        ("+model.lr: {min: 0.0001, max: 0.1}", True),
+        ("lr: {min: 0.001, max: 0.002}", False),
+        ("lr: {min: 0.0, max: 0.1}", False),
+        ("lr: {distribution: log_uniform_values, min: 0.0001, max: 0.1}", False),
+        ("dropout_rate: {min: 0.001, max: 0.5}", False),
+        ("lr_warmup_steps: {distribution: uniform, min: 1, max: 1000}", False),
+    ],
+)
+def test_rates_in_equal_steps_are_told_in_any_program(
+    entry: str, told: bool, tmp_path: Path
+) -> None:
+    lines = found(HEAD.replace("train.py", "foreign.py") + f"  {entry}\n", tmp_path)
+    assert ["nine draws of ten" in line for line in lines if "schema" not in line] == [True] * told
+
+
+def test_a_count_with_an_exponent_is_shown_as_a_whole_number(tmp_path: Path) -> None:
+    text = HEAD.replace("run_cap: 5", "run_cap: 1e2") + "  x: {values: [1e5, 5e-1]}\n"
+    ends = [line.rpartition("; ")[2] for line in found(text, tmp_path)]
+    assert ends == ["write 100", "write 100000, or 100000.0 if fractions are meant", "write 0.5"]
+    assert parse_sweep(text, "s.yaml").run_cap == 100
 
 
 def test_nesting_names_and_order() -> None:
@@ -241,5 +352,5 @@ def test_everything_else_is_kept() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_bundled_files_are_without_a_warning(file: Path) -> None:
     read = read_sweep(file)
-    assert read.warnings == ()
+    assert read.findings.found == []
     assert read.name == file.stem

@@ -140,7 +140,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
     foreign = tmp_path / "foreign.yaml"
     foreign.write_text(grid().replace("train.py", "other.py"))
-    assert "it runs other.py" in line(foreign)
+    assert "other.py is not there" in line(foreign)
     unknown = tmp_path / "unknown.yaml"
     unknown.write_text(grid().replace("learning_rate", "lerning_rate"))
     assert "unknown.yaml:5: parameters.lerning_rate: no hyperparameter; did you mean" in line(

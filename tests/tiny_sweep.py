@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -41,7 +42,8 @@ def grid(rates: int = 2, seeds: int = 2, steps: int = 16, every: int = 8) -> str
 
 
 def start(folder: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """`fundamentallm ARGUMENTS` in the background, in a process group of its own."""
+    """`fundamentallm ARGUMENTS` in the background, its own process group; train.py is there."""
+    shutil.copy2(Path(__file__).parent.parent / "train.py", folder)
     words = [sys.executable, "-m", "fundamentallm", *map(str, arguments)]
     process = subprocess.Popen(
         words, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE,

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
+from fundamentallm.cli.examining import examine, of_a_stranger, show
 from fundamentallm.cli.options import PATH
-from fundamentallm.cli.sweep_flags import read_every_run
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.sweep.checking import check_meaning, size, unscored
-from fundamentallm.sweep.findings import Finding, Findings, SweepError
-from fundamentallm.sweep.points import Points, check_points, is_ours
+from fundamentallm.sweep.checking import size, unscored
+from fundamentallm.sweep.findings import Findings, SweepError
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.program import command_line, missing_program
 from fundamentallm.sweep.repairing import repaired
-from fundamentallm.sweep.spec import read_sweep
+from fundamentallm.sweep.spec import examine_sweep
 
 if TYPE_CHECKING:
     from fundamentallm.sweep.costing import Costs
-    from fundamentallm.text import Text
 
 WARNED = exit_codes.FAILED
 
@@ -44,49 +44,55 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
     tried for some steps. Exit codes: 0 nothing found, 1 warnings, 2 mistakes.
     """
     data = words[0] if words and not words[0].startswith("-") else None
-    found: list[Finding] = []
-    points: Points | None = None
-    device = "auto"
     try:
-        sweep = read_sweep(file)
-        findings = Findings(file)
-        if is_ours(sweep):
-            every = read_every_run(sweep, words[1:] if data else words)
-            fixed, device = every.settings, every.device
-            findings = check_points(sweep, fixed)
-            points = Points(sweep, fixed)
-            if not findings.errors:
-                text = _read(data)
-                check_meaning(points, findings, text.length if text is not None else None)
-                for line in unscored(points, text) if text is not None else ():
-                    findings.warn((), line)
-        found = [*sweep.warnings, *findings.sorted()]
+        sweep = examine_sweep(file)
     except SweepError as error:
         return _refused(str(error), as_json)
-    errors = any(each.level == "error" for each in found)
-    runs, says = size(points) if points is not None and not errors else (None, "")
+    findings = sweep.findings
+    every = examine(sweep, words[1:] if data else words, data)
+    if every is None and missing_program(sweep) is not None:
+        findings.warn(("program",), of_a_stranger(sweep))
+    points = Points(sweep, every.settings) if every is not None and not findings.errors else None
+    runs, says = size(points) if points is not None else (None, "")
+    if not as_json:
+        show(findings)
+        if says:
+            click.echo(f"{file}: {says}")
     costs = None
-    if data is not None and points is not None and not errors:
+    if data is not None and points is not None and every is not None:
+        of_text = _of_text(points, data)
+        findings.add(of_text)
+        if not as_json:
+            show(of_text)
         from fundamentallm.sweep.costing import measure_costs
 
-        costs = measure_costs(points, data, device)
-    _show(file, found, runs, says, costs, as_json)
-    if repaired_file and points is not None and not errors:
+        costs = measure_costs(points, data, every.device)
+    if as_json:
+        _print_json(findings, runs, costs)
+    else:
+        for line in costs.lines() if costs is not None else ():
+            click.echo(line)
+    if repaired_file and points is not None:
         _write_repaired(points, Path(repaired_file))
-    if points is None:
-        click.echo(f"{file}: another program's sweep: its parameters are not checked", err=True)
-    if errors:
+    if every is None:
+        click.echo(
+            f"{file}: it starts `{command_line(sweep)}`, so its parameters are not checked",
+            err=True,
+        )
+    if findings.errors:
         return exit_codes.BAD_INPUT
     doubtful = costs is not None and not costs.known
-    return WARNED if found or doubtful else exit_codes.DONE
+    return WARNED if findings.found or doubtful else exit_codes.DONE
 
 
-def _read(data: str | None) -> Text | None:
-    if data is None:
-        return None
+def _of_text(points: Points, data: str) -> Findings:
+    """What the text has that a run of the sweep cannot be scored on."""
     from fundamentallm.text import read_text
 
-    return read_text(data)
+    findings = Findings(points.sweep.file)
+    for line in unscored(points, read_text(data)):
+        findings.warn((), line)
+    return findings
 
 
 def _refused(message: str, as_json: bool) -> int:
@@ -99,20 +105,12 @@ def _refused(message: str, as_json: bool) -> int:
     return exit_codes.BAD_INPUT
 
 
-def _show(
-    file: str, found: list[Finding], runs: int | None, says: str, costs: Costs | None, json_: bool
-) -> None:
-    if json_:
-        content: dict[str, Any] = {"findings": [asdict(each) for each in found], "runs": runs}
-        content |= {"costs": asdict(costs)} if costs is not None else {}
-        click.echo(json.dumps(content, indent=2))
-        return
-    for each in sorted(found, key=lambda each: each.line):
-        click.echo(f"{each.level}: {each.text(file)}", err=True)
-    if says:
-        click.echo(f"{file}: {says}")
-    for line in costs.lines() if costs is not None else ():
-        click.echo(line)
+def _print_json(findings: Findings, runs: int | None, costs: Costs | None) -> None:
+    fields = ("level", "line", "key", "message")
+    found = [{name: getattr(each, name) for name in fields} for each in findings.sorted()]
+    content: dict[str, Any] = {"findings": found, "runs": runs}
+    content |= {"costs": asdict(costs)} if costs is not None else {}
+    click.echo(json.dumps(content, indent=2))
 
 
 def _write_repaired(points: Points, file: Path) -> None:

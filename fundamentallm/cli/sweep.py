@@ -7,15 +7,17 @@ from typing import Any
 
 import click
 
+from fundamentallm import exit_codes
+from fundamentallm.cli.examining import examine, of_a_stranger, show
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import lease_seconds
-from fundamentallm.cli.sweep_flags import EveryRun, check, read_every_run
+from fundamentallm.cli.sweep_flags import EveryRun
 from fundamentallm.cli.sweeping import Facts, begin
 from fundamentallm.cli.texts import named_texts, text_facts
 from fundamentallm.corpus import BUILTIN
 from fundamentallm.sweep.methods import CHOICES
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.spec import Sweep, read_sweep
+from fundamentallm.sweep.spec import Sweep, examine_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
@@ -109,11 +111,16 @@ def sweep(
     again goes on where the sweep stopped. Flags after -- are given to every run.
     """
     data, flags = _split(words)
-    read = read_sweep(file)
-    every = read_every_run(read, flags)
-    check(read, every.settings)
-    data = _text(read, data, every)
+    read = examine_sweep(file)
     folder = SweepFolder(output_dir or Path("runs") / _folder_name(read.name))
+    begun = folder.file.exists()
+    every = examine(read, flags, data, begun=begun)
+    if every is None:
+        read.findings.error(("program",), of_a_stranger(read))
+    show(read.findings)
+    if every is None or not all(each.is_clear and begun for each in read.findings.errors):
+        return exit_codes.BAD_INPUT
+    data = _text(read, data, every)
     facts: Facts = {
         "text": read.text,
         "file": file,

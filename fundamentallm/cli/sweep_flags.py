@@ -1,26 +1,20 @@
-"""The settings that all runs of a sweep share, and whether our trainer can run the sweep."""
+"""The settings that all runs of a sweep share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import click
 
-from fundamentallm.cli.messages import warn
 from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.train import train
 from fundamentallm.given import DATA_KEYS
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.presets import PRESETS
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.points import (
-    check_points,
-    hyperparameter_name,
-    is_ours,
-    words_of_every_run,
-)
+from fundamentallm.sweep.points import hyperparameter_name
+from fundamentallm.sweep.program import words_of_every_run
 from fundamentallm.sweep.spec import Sweep
 
 
@@ -47,15 +41,21 @@ def read_every_run(sweep: Sweep, words: Sequence[str]) -> EveryRun:
     """What the file's command and, stronger, `words` give to every run.
 
     What a preset or a --config sets gives way to the sweep's own values, as in a run on W&B.
+    Mistakes in the file's command go to `sweep.findings`.
 
     Raises:
-        click.UsageError: A flag is unknown, or not one for every run.
+        click.UsageError: A flag among `words` is unknown, or not one for every run.
     """
-    own = _parsed(train, words_of_every_run(sweep), f"{sweep.file}: command: ")
-    given = _parsed(_flags_of_every_run, words, "")
+    try:
+        own = _parsed(train, words_of_every_run(sweep))
+    except click.UsageError as error:
+        sweep.findings.error(("command",), error.format_message())
+        own = _parsed(train, [])
+    given = _parsed(_flags_of_every_run, words)
     stronger = {name: value for name, value in given.items() if value}
     if own["output_dir"]:
-        warn(f"{sweep.file}: command: --output-dir is left out: runs lie in the sweep's folder")
+        left_out = "--output-dir is left out: runs lie in the sweep's folder"
+        sweep.findings.warn(("command",), left_out)
     params = {**own, **stronger}
     typed = {name: params[name] for name in HYPERPARAMETERS if params[name]}
     request = Request(
@@ -71,28 +71,6 @@ def read_every_run(sweep: Sweep, words: Sequence[str]) -> EveryRun:
     return EveryRun(settings, params["device"], own["data"], config_data)
 
 
-def _parsed(command: click.Command, words: Sequence[str], where: str) -> dict[str, Any]:
+def _parsed(command: click.Command, words: Sequence[str]) -> dict[str, Any]:
     normalize = {"token_normalize_func": lambda token: token.replace("_", "-")}
-    try:
-        return command.make_context("-- FLAGS", list(words), **normalize).params  # pyright: ignore
-    except click.UsageError as error:
-        if not where:
-            raise
-        raise click.UsageError(where + error.format_message(), error.ctx) from None
-
-
-def check(sweep: Sweep, fixed: Mapping[str, Any]) -> None:
-    """Print what the sweep's author should know, and refuse what cannot run.
-
-    Raises:
-        SweepError: The sweep is of another program, or our trainer could not run it.
-    """
-    if not is_ours(sweep):
-        raise SweepError(
-            f"{sweep.file}: it runs {sweep.program}, and only fundamentallm's own train.py can be "
-            "run without W&B so far; the file itself is without mistakes"
-        )
-    findings = check_points(sweep, fixed)
-    for each in (*sweep.warnings, *findings.warnings):
-        warn(each.text(sweep.file))
-    findings.raise_errors()
+    return command.make_context("-- FLAGS", list(words), **normalize).params  # pyright: ignore

@@ -1,9 +1,10 @@
-"""What a sweep of our trainer may not mean as its author thinks: warnings, each a small rule."""
+"""What a sweep may not mean as its author thinks: warnings, each a small rule."""
 
 from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
@@ -13,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 from fundamentallm.declaration import ConfigError
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
-from fundamentallm.sweep.findings import Findings
+from fundamentallm.sweep.findings import Findings, Key
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
+from fundamentallm.sweep.points import (
+    Points,
+    fitting_heads,
+    hyperparameter_name,
+    values_by_key,
+)
 from fundamentallm.sweep.search import every_point, length_of
 from fundamentallm.sweep.spec import Sweep
 from fundamentallm.unknown import describe_unscored
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
     from fundamentallm.text import Text
 
 LINEAR_TO = 100  # times that max may be min before linear is likely not meant
+RATES = re.compile(r"learning_?rate|weight_?decay|(^|_)(lr\d*|wd|eps|epsilon|l1|l2|lambda)$")
+"""In names of what is compared by factors, in anybody's program."""
 DRAWS = 2_000
 MOST_LISTED = 5_000
 LENGTHS = ("epochs", "max_steps", "max_minutes")
@@ -37,18 +45,48 @@ NOT_SEARCHED = {
 }
 
 
-def check_meaning(points: Points, findings: Findings, characters: int | None = None) -> None:
-    """Add a warning for everything that can run and is likely not meant.
+def check_any(sweep: Sweep, findings: Findings) -> None:
+    """Add a warning for what is likely not meant, whatever program the sweep runs."""
+    for parameter in sweep.parameters:
+        if (ends := linear_where_logs_are_meant(sweep, parameter)) is not None:
+            low, high = ends
+            findings.warn(
+                parameter.key,
+                f"from {low:g} to {high:g} in equal steps: nine draws of ten lie above "
+                f"{low + (high - low) / 10:.2g}; for equal factors write distribution: "
+                "log_uniform_values",
+            )
 
+
+def linear_where_logs_are_meant(sweep: Sweep, parameter: Parameter) -> tuple[float, float] | None:
+    """The ends of a uniform range over factors of 100 and more, where that is unlikely meant.
+
+    It is where no distribution is given, and for what is nearly always searched in logs.
+    """
+    distribution = parameter.distribution
+    if not (isinstance(distribution, Continuous) and distribution.kind == "uniform"):
+        return None
+    name = re.sub(r"\W", "_", parameter.path[-1].lower())
+    bare = "distribution" not in parameter.entry(sweep.content)
+    low, high = distribution.ends
+    in_logs = RATES.search(name) or (bare and name in HYPERPARAMETERS)
+    return (low, high) if in_logs and low > 0 and high / low >= LINEAR_TO else None
+
+
+def check_meaning(points: Points, findings: Findings, characters: int | None = None) -> None:
+    """Add a warning for everything that our trainer can run and is likely not meant.
+
+    What concerns several parameters at once is left out while one of them is wrong.
     `characters`: of the text, where it is known.
     """
     for parameter in points.sweep.parameters:
         if hyperparameter_name(parameter) in HYPERPARAMETERS:
             _outside_documented_range(parameter, findings)
-            _linear_where_log_is_meant(points.sweep, parameter, findings)
-            _better_not_searched(points, parameter, findings)
-    _impossible_combinations(points, findings)
-    _bands_after_the_end(points, findings, characters)
+            if not findings.is_wrong(parameter.key):
+                _better_not_searched(points, parameter, findings)
+    if not findings.is_wrong(("parameters",)):
+        _impossible_combinations(points, findings)
+        _bands_after_the_end(points, findings, characters)
 
 
 def unscored(points: Points, text: Text) -> list[str]:
@@ -135,27 +173,17 @@ def evaluations(points: Points, characters: int | None = None) -> tuple[float, f
 
 def _outside_documented_range(parameter: Parameter, findings: Findings) -> None:
     known = HYPERPARAMETERS[hyperparameter_name(parameter)]
-    for value in extremes(parameter):
-        line = known.warning(value) if isinstance(value, int | float) else None
-        if line is not None:
-            findings.warn(parameter.key, line)
-            return
-
-
-def _linear_where_log_is_meant(sweep: Sweep, parameter: Parameter, findings: Findings) -> None:
     distribution = parameter.distribution
-    entry = parameter.entry(sweep.content)
-    bare = isinstance(entry, Mapping) and "distribution" not in entry
-    if not (bare and isinstance(distribution, Continuous) and distribution.family == "uniform"):
-        return
-    low, high = distribution.ends
-    if low > 0 and high / low >= LINEAR_TO:
-        middle = low + (high - low) / 10
-        findings.warn(
-            parameter.key,
-            f"min {low:g} and max {high:g} alone mean uniform: nine draws of ten lie above "
-            f"{middle:.2g}; for equal factors add distribution: log_uniform_values",
-        )
+    candidates: Mapping[Key, Any]
+    if isinstance(distribution, Categorical):
+        candidates = values_by_key(parameter, distribution)
+    else:
+        candidates = dict(zip((("min",), ("max",)), extremes(parameter), strict=True))
+    for place, value in candidates.items():
+        here = (*parameter.key, *place)
+        line = known.warning(value) if isinstance(value, int | float) else None
+        if line is not None and not findings.is_wrong(here):
+            findings.warn(here, line)
 
 
 def _better_not_searched(points: Points, parameter: Parameter, findings: Findings) -> None:

@@ -23,6 +23,8 @@ class Finding:
     line: int
     key: str
     message: str
+    is_clear: bool = False
+    """Of an error: W&B refuses it, but what it means is known, so that a stored sweep goes on."""
 
     def text(self, file: str) -> str:
         """`FILE:LINE: KEY: MESSAGE`."""
@@ -38,14 +40,35 @@ class Findings:
     lines: dict[Key, int] = field(default_factory=dict)
     """The line of every key."""
     found: list[Finding] = field(default_factory=list)
+    _wrong: list[Key] = field(default_factory=list)
 
     def error(self, key: Key, message: str, *, line: int = 0) -> None:
         """Note a mistake."""
-        self.found.append(Finding("error", line or self.line(key), spell(key), message))
+        self._add("error", key, message, line)
+        self._wrong.append(key)
+
+    def refuse(self, key: Key, message: str) -> None:
+        """Note a mistake to W&B whose meaning is clear all the same."""
+        self._add("error", key, message, is_clear=True)
 
     def warn(self, key: Key, message: str, *, line: int = 0) -> None:
         """Note what may not be meant."""
-        self.found.append(Finding("warning", line or self.line(key), spell(key), message))
+        self._add("warning", key, message, line)
+
+    def _add(
+        self, level: str, key: Key, message: str, line: int = 0, *, is_clear: bool = False
+    ) -> None:
+        here = line or self.line(key)
+        self.found.append(Finding(level, here, spell(key), message, is_clear))
+
+    def add(self, others: Findings) -> None:
+        """Take over what was found of the same file elsewhere."""
+        self.found += others.found
+        self._wrong += others._wrong
+
+    def is_wrong(self, key: Key) -> bool:
+        """Whether there is a mistake at `key`, or in what stands under it."""
+        return any(wrong[: len(key)] == key for wrong in self._wrong)
 
     def line(self, key: Key) -> int:
         """The line of `key`, or of what it stands in; 0 if that is the whole file."""
@@ -67,13 +90,13 @@ class Findings:
         """The warnings."""
         return [each for each in self.sorted() if each.level == "warning"]
 
-    def raise_errors(self) -> None:
-        """Stop here if there is any mistake.
+    def raise_unclear(self) -> None:
+        """Stop here if a mistake leaves open what the sweep means.
 
         Raises:
-            SweepError: With a line for every one.
+            SweepError: With a line for every mistake.
         """
-        if self.errors:
+        if not all(each.is_clear for each in self.errors):
             raise SweepError("\n".join(each.text(self.file) for each in self.errors))
 
 

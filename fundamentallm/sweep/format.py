@@ -11,7 +11,7 @@ METHODS: Mapping[str, str] = {
     "grid": "Every combination once; of the sorted names the last one's values change fastest.",
     "random": "Independent draws; never ends by itself.",
     "bayes": "Draws that learn from the runs before; never ends by itself.",
-    "custom": "Refused: it runs on W&B Launch alone.",
+    "custom": "Refused: a scheduler of your own runs it, with `wandb sweep-scheduler`.",
 }
 
 FIELDS: Mapping[str, str] = {
@@ -31,16 +31,18 @@ FIELDS: Mapping[str, str] = {
     "controller": "W&B's own; a warning, no meaning here.",
     "job": "W&B Launch's; a warning, no meaning here.",
     "image_uri": "W&B Launch's; a warning, no meaning here.",
-    "scheduler": "W&B Launch's; a warning, no meaning here.",
-    "metrics": "Refused: W&B takes several metrics with `method: custom` alone.",
+    "scheduler": "That of `wandb sweep-scheduler`; a warning, no meaning here.",
+    "metrics": "A warning: W&B takes several metrics with `method: custom` alone.",
 }
 TEXT_FIELDS = ("apiVersion", "kind", "description", "program", "job", "image_uri", "entity")
 TEXT_FIELDS += ("project", "name")
+ALSO_CALLED = {"count": "run_cap", "max_runs": "run_cap", "early_stopping": "early_terminate"}
+"""What people write at the top level for a field of another name."""
 NOT_HERE = {
     "job": "W&B Launch",
     "image_uri": "W&B Launch",
     "controller": "W&B's own controller",
-    "scheduler": "W&B Launch",
+    "scheduler": "wandb sweep-scheduler",
 }
 
 METRIC_FIELDS: Mapping[str, str] = {

@@ -18,6 +18,7 @@ from fundamentallm.sweep.distributions import (
 )
 from fundamentallm.sweep.findings import Findings, Key
 from fundamentallm.sweep.format import BY_EXPONENTS, DEFAULTS, DISTRIBUTIONS, ENDS
+from fundamentallm.sweep.writing import spelled_out
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -66,8 +67,8 @@ def read_parameters(
         entry = content[name]
         here = (*key, name)
         if not NAME.fullmatch(name):
-            findings.error(here, "not a name to W&B: letters, digits and _.- after a letter or _")
-        elif not isinstance(entry, dict):
+            findings.warn(here, "W&B's schema warns of this name, and runs it all the same")
+        if not isinstance(entry, dict):
             findings.error(here, f"got {entry!r}; give a mapping, e.g. {{value: {entry}}}")
         elif "parameters" in entry:
             for extra in sorted(set(entry) - {"parameters"}):
@@ -94,13 +95,11 @@ def read_distribution(entry: dict[str, Any], key: Key, findings: Findings) -> Di
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(DISTRIBUTIONS)}"
         findings.error((*key, "distribution"), f"W&B has no distribution {kind}; {hint}")
         return None
-    before = len(findings.errors)
     fields, _ = DISTRIBUTIONS[kind]
     for extra in sorted(set(entry) - set(fields) - {"distribution"}):
         findings.error((*key, extra), f"{kind} takes {', '.join(fields)} only")
     if missing := [f for f in fields if f not in entry and f not in DEFAULTS]:
         findings.error(key, f"{kind} needs {' and '.join(missing)}")
-    if len(findings.errors) > before:
         return None
     if kind == "constant":
         return Categorical(kind, (entry["value"],))
@@ -147,11 +146,11 @@ def _numeric(
     """A distribution whose fields are numbers."""
     names, _ = DISTRIBUTIONS[kind]
     fields = {name: entry.get(name, DEFAULTS.get(name)) for name in names}
-    for name, number in fields.items():
-        wrong = _wrong_number(kind, name, number)
-        if wrong:
-            findings.error((*key, name), f"got {number!r}; {wrong}")
-            return None
+    wrong = {name: _wrong_number(kind, name, number) for name, number in fields.items()}
+    for name in filter(wrong.get, wrong):
+        findings.error((*key, name), f"got {fields[name]!r}; {wrong[name]}")
+    if any(wrong.values()):
+        return None
     first, second = (fields[name] for name in names[:2])
     if "min" in fields and first >= second:
         findings.error((*key, "min"), f"{first} is not less than max, {second}")
@@ -168,11 +167,11 @@ def _numeric(
             return None
     if kind == "int_uniform":
         return IntUniform(first, second)
-    if "distribution" not in entry and int in (type(first), type(second)):
-        findings.warn(
+    if "distribution" not in entry and int in (type(first), type(second)) and len(key) == 2:
+        findings.refuse(
             key,
-            f"min {first} and max {second} are a whole number and a fraction, which some versions "
-            "of W&B refuse; taken as uniform",
+            f"min {first} and max {second} are a whole number and a fraction, which W&B's client "
+            f"refuses; write {spelled_out(float(first))} and {spelled_out(float(second))}",
         )
     family = kind.removeprefix("q_")
     if family.endswith("_values"):

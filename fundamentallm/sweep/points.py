@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from itertools import product
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from fundamentallm.declaration import ConfigError
@@ -15,15 +12,13 @@ from fundamentallm.given import nearest_name
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.metrics import METRICS
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
-from fundamentallm.sweep.findings import Findings
+from fundamentallm.sweep.findings import Findings, Key
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.search import Values, too_many_points
 from fundamentallm.sweep.spec import Sweep
 
 DATA = "data"
 """The parameter, beside the hyperparameters, that names the text."""
-ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
-"""In a command, as W&B writes it."""
 MOST_TOGETHER = 64  # combinations that are searched as one choice
 
 
@@ -127,44 +122,9 @@ def fitting_heads(points: Points) -> list[int]:
     return fit if len(fit) < len(counts) else []
 
 
-def is_ours(sweep: Sweep) -> bool:
-    """Whether the sweep is of our trainer: its program is our train.py, or its command says so."""
-    if "fundamentallm" in " ".join(sweep.command):
-        return True
-    program = Path(sweep.program)
-    if program.name != "train.py":
-        return False
-    for path in (program, Path(sweep.file).parent / program):
-        if path.is_file():
-            return "fundamentallm" in path.read_text("utf-8", errors="replace")
-    return True
-
-
-def _of_environment(match: re.Match[str]) -> str:
-    """As W&B's agent has it: a variable that is not set leaves its own name."""
-    return os.environ.get(match[1], match[1])
-
-
-def words_of_every_run(sweep: Sweep) -> list[str]:
-    """What the file's `command` itself hands to every run: the words after what starts it."""
-    words = [ENVIRONMENT.sub(_of_environment, word) for word in sweep.command]
-    start = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    for i, word in enumerate(words):
-        name, before = Path(word).name, Path(words[i - 1]).name if i else ""
-        if name in ("${program}", "train.py") or (before, name) == ("fundamentallm", "train"):
-            start = i + 1
-    kept: list[str] = []
-    for word in words[start:]:
-        if not word.startswith("${"):
-            kept.append(word)
-        elif kept[-1:] == ["--config"]:  # a file of the sweep's values, which a run has anyway
-            kept.pop()
-    return kept
-
-
 def check_points(sweep: Sweep, fixed: Mapping[str, Any]) -> Findings:
     """What our trainer could not run, or would run otherwise than its author means."""
-    findings = Findings(sweep.file, sweep.lines)
+    findings = Findings(sweep.file, sweep.findings.lines)
     metric = sweep.metric
     if metric is not None and metric.name not in METRICS:
         findings.error(("metric", "name"), _unknown_metric(metric.name))
@@ -187,19 +147,28 @@ def check_points(sweep: Sweep, fixed: Mapping[str, Any]) -> Findings:
     return findings
 
 
+def values_by_key(parameter: Parameter, distribution: Categorical) -> dict[Key, Any]:
+    """Each value, by where it stands in what the parameter gives."""
+    if parameter.is_constant and distribution.kind == "constant":
+        return {("value",): distribution.values[0]}
+    return {("values", index): value for index, value in enumerate(distribution.values)}
+
+
 def _check_values(parameter: Parameter, findings: Findings) -> None:
     """See that a hyperparameter can have every value, or at least the ends."""
     known = HYPERPARAMETERS[hyperparameter_name(parameter)]
     distribution = parameter.distribution
+    candidates: Mapping[Key, Any]
     if isinstance(distribution, Categorical):
-        candidates = distribution.values
+        candidates = values_by_key(parameter, distribution)
     elif isinstance(distribution, IntUniform):
-        candidates = (distribution.low, distribution.high)
+        candidates = {("min",): distribution.low, ("max",): distribution.high}
         if known.type is float:
             findings.warn(
                 parameter.key,
                 "min and max without a fraction draw whole numbers alone (int_uniform); write "
-                f"min: {float(distribution.low)} if fractions are meant",
+                f"min: {float(distribution.low)} and max: {float(distribution.high)} if "
+                "fractions are meant",
             )
     elif known.type is int and (distribution.q is None or distribution.q % 1):  # pyright: ignore
         findings.error(
@@ -209,13 +178,12 @@ def _check_values(parameter: Parameter, findings: Findings) -> None:
         )
         return
     else:
-        candidates = (distribution.quantile(0.05), distribution.quantile(0.95))
-    for value in candidates:
+        candidates = {("min",): distribution.quantile(0.05), ("max",): distribution.quantile(0.95)}
+    for place, value in candidates.items():
         try:
             known.parse(value)
         except ConfigError as error:
-            findings.error(parameter.key, str(error))
-            return
+            findings.error((*parameter.key, *place), str(error))
 
 
 def _nearest(parameter: Parameter, default: Any) -> Any:

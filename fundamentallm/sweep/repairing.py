@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from fundamentallm.sweep.checking import LINEAR_TO
-from fundamentallm.sweep.distributions import Continuous
+from fundamentallm.sweep.checking import linear_where_logs_are_meant
 from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
 from fundamentallm.sweep.writing import Commented, sweep_text
 
@@ -23,19 +22,15 @@ def repaired(points: Points) -> str | None:
     if changed:
         content["run_cap"] = Commented(RUNS, "else it never ends")
     for parameter in sweep.parameters:
-        entry = parameter.entry(content)
-        distribution = parameter.distribution
-        if isinstance(distribution, Continuous) and "distribution" not in entry:
-            low, high = distribution.ends
-            if low > 0 and high / low >= LINEAR_TO:
-                why = "equal factors are as likely; min and max alone mean uniform"
-                entry.clear()
-                entry |= {"distribution": Commented("log_uniform_values", why)}
-                entry |= {
-                    end: float(f"{value:.12g}")
-                    for end, value in zip(("min", "max"), (low, high), strict=True)
-                }
-                changed = True
+        ends = linear_where_logs_are_meant(sweep, parameter)
+        if ends is not None:
+            entry = parameter.entry(content)
+            entry.clear()
+            entry["distribution"] = Commented("log_uniform_values", "equal factors are as likely")
+            entry |= {
+                end: float(f"{value:.12g}") for end, value in zip(("min", "max"), ends, strict=True)
+            }
+            changed = True
     if fit := fitting_heads(points):
         heads = next(p for p in sweep.parameters if hyperparameter_name(p) == "num_heads")
         entry = heads.entry(content)

@@ -7,14 +7,16 @@ tests/test_spec.py and .ci/check_sweeps.py hold this against.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.sweep.findings import Finding, Findings, Key
+from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.format import (
+    ALSO_CALLED,
     FIELDS,
     GOALS,
     IMPUTES,
@@ -27,6 +29,10 @@ from fundamentallm.sweep.format import (
 from fundamentallm.sweep.parameters import Parameter, read_parameters
 from fundamentallm.sweep.stopping import Hyperband, read_hyperband, whole
 from fundamentallm.sweep.sweep_yaml import parse_sweep_yaml, read_sweep_yaml
+
+MACRO = re.compile(r"\$\{([^{}]*)\}")
+ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+"""The one macro that W&B replaces inside a word too."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,6 @@ class Sweep:
     """The file as it was written."""
     content: Mapping[str, Any]
     """The file as YAML."""
-    lines: dict[Key, int]
-    """Of the file, where each key stands."""
     method: str
     parameters: tuple[Parameter, ...]
     """In W&B's order, constants among them."""
@@ -73,7 +77,8 @@ class Sweep:
     program: str
     command: tuple[str, ...]
     """Empty if the file gives none."""
-    warnings: tuple[Finding, ...]
+    findings: Findings
+    """What is wrong with the file, or may not be meant."""
 
     @property
     def ranks_by(self) -> Metric:
@@ -91,34 +96,49 @@ class Sweep:
         return nested
 
 
-def read_sweep(path: str | Path) -> Sweep:
-    """Read a sweep file.
+def examine_sweep(path: str | Path) -> Sweep:
+    """Read a sweep file as far as it can be understood; its mistakes are in `findings`.
 
     Raises:
-        SweepError: It cannot be read, or W&B would refuse it: every mistake, a line each.
+        SweepError: It cannot be read as a mapping at all.
     """
     text, content, findings = read_sweep_yaml(path)
     return _sweep(text, content, findings)
 
 
+def read_sweep(path: str | Path) -> Sweep:
+    """Read a sweep file that somebody has begun, or means to.
+
+    Raises:
+        SweepError: It cannot be read, or a mistake leaves open what it means: every one, a line
+            each. What W&B alone refuses is no reason.
+    """
+    sweep = examine_sweep(path)
+    sweep.findings.raise_unclear()
+    return sweep
+
+
 def parse_sweep(text: str, file: str) -> Sweep:
     """The same from the file's text, called `file` in messages."""
     content, findings = parse_sweep_yaml(text, file)
-    return _sweep(text, content, findings)
+    sweep = _sweep(text, content, findings)
+    findings.raise_unclear()
+    return sweep
 
 
 def _sweep(text: str, content: dict[str, Any], findings: Findings) -> Sweep:
     _check_fields(content, findings)
     method = _method(content, findings)
-    metric = _metric(content.get("metric"), findings) if "metric" in content else None
     hyperband = None
     if "early_terminate" in content:
         hyperband = read_hyperband(content["early_terminate"], findings)
-    if metric is None and "metric" not in content:
-        needs = "method bayes" if method == "bayes" else "early_terminate" if hyperband else ""
-        if needs:
-            findings.error((), f"{needs} needs a metric, e.g. metric: {{name: val_loss}}")
+    stops_early = content.get("early_terminate") is not None
+    needs = "method bayes" if method == "bayes" else "early_terminate" if stops_early else ""
+    metric = _metric(content["metric"], findings, needs) if "metric" in content else None
+    if needs and "metric" not in content:
+        findings.error((), f"{needs} needs a metric, e.g. metric: {{name: val_loss}}")
     parameters = read_parameters(content.get("parameters"), findings)
+    _check_command(content, parameters, findings)
     if method == "grid":
         for parameter in parameters:
             if parameter.distribution.grid() is None:
@@ -127,67 +147,102 @@ def _sweep(text: str, content: dict[str, Any], findings: Findings) -> Sweep:
                     f"a grid cannot hold {parameter.distribution.kind}; give values, a range of "
                     "whole numbers, or q_uniform",
                 )
-    elif method == "bayes" and parameters and all(each.is_constant for each in parameters):
-        findings.error(("parameters",), "bayes has nothing to search; give a parameter a range")
-    elif content.get("run_cap") is None and not findings.errors:
+    elif content.get("run_cap") is None and method in METHODS:
         findings.warn(("method",), f"{method} never ends by itself; give run_cap, or --count")
-    findings.raise_errors()
+    if method == "bayes" and parameters and all(each.is_constant for each in parameters):
+        _nothing_to_search(parameters, findings)
     return Sweep(
         file=findings.file,
         text=text,
         content=content,
-        lines=findings.lines,
         method=method,
         parameters=tuple(parameters),
         metric=metric,
         hyperband=hyperband,
         run_cap=whole(content.get("run_cap")),
-        name=content.get("name") or Path(findings.file).stem,
-        program=content.get("program", ""),
-        command=tuple(str(word) for word in content.get("command", ())),
-        warnings=tuple(findings.warnings),
+        name=str(content.get("name") or Path(findings.file).stem),
+        program=str(content.get("program") or ""),
+        command=tuple(str(word) for word in _command(content)),
+        findings=findings,
     )
+
+
+def _nothing_to_search(parameters: Sequence[Parameter], findings: Findings) -> None:
+    """All is fixed: W&B's bayes fails over constants, and takes lists of one value."""
+    if all(each.distribution.kind == "constant" for each in parameters):
+        findings.error(("parameters",), "bayes has nothing to search; give a parameter a range")
+    else:
+        findings.warn(("parameters",), "every list has one value, so all runs are the same")
+
+
+def _command(content: Mapping[str, Any]) -> list[Any]:
+    command = content.get("command")
+    return command if isinstance(command, list) else []
 
 
 def _check_fields(content: Mapping[str, Any], findings: Findings) -> None:
     """The fields that are only looked at, and those that W&B does not know."""
     for name in content:
         if name not in FIELDS:
-            near = get_close_matches(name, FIELDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else "take it out"
-            findings.error((name,), f"W&B's sweep format has no such field; {hint}")
+            near = [ALSO_CALLED[name]] if name in ALSO_CALLED else get_close_matches(name, FIELDS)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            findings.warn((name,), f"not a field of W&B's format, and has no effect here{hint}")
     for name in TEXT_FIELDS:
         if name in content and not isinstance(content[name], str):
-            findings.error((name,), f"got {content[name]!r}; give text")
+            findings.warn((name,), f"got {content[name]!r}, where W&B's schema wants text")
     for name, owner in NOT_HERE.items():
         if name in content:
             findings.warn((name,), f"belongs to {owner}; it has no meaning on your own machines")
-    cap = content.get("run_cap", 1)
-    if type(whole(cap)) is not int or cap < 1:
+    cap = content.get("run_cap")
+    if cap is None and "run_cap" in content:
+        findings.warn(("run_cap",), "is empty; give a whole number above 0, or take it out")
+    elif cap is not None and (type(whole(cap)) is not int or cap < 1):
         findings.error(("run_cap",), f"got {cap!r}; give a whole number above 0")
     if "metrics" in content:
-        findings.error(("metrics",), "W&B takes several metrics with method custom alone")
+        findings.warn(
+            ("metrics",), "W&B takes several metrics with method custom alone; give one metric"
+        )
+
+
+def _check_command(
+    content: Mapping[str, Any], parameters: Sequence[Parameter], findings: Findings
+) -> None:
     command = content.get("command", [])
     if not isinstance(command, list):
         findings.error(("command",), "give a list of words, e.g. [${env}, python, ${program}]")
-        command = []
-    for index, word in enumerate(command):
-        macro = word[2:-1] if isinstance(word, str) and word[:2] == "${" else None
+    words = _command(content)
+    for index, word in enumerate(words):
+        key = ("command", index)
+        macro = MACRO.fullmatch(word) if isinstance(word, str) else None
         if isinstance(word, dict | list) or word is None:
-            findings.error(("command", index), f"got {word!r}; give a word")
-        elif macro is not None and macro not in MACROS and not macro.startswith("envvar:"):
-            near = get_close_matches(macro, MACROS, n=1)
+            findings.error(key, f"got {word!r}; give a word")
+        elif macro is not None and macro[1] not in MACROS and not ENVIRONMENT.fullmatch(word):
+            near = get_close_matches(macro[1], MACROS, n=1)
             hint = f"; did you mean ${{{near[0]}}}?" if near else ""
-            findings.warn(("command", index), f"W&B leaves {word} out{hint}")
-    program_used = not command or "${program}" in command
+            findings.warn(key, f"W&B leaves {word} out{hint}")
+        elif macro is None:
+            known = {*MACROS, *(name for each in parameters for name in (each.name, each.path[-1]))}
+            for inner in MACRO.finditer(str(word)):
+                if inner[1] in known:
+                    findings.warn(
+                        key,
+                        f"W&B replaces {inner[0]} only where it is the whole word; this word "
+                        "reaches the program as it stands",
+                    )
+    program_used = not words or "${program}" in words
     if program_used and not content.get("program"):
-        findings.error(("program",), "is missing; give the script that a run starts: train.py")
+        findings.warn(
+            ("program",),
+            "is missing; W&B starts such a sweep from Python alone: wandb.agent(ID, function=...)",
+        )
 
 
 def _method(content: Mapping[str, Any], findings: Findings) -> str:
     method = content.get("method")
     if method == "custom":
-        findings.error(("method",), "custom runs on W&B Launch alone; give grid, random or bayes")
+        findings.error(
+            ("method",), "wandb sweep-scheduler alone runs custom; give grid, random or bayes"
+        )
     elif method is None:
         findings.error((), "method is missing; give grid, random or bayes")
     elif not isinstance(method, str) or method not in METHODS:
@@ -197,19 +252,26 @@ def _method(content: Mapping[str, Any], findings: Findings) -> str:
     return str(method)
 
 
-def _metric(content: object, findings: Findings) -> Metric | None:
+def _metric(content: object, findings: Findings, needs: str) -> Metric | None:
+    """The metric. What of it is wrong is a mistake if the sweep `needs` it for something.
+
+    W&B looks at it for bayes and hyperband, and fails over all that its schema does not know.
+    """
     key = ("metric",)
+    note = findings.error if needs else findings.warn
+    note_clear = findings.refuse if needs else findings.warn
     if not isinstance(content, dict):
-        findings.error(key, f"got {content!r}; give a mapping with a name")
+        note(key, f"got {content!r}; give a mapping with a name: {{name: val_loss}}")
         return None
     for name in content:
         if name not in METRIC_FIELDS:
             near = get_close_matches(name, METRIC_FIELDS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            findings.warn((*key, name), f"W&B takes no notice of it{hint}")
+            does = f"has no such field, and {needs} fails over it" if needs else "ignores it"
+            note_clear((*key, name), f"W&B {does}{hint}")
     name, goal = content.get("name"), content.get("goal", "minimize")
     if not isinstance(name, str) or not name:
-        findings.error((*key, "name"), "give the name of what the program logs, e.g. val_loss")
+        note((*key, "name"), "give the name of what the program logs, e.g. val_loss")
         return None
     if goal not in GOALS:
         findings.warn((*key, "goal"), f"got {goal!r}, which W&B takes for minimize; give one")
@@ -219,13 +281,15 @@ def _metric(content: object, findings: Findings) -> Metric | None:
         findings.warn((*key, "impute"), f"got {impute!r}, which W&B takes for worst; give one")
         impute = "worst"
     target = content.get("target")
-    if target is not None and (type(target) not in (int, float) or not math.isfinite(target)):
-        findings.error((*key, "target"), f"got {target!r}; give a number")
+    if "target" in content and target is None:
+        note_clear((*key, "target"), "is empty; give a number, or take it out")
+    elif target is not None and (type(target) not in (int, float) or not math.isfinite(target)):
+        note((*key, "target"), f"got {target!r}; give a number")
         target = None
     while_running = content.get("impute_while_running", "false")
-    if while_running not in (*IMPUTES, "false", False):
-        findings.error(
-            (*key, "impute_while_running"), f"got {while_running!r}; give {', '.join(IMPUTES)}"
-        )
+    if while_running is False:
+        note_clear((*key, "impute_while_running"), 'got false; W&B wants it in quotes: "false"')
+    elif while_running not in (*IMPUTES, "false"):
+        note((*key, "impute_while_running"), f"got {while_running!r}; give {', '.join(IMPUTES)}")
     running = while_running if while_running in IMPUTES else None
     return Metric(name, goal, target, impute, running)

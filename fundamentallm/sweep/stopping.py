@@ -14,6 +14,9 @@ from typing import Any
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.format import EARLY_TERMINATE_FIELDS as FIELDS
 
+KEY = ("early_terminate",)
+BANDS = 100  # that W&B counts from `min_iter`
+
 
 @dataclass(frozen=True)
 class Hyperband:
@@ -51,7 +54,7 @@ def bands_from_min(min_iter: float, eta: float) -> tuple[int, ...]:
     """`min_iter * eta^k`, a hundred of them as W&B counts, or until a float ends."""
     bands: list[int] = []
     band = min_iter
-    while len(bands) < 100 and math.isfinite(band):
+    while len(bands) < BANDS and math.isfinite(band):
         bands.append(int(band))
         band *= eta
     return tuple(bands)
@@ -69,27 +72,49 @@ def bands_from_max(max_iter: float, s: float, eta: float) -> tuple[int, ...]:
 
 def read_hyperband(content: object, findings: Findings) -> Hyperband | None:
     """The `early_terminate` of a sweep file. Mistakes go to `findings`."""
-    key = ("early_terminate",)
+    if content is None:
+        findings.warn(KEY, "is empty, so no run is stopped early; give min_iter, or take it out")
+        return None
     if not isinstance(content, dict) or content.get("type") != "hyperband":
-        findings.error(key, "W&B has hyperband alone; give type: hyperband and min_iter")
+        findings.error(KEY, "W&B has hyperband alone; give type: hyperband and min_iter")
         return None
     for name in content:
         if name not in FIELDS:
-            findings.warn((*key, name), f"W&B takes no notice of it; there are {', '.join(FIELDS)}")
+            findings.warn((*KEY, name), f"W&B takes no notice of it; there are {', '.join(FIELDS)}")
     if not _numbers_are_possible(content, findings):
         return None
+    _check_together(content, findings)
     eta = float(content.get("eta", 3))
     if "max_iter" in content and "s" in content:
         bands = bands_from_max(content["max_iter"], content["s"], eta)
         if not bands:
-            findings.error(key, "there is no band; raise max_iter or s, or lower eta")
+            findings.error(KEY, "there is no band; raise max_iter or s, or lower eta")
             return None
     elif "min_iter" in content:
         bands = bands_from_min(content["min_iter"], eta)
+        in_floats = float in (type(content["min_iter"]), type(content.get("eta")))
+        if in_floats and len(bands) < BANDS:
+            findings.refuse((*KEY, "eta"), "W&B cannot count so far; give a lower eta")
     else:
-        findings.error(key, "give min_iter, or max_iter together with s")
+        findings.error(KEY, "give min_iter, or max_iter together with s")
         return None
     return Hyperband(bands, eta, content.get("strict", True))
+
+
+def _check_together(content: Mapping[str, Any], findings: Findings) -> None:
+    """What of `min_iter`, `max_iter` and `s` W&B ignores, or fails over at the first band."""
+    given = {name for name in ("min_iter", "max_iter", "s") if name in content}
+    if given == {"min_iter", "s"}:
+        findings.warn((*KEY, "s"), "has no effect without max_iter; take it out")
+    elif given == {"min_iter", "max_iter"}:
+        findings.refuse((*KEY, "max_iter"), "W&B cannot run it without s; give s, or take it out")
+    elif given == {"min_iter", "max_iter", "s"}:
+        findings.warn((*KEY, "min_iter"), "has no effect beside max_iter and s; take it out")
+    s = content.get("s")
+    if "max_iter" in given and isinstance(s, float):
+        findings.refuse(
+            (*KEY, "s"), f"got {s}, which W&B cannot run; give a whole number: {max(1, int(s))}"
+        )
 
 
 def whole(number: Any) -> Any:
@@ -107,11 +132,11 @@ def _numbers_are_possible(content: Mapping[str, object], findings: Findings) -> 
             continue
         if type(whole(number)) not in allowed or not math.isfinite(number):  # pyright: ignore
             what = "a whole number" if allowed == (int,) else "a number"
-            findings.error(("early_terminate", name), f"got {number!r}; give {what}")
+            findings.error((*KEY, name), f"got {number!r}; give {what}")
         elif name in least and number < least[name]:  # pyright: ignore
-            findings.error(("early_terminate", name), f"got {number}; give 1 or more")
+            findings.error((*KEY, name), f"got {number}; give 1 or more")
         elif name == "eta" and number <= 1:  # pyright: ignore
-            findings.error(("early_terminate", name), f"got {number}; give more than 1")
+            findings.error((*KEY, name), f"got {number}; give more than 1")
     if type(content.get("strict", True)) is not bool:
-        findings.error(("early_terminate", "strict"), "give true or false")
+        findings.error((*KEY, "strict"), "give true or false")
     return len(findings.errors) == before

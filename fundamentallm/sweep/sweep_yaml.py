@@ -1,11 +1,13 @@
 """Reads the YAML of a sweep file from anybody: bounded, no code run, a line known for every key.
 
 PyYAML resolves scalars here exactly as it does for W&B's own client. What it would do beyond
-that is refused: duplicate keys, which it merges silently, and every tag that makes an object.
+that is refused: every tag that makes an object. Of duplicate keys the last counts, as for PyYAML,
+which says nothing of it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -121,14 +123,10 @@ class _Reader:
         plain = not node.style and node.tag.endswith(":str")
         if plain and EXPONENT.fullmatch(node.value) and not set(TEXTS) & set(key):
             number = float(node.value)
-            listed = {"value", "values"} & set(key)
-            there = "to W&B" if listed else "W&B refuses it"
-            self.findings.warn(
-                key,
-                f"{node.value} is text to YAML, and {there}; taken as the number "
-                f"{number:g} here, written {spelled_out(number)} it is one everywhere",
-                line=line,
-            )
+            if math.isinf(number):
+                self.findings.error(key, f"{node.value} is too large a number", line=line)
+                return None
+            self.findings.warn(key, _of_exponent(node.value, number, key), line=line)
             return number
         try:
             value = self.constructor.construct_object(node)
@@ -141,8 +139,7 @@ class _Reader:
 
     def mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
         """A mapping, with YAML's `<<` written out: what it brings yields to what stands here."""
-        own: dict[str, Any] = {}
-        first: dict[str, int] = {}
+        own: dict[str, tuple[int, yaml.Node]] = {}
         merged: dict[str, Any] = {}
         for name_node, value_node in node.value:
             line = name_node.start_mark.line + 1
@@ -162,12 +159,29 @@ class _Reader:
                 self.findings.error(
                     key, f"the key {name} is not text to YAML; put it in quotes", line=line
                 )
-            here = (*key, name)
             if name in own:
-                self.findings.error(
-                    here, f"stands twice, also on line {first[name]}; keep one", line=line
+                earlier = own[name][0]
+                self.findings.warn(
+                    (*key, name),
+                    f"stands twice, also on line {earlier}; this one counts, here and for W&B",
+                    line=line,
                 )
-                continue
-            self.findings.lines[here] = first[name] = line
-            own[name] = self.value(value_node, here)
-        return merged | own
+            own[name] = line, value_node
+        content: dict[str, Any] = {}
+        for name, (line, value_node) in own.items():
+            self.findings.lines[(*key, name)] = line
+            content[name] = self.value(value_node, (*key, name))
+        return merged | content
+
+
+def _of_exponent(written: str, number: float, key: Key) -> str:
+    """What a number like 1e-4 is, and how to write it."""
+    there = "to W&B" if {"value", "values"} & set(key) else "W&B refuses it"
+    better = spelled_out(number)
+    if number.is_integer() and abs(number) < 1e15:
+        or_fraction = f", or {better} if fractions are meant" if key[0] == "parameters" else ""
+        better = f"{int(number)}{or_fraction}"
+    return (
+        f"{written} is text to YAML, and {there}; taken as the number {number:g} here; "
+        f"write {better}"
+    )

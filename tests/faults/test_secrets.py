@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from postgres import server
 from tiny_sweep import FLAGS, grid, wait_for
 from wandb_client import Client
@@ -38,6 +40,7 @@ def command_lines() -> bytes:
 @pytest.mark.nightly
 def test_no_secret_of_a_sweep_is_left_anywhere(tmp_path: Path, text_file: Path) -> None:
     key, token = secrets.token_hex(20), secrets.token_hex(16)
+    shutil.copy2(ROOT / "train.py", tmp_path)
     (tmp_path / "tiny.yaml").write_text(
         grid(rates=2, seeds=1, steps=400, every=50)
         + 'command: ["${env}", "${interpreter}", "${program}", "--dropout=0.05", "${args}"]\n'
@@ -83,6 +86,7 @@ def test_no_secret_of_a_sweep_is_left_anywhere(tmp_path: Path, text_file: Path) 
 
 def test_what_a_variable_says_goes_with_a_flag_left_out(tmp_path: Path, text_file: Path) -> None:
     token = secrets.token_hex(16)
+    shutil.copy2(ROOT / "train.py", tmp_path)
     (tmp_path / "tiny.yaml").write_text(
         grid() + 'command: ["${env}", "${program}", "--output-dir=${envvar:MY_TOKEN}", "${args}"]\n'
     )

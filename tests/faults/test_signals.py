@@ -91,7 +91,7 @@ def test_slurm_preempts_and_requeues(
     wrapped = line.split('--wrap "')[1].rstrip('"')
     assert wrapped.startswith("exec .venv/bin/fundamentallm sweep ")
     (tmp_path / "lr.yaml").write_text(
-        "program: train.py\nmethod: grid\nmetric: {name: val_loss, goal: minimize}\nparameters:\n"
+        f"program: {ROOT}/train.py\nmethod: grid\nmetric: {{name: val_loss}}\nparameters:\n"
         "  learning_rate: {values: [0.001, 0.002]}\n  max_steps: {value: 600}\n"
         "  eval_every: {value: 50}\n"
     )
