@@ -246,7 +246,7 @@ def test_a_folder_with_an_odd_name(run: Run, tmp_path: Path, text_file: Path) ->
     assert done.returncode == 0, done.stderr
     assert len(summaries(folder)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ["cats.txt", "t.yaml", "feature%2Flr é?"]
+        ["cats.txt", "t.yaml", "train.py", "feature%2Flr é?"]
     )
 
 
