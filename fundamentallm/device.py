@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from fundamentallm.attention import WIDTHS
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.hyperparameters import Config
+from fundamentallm.kernels import kernels, working_with
 from fundamentallm.machine import free_gb, usable_cores
 
 Device = torch.device
+_one_run = threading.RLock()
 
 
 class DeviceError(FundamentallmError):
@@ -111,13 +116,53 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def threads(count: int = 0) -> Iterator[None]:
-    """Compute with `count` threads, if there are as many cores; else with what is usual here."""
-    before = torch.get_num_threads()
-    fits = 0 < count <= usable_cores()
-    torch.set_num_threads(count if fits else min(before, usable_cores()))
+def run_alone(config: Config, device: torch.device, count: int = 0) -> Iterator[None]:
+    """Have for one run what torch has once in a process: its generators, dtype and threads.
+
+    The caller's are as before in the end. A run in another thread waits until then: drawing from
+    the same generators, each would change the other's results.
+    """
+    generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with _one_run, generators, our_dtype(), threads(count, suits_kernels(config, device)):
+        yield
+
+
+@contextmanager
+def our_dtype() -> Iterator[None]:
+    """Make new tensors in float32, whatever the caller's default is: the seed decides, not that."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
         yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def suits_kernels(config: Config, device: torch.device) -> bool:
+    """Whether kernels.c does nearly all of the work of such a model there."""
+    return (
+        device.type == "cpu"
+        and kernels() is not None
+        and config.compile != "true"
+        and not config.attention_dropout
+        and config.model_dim // config.num_heads in WIDTHS
+        and precision(device, config.mixed_precision) == torch.float32
+    )
+
+
+@contextmanager
+def threads(count: int = 0, in_kernels: bool = False) -> Iterator[None]:
+    """Compute with `count` threads, if there are as many cores; else with what is usual here.
+
+    With `in_kernels` they are those of kernels.c alone. What is left to torch is too short to gain
+    from its own, which have to wait for each other and lose a lot where the machine is busy.
+    """
+    before = torch.get_num_threads()
+    number = count if 0 < count <= usable_cores() else min(before, usable_cores())
+    torch.set_num_threads(1 if in_kernels else number)
+    try:
+        with working_with(number):
+            yield
     finally:
         torch.set_num_threads(before)
 

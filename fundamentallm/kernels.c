@@ -16,17 +16,21 @@
 // orthogonalise, of Muon's steps: half the work of torch's products, which cannot be told that
 // theirs are symmetric.
 //
-// Every sum is made in a fixed order, by one thread at a time, so results do not depend on how many there are.
+// Every sum is made in a fixed order, by one thread at a time, so results do not depend on how many
+// threads there are.
 // Needs GCC's vector extensions (GCC or Clang). Built on demand by kernels.py; never required.
 
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
 #include <math.h>
-#include <omp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -52,6 +56,155 @@ typedef float half_vec __attribute__((vector_size(32), aligned(4)));  // 8 along
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+
+// --- Threads ---
+//
+// A job is cut into pieces. Whoever is free takes the next one, the caller too, who then waits for
+// the pieces that others have begun and for nothing else. So a thread that sleeps, or that the
+// system keeps from running because the machine is busy, holds nobody up. OpenMP's threads all have
+// to arrive at the end of a loop, and its wait for them slowed a busy machine down to a tenth.
+//
+// Who has to wait looks for a while, for waking a thread takes long, then sleeps. Looking takes time
+// from others where there are any: whoever was kept from it looks but briefly for some time.
+
+INLINE int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
+
+#define MOST_THREADS 256
+// In nanoseconds, measured in docs/performance.md:
+#define WHILE 300000           // of looking: what torch does between two jobs takes less
+#define BRIEFLY 20000          // of looking, on a busy machine
+#define INTERRUPTED 100000     // between two looks, if somebody else had the core meanwhile
+#define REMEMBERED 1000000000  // how long a machine counts as busy
+#define WORTH_A_THREAD 100000  // multiplications: fewer are done before another thread is awake
+
+// Does one piece of a job. `thread` is below the job's number of threads, and nobody else's.
+typedef void piece_work(const void *job, int64_t piece, int64_t thread);
+
+typedef struct {
+  pthread_mutex_t lock;
+  pthread_cond_t woken;
+  atomic_int asleep;
+} sleeper;
+
+static sleeper sleepers[MOST_THREADS];  // the caller's comes first
+static pthread_mutex_t in_use = PTHREAD_MUTEX_INITIALIZER;  // by a caller, and what follows is his
+static int64_t started;                 // threads there are, with the caller
+static piece_work *work;
+static const void *job_at_hand;
+static int64_t pieces;
+static _Atomic uint64_t untaken;        // threads that may take pieces, 32 bits, and pieces left
+static _Atomic int64_t unfinished;
+static _Atomic int64_t busy_until;      // nanoseconds of the clock
+
+INLINE int may_take(uint64_t seen, int64_t thread) {
+  return (uint32_t)seen > 0 && thread < (int64_t)(seen >> 32);
+}
+
+static int has_work(int64_t thread) { return may_take(atomic_load(&untaken), thread); }
+
+static int is_finished(int64_t thread) { return atomic_load(&unfinished) == 0; }
+
+static void wake(sleeper *s) {
+  if (!atomic_load(&s->asleep)) return;
+  pthread_mutex_lock(&s->lock);
+  pthread_cond_signal(&s->woken);
+  pthread_mutex_unlock(&s->lock);
+}
+
+INLINE int64_t nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+static void wait_until(int (*holds)(int64_t), int64_t thread) {
+  sleeper *s = &sleepers[thread];
+  int64_t before = nanoseconds(), now = before, begun = before;
+  int64_t enough = begun < atomic_load(&busy_until) ? BRIEFLY : WHILE;
+  for (; now - begun < enough; before = now, now = nanoseconds()) {
+    if (now - before > INTERRUPTED) atomic_store(&busy_until, now + REMEMBERED), enough = BRIEFLY;
+    if (holds(thread)) return;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+  }
+  pthread_mutex_lock(&s->lock);
+  atomic_store(&s->asleep, 1);  // first, or `wake` could come between the look and the sleep
+  while (!holds(thread)) pthread_cond_wait(&s->woken, &s->lock);
+  atomic_store(&s->asleep, 0);
+  pthread_mutex_unlock(&s->lock);
+}
+
+// Whether there was a piece to do. Once it is taken the job stays as it is until it is finished.
+static int do_a_piece(int64_t thread) {
+  uint64_t seen = atomic_load(&untaken);
+  do {
+    if (!may_take(seen, thread)) return 0;
+  } while (!atomic_compare_exchange_weak(&untaken, &seen, seen - 1));
+  work(job_at_hand, pieces - (uint32_t)seen, thread);
+  if (atomic_fetch_sub(&unfinished, 1) == 1) wake(&sleepers[0]);
+  return 1;
+}
+
+static void *serve(void *thread) {
+  for (;;)
+    if (!do_a_piece((intptr_t)thread)) wait_until(has_work, (intptr_t)thread);
+  return NULL;
+}
+
+// At the beginning; and in a process that was forked, which has none of its parent's threads.
+static void make_ready(void) {
+  for (int i = 0; i < MOST_THREADS; i++) {
+    pthread_mutex_init(&sleepers[i].lock, NULL);
+    pthread_cond_init(&sleepers[i].woken, NULL);
+    sleepers[i].asleep = 0;
+  }
+  untaken = 0;
+  started = 1;
+}
+
+static void make_ready_again(void) {
+  if (started) make_ready();
+  pthread_mutex_init(&in_use, NULL);
+}
+
+// Have as many threads, or as many as can be had. Signals are for the program's own threads.
+static void start(int64_t threads) {
+  if (started == 0) make_ready(), pthread_atfork(NULL, NULL, make_ready_again);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  for (pthread_t made; started < threads; started++) {
+    if (pthread_create(&made, NULL, serve, (void *)(intptr_t)started)) break;
+    pthread_detach(made);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+// The whole of a job, by at most `threads` threads, and no more than its pieces of about `each`
+// multiplications are worth; by the caller alone where the threads serve another.
+static void do_all(piece_work *what, const void *job, int64_t count, int64_t each,
+                   int64_t threads) {
+  threads = at_most(at_most(threads, MOST_THREADS), at_most(count, count * each / WORTH_A_THREAD));
+  if (threads < 2 || pthread_mutex_trylock(&in_use)) {
+    for (int64_t i = 0; i < count; i++) what(job, i, 0);
+    return;
+  }
+  if (started < threads) start(threads);
+  work = what, job_at_hand = job, pieces = count;
+  atomic_store(&unfinished, count);
+  atomic_store(&untaken, (uint64_t)threads << 32 | (uint64_t)count);
+  for (int64_t i = 1; i < threads && i < started; i++) wake(&sleepers[i]);
+  while (do_a_piece(0)) continue;
+  wait_until(is_finished, 0);
+  pthread_mutex_unlock(&in_use);
+}
+
+INLINE int64_t parts_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+// --- Attention ---
 
 INLINE vec splat(float x) { return x - (vec){}; }
 
@@ -273,61 +426,75 @@ INLINE void write_head(const head *h, float *dqkv, const float *cos, const float
   }
 }
 
-INLINE int attend(int backward, const float *qkv, const float *cos, const float *sin, float *y,
-                  float *lse, const float *dy, float *dqkv, int64_t B, int64_t T, int64_t H,
-                  int D) {
-  int64_t padded = whole(T + PANEL, BLOCK), size;
-  int failed = 0;
-  if (padded % 256 == 0) padded += BLOCK;  // or what is transposed shares few places of the cache
-  size = padded * D;
-#pragma omp parallel reduction(| : failed)
-  {
-    float *space = calloc(8 * size + PANEL * D + 2 * PANEL * padded, sizeof(float));
-    failed = space == NULL;
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < B * H; task++) {
-      if (failed) continue;
-      int64_t b = task / H, n = task % H, place = (b * T * H + n) * D;
-      head h = {T, padded, 3 * H * D, space, space + size, space + 2 * size, space + 3 * size,
-                space + 4 * size, space + 5 * size, space + 6 * size, space + 7 * size,
-                space + 8 * size, space + 8 * size + PANEL * D,
-                space + 8 * size + PANEL * D + PANEL * padded};
-      read_head(&h, qkv + b * T * h.stride + n * D, cos, sin, H, backward, D);
-      if (backward) {
-        memset(h.dk, 0, 2 * size * sizeof(float));
-        for (int64_t first = 0; first < T; first += PANEL)
-          backward_panel(&h, dy + place, y + place, lse + task * T, first, H, D);
-        write_head(&h, dqkv + b * T * h.stride + n * D, cos, sin, H, D);
-      } else {
-        for (int64_t first = 0; first < T; first += ROWS)
-          forward_rows(&h, y + place, lse + task * T, first, H, D);
-      }
-    }
-    free(space);
+typedef struct {
+  const float *qkv, *cos, *sin, *dy;
+  float *y, *lse, *dqkv, *space;
+  char *is_clean;  // for each thread, whether its space is made of zeros, and of what it left
+  int64_t T, H, padded;
+} attention_job;
+
+INLINE int64_t attention_space(int64_t padded, int64_t D) {
+  return 8 * padded * D + PANEL * D + 2 * PANEL * padded;
+}
+
+INLINE void attend_piece(const attention_job *a, int64_t task, int64_t thread, int backward, int D) {
+  int64_t T = a->T, H = a->H, padded = a->padded, size = padded * D;
+  int64_t b = task / H, n = task % H, place = (b * T * H + n) * D;
+  float *space = a->space + thread * attention_space(padded, D);
+  if (!a->is_clean[thread]) memset(space, 0, attention_space(padded, D) * sizeof(float));
+  a->is_clean[thread] = 1;
+  head h = {T, padded, 3 * H * D, space, space + size, space + 2 * size, space + 3 * size,
+            space + 4 * size, space + 5 * size, space + 6 * size, space + 7 * size,
+            space + 8 * size, space + 8 * size + PANEL * D,
+            space + 8 * size + PANEL * D + PANEL * padded};
+  read_head(&h, a->qkv + b * T * h.stride + n * D, a->cos, a->sin, H, backward, D);
+  if (backward) {
+    memset(h.dk, 0, 2 * size * sizeof(float));
+    for (int64_t first = 0; first < T; first += PANEL)
+      backward_panel(&h, a->dy + place, a->y + place, a->lse + task * T, first, H, D);
+    write_head(&h, a->dqkv + b * T * h.stride + n * D, a->cos, a->sin, H, D);
+  } else {
+    for (int64_t first = 0; first < T; first += ROWS)
+      forward_rows(&h, a->y + place, a->lse + task * T, first, H, D);
   }
+}
+
+#define FOR_WIDTH(D)                                                                  \
+  static void attend_##D(const void *job, int64_t task, int64_t thread) {             \
+    attend_piece(job, task, thread, 0, D);                                            \
+  }                                                                                   \
+  static void attend_back_##D(const void *job, int64_t task, int64_t thread) {        \
+    attend_piece(job, task, thread, 1, D);                                            \
+  }
+FOR_WIDTH(8) FOR_WIDTH(16) FOR_WIDTH(32) FOR_WIDTH(64)
+
+// 0, 1 if there was no memory, or 2 if heads of this width are not for this file.
+static int attend(attention_job a, int backward, int64_t threads, int64_t B, int64_t D) {
+  static piece_work *const forth[] = {attend_8, attend_16, attend_32, attend_64};
+  static piece_work *const back[] = {attend_back_8, attend_back_16, attend_back_32, attend_back_64};
+  int width = D == 8 ? 0 : D == 16 ? 1 : D == 32 ? 2 : 3;
+  if (D != 8 << width) return 2;
+  a.padded = whole(a.T + PANEL, BLOCK);
+  if (a.padded % 256 == 0) a.padded += BLOCK;  // or what is transposed shares few places of the cache
+  a.space = malloc(threads * attention_space(a.padded, D) * sizeof(float));
+  a.is_clean = calloc(threads, 1);
+  int failed = a.space == NULL || a.is_clean == NULL;
+  if (!failed) do_all((backward ? back : forth)[width], &a, B * a.H, a.T * a.T * D, threads);
+  free(a.space), free(a.is_clean);
   return failed;
 }
 
-// 0, 1 if there was no memory, or 2 if heads of this width are not for this file.
-#define FOR_EACH_WIDTH(call) \
-  switch (D) {               \
-    case 8: return call(8);  \
-    case 16: return call(16); \
-    case 32: return call(32); \
-    case 64: return call(64); \
-    default: return 2;       \
-  }
-
-int attention_forward(const float *qkv, const float *cos, const float *sin, float *y, float *lse,
-                      int64_t B, int64_t T, int64_t H, int64_t D) {
-#define FORWARD(width) attend(0, qkv, cos, sin, y, lse, NULL, NULL, B, T, H, width)
-  FOR_EACH_WIDTH(FORWARD)
+int attention_forward(int64_t threads, const float *qkv, const float *cos, const float *sin,
+                      float *y, float *lse, int64_t B, int64_t T, int64_t H, int64_t D) {
+  attention_job a = {qkv, cos, sin, .y = y, .lse = lse, .T = T, .H = H};
+  return attend(a, 0, threads, B, D);
 }
 
-int attention_backward(const float *qkv, const float *cos, const float *sin, float *y, float *lse,
-                       const float *dy, float *dqkv, int64_t B, int64_t T, int64_t H, int64_t D) {
-#define BACKWARD(width) attend(1, qkv, cos, sin, y, lse, dy, dqkv, B, T, H, width)
-  FOR_EACH_WIDTH(BACKWARD)
+int attention_backward(int64_t threads, const float *qkv, const float *cos, const float *sin,
+                       float *y, float *lse, const float *dy, float *dqkv, int64_t B, int64_t T,
+                       int64_t H, int64_t D) {
+  attention_job a = {qkv, cos, sin, dy, y, lse, dqkv, .T = T, .H = H};
+  return attend(a, 1, threads, B, D);
 }
 
 // --- RMSNorm: y = x * scale, scale = 1 / sqrt(mean(x^2) + eps), for each row of (N, C) ---
@@ -345,24 +512,46 @@ INLINE float norm_scale(const float *x, int64_t C, float eps) {
   return 1.0f / sqrtf(dot(x, x, C) / C + eps);
 }
 
-int norm_forward(const float *x, float *y, float *scale, float eps, int64_t N, int64_t C) {
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < N; row++) {
-    const float *from = x + row * C;
-    float by = scale[row] = norm_scale(from, C, eps);
-    for (int64_t i = 0; i < C; i++) y[row * C + i] = from[i] * by;
+#define ROWS_AT_ONCE 64  // of a norm, to a piece
+
+typedef struct {
+  const float *x, *y, *dy;
+  float *to, *scale;
+  float eps;
+  int64_t N, C;
+} norm_job;
+
+static void norm_rows(const void *about, int64_t piece, int64_t thread) {
+  const norm_job *a = about;
+  int64_t C = a->C, first = piece * ROWS_AT_ONCE, end = at_most(first + ROWS_AT_ONCE, a->N);
+  for (int64_t row = first; row < end; row++) {
+    const float *from = a->x + row * C;
+    float *to = a->to + row * C, by = a->scale[row] = norm_scale(from, C, a->eps);
+    for (int64_t i = 0; i < C; i++) to[i] = from[i] * by;
   }
+}
+
+static void norm_rows_back(const void *about, int64_t piece, int64_t thread) {
+  const norm_job *a = about;
+  int64_t C = a->C, first = piece * ROWS_AT_ONCE, end = at_most(first + ROWS_AT_ONCE, a->N);
+  for (int64_t row = first; row < end; row++) {
+    const float *out = a->y + row * C, *grad = a->dy + row * C;
+    float *to = a->to + row * C, mean = dot(out, grad, C) / C, by = a->scale[row];
+    for (int64_t i = 0; i < C; i++) to[i] = by * (grad[i] - out[i] * mean);
+  }
+}
+
+int norm_forward(int64_t threads, const float *x, float *y, float *scale, float eps, int64_t N,
+                 int64_t C) {
+  norm_job a = {x, .to = y, .scale = scale, .eps = eps, .N = N, .C = C};
+  do_all(norm_rows, &a, parts_of(N, ROWS_AT_ONCE), ROWS_AT_ONCE * C, threads);
   return 0;
 }
 
-int norm_backward(const float *y, const float *scale, const float *dy, float *dx, int64_t N,
-                   int64_t C) {
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < N; row++) {
-    const float *out = y + row * C, *grad = dy + row * C;
-    float mean = dot(out, grad, C) / C, by = scale[row];
-    for (int64_t i = 0; i < C; i++) dx[row * C + i] = by * (grad[i] - out[i] * mean);
-  }
+int norm_backward(int64_t threads, const float *y, float *scale, const float *dy, float *dx,
+                  int64_t N, int64_t C) {
+  norm_job a = {.y = y, .dy = dy, .to = dx, .scale = scale, .N = N, .C = C};
+  do_all(norm_rows_back, &a, parts_of(N, ROWS_AT_ONCE), ROWS_AT_ONCE * C, threads);
   return 0;
 }
 
@@ -413,12 +602,33 @@ INLINE void drop_range(const float *x, const float *branch, float *y, uint64_t s
   }
 }
 
-int dropout(const float *x, float *y, const int64_t *seed, int64_t dropped, float scale,
-            int64_t N) {
-  int64_t share = 64 * BLOCK;
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < N; i += share)
-    drop_range(NULL, x + i, y + i, *seed, dropped, scale, i, N - i < share ? N - i : share);
+// What dropout needs to know: its seed, how many of 2^16 words drop, the factor of the rest.
+typedef struct {
+  const int64_t *seed;
+  int64_t dropped;
+  float scale;
+} drops;
+
+#define SHARE (1024 * BLOCK)  // elements to a piece
+
+typedef struct {
+  const float *x;
+  float *y;
+  drops drop;
+  int64_t N;
+} dropout_job;
+
+static void dropout_share(const void *about, int64_t piece, int64_t thread) {
+  const dropout_job *a = about;
+  int64_t first = piece * SHARE;
+  drop_range(NULL, a->x + first, a->y + first, *a->drop.seed, a->drop.dropped, a->drop.scale, first,
+             at_most(a->N - first, SHARE));
+}
+
+int dropout(int64_t threads, const float *x, float *y, const int64_t *seed, int64_t dropped,
+            float scale, int64_t N) {
+  dropout_job a = {x, y, {seed, dropped, scale}, N};
+  do_all(dropout_share, &a, parts_of(N, SHARE), SHARE, threads);
   return 0;
 }
 
@@ -615,184 +825,261 @@ static void add_product(float *to, int64_t row, int64_t column, int64_t O, int64
     }
 }
 
-// Panels of a matrix of which rows lie `down` apart and columns `along`. By all threads.
-static void pack(float *to, const float *from, int64_t rows, int64_t columns, int64_t down,
-                 int64_t along) {
-  int64_t padded = whole(rows, LANES);
-#pragma omp for schedule(static)
-  for (int64_t j = 0; j < columns; j += LANES)
-    for (int64_t i = 0; i < padded; i++)
-      for (int64_t l = 0; l < LANES; l++)
-        to[j * padded + i * LANES + l] =
-            i < rows && j + l < columns ? from[i * down + (j + l) * along] : 0;
-}
-
 INLINE float *room_for(int64_t floats) {
   return aligned_alloc(64, whole(floats * sizeof(float), 64));
 }
 
+typedef struct {
+  float *to;
+  const float *from;
+  int64_t rows, columns, down, along;
+} pack_job;
+
+#define PANELS_AT_ONCE 4  // to a piece
+
+static void pack_panels(const void *about, int64_t piece, int64_t thread) {
+  const pack_job *a = about;
+  int64_t padded = whole(a->rows, LANES), first = piece * PANELS_AT_ONCE * LANES;
+  int64_t end = at_most(first + PANELS_AT_ONCE * LANES, a->columns);
+  for (int64_t j = first; j < end; j += LANES)
+    for (int64_t i = 0; i < padded; i++)
+      for (int64_t l = 0; l < LANES; l++)
+        a->to[j * padded + i * LANES + l] =
+            i < a->rows && j + l < a->columns ? a->from[i * a->down + (j + l) * a->along] : 0;
+}
+
+// Panels of a matrix of which rows lie `down` apart and columns `along`.
+static void pack(float *to, const float *from, int64_t rows, int64_t columns, int64_t down,
+                 int64_t along, int64_t threads) {
+  pack_job a = {to, from, rows, columns, down, along};
+  do_all(pack_panels, &a, parts_of(columns, PANELS_AT_ONCE * LANES), PANELS_AT_ONCE * LANES * rows,
+         threads);
+}
+
 // y = onto + what dropout leaves of x, n elements from the `first` on.
-static void add_dropped(const float *onto, const float *x, float *y, const int64_t *seed,
-                        int64_t dropped, float scale, int64_t first, int64_t n) {
-  if (dropped) drop_range(onto, x, y, *seed, dropped, scale, first, n);
-  for (int64_t i = 0; i < n && !dropped; i++) y[i] = onto[i] + x[i];
+static void add_dropped(const float *onto, const float *x, float *y, drops by, int64_t first,
+                        int64_t n) {
+  if (by.dropped) drop_range(onto, x, y, *by.seed, by.dropped, by.scale, first, n);
+  for (int64_t i = 0; i < n && !by.dropped; i++) y[i] = onto[i] + x[i];
 }
 
 // Panels of a gradient of O columns where it passes dropout; `kept`: room for a block.
-static void dropped_panels(float *to, const float *dy, float *kept, const int64_t *seed,
-                           int64_t dropped, float scale, int64_t first, int64_t rows, int64_t O) {
-  if (dropped) drop_range(NULL, dy, kept, *seed, dropped, scale, first * O, rows * O);
-  panels(to, dropped ? kept : dy, rows, O);
+static void dropped_panels(float *to, const float *dy, float *kept, drops by, int64_t first,
+                           int64_t rows, int64_t O) {
+  if (by.dropped) drop_range(NULL, dy, kept, *by.seed, by.dropped, by.scale, first * O, rows * O);
+  panels(to, by.dropped ? kept : dy, rows, O);
 }
 
-// to (+)= a' b, (O, K), for the blocks from `start` on that are made: `shared`, or as many as there
-// are left; none where start < 0. By all threads, which do not wait for the last of them.
-static void add_products(float *to, const float *a, const float *b, int64_t O, int64_t K,
-                         int64_t start, int64_t blocks, int64_t shared) {
-  int64_t end = start + shared < blocks ? start + shared : blocks;
+// Blocks of rows on the way back: those from `start` to `end` are made now, those from `done` to
+// `start` were made before and are added up now. Twice `shared` have a place.
+typedef struct {
+  int64_t blocks, shared, done, start, end;
+} stage;
+
+INLINE stage first_stage(int64_t blocks, int64_t threads) {
+  int64_t shared = at_most(SHARED * threads, blocks);
+  return (stage){blocks, shared, 0, 0, shared};
+}
+
+INLINE int is_left(stage s) { return s.done < s.blocks; }
+
+INLINE stage next_stage(stage s) {
+  return (stage){s.blocks, s.shared, s.start, s.end, at_most(s.end + s.shared, s.blocks)};
+}
+
+// Pieces in which (O, K) is added up; none where nothing has been made.
+INLINE int64_t sums(stage s, int64_t O, int64_t K) {
+  return s.done < s.start ? parts_of(O, DOWN) * parts_of(K, ACROSS) : 0;
+}
+
+// A piece of to (+)= a' b, (O, K), for the blocks that are made.
+static void add_products(float *to, const float *a, const float *b, int64_t O, int64_t K, stage s,
+                         int64_t piece) {
+  int64_t row = piece / parts_of(K, ACROSS) * DOWN, column = piece % parts_of(K, ACROSS) * ACROSS;
   int64_t a_block = TOKENS * whole(O, LANES), b_block = TOKENS * whole(K, LANES);
-  if (start < 0) return;
-#pragma omp for schedule(dynamic) collapse(2) nowait
-  for (int64_t row = 0; row < O; row += DOWN)
-    for (int64_t column = 0; column < K; column += ACROSS)
-      for (int64_t i = start; i < end; i++) {
-        int64_t place = i % (2 * shared);
-        add_product(to, row, column, O, K, a + place * a_block, b + place * b_block, i > 0);
-      }
+  for (int64_t i = s.done; i < s.start; i++) {
+    int64_t place = i % (2 * s.shared);
+    add_product(to, row, column, O, K, a + place * a_block, b + place * b_block, i > 0);
+  }
+}
+
+typedef struct {
+  const float *x, *onto, *dy;
+  float *y, *dx, *dweight;
+  float *packed, *own;  // the weight, in panels; room of each thread
+  float *as, *gs;       // blocks of what was multiplied, and of its gradient
+  drops drop;
+  int64_t normed;
+  float eps;
+  int64_t N, K, O, each;  // each: floats of a thread's room
+  stage stage;
+} project_job;
+
+static void project_block(const void *about, int64_t piece, int64_t thread) {
+  const project_job *p = about;
+  int64_t K = p->K, O = p->O, deep = whole(K, LANES), first = piece * TOKENS;
+  int64_t rows = at_most(p->N - first, TOKENS), at = first * O;
+  float *a = p->own + thread * p->each, *out = a + TOKENS * deep;
+  if (p->normed) normed_panels(a, out + TOKENS * O, p->x + first * K, rows, K, p->eps);
+  else panels(a, p->x + first * K, rows, K);
+  product(p->onto == NULL ? p->y + at : out, rows, O, a, p->packed, deep);
+  if (p->onto != NULL) add_dropped(p->onto + at, out, p->y + at, p->drop, at, rows * O);
 }
 
 // Nothing is dropped where onto is NULL.
-int project_forward(const float *x, const float *weight, const float *onto, float *y,
-                    const int64_t *seed, int64_t dropped, float scale, int64_t normed, float eps,
-                    int64_t N, int64_t K, int64_t O) {
-  int64_t deep = whole(K, LANES), packed = deep * whole(O, LANES);
-  int64_t each = TOKENS * (deep + O + 1);
-  float *space = room_for(packed + omp_get_max_threads() * each);
+int project_forward(int64_t threads, const float *x, const float *weight, const float *onto,
+                    float *y, const int64_t *seed, int64_t dropped, float scale, int64_t normed,
+                    float eps, int64_t N, int64_t K, int64_t O) {
+  int64_t deep = whole(K, LANES), packed = deep * whole(O, LANES), each = TOKENS * (deep + O + 1);
+  float *space = room_for(packed + threads * each);
   if (space == NULL) return 1;
-#pragma omp parallel
-  {
-    float *a = space + packed + omp_get_thread_num() * each, *out = a + TOKENS * deep;
-    pack(space, weight, K, O, 1, K);
-#pragma omp for schedule(dynamic)
-    for (int64_t first = 0; first < N; first += TOKENS) {
-      int64_t rows = N - first < TOKENS ? N - first : TOKENS, at = first * O;
-      if (normed) normed_panels(a, out + TOKENS * O, x + first * K, rows, K, eps);
-      else panels(a, x + first * K, rows, K);
-      product(onto == NULL ? y + at : out, rows, O, a, space, deep);
-      if (onto != NULL) add_dropped(onto + at, out, y + at, seed, dropped, scale, at, rows * O);
-    }
-  }
+  project_job p = {x, onto, .y = y, .packed = space, .own = space + packed,
+                   .drop = {seed, dropped, scale}, .normed = normed, .eps = eps,
+                   .N = N, .K = K, .O = O, .each = each};
+  pack(space, weight, K, O, 1, K, threads);
+  do_all(project_block, &p, parts_of(N, TOKENS), TOKENS * K * O, threads);
   free(space);
   return 0;
 }
 
-int project_backward(const float *x, const float *weight, const float *dy, float *dx,
-                     float *dweight, const int64_t *seed, int64_t dropped, float scale,
+static void project_block_back(const project_job *p, int64_t i, int64_t thread) {
+  int64_t K = p->K, O = p->O, deep = whole(K, LANES), tall = whole(O, LANES);
+  int64_t place = i % (2 * p->stage.shared) * TOKENS;
+  float *a = p->as + place * deep, *g = p->gs + place * tall, *da = p->own + thread * p->each;
+  float *kept = da + TOKENS * K, *scales = kept + TOKENS * O;
+  int64_t first = i * TOKENS, rows = at_most(p->N - first, TOKENS);
+  const float *from = p->x + first * K;
+  dropped_panels(g, p->dy + first * O, kept, p->drop, first, rows, O);
+  product(p->normed ? da : p->dx + first * K, rows, K, g, p->packed, tall);
+  if (p->normed) normed_panels(a, scales, from, rows, K, p->eps);
+  else panels(a, from, rows, K);
+  if (p->normed) norm_back(p->dx + first * K, da, from, scales, NULL, rows, K);
+}
+
+static void project_back(const void *about, int64_t piece, int64_t thread) {
+  const project_job *p = about;
+  int64_t made = p->stage.end - p->stage.start;
+  if (piece < made) project_block_back(p, p->stage.start + piece, thread);
+  else add_products(p->dweight, p->gs, p->as, p->O, p->K, p->stage, piece - made);
+}
+
+int project_backward(int64_t threads, const float *x, const float *weight, const float *dy,
+                     float *dx, float *dweight, const int64_t *seed, int64_t dropped, float scale,
                      int64_t normed, float eps, int64_t N, int64_t K, int64_t O) {
-  int64_t deep = whole(K, LANES), tall = whole(O, LANES), blocks = (N + TOKENS - 1) / TOKENS;
-  int64_t each = TOKENS * (K + O + 1), shared = SHARED * omp_get_max_threads();
-  if (shared > blocks) shared = blocks;
-  float *space = room_for(deep * tall + 2 * shared * TOKENS * (deep + tall) +
-                          omp_get_max_threads() * each);
+  int64_t deep = whole(K, LANES), tall = whole(O, LANES), each = TOKENS * (K + O + 1);
+  stage s = first_stage(parts_of(N, TOKENS), threads);
+  int64_t packed = deep * tall, rows_shared = 2 * s.shared * TOKENS;
+  float *space = room_for(packed + rows_shared * (deep + tall) + threads * each);
   if (space == NULL) return 1;
-  float *as = space + deep * tall, *gs = as + 2 * shared * TOKENS * deep;
-  float *own = gs + 2 * shared * TOKENS * tall;
-#pragma omp parallel
-  {
-    float *da = own + omp_get_thread_num() * each, *kept = da + TOKENS * K;
-    float *scales = kept + TOKENS * O;
-    pack(space, weight, O, K, K, 1);
-    for (int64_t start = 0; start < blocks + shared; start += shared) {
-      int64_t end = start + shared < blocks ? start + shared : blocks, done = start - shared;
-#pragma omp for schedule(dynamic) nowait
-      for (int64_t i = start; i < end; i++) {
-        float *a = as + i % (2 * shared) * TOKENS * deep, *g = gs + i % (2 * shared) * TOKENS * tall;
-        int64_t first = i * TOKENS, rows = N - first < TOKENS ? N - first : TOKENS;
-        const float *from = x + first * K;
-        dropped_panels(g, dy + first * O, kept, seed, dropped, scale, first, rows, O);
-        product(normed ? da : dx + first * K, rows, K, g, space, tall);
-        if (normed) normed_panels(a, scales, from, rows, K, eps);
-        else panels(a, from, rows, K);
-        if (normed) norm_back(dx + first * K, da, from, scales, NULL, rows, K);
-      }
-      add_products(dweight, gs, as, O, K, done, blocks, shared);
-#pragma omp barrier
-    }
+  float *as = space + packed, *gs = as + rows_shared * deep;
+  project_job p = {x, .dy = dy, .dx = dx, .dweight = dweight, .packed = space,
+                   .own = gs + rows_shared * tall, .as = as, .gs = gs,
+                   .drop = {seed, dropped, scale}, .normed = normed, .eps = eps,
+                   .N = N, .K = K, .O = O, .each = each};
+  pack(space, weight, O, K, K, 1, threads);
+  for (; is_left(s); s = next_stage(s)) {
+    p.stage = s;
+    do_all(project_back, &p, s.end - s.start + sums(s, O, K), TOKENS * K * O, threads);
   }
   free(space);
   return 0;
 }
 
 // F: the width of gate and of up. hidden, (N, 2 F), holds both, for the way back.
-int mlp_forward(const float *x, const float *w_in, const float *w_out, float *y, float *hidden,
-                const int64_t *seed, int64_t dropped, float scale, float eps, int64_t N, int64_t C,
-                int64_t F) {
+typedef struct {
+  const float *x, *dy, *way_back;
+  float *y, *dx, *dw_in, *dw_out, *hidden;
+  float *packed_in, *packed_out, *own;  // the weights, in panels; room of each thread
+  float *as, *gs, *dhs, *hs;            // blocks of what was multiplied, and of its gradients
+  drops drop;
+  float eps;
+  int64_t N, C, F, each;  // each: floats of a thread's room
+  stage stage;
+} mlp_job;
+
+static void mlp_block(const void *about, int64_t piece, int64_t thread) {
+  const mlp_job *m = about;
+  int64_t C = m->C, F = m->F, deep = whole(C, LANES), wide = whole(F, LANES);
+  int64_t first = piece * TOKENS, rows = at_most(m->N - first, TOKENS), at = first * C;
+  float *a = m->own + thread * m->each, *h = a + TOKENS * deep;
+  float *out = h + TOKENS * wide, *scales = out + TOKENS * C, *hidden = m->hidden + first * 2 * F;
+  normed_panels(a, scales, m->x + at, rows, C, m->eps);
+  product(hidden, rows, 2 * F, a, m->packed_in, deep);
+  gated_panels(h, hidden, rows, F);
+  product(out, rows, C, h, m->packed_out, wide);
+  add_dropped(m->x + at, out, m->y + at, m->drop, at, rows * C);
+}
+
+int mlp_forward(int64_t threads, const float *x, const float *w_in, const float *w_out, float *y,
+                float *hidden, const int64_t *seed, int64_t dropped, float scale, float eps,
+                int64_t N, int64_t C, int64_t F) {
   int64_t deep = whole(C, LANES), wide = whole(F, LANES), in = deep * whole(2 * F, LANES);
   int64_t packed = in + wide * deep, each = TOKENS * (deep + wide + C + 1);
-  float *space = room_for(packed + omp_get_max_threads() * each);
+  float *space = room_for(packed + threads * each);
   if (space == NULL) return 1;
-#pragma omp parallel
-  {
-    float *a = space + packed + omp_get_thread_num() * each, *h = a + TOKENS * deep;
-    float *out = h + TOKENS * wide, *scales = out + TOKENS * C;
-    pack(space, w_in, C, 2 * F, 1, C);
-    pack(space + in, w_out, F, C, 1, F);
-#pragma omp for schedule(dynamic)
-    for (int64_t first = 0; first < N; first += TOKENS) {
-      int64_t rows = N - first < TOKENS ? N - first : TOKENS, at = first * C;
-      normed_panels(a, scales, x + at, rows, C, eps);
-      product(hidden + first * 2 * F, rows, 2 * F, a, space, deep);
-      gated_panels(h, hidden + first * 2 * F, rows, F);
-      product(out, rows, C, h, space + in, wide);
-      add_dropped(x + at, out, y + at, seed, dropped, scale, at, rows * C);
-    }
-  }
+  mlp_job m = {x, .y = y, .hidden = hidden, .packed_in = space, .packed_out = space + in,
+               .own = space + packed, .drop = {seed, dropped, scale}, .eps = eps,
+               .N = N, .C = C, .F = F, .each = each};
+  pack(space, w_in, C, 2 * F, 1, C, threads);
+  pack(space + in, w_out, F, C, 1, F, threads);
+  do_all(mlp_block, &m, parts_of(N, TOKENS), TOKENS * C * 3 * F, threads);
   free(space);
   return 0;
 }
 
-int mlp_backward(const float *x, const float *w_in, const float *w_out, const float *hidden,
-                 const float *dy, float *dx, float *dw_in, float *dw_out, const int64_t *seed,
-                 int64_t dropped, float scale, float eps, int64_t N, int64_t C, int64_t F) {
+static void mlp_block_back(const mlp_job *m, int64_t i, int64_t thread) {
+  int64_t C = m->C, F = m->F, deep = whole(C, LANES), wide = whole(F, LANES);
+  int64_t both = whole(2 * F, LANES), place = i % (2 * m->stage.shared) * TOKENS;
+  float *a = m->as + place * deep, *g = m->gs + place * deep;
+  float *dh_panels = m->dhs + place * both, *h = m->hs + place * wide;
+  float *da = m->own + thread * m->each, *kept = da + TOKENS * C, *dgated = kept + TOKENS * C;
+  float *gated = dgated + TOKENS * F, *dh = gated + TOKENS * F, *scales = dh + TOKENS * 2 * F;
+  int64_t first = i * TOKENS, rows = at_most(m->N - first, TOKENS), at = first * C;
+  const float *x = m->x + at, *dy = m->dy + at;
+  dropped_panels(g, dy, kept, m->drop, first, rows, C);
+  product(dgated, rows, F, g, m->packed_out, deep);
+  swiglu_back(dh, gated, dgated, m->way_back + first * 2 * F, rows, F);
+  panels(h, gated, rows, F);
+  panels(dh_panels, dh, rows, 2 * F);
+  product(da, rows, C, dh_panels, m->packed_in, both);
+  normed_panels(a, scales, x, rows, C, m->eps);
+  norm_back(m->dx + at, da, x, scales, dy, rows, C);
+}
+
+static void mlp_back(const void *about, int64_t piece, int64_t thread) {
+  const mlp_job *m = about;
+  int64_t made = m->stage.end - m->stage.start, in = sums(m->stage, 2 * m->F, m->C);
+  if (piece < made)
+    mlp_block_back(m, m->stage.start + piece, thread);
+  else if (piece < made + in)
+    add_products(m->dw_in, m->dhs, m->as, 2 * m->F, m->C, m->stage, piece - made);
+  else
+    add_products(m->dw_out, m->gs, m->hs, m->C, m->F, m->stage, piece - made - in);
+}
+
+int mlp_backward(int64_t threads, const float *x, const float *w_in, const float *w_out,
+                 const float *hidden, const float *dy, float *dx, float *dw_in, float *dw_out,
+                 const int64_t *seed, int64_t dropped, float scale, float eps, int64_t N, int64_t C,
+                 int64_t F) {
   int64_t deep = whole(C, LANES), wide = whole(F, LANES), both = whole(2 * F, LANES);
-  int64_t in = deep * both, packed = in + wide * deep, blocks = (N + TOKENS - 1) / TOKENS;
-  int64_t each = TOKENS * (2 * C + 4 * F + 1), shared = SHARED * omp_get_max_threads();
-  if (shared > blocks) shared = blocks;
-  int64_t rows_shared = 2 * shared * TOKENS;
-  float *space = room_for(packed + rows_shared * (2 * deep + both + wide) +
-                          omp_get_max_threads() * each);
+  int64_t in = deep * both, packed = in + wide * deep, each = TOKENS * (2 * C + 4 * F + 1);
+  stage s = first_stage(parts_of(N, TOKENS), threads);
+  int64_t rows_shared = 2 * s.shared * TOKENS;
+  float *space =
+      room_for(packed + rows_shared * (2 * deep + both + wide) + threads * each);
   if (space == NULL) return 1;
   float *as = space + packed, *gs = as + rows_shared * deep, *dhs = gs + rows_shared * deep;
-  float *hs = dhs + rows_shared * both, *own = hs + rows_shared * wide;
-#pragma omp parallel
-  {
-    float *da = own + omp_get_thread_num() * each, *kept = da + TOKENS * C;
-    float *dgated = kept + TOKENS * C, *gated = dgated + TOKENS * F, *dh = gated + TOKENS * F;
-    float *scales = dh + TOKENS * 2 * F;
-    pack(space, w_in, 2 * F, C, C, 1);
-    pack(space + in, w_out, C, F, F, 1);
-    for (int64_t start = 0; start < blocks + shared; start += shared) {
-      int64_t end = start + shared < blocks ? start + shared : blocks, done = start - shared;
-#pragma omp for schedule(dynamic) nowait
-      for (int64_t i = start; i < end; i++) {
-        int64_t place = i % (2 * shared) * TOKENS;
-        float *a = as + place * deep, *g = gs + place * deep;
-        float *dh_panels = dhs + place * both, *h = hs + place * wide;
-        int64_t first = i * TOKENS, rows = N - first < TOKENS ? N - first : TOKENS;
-        int64_t at = first * C;
-        dropped_panels(g, dy + at, kept, seed, dropped, scale, first, rows, C);
-        product(dgated, rows, F, g, space + in, deep);
-        swiglu_back(dh, gated, dgated, hidden + first * 2 * F, rows, F);
-        panels(h, gated, rows, F);
-        panels(dh_panels, dh, rows, 2 * F);
-        product(da, rows, C, dh_panels, space, both);
-        normed_panels(a, scales, x + at, rows, C, eps);
-        norm_back(dx + at, da, x + at, scales, dy + at, rows, C);
-      }
-      add_products(dw_in, dhs, as, 2 * F, C, done, blocks, shared);
-      add_products(dw_out, gs, hs, C, F, done, blocks, shared);
-#pragma omp barrier
-    }
+  float *hs = dhs + rows_shared * both;
+  mlp_job m = {x, dy, hidden, .dx = dx, .dw_in = dw_in, .dw_out = dw_out, .packed_in = space,
+               .packed_out = space + in, .own = hs + rows_shared * wide, .as = as, .gs = gs,
+               .dhs = dhs, .hs = hs, .drop = {seed, dropped, scale}, .eps = eps,
+               .N = N, .C = C, .F = F, .each = each};
+  pack(space, w_in, 2 * F, C, C, 1, threads);
+  pack(space + in, w_out, C, F, F, 1, threads);
+  for (; is_left(s); s = next_stage(s)) {
+    m.stage = s;
+    do_all(mlp_back, &m, s.end - s.start + sums(s, 2 * F, C) + sums(s, C, F), TOKENS * C * 3 * F,
+           threads);
   }
   free(space);
   return 0;
@@ -838,37 +1125,47 @@ static void polynomial(float *p, float *A, const float *quintic, int64_t count, 
   }
 }
 
-int orthogonalise(const float *x, float *y, const float *quintics, int64_t count, float tiny,
-                  int64_t N, int64_t R, int64_t C) {
+typedef struct {
+  const float *x, *quintics;
+  float *y, *space;
+  float tiny;
+  int64_t count, R, C, each;  // each: floats of a thread's room
+} orthogonal_job;
+
+static void orthogonalise_one(const void *about, int64_t matrix, int64_t thread) {
+  const orthogonal_job *o = about;
   // x[i * across + j * along], i on the shorter side
-  int64_t across = R < C ? C : 1, along = R < C ? 1 : C, shorter = R < C ? R : C;
-  int64_t longer = R < C ? C : R, S = whole(shorter, BLOCK), L = whole(longer, ROWS);
+  int64_t R = o->R, C = o->C, across = R < C ? C : 1, along = R < C ? 1 : C;
+  int64_t shorter = R < C ? R : C, longer = R < C ? C : R;
+  int64_t S = whole(shorter, BLOCK), L = whole(longer, ROWS);
   int64_t down = S + BLOCK;  // a power of 2 would share few places of the cache
-  int failed = 0;
-#pragma omp parallel reduction(| : failed)
-  {
-    float *space = calloc(4 * S * S + L * down, sizeof(float));
-    float *A = space, *q = A + S * S, *t = q + S * S, *p = t + S * S, *xt = p + S * S;
-    failed = space == NULL;
-#pragma omp for schedule(static)
-    for (int64_t matrix = 0; matrix < N; matrix++) {
-      if (failed) continue;
-      const float *from = x + matrix * R * C;
-      float *to = y + matrix * R * C, by = 1.0f / (sqrtf(dot(from, from, R * C)) + tiny);
-      for (int64_t j = 0; j < longer; j++)
-        for (int64_t i = 0; i < shorter; i++) xt[j * down + i] = by * from[i * across + j * along];
-      half(A, xt, xt, BLOCK, down, longer, S);
-      polynomial(p, A, quintics, count, S, q, t);
-      for (int64_t i = 0; i < S; i += BLOCK)
-        for (int64_t j = 0; j < L; j += ROWS) {
-          float out[ROWS][BLOCK];
-          tile(out[0], BLOCK, xt + j * down, down, 1, p + i * S, BLOCK, S);
-          for (int64_t r = 0; r < ROWS && j + r < longer; r++)
-            for (int64_t c = 0; c < BLOCK && i + c < shorter; c++)
-              to[(i + c) * across + (j + r) * along] = out[r][c];
-        }
+  float *A = o->space + thread * o->each, *q = A + S * S, *t = q + S * S, *p = t + S * S;
+  float *xt = p + S * S;
+  const float *from = o->x + matrix * R * C;
+  float *to = o->y + matrix * R * C, by = 1.0f / (sqrtf(dot(from, from, R * C)) + o->tiny);
+  for (int64_t j = 0; j < longer; j++)
+    for (int64_t i = 0; i < shorter; i++) xt[j * down + i] = by * from[i * across + j * along];
+  half(A, xt, xt, BLOCK, down, longer, S);
+  polynomial(p, A, o->quintics, o->count, S, q, t);
+  for (int64_t i = 0; i < S; i += BLOCK)
+    for (int64_t j = 0; j < L; j += ROWS) {
+      float out[ROWS][BLOCK];
+      tile(out[0], BLOCK, xt + j * down, down, 1, p + i * S, BLOCK, S);
+      for (int64_t r = 0; r < ROWS && j + r < longer; r++)
+        for (int64_t c = 0; c < BLOCK && i + c < shorter; c++)
+          to[(i + c) * across + (j + r) * along] = out[r][c];
     }
-    free(space);
-  }
-  return failed;
+}
+
+int orthogonalise(int64_t threads, const float *x, float *y, const float *quintics, int64_t count,
+                  float tiny, int64_t N, int64_t R, int64_t C) {
+  int64_t S = whole(R < C ? R : C, BLOCK), L = whole(R < C ? C : R, ROWS);
+  int64_t each = 4 * S * S + L * (S + BLOCK);
+  threads = at_most(threads, N);
+  float *space = calloc(threads * each, sizeof(float));
+  if (space == NULL) return 1;
+  orthogonal_job o = {x, quintics, y, space, tiny, count, R, C, each};
+  do_all(orthogonalise_one, &o, N, R * C * S, threads);
+  free(space);
+  return 0;
 }

@@ -15,8 +15,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -26,33 +28,86 @@ import torch
 from fundamentallm.token_cache import cache_folder
 
 SWITCH = "FUNDAMENTALLM_KERNELS"
-FLAGS = ("-O3", "-funroll-loops", "-march=native", "-fno-math-errno", "-fopenmp")
+FLAGS = ("-O3", "-funroll-loops", "-march=native", "-fno-math-errno", "-pthread")
 FLAGS += ("-shared", "-fPIC", "-w")
 BUILD_SECONDS = 60
+MOST_TOLD = 200  # characters of what a compiler said
 RETRY_SECONDS = 24 * 3600  # after which what failed is tried again: memory or a disk was full
-P, F, N = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64
-ARGUMENTS = {
-    "attention_forward": [P] * 5 + [N] * 4,
-    "attention_backward": [P] * 7 + [N] * 4,
-    "norm_forward": [P] * 3 + [F] + [N] * 2,
-    "norm_backward": [P] * 4 + [N] * 2,
-    "dropout": [P] * 3 + [N, F, N],
-    "project_forward": [P] * 5 + [N, F, N, F] + [N] * 3,
-    "project_backward": [P] * 6 + [N, F, N, F] + [N] * 3,
-    "mlp_forward": [P] * 6 + [N, F, F] + [N] * 3,
-    "mlp_backward": [P] * 9 + [N, F, F] + [N] * 3,
-    "orthogonalise": [P] * 3 + [N, F] + [N] * 3,
+SIGNATURES = {
+    "attention_forward": ("3BTHD TD/2 TD/2 BTHD BTH", "BTHD"),
+    "attention_backward": ("3BTHD TD/2 TD/2 BTHD BTH BTHD 3BTHD", "BTHD"),
+    "norm_forward": ("NC NC N", ".NC"),
+    "norm_backward": ("NC N NC NC", "NC"),
+    "dropout": ("N N seed", "#.N"),
+    "project_forward": ("NK KO NO? NO seed", "#.#.NKO"),
+    "project_backward": ("NK KO NO NK KO seed", "#.#.NKO"),
+    "mlp_forward": ("NC 2CF CF NC 2NF seed", "#..NCF"),
+    "mlp_backward": ("NC 2CF CF 2NF NC NC 2CF CF seed", "#..NCF"),
+    "orthogonalise": ("NRC NRC 3Q", "Q.NRC"),
+}
+"""What each function of kernels.c takes after the number of threads: tensors and numbers.
+
+Of a tensor, how many elements it has: a product of the numbers with these letters. With `?` it may
+be left out. `.` is a number with a fraction; `#` and letters are whole.
+"""
+
+
+class _Tensor:
+    """What a function takes for granted of one of its tensors."""
+
+    def __init__(self, count: str, numbers: str) -> None:
+        self.dtype = torch.int64 if count == "seed" else torch.float32
+        self.optional = count.endswith("?")
+        letters = "" if count == "seed" else count.rstrip("?").removesuffix("/2")
+        self.halved = "/2" in count
+        self.factor = int(letters[0]) if letters[:1].isdigit() else 1
+        self.places = [numbers.index(letter) for letter in letters if letter.isalpha()]
+
+    def address(self, tensor: torch.Tensor | float, numbers: Sequence[float]) -> int | None:
+        """Where it lies; None if it is something else, which would be read all the same."""
+        if not isinstance(tensor, torch.Tensor):
+            return 0 if self.optional and tensor == 0 else None
+        count = self.factor
+        for place in self.places:
+            count *= int(numbers[place])
+        as_expected = (
+            tensor.dtype is self.dtype
+            and tensor.is_cpu
+            and tensor.numel() == (count // 2 if self.halved else count)
+            and tensor.is_contiguous()
+        )
+        address = tensor.data_ptr() if as_expected else 1
+        return None if address % self.dtype.itemsize else address
+
+
+TENSORS = {
+    name: [_Tensor(count, numbers) for count in counts.split()]
+    for name, (counts, numbers) in SIGNATURES.items()
 }
 
 
 @cache
 def kernels() -> ctypes.CDLL | None:
-    """The functions of kernels.c; None where they cannot be built, or FUNDAMENTALLM_KERNELS=0."""
+    """The functions of kernels.c; None where they cannot be built, or FUNDAMENTALLM_KERNELS=0.
+
+    Why they cannot is said once, unless it is that there is no compiler.
+    """
     if os.environ.get(SWITCH) == "0" or sys.platform == "win32":
         return None
-    with suppress(OSError):
-        return _load()
+    try:
+        return _load(_built_by_any())
+    except _NotBuiltError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.strerror else str(error)
+    if reason:
+        print(f"warning: kernels.c could not be built and kept: {reason}; training goes on "
+              "without it, slower", file=sys.stderr)  # fmt: skip
     return None
+
+
+class _NotBuiltError(Exception):
+    """Says why; nothing where there is no compiler, which is no fault."""
 
 
 def usable_for(x: torch.Tensor) -> bool:
@@ -60,37 +115,76 @@ def usable_for(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and kernels() is not None
 
 
+class _Team(threading.local):
+    threads = 0
+
+
+_team = _Team()
+
+
+def team() -> int:
+    """How many threads kernels.c works with; it gives the same with any number."""
+    return _team.threads or torch.get_num_threads()
+
+
+@contextmanager
+def working_with(threads: int) -> Iterator[None]:
+    """Have kernels.c use that many, when it is called from here; else as many as torch."""
+    before, _team.threads = _team.threads, threads
+    try:
+        yield
+    finally:
+        _team.threads = before
+
+
 def call(name: str, *arguments: torch.Tensor | float) -> None:
     """A function of kernels.c, on contiguous tensors (float32, seeds int64) and numbers; 0 is NULL.
 
     Raises:
+        TypeError: A tensor is not what it takes for granted, which would be read all the same.
         MemoryError: It had not enough.
     """
-    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
-    values = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
-    if getattr(kernels(), name)(*values):
-        raise MemoryError(f"{name}: not enough memory for {[tuple(x.shape) for x in tensors]}")
+    expected = TENSORS[name]
+    given = arguments[: len(expected)]
+    numbers = [x for x in arguments[len(expected) :] if not isinstance(x, torch.Tensor)]
+    addresses = [e.address(x, numbers) for e, x in zip(expected, given, strict=True)]
+    if None in addresses:
+        raise TypeError(f"{name}: {_shown(given[addresses.index(None)])} is not what it works on")
+    if getattr(kernels(), name)(team(), *addresses, *numbers):
+        raise MemoryError(f"{name}: not enough memory for {', '.join(map(_shown, given))}")
 
 
-def _load() -> ctypes.CDLL | None:
-    source = files("fundamentallm").joinpath("kernels.c").read_bytes()
-    compilers = filter(None, map(shutil.which, ("gcc", "cc", "clang")))
-    errors: list[Exception] = []
-    tried = (_built(compiler, source, errors) for compiler in compilers)
-    library = next(filter(None, tried), None)
-    if library is None and errors:
-        print(f"warning: kernels.c could not be built ({errors[0]}); training goes on without it, "
-              "slower", file=sys.stderr)  # fmt: skip
-    if library is None or not (_is_ours(library) and _is_ours(library.parent)):
-        return None
+def _shown(x: torch.Tensor | float) -> str:
+    if not isinstance(x, torch.Tensor):
+        return repr(x)
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)} on {x.device}"
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    for path in (library, library.parent):
+        if not _is_ours(path):
+            raise _NotBuiltError(f"{path} can be written by others; take it away")
     found = ctypes.CDLL(str(library))
-    for name, arguments in ARGUMENTS.items():
-        getattr(found, name).argtypes = arguments
+    for name, (counts, numbers) in SIGNATURES.items():
+        pointers = [ctypes.c_void_p] * len(counts.split())
+        kinds = [ctypes.c_float if kind == "." else ctypes.c_int64 for kind in numbers]
+        getattr(found, name).argtypes = [ctypes.c_int64, *pointers, *kinds]
     return found
 
 
-def _built(compiler: str, source: bytes, errors: list[Exception]) -> Path | None:
-    """The library that this compiler makes; None if it cannot, which is kept in mind."""
+def _built_by_any() -> Path:
+    first: _NotBuiltError | None = None
+    for compiler in filter(None, map(shutil.which, ("gcc", "cc", "clang"))):
+        try:
+            return _built(compiler)
+        except _NotBuiltError as error:
+            first = first or error
+    raise first or _NotBuiltError
+
+
+def _built(compiler: str) -> Path:
+    """The library that this compiler makes; that it cannot is remembered for a day."""
+    source = files("fundamentallm").joinpath("kernels.c").read_bytes()
     about = os.stat(compiler)
     compiled_by = f"{compiler} {about.st_mtime} {about.st_size}"
     known = [source, " ".join(FLAGS).encode(), compiled_by.encode(), _processor().encode()]
@@ -99,17 +193,29 @@ def _built(compiler: str, source: bytes, errors: list[Exception]) -> Path | None
     failed = library.with_suffix(".failed")
     with suppress(FileNotFoundError):
         if time.time() - failed.stat().st_mtime < RETRY_SECONDS:
-            return None
+            raise _NotBuiltError(failed.read_text("utf-8"))
     if not library.exists():
         try:
             _build(compiler, source, library)
         except subprocess.SubprocessError as error:
-            if getattr(error, "returncode", 1) < 0:  # killed, for no fault of its own
-                return None
-            failed.touch()
-            errors.append(error)
-            return None
+            reason = _reason(compiler, error)
+            if getattr(error, "returncode", 1) > 0:  # not killed, for no fault of its own
+                failed.write_text(reason, "utf-8")
+            raise _NotBuiltError(reason) from None
     return library
+
+
+def _reason(compiler: str, error: subprocess.SubprocessError) -> str:
+    """What a compiler said, in a line: its first error, or whatever it said last."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"{compiler} took more than {BUILD_SECONDS} s"
+    assert isinstance(error, subprocess.CalledProcessError)
+    if error.returncode < 0:
+        return f"{compiler} was killed by signal {-error.returncode}"
+    said = [x.strip() for x in error.stderr.decode("utf-8", "replace").splitlines() if x.strip()]
+    errors = [line for line in said if "error" in line.lower()]
+    told = (errors or said[-1:] or [f"exit code {error.returncode}"])[0]
+    return f"{compiler}: {told[:MOST_TOLD]}"
 
 
 def _build(compiler: str, source: bytes, library: Path) -> None:

@@ -29,10 +29,17 @@ from fundamentallm.optimizer import Optimizers
 from fundamentallm.plan import parameters, sequences_at_once
 
 HALVINGS = 3
+COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 class OutOfMemoryError(FundamentallmError):
     """A step does not fit this machine, in however small parts."""
+
+    exit_code = FAILED
+
+
+class CompilingError(FundamentallmError):
+    """The model cannot be compiled here, and the user wants it to be."""
 
     exit_code = FAILED
 
@@ -113,6 +120,7 @@ class Learner:
 
         Raises:
             OutOfMemoryError: It ran out all the same.
+            CompilingError: It was to be compiled and cannot be.
         """
         while True:
             self.updating = False
@@ -148,11 +156,20 @@ class Learner:
         """Give up compiling, if it was our idea: what it needs is not known before it is tried.
 
         Triton wants a C compiler and Python's headers, which many containers lack.
+
+        Raises:
+            CompilingError: It was the user's idea.
         """
-        if not self.compiled or self.updating or self.config.compile != "auto":
+        if not self.compiled or self.updating:
             return False
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"warning: the model could not be compiled ({reason[0]}); it is trained as it is",
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if self.config.compile != "auto":
+            if not type(error).__module__.startswith(COMPILERS):
+                return False
+            raise CompilingError(
+                f"the model could not be compiled ({reason}); give --compile false, or a compiler"
+            ) from None
+        print(f"warning: the model could not be compiled ({reason}); it is trained as it is",
               file=sys.stderr, flush=True)  # fmt: skip
         self.compiled, self.forward = False, self.model
         self.update = self._update_for_device()

@@ -21,6 +21,14 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, min([cores, *_cores_by_quota(root)]))
 
 
+def threads_each(runs: int = 1) -> int:
+    """Threads that each of so many runs at a time gets here: OMP_NUM_THREADS, or its share."""
+    typed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if typed.isdigit() and typed != "0":
+        return int(typed)
+    return max(1, usable_cores() // runs)
+
+
 def free_gb(root: Path = Path("/")) -> float:
     """Memory that new processes could have here; of a container or a job, what its limit leaves.
 

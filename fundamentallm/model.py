@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
+from fundamentallm.device import our_dtype
 from fundamentallm.dropout import drop
 from fundamentallm.hyperparameters import Config
 from fundamentallm.plan import mlp_width
@@ -25,6 +26,7 @@ class Transformer(nn.Module):
     the stream and add to it; positions are rotations; the MLP is gated; there are no biases.
     """
 
+    @our_dtype()
     def __init__(self, vocab_size: int, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import torch
-
 from fundamentallm.data import Dataset, training_batch
-from fundamentallm.device import peak_memory_gb, pick_device, threads
+from fundamentallm.device import peak_memory_gb, pick_device, run_alone
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity
 from fundamentallm.hyperparameters import Config
@@ -91,8 +89,7 @@ def find_learning_rate(
         return RangeTest(low, high, found is not None, status == "interrupted")
 
     try:
-        generators = torch.random.fork_rng([where] if where.type == "cuda" else [])
-        with generators, threads():
+        with run_alone(config, where):
             learner = Learner(len(dataset.vocabulary), config, where)
             for step in range(STEPS):
                 if stopped_by := stop_requested():

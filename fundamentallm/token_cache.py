@@ -33,8 +33,8 @@ def cache_folder() -> Path:
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fundamentallm"
-    except RuntimeError as error:
-        raise FileNotFoundError(str(error)) from None
+    except RuntimeError:
+        raise FileNotFoundError("there is no home folder; set XDG_CACHE_HOME to a folder") from None
 
 
 def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, prepare, training_batch
-from fundamentallm.device import is_out_of_memory, peak_memory_gb, pick_device, threads
+from fundamentallm.device import is_out_of_memory, peak_memory_gb, pick_device, run_alone
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity, score, uniform_guess
 from fundamentallm.generate import continue_text
 from fundamentallm.hyperparameters import Config
-from fundamentallm.kernels import kernels
+from fundamentallm.kernels import kernels, team
 from fundamentallm.learner import Learner, OutOfMemoryError, in_our_words
 from fundamentallm.plan import Plan, compiles
 from fundamentallm.progress import Progress, Result
@@ -50,6 +50,8 @@ def train(
 ) -> Result:
     """Train a model on `text` and score it on the text's last `val_split`.
 
+    Runs in several threads of a process take turns, a whole run each.
+
     Args:
         config: The hyperparameters.
         text: What to learn; or, where that has been prepared for `config`, its dataset.
@@ -73,8 +75,7 @@ def train(
     if checkpoint is not None:
         checkpoint.check_continues(config, dataset)
         progress = Progress(**checkpoint.progress)
-    generators = torch.random.fork_rng([where] if where.type == "cuda" else [])
-    with generators, threads(progress.threads if progress else 0):  # the caller's stay
+    with run_alone(config, where, progress.threads if progress else 0):
         run = Run(config, dataset, where, folder, trackers, progress)
         if checkpoint is not None:
             run.learner.load_state_dict(checkpoint.model, checkpoint.training)
@@ -112,7 +113,7 @@ class Run:
             best_val_loss=guess,
             val_loss=guess,
             scored_step=0,
-            threads=torch.get_num_threads(),
+            threads=team(),
             compiled=compiles(self.config, total, on_cuda=on_cuda),
         )
 
@@ -318,7 +319,7 @@ class Run:
             "vocabulary_size": len(data.vocabulary),
             **summary_of_unknown(data.unknown),
             "device": str(self.device),
-            "threads": torch.get_num_threads(),
+            "threads": team(),
             "precision": str(self.learner.precision).removeprefix("torch."),
             "kernels": self.device.type == "cpu" and not p.compiled and kernels() is not None,
             "compiled": p.compiled,

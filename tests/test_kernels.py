@@ -289,44 +289,79 @@ def test_results_do_not_depend_on_threads() -> None:
 
 
 def found_in(folder: Path, **environment: str) -> str:
-    """Whether a new process finds kernels, with its cache in `folder`."""
-    code = "from fundamentallm.kernels import kernels; print(kernels() is not None)"
+    """Whether a new process finds kernels, with its cache in `folder`; and what it says."""
+    code = "from fundamentallm.kernels import kernels as k; k(); print(k() is not None)"
     own = {**os.environ, "XDG_CACHE_HOME": str(folder), **environment}
     done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return (done.stdout + done.stderr).strip()
+
+
+def failing_compiler(folder: Path, script: str) -> str:
+    """A PATH on which there is only a gcc that is a script."""
+    compiler = folder / "gcc"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    return str(folder)
 
 
 def test_they_are_never_needed(tmp_path: Path) -> None:
     assert found_in(tmp_path, PATH="") == "False"
     assert found_in(tmp_path, FUNDAMENTALLM_KERNELS="0") == "False"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'In file x.c:' >&2; echo 'x.c:3: error: no such thing' >&2; exit 1", "x.c:3: error"),
+        ("echo 'cannot find -lm' >&2; exit 1", "cannot find -lm"),
+        ("exit 3", "exit code 3"),
+        ("kill -KILL $$", "was killed by signal 9"),
+    ],
+)
+def test_why_they_could_not_be_built_is_said_in_one_line(
+    tmp_path: Path, script: str, reason: str
+) -> None:
+    path = failing_compiler(tmp_path, script)
+    for _ in range(2):  # also where it is only remembered
+        said = found_in(tmp_path, PATH=path).splitlines()
+        assert said[0] == "False"
+        assert len(said) == 2
+        assert f"{path}/gcc" in said[1]
+        assert reason in said[1]
+
+
+def test_where_they_cannot_be_kept_is_said_in_one_line(
+    tmp_path: Path, ordinary_user: list[str]
+) -> None:
     (tmp_path / "file").touch()
-    assert found_in(tmp_path / "file") == "False"  # no folder to keep them in
-    compiler = tmp_path / "gcc"
-    compiler.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+    (tmp_path / "closed").mkdir(mode=0o500)
+    code = "from fundamentallm.kernels import kernels as k; k(); print(k() is not None)"
+    for folder in ("file", "closed"):
+        own = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / folder)}
+        done = subprocess.run(
+            [*ordinary_user, sys.executable, "-c", code], env=own, capture_output=True, text=True
+        )
+        assert done.stdout == "False\n"
+        assert done.stderr.count("\n") == 1
+        assert f"could not be built and kept: {tmp_path / folder}" in done.stderr
 
 
 def test_a_failed_build_is_not_tried_again(tmp_path: Path) -> None:
-    compiler = tmp_path / "gcc"
-    compiler.write_text(f"#!/bin/sh\necho once >> {tmp_path}/tries\nexit 1\n")
-    compiler.chmod(0o755)
+    path = failing_compiler(tmp_path, f"echo once >> {tmp_path}/tries\nexit 1")
     for _ in range(2):
-        assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+        assert found_in(tmp_path, PATH=path).startswith("False\n")
     assert (tmp_path / "tries").read_text() == "once\n"
     for marker in tmp_path.rglob("*.failed"):
         os.utime(marker, (0, 0))  # long ago
-    assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+    assert found_in(tmp_path, PATH=path).startswith("False\n")
     assert (tmp_path / "tries").read_text() == "once\n" * 2
 
 
 def test_a_compiler_that_was_killed_is_tried_again(tmp_path: Path) -> None:
-    compiler = tmp_path / "gcc"
-    compiler.write_text(f"#!/bin/sh\necho once >> {tmp_path}/tries\nkill -INT $$\n")
-    compiler.chmod(0o755)
+    path = failing_compiler(tmp_path, f"echo once >> {tmp_path}/tries\nkill -INT $$")
     for tries in (1, 2):
-        assert found_in(tmp_path, PATH=str(tmp_path)) == "False"
+        assert found_in(tmp_path, PATH=path).startswith("False\n")
         assert (tmp_path / "tries").read_text() == "once\n" * tries
 
 
@@ -342,6 +377,6 @@ def test_a_library_that_others_can_write_is_not_run(tmp_path: Path) -> None:
     assert found_in(tmp_path) == "True"
     (library,) = (tmp_path / "fundamentallm/kernels").glob("*.so")
     library.chmod(0o666)
-    assert found_in(tmp_path) == "False"
+    assert "can be written by others; take it away" in found_in(tmp_path)
     library.chmod(0o644)
     assert found_in(tmp_path) == "True"

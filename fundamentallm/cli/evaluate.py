@@ -19,7 +19,7 @@ from fundamentallm.metrics import score_text
 def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     """Score all of DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
-    from fundamentallm.device import is_out_of_memory, pick_device, threads
+    from fundamentallm.device import is_out_of_memory, pick_device, suits_kernels, threads
     from fundamentallm.evaluate import score
     from fundamentallm.learner import OutOfMemoryError
     from fundamentallm.text import DataError, read_text
@@ -35,7 +35,7 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     warn_of_unknown(data, unknown, scored="the loss")
     try:
         model = checkpoint.build_model().to(where)
-        with threads():
+        with threads(in_kernels=suits_kernels(checkpoint.config, where)):
             scored = score(model, tokens, text.length, checkpoint.config, where)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -43,14 +42,13 @@ def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: i
     """What this machine gives: its cores shared out among workers, or workers on each GPU.
 
     Without a number, the most that there can be; the first runs show how many there should be.
-    `runs` is how many there will be at all, where that is known. OMP_NUM_THREADS, where it is
-    set, is the number of threads of each worker.
+    `runs` is how many there will be at all, where that is known.
 
     Raises:
         UsageError: Both numbers are given.
     """
     from fundamentallm.gpus import visible_gpus
-    from fundamentallm.machine import usable_cores
+    from fundamentallm.machine import threads_each, usable_cores
     from fundamentallm.sweep.crew import Means
 
     if workers is not None and workers_per_gpu is not None:
@@ -60,9 +58,7 @@ def means(workers: int | None, workers_per_gpu: int | None, device: str, runs: i
     if workers is None:
         workers = len(gpus) * (workers_per_gpu or MOST_ON_A_GPU) if gpus else cores
         workers = min(workers, runs or workers)
-    typed = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(typed) if typed.isdigit() and typed != "0" else max(1, cores // workers)
-    return Means(workers, threads, device, gpus, fixed)
+    return Means(workers, threads_each(workers), device, gpus, fixed)
 
 
 def begin(

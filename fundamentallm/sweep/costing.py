@@ -214,12 +214,13 @@ def _tell(
     pipe: Connection, settings: dict[str, Any], data: str, device: str, free: float, needed: float
 ) -> None:
     """In the child: what came of it."""
-    from fundamentallm.device import is_out_of_memory
+    from fundamentallm.device import is_out_of_memory, pick_device, run_alone
     from fundamentallm.learner import OutOfMemoryError
 
     keep_freed_memory()  # as a run does
     try:
-        minutes, memory, on_gpu = _measured(settings, data, device)
+        with run_alone(Config(**settings), pick_device(device)):
+            minutes, memory, on_gpu = _measured(settings, data, device)
         corner = Corner(settings, minutes, memory)
         if not on_gpu and memory > ROOM * free:
             corner = Corner(settings, None, memory, f"does not fit: it needs {memory:.0f} GB")

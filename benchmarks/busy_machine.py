@@ -1,0 +1,110 @@
+"""Seconds of a training step with one thread and with all, while other programs are at work.
+
+    python benchmarks/busy_machine.py [--rounds 9] [--loads 0,1,2,4] [--write]
+
+The others are loops that do nothing, one process each. Each variant takes some steps of
+`--preset fast` in turn, in a process of its own. The last two show what the threads of OpenMP
+would do in our place: torch alone, whose threads wait by turning in circles, as they do by
+themselves, or by sleeping, as `fundamentallm` has them.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import click
+import torch
+from comparing import in_process, in_turns, machine, ratio, write_section
+from train_speed import our_step
+
+from fundamentallm import Config
+from fundamentallm.device import threads
+from fundamentallm.kernels import SWITCH
+from fundamentallm.machine import usable_cores
+from fundamentallm.presets import PRESETS
+
+STEPS = 3  # to a round of a variant
+LOOP = "import time\nend = time.time() + 3600\nwhile time.time() < end: pass"
+
+
+def steps(count: int, in_kernels: bool) -> Callable[[], None]:
+    """Some steps with `count` threads, those of kernels.c or those of torch alone."""
+    if not in_kernels:
+        os.environ[SWITCH] = "0"
+    step = our_step(Config(**PRESETS["fast"].values))
+
+    def task() -> None:
+        with threads(count, in_kernels):
+            for _ in range(STEPS):
+                step()
+
+    return task
+
+
+def waiting(
+    policy: str, make: Callable[[], Callable[[], object]], count: int
+) -> Callable[[], None]:
+    """The same in a process in which OpenMP sleeps as it waits: it asks when it is loaded."""
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        return in_process(make, count)
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
+
+
+@contextmanager
+def competing(loads: int) -> Iterator[None]:
+    """So many other programs at work."""
+    others = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(loads)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+@click.command()
+@click.option("--rounds", default=9, show_default=True)
+@click.option("--loads", default="0,1,2,4", show_default=True, help="Other programs, in turn.")
+@click.option("--write", is_flag=True, help="Put the table into docs/performance.md.")
+def main(rounds: int, loads: str, write: bool) -> None:
+    """Print the table."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        os.environ.pop(name, None)
+    cores = usable_cores()
+    tasks = {
+        "one thread": in_process(partial(steps, 1, True), 1),
+        f"{cores} threads": in_process(partial(steps, cores, True), cores),
+        f"torch alone, {cores} that turn": in_process(partial(steps, cores, False), cores),
+        f"torch alone, {cores} that sleep": waiting("passive", partial(steps, cores, False), cores),
+    }
+    one, *others = tasks
+    text = [
+        f"{machine()}; `--preset fast`, steps a second with one thread, and how many times as many "
+        f"with others; {rounds} rounds of {STEPS} steps.",
+        "",
+        "| other programs | " + " | ".join(tasks) + " |",
+        "|---" * (len(tasks) + 1) + "|",
+    ]
+    for load in map(int, loads.split(",")):
+        with competing(load):
+            seconds = in_turns(tasks, rounds)
+        speed = STEPS / statistics.median(seconds[one])
+        ratios = [ratio(seconds[name], seconds[one]) for name in others]
+        text.append(f"| {load} | {speed:.1f} | " + " | ".join(ratios) + " |")
+        click.echo(text[-1], err=True)
+    click.echo("\n".join(text))
+    if write:
+        write_section("busy_machine", "\n".join(text))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
