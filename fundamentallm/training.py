@@ -48,9 +48,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     stop_requested: Callable[[], str] = lambda: "",
 ) -> Result:
-    """Train a model on `text` and score it on the text's last `val_split`.
-
-    Runs in several threads of a process take turns, a whole run each.
+    """Train a model on `text`, scored on its last `val_split`; runs in several threads take turns.
 
     Args:
         config: The hyperparameters.

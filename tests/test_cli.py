@@ -274,3 +274,23 @@ def test_warnings(run: Run, text_file: Path, tiny_flags: list[str]) -> None:
     done = run("train", text_file, *tiny_flags, "--warmup-steps=50", "--dropout=0.9")
     assert "--warmup-steps 50 is not shorter than the run, 24 steps" in done.stderr
     assert "--dropout 0.9 is outside its documented range, 0 to 0.3" in done.stderr
+
+
+def test_a_model_that_cannot_be_compiled_is_one_line(
+    run: Run,
+    text_file: Path,
+    tmp_path: Path,
+    tiny_flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no compiler
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    done = run("train", text_file, *tiny_flags, "--compile=true", "--output-dir=r", "--no-wandb")
+    assert done.returncode == 1
+    said = [x for x in done.stderr.splitlines() if not x.startswith("warning: --")]
+    assert len(said) == 1
+    assert said[0].startswith("fundamentallm: the model could not be compiled (")
+    assert said[0].endswith("give --compile false, or a compiler")
+    assert json.loads((tmp_path / "r/summary.json").read_text())["status"] == "failed"

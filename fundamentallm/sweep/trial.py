@@ -14,7 +14,7 @@ from fundamentallm.declaration import ImpossibleCombinationError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.impossible import summary_of_impossible
-from fundamentallm.learner import OutOfMemoryError
+from fundamentallm.learner import CompilingError, OutOfMemoryError
 from fundamentallm.machine import keep_freed_memory
 from fundamentallm.plan import Plan, compiles
 from fundamentallm.run_folder import RunFolder, RunFolderError
@@ -98,6 +98,8 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
         )
     except OutOfMemoryError as error:
         return Ended("oom", str(error))
+    except CompilingError as error:
+        return Ended("failed", str(error))
     verdict = next((v for each in trackers if (v := getattr(each, "verdict", ""))), "")
     if verdict and order.environment.get("WANDB_MODE") == "offline":
         verdict = ""  # as it was asked for
