@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,27 @@ from simulated_training import SWEEP, UNIFORM_GUESS, SimulatedTraining
 
 from fundamentallm.sweep.methods import make_method
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.search import Tried, Values
+from fundamentallm.sweep.records import Attempt, Run, tried
+from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import parse_sweep
 
 RUNS = 30
 SHOWN = (10, 20, 30)
-Suggest = Callable[[int, Sequence[Tried]], Values]
+Suggest = Callable[[int, Sequence[Attempt]], Values]
 
 
 def ours(sampler: str, seed: int) -> Suggest:
+    """Told what our storage has of the runs: of those beyond the cliff, that they diverged."""
     points = Points(parse_sweep(SWEEP, "simulated"), {})
+    metric = points.sweep.ranks_by
     search = make_method(points, seed=seed, sampler=sampler).search
     if hasattr(search, "defaults"):
         search.defaults = None  # pyright: ignore  (the benchmark itself puts them first, or not)
-    return search.suggest
+
+    def suggest(k: int, attempts: Sequence[Attempt]) -> Values:
+        return search.suggest(k, tried([Run(each.run, (each,)) for each in attempts], metric))
+
+    return suggest
 
 
 def optuna_default(seed: int) -> Suggest:
@@ -48,7 +56,7 @@ def optuna_default(seed: int) -> Suggest:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     fields = parse_sweep(SWEEP, "simulated").content["parameters"]
 
-    def suggest(k: int, tried: Sequence[Tried]) -> Values:
+    def suggest(k: int, attempts: Sequence[Attempt]) -> Values:
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed * 1000 + k))
         space = {}
         for name, entry in fields.items():
@@ -61,8 +69,8 @@ def optuna_default(seed: int) -> Suggest:
                 space[name] = optuna.distributions.FloatDistribution(
                     entry["min"], entry["max"], log=log
                 )
-        for run in tried:
-            state = optuna.trial.TrialState.RUNNING if run.running else None
+        for run in attempts:
+            state = optuna.trial.TrialState.RUNNING if run.status == "running" else None
             study.add_trial(
                 optuna.create_trial(
                     params=dict(run.values), distributions=space, value=run.score,
@@ -83,8 +91,8 @@ def wandb_bayes(python: str, seed: int) -> Suggest:
     assert process.stdout
     pipe_in, pipe_out = process.stdin, process.stdout
 
-    def suggest(k: int, tried: Sequence[Tried]) -> Values:
-        runs = [[dict(run.values), run.score] for run in tried]
+    def suggest(k: int, attempts: Sequence[Attempt]) -> Values:
+        runs = [[dict(run.values), run.score] for run in attempts]
         print(
             json.dumps({"sweep": SWEEP, "runs": runs, "seed": seed * 1000 + k}),
             file=pipe_in, flush=True,
@@ -100,20 +108,21 @@ def study(make: Callable[[int], Suggest], workers: int, defaults: bool, seed: in
     suggest = make(seed)
     first = Points(parse_sweep(SWEEP, "simulated"), {}).defaults()
     clock = random.Random(f"durations {seed}")
-    tried: list[Tried] = []
+    attempts: list[Attempt] = []
     in_flight: list[tuple[float, int]] = []  # when it ends, which run
     now, best, regrets = 0.0, (UNIFORM_GUESS + 1, UNIFORM_GUESS), []
     while len(regrets) < RUNS:
-        while len(in_flight) < workers and len(tried) < RUNS:
-            k = len(tried)
-            values = first if defaults and k == 0 else suggest(k, tried)
-            tried.append(Tried(values, None, running=True))
+        while len(in_flight) < workers and len(attempts) < RUNS:
+            k = len(attempts)
+            values = first if defaults and k == 0 else suggest(k, attempts)
+            attempts.append(Attempt(k, k, values, "running", ""))
             in_flight.append((now + clock.uniform(0.8, 1.2), k))
         now, k = min(in_flight)
         in_flight.remove((now, k))
-        values = tried[k].values
+        values = attempts[k].values
         score = landscape.train(values, k)
-        tried[k] = Tried(values, score, failed=score == UNIFORM_GUESS)
+        status = "diverged" if score >= UNIFORM_GUESS else "done"
+        attempts[k] = replace(attempts[k], status=status, score=score, guess=UNIFORM_GUESS)
         best = min(best, (score, landscape.regret(values)))
         regrets.append(best[1])
     return regrets

@@ -2,7 +2,9 @@
 
 The shape follows what docs/experiments.md measured of the real trainer: a learning rate ten times
 too low costs about 0.8 nats, three times too high 0.1, and more than that diverges; wider models
-want lower rates; the rest is worth hundredths to tenths. Where the best lies, and how much each
+want lower rates; the rest is worth hundredths to tenths. A run that diverges stays finite, as real
+ones do for three decades of the rate: its loss grows from a uniform guess's to tens of thousands
+(7 at rate 0.3, 127 at 3, 26,485 at 300). Where the best lies, and how much each
 thing matters, is drawn anew for every `seed`, so that no search is fitted to one landscape.
 Written and committed before any search was tuned against it.
 """
@@ -17,6 +19,8 @@ from typing import Any
 VOCABULARY = 65
 UNIFORM_GUESS = math.log(VOCABULARY)
 NOISE = 0.01  # what two seeds of the real trainer differ by
+BLOW_UP = 1.2  # decades of loss a decade of rate above the cliff
+BLOW_UP_NOISE = 0.2  # of the logarithm of such a loss
 SWEEP = """\
 program: train.py
 method: bayes
@@ -68,8 +72,7 @@ class SimulatedTraining:
 
     def diverges(self, values: Mapping[str, Any]) -> bool:
         """Whether the learning rate is over the cliff."""
-        warm = min(values["warmup_steps"], 100) / 100 * self.warmup_helps
-        return self._above_best_rate(values) > self.cliff + warm
+        return self._above_cliff(values) > 0
 
     def loss(self, values: Mapping[str, Any]) -> float:
         """Without noise; a uniform guess's for a run that diverges or cannot exist."""
@@ -93,15 +96,22 @@ class SimulatedTraining:
         return min(loss, UNIFORM_GUESS)
 
     def train(self, values: Mapping[str, Any], run: int) -> float:
-        """What run number `run` would report."""
+        """What run number `run` would report; one that cannot exist scores as a uniform guess."""
         loss = self.loss(values)
-        if loss == UNIFORM_GUESS:
-            return loss
-        return loss + random.Random(f"noise {self.seed} {run}").gauss(0, NOISE)
+        dice = random.Random(f"noise {self.seed} {run}")
+        if self.is_possible(values) and self.diverges(values):
+            decades = BLOW_UP * self._above_cliff(values)
+            return loss * 10**decades * math.exp(abs(dice.gauss(0, BLOW_UP_NOISE)))
+        return loss if loss == UNIFORM_GUESS else loss + dice.gauss(0, NOISE)
 
     def regret(self, values: Mapping[str, Any]) -> float:
         """How much worse than the best there is, without noise."""
         return self.loss(values) - self.best
+
+    def _above_cliff(self, values: Mapping[str, Any]) -> float:
+        """Decades of rate; negative for a run that does not diverge."""
+        warm = min(values["warmup_steps"], 100) / 100 * self.warmup_helps
+        return self._above_best_rate(values) - self.cliff - warm
 
     def _above_best_rate(self, values: Mapping[str, Any]) -> float:
         best = self.log_rate - self.rate_by_width * math.log10(values["model_dim"] / 128)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fundamentallm.metrics import score_text
+
+ROUNDING = 1e-6  # nats
+
 
 @dataclass(frozen=True)
 class Result:
     """How a run ended."""
 
     status: str
-    """`done`, `interrupted`, or `diverged` (its loss stopped being finite)."""
+    """`done`, `interrupted`, or `diverged`: a loss was not finite, or none ever below a uniform
+    guess's."""
     stopped_by: str
     """`epochs`, `max_steps`, `max_minutes`, `early_stopping`, who asked it to stop, or what
     diverged."""
@@ -32,6 +37,7 @@ class Progress:
     val_loss: float
     step: int = 0
     best_step: int = 0
+    evaluations: int = 0
     evaluations_since_best: int = 0
     sampled_step: int = 0
     seconds: float = 0.0
@@ -46,7 +52,27 @@ class Progress:
     """Of the CPU, and kept: sums are in another order with another number of them."""
     compiled: bool = False
     """Decided at the start, and kept, as above."""
+    train_loss: float = 0.0
+    """Of the last row of metrics; 0 in checkpoints of before it was noted."""
     losses: list[float] = field(default_factory=list)
     """Training losses since the last row of metrics."""
     row_seconds: float = 0.0
     """How long their steps took."""
+
+    def worse_than(self, guess: float, warmup_steps: int) -> str:
+        """Say that a run which has come to its end was never better than a uniform guess.
+
+        Every run begins as one, so only steps that blew up keep it there. Not judged before the
+        end, for a rate that falls may bring it back; nor by one evaluation, nor in the warm-up; nor
+        if it has learned its training part, which the validation part may be unlike.
+
+        Returns:
+            "" if it was, or nothing can be said.
+        """
+        is_judged = self.evaluations > 1 and self.scored_step > warmup_steps
+        if not is_judged or min(self.best_val_loss, self.train_loss) <= guess - ROUNDING:
+            return ""
+        return (
+            f"val_loss is {score_text(self.val_loss)} at step {self.step} and was never below "
+            f"{score_text(guess)}, that of a uniform guess"
+        )

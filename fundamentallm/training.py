@@ -124,6 +124,9 @@ class Run:
         self.row_started = time.perf_counter()
         try:
             status = self.take_steps()
+            guess = math.log(len(self.dataset.vocabulary))
+            if status == "done" and (why := p.worse_than(guess, self.config.warmup_steps)):
+                status, self.stopped_by = "diverged", why
         except DivergedError as loss:
             status, self.stopped_by = "diverged", str(loss)
         except BaseException as error:
@@ -227,7 +230,7 @@ class Run:
         tokens = c.batch_size * c.gradient_accumulation * c.max_seq_len
         loss = sum(p.losses) / len(p.losses)
         seconds = p.row_seconds or p.seconds / p.step * len(p.losses)  # older checkpoints lack it
-        p.grad_norm = float(self.grad_norm)
+        p.train_loss, p.grad_norm = loss, float(self.grad_norm)
         self.row = {
             "epoch": self.plan.epoch(p.step),
             "train_loss": loss,
@@ -265,6 +268,7 @@ class Run:
         if not math.isfinite(scored.loss):
             raise DivergedError(f"val_loss is {scored.loss} at step {p.step}")
         p.val_loss, p.scored_step = scored.loss, p.step
+        p.evaluations += 1
         p.evaluations_since_best += 1
         if scored.loss < p.best_val_loss or not p.best_step:
             p.best_val_loss, p.best_step, p.evaluations_since_best = scored.loss, p.step, 0
@@ -315,6 +319,7 @@ class Run:
             "seconds": time.perf_counter() - self.started,
             "parameters": sum(weights.numel() for weights in self.model.parameters()),
             "vocabulary_size": len(data.vocabulary),
+            "characters_per_token": guess.characters_per_token,
             **summary_of_unknown(data.unknown),
             "device": str(self.device),
             "threads": team(),

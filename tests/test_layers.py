@@ -229,8 +229,3 @@ def loaded_by(arguments: list[str], modules: Sequence[str]) -> list[str]:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_files_stay_short() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        assert len(path.read_text("utf-8").splitlines()) <= 330, path

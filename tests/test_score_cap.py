@@ -15,8 +15,11 @@ from fundamentallm.report.figures import make_plots
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.sweep.score_cap import ScoreCap, farthest, uniform_guess
-from fundamentallm.sweep.spec import Metric
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import Attempt, Run, tried
+from fundamentallm.sweep.refining import finalists
+from fundamentallm.sweep.score_cap import ScoreCap, farthest, score_of_guess
+from fundamentallm.sweep.spec import Metric, parse_sweep
 
 OURS = {"vocabulary_size": 65, "characters_per_token": 0.5}
 
@@ -32,16 +35,16 @@ OURS = {"vocabulary_size": 65, "characters_per_token": 0.5}
         (Metric("val_loss", "maximize"), None),  # then a uniform guess is no bad score
     ],
 )
-def test_a_uniform_guess_is_known_by_every_loss(metric: Metric, guess: float | None) -> None:
-    assert uniform_guess(metric, OURS) == guess
+def test_a_score_of_guess_is_known_by_every_loss(metric: Metric, guess: float | None) -> None:
+    assert score_of_guess(metric, OURS) == guess
 
 
 @pytest.mark.parametrize("odd", [{}, {"vocabulary_size": "65"}, {"vocabulary_size": math.nan}])
 def test_no_guess_is_made_up_for_runs_of_another_program(odd: dict[str, object]) -> None:
-    assert uniform_guess(Metric("val_loss"), odd) is None
+    assert score_of_guess(Metric("val_loss"), odd) is None
 
 
-def test_our_runs_count_as_a_uniform_guess_at_worst() -> None:
+def test_our_runs_count_as_a_score_of_guess_at_worst() -> None:
     cap = ScoreCap.of([1.5, 1.6, 7.0, 26485.0], [4.2, 4.2, 4.2, None])
     assert cap.loss(1.5, 4.2) == 1.5
     assert cap.loss(7.0, 4.2) == 4.2
@@ -117,3 +120,38 @@ def test_no_chart_is_crushed_by_a_blow_up(blown_up: Results) -> None:
 
 def test_tables_show_what_was_logged(blown_up: Results) -> None:
     assert blown_up.ranked[-1].score == 26485.0
+
+
+def test_a_search_sees_no_score_beyond_a_uniform_guess() -> None:
+    attempts = [
+        Attempt(0, 0, {"x": 0}, "done", "me", score=1.5, guess=4.2),
+        Attempt(1, 1, {"x": 1}, "stopped", "me", score=26485.0, history=(9e4, 26485.0), guess=4.2),
+        Attempt(2, 2, {"x": 2}, "diverged", "me", score=127.0, history=(127.0, 3e5), guess=4.2),
+        Attempt(3, 3, {"x": 3}, "running", "me", history=(700.0,)),
+    ]
+    runs = [Run(each.run, (each,)) for each in attempts]
+    for impute in ("worst", "latest", "best"):
+        metric = Metric("val_loss", impute=impute, impute_while_running="latest")
+        assert [run.score for run in tried(runs, metric)] == [1.5, 4.2, 4.2, 4.2]
+
+
+def test_an_older_storage_knows_no_guesses_and_its_runs_are_winsorized() -> None:
+    scores = [1.5, 1.52, 1.51, 1.6, 26485.0]
+    runs = [Run(i, (Attempt(i, i, {}, "done", "", score=s),)) for i, s in enumerate(scores)]
+    found = [run.score for run in tried(runs, Metric("val_loss"))]
+    assert found == [*scores[:4], pytest.approx(1.52 + 10 * 0.02)]
+
+
+def test_finalists_are_ranked_by_capped_means(tmp_path: Path) -> None:
+    """Of two seeds, one blew up: still better than a configuration that is bad with both."""
+    text = "program: train.py\nmethod: grid\nparameters:\n"
+    text += "  learning_rate: {values: [0.1, 0.001]}\n  seed: {values: [0, 1]}\n"
+    points = Points(parse_sweep(text, "s"), {})
+    scores = {(0.1, 0): 1.5, (0.1, 1): 26485.0, (0.001, 0): 4.0, (0.001, 1): 4.1}
+    runs = [
+        Run(i, (Attempt(i, i, {"learning_rate": r, "seed": s}, "done", "", score=x, guess=4.2),))
+        for i, ((r, s), x) in enumerate(scores.items())
+    ]
+    best, other = finalists(runs, points, Metric("val_loss"))
+    assert (best.settings["learning_rate"], best.score) == (0.1, pytest.approx((1.5 + 4.2) / 2))
+    assert other.score == pytest.approx(4.05)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -15,7 +15,7 @@ from fundamentallm.cli.texts import text_here
 from fundamentallm.declaration import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.records import Run, loss_by
 from fundamentallm.sweep.refining import (
     NEAR,
     Standing,
@@ -162,7 +162,15 @@ def _show(fine: SweepFolder, url: str) -> None:
         click.echo("not all runs have finished, so there is no verdict yet", err=True)
         return
     labels = _labels(varying, list(groups))
-    standings = [_standing(labels[values], group) for values, group in groups.items()]
+    loss = loss_by(runs, metric)
+    standings = [
+        Standing(
+            labels[values],
+            tuple(metric.sign * loss(run, run.last.score or 0.0) for run in group if run.is_ranked),
+            sum(run.last.status == "diverged" for run in group),
+        )
+        for values, group in groups.items()
+    ]
     click.echo(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
     for place, each in enumerate(in_order(standings, metric), 1):
         if not each.scores:
@@ -177,12 +185,6 @@ def _show(fine: SweepFolder, url: str) -> None:
             f"{f'; diverged with {each.diverged} more' if each.diverged else ''}"
         )
     click.echo(verdict(standings, metric))
-
-
-def _standing(label: str, runs: Sequence[Run]) -> Standing:
-    scores = [run.last.score for run in runs if run.is_ranked]
-    diverged = sum(run.last.status == "diverged" for run in runs)
-    return Standing(label, tuple(score for score in scores if score is not None), diverged)
 
 
 def _labels(names: list[str], every: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:

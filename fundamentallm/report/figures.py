@@ -24,7 +24,7 @@ from fundamentallm.report.effects import Surface
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.parallel import parallel_coordinates
 from fundamentallm.report.results import Curve, Results, RunResult
-from fundamentallm.sweep.score_cap import farthest, uniform_guess
+from fundamentallm.sweep.score_cap import farthest, score_of_guess
 from fundamentallm.sweep.spec import Metric
 
 LOSS = Metric("val_loss")
@@ -239,7 +239,7 @@ def _after_the_start(results: Results, runs: Sequence[RunResult]) -> list[float]
     if len(late) < 3:
         return None
     low, high = min(late), sorted(late)[int(0.98 * (len(late) - 1))]
-    guesses = [uniform_guess(LOSS, run.summary) for run in runs]
+    guesses = [score_of_guess(LOSS, run.summary) for run in runs]
     high = min([high, *(guess for guess in guesses if guess is not None and guess > low)])
     margin = 0.05 * (high - low) or 0.1
     return [low - margin, high + margin]

@@ -16,7 +16,7 @@ from fundamentallm.metrics import LARGER_IS_BETTER, METRICS
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.points import hyperparameter_name
 from fundamentallm.sweep.records import RANKED
-from fundamentallm.sweep.score_cap import ScoreCap, uniform_guess
+from fundamentallm.sweep.score_cap import ScoreCap, score_of_guess
 from fundamentallm.sweep.spec import Metric, Sweep
 from fundamentallm.unknown import describe_unscored
 
@@ -161,7 +161,7 @@ class Results:
     def loss(self, run: RunResult) -> float:
         """The score, turned so that less is better, and capped: one blow-up must not hide all."""
         assert run.score is not None
-        guess = uniform_guess(self.metric, run.summary)
+        guess = score_of_guess(self.metric, run.summary)
         return self._cap.loss(self.metric.sign * run.score, guess)
 
     def shown_score(self, run: RunResult) -> float | None:
@@ -176,7 +176,7 @@ class Results:
     def _cap(self) -> ScoreCap:
         scored = [run for run in self.observations if run.score is not None]
         losses = [self.metric.sign * (run.score or 0.0) for run in scored]
-        return ScoreCap.of(losses, (uniform_guess(self.metric, run.summary) for run in scored))
+        return ScoreCap.of(losses, (score_of_guess(self.metric, run.summary) for run in scored))
 
     @cached_property
     def varied(self) -> list[str]:

@@ -30,6 +30,7 @@ from fundamentallm.sweep.records import (
     target_is_reached,
     tried,
 )
+from fundamentallm.sweep.score_cap import score_of_guess
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import Sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -308,16 +309,19 @@ class Engine:
         score = score_of(folder, status, self.metric)
         if score is None and active is not None:  # its rows cannot be read now; we heard them
             score = self.metric.best(active.history.values())
+        guess = score_of_guess(self.metric, folder.read_summary())
         seconds = time.monotonic() - began
         try:
-            self.ledger.finish(run.last.id, status, score=score, seconds=seconds, note=note)
+            self.ledger.finish(
+                run.last.id, status, score=score, seconds=seconds, note=note, guess=guess
+            )
         except LostError:
             if active is not None:
                 self._lose(active)
             return
         done = Attempt(
             run.last.id, run.number, run.values, status, run.last.owner,
-            score=score, seconds=seconds, note=note,
+            score=score, seconds=seconds, note=note, guess=guess,
         )  # fmt: skip
         self.ends[run.number] = status
         self.watcher.ended(run, done)

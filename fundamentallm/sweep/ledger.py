@@ -201,7 +201,14 @@ class Ledger:
 
     @patient
     def finish(
-        self, attempt: int, status: str, *, score: float | None, seconds: float, note: str
+        self,
+        attempt: int,
+        status: str,
+        *,
+        score: float | None,
+        seconds: float,
+        note: str,
+        guess: float | None = None,
     ) -> None:
         """Note how an attempt ended; after this it is as if carved in stone.
 
@@ -209,6 +216,7 @@ class Ledger:
             LostError: The attempt was given away.
         """
         result = {"status": status, "score": score, "seconds": seconds, "note": note}
+        result["guess"] = guess
         trial = self.storage.get_trial(attempt)
         try:
             # Else it was written, and the database went away before it could say so.
@@ -300,6 +308,7 @@ class Ledger:
             history=tuple(history[step] for step in sorted(history)),
             seconds=result.get("seconds", 0.0),
             note=result.get("note", ""),
+            guess=result.get("guess"),
         )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fundamentallm.run_folder import RunFolder
+from fundamentallm.sweep.score_cap import ScoreCap
 from fundamentallm.sweep.search import Tried, Values
 from fundamentallm.sweep.spec import Metric
 
@@ -36,11 +37,13 @@ class Attempt:
     """`waiting`, `running`, or one of FINISHED and UNFINISHED."""
     owner: str
     score: float | None = None
-    """The best value of the metric that it reached."""
+    """The best value of the metric that it reached, as it was logged."""
     history: tuple[float, ...] = ()
     """The values of the metric, in the order of the step."""
     seconds: float = 0.0
     note: str = ""
+    guess: float | None = None
+    """What a uniform guess scores by the metric; None of runs of other programs, or older ones."""
 
 
 @dataclass(frozen=True)
@@ -137,20 +140,33 @@ def target_is_reached(runs: Sequence[Run], metric: Metric) -> bool:
     return any(value is not None and metric.sign * value <= aim for value in reached)
 
 
+def loss_by(runs: Sequence[Run], metric: Metric) -> Callable[[Run, float], float]:
+    """How a run's value of the metric counts beside `runs`: less is better, and capped."""
+    scored = [(run.last, run.last.score) for run in runs if run.is_finished]
+    losses = [metric.sign * score for _, score in scored if score is not None]
+    cap = ScoreCap.of(losses, (attempt.guess for attempt, _ in scored))
+    return lambda run, value: cap.loss(metric.sign * value, run.last.guess)
+
+
 def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
     """What a search may learn from `runs`, with W&B's `impute` applied."""
-    scores = [run.last.score for run in runs if run.is_finished and run.last.score is not None]
-    worst = max(scores, key=lambda score: metric.sign * score, default=None)
+    loss = loss_by(runs, metric)
+    own = {
+        run.number: loss(run, run.last.score)
+        for run in runs
+        if run.is_finished and run.last.score is not None
+    }
+    worst = max(own.values(), default=None)
 
     def imputed(run: Run, how: str) -> float | None:
-        history = run.history
+        history = [loss(run, value) for value in run.history]
         if how == "worst" or not history:
             return worst
-        return history[-1] if how == "latest" else metric.best(history)
+        return history[-1] if how == "latest" else min(history)
 
     found: list[Tried] = []
     for run in runs:
-        status, score = run.last.status, run.last.score
+        status, score = run.last.status, own.get(run.number)
         running = status in ("running", "waiting", "interrupted", "lost")
         failed = status in (*FAILED, "diverged", "impossible")
         if failed and metric.impute != "worst":
@@ -158,6 +174,5 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
         elif running:
             how = metric.impute_while_running
             score = imputed(run, how) if how else None
-        signed = None if score is None else metric.sign * score
-        found.append(Tried(run.values, signed, running=running, failed=failed))
+        found.append(Tried(run.values, score, running=running, failed=failed))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from fundamentallm.sweep.checking import LENGTHS
 from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import DATA, Points, hyperparameter_name
-from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.records import Run, loss_by
 from fundamentallm.sweep.spec import Metric, Sweep
 
 NEAR = 0.05
@@ -36,7 +36,7 @@ class Finalist:
     """Hyperparameters, and `data` if the sweep gave it; without seed and length."""
     runs: tuple[Run, ...]
     score: float
-    """Mean of the runs' scores."""
+    """Mean of the runs' scores, capped."""
 
 
 def finalists(runs: Sequence[Run], points: Points, metric: Metric) -> list[Finalist]:
@@ -56,21 +56,27 @@ def finalists(runs: Sequence[Run], points: Points, metric: Metric) -> list[Final
         settings[repr(own)] = own
     if not groups:
         raise SweepError(f"{points.sweep.name}: no run has finished yet; nothing can be refined")
+    loss = loss_by(runs, metric)
     found = [
         Finalist(
             settings[key],
             tuple(members),
-            statistics.fmean(_by_seed(members, points).values()),
+            metric.sign * statistics.fmean(_by_seed(members, points, loss).values()),
         )
         for key, members in groups.items()
     ]
     return sorted(found, key=lambda each: metric.sign * each.score)
 
 
-def _by_seed(runs: Sequence[Run], points: Points) -> dict[Any, float]:
-    """The score with each seed: the same configuration and seed is the same run."""
-    scores = ((points.settings(run.values).get("seed"), run.last.score) for run in reversed(runs))
-    return {seed: score for seed, score in scores if score is not None}
+def _by_seed(
+    runs: Sequence[Run], points: Points, loss: Callable[[Run, float], float]
+) -> dict[Any, float]:
+    """The loss with each seed: the same configuration and seed is the same run."""
+    return {
+        points.settings(run.values).get("seed"): loss(run, run.last.score)
+        for run in reversed(runs)
+        if run.last.score is not None
+    }
 
 
 def distinct(found: Sequence[Finalist], points: Points, top: int) -> tuple[list[Finalist], int]:

@@ -24,7 +24,7 @@ FARTHEST = 10.0
 worst lies farther out in one sweep of ten, and then not by much."""
 
 
-def uniform_guess(metric: Metric, summary: Mapping[str, Any]) -> float | None:
+def score_of_guess(metric: Metric, summary: Mapping[str, Any]) -> float | None:
     """Score of a uniform guess by `metric`; None where the run is not our trainer's, or no loss."""
     size = _positive(summary, "vocabulary_size")
     if metric.goal != "minimize" or size is None:
@@ -53,7 +53,7 @@ class ScoreCap:
         return cls(max(known) if known else farthest(losses))
 
     def loss(self, loss: float, guess: float | None) -> float:
-        """What a run with `loss` counts as; `guess` is its own `uniform_guess`."""
+        """What a run with `loss` counts as; `guess` is its own `score_of_guess`."""
         return min(loss, self.shared if guess is None else guess)
 
 
