@@ -42,6 +42,7 @@ Exit codes: 0 done, 1 failed or diverged, 2 bad input, 130 Ctrl-C, 143 SIGTERM; 
 | `FUNDAMENTALLM_LEASE` | seconds (60) after which a silent worker has lost its runs; new sweeps |
 | `FUNDAMENTALLM_KERNELS=0` | leaves out `kernels.c`; torch does all |
 | `OMP_NUM_THREADS` | threads of a run, as many as there are cores at most |
+| `OMP_WAIT_POLICY` | how torch's own threads wait; `passive` unless it is set |
 | `CUDA_VISIBLE_DEVICES` | the GPUs that may be used |
 | `XDG_CACHE_HOME` | where encoded texts and the built `kernels.c` are kept (`~/.cache`) |
 | `WANDB_API_KEY`, `WANDB_MODE`, `WANDB_BASE_URL`, ... | W&B's own, which its client heeds as ever |

@@ -74,8 +74,9 @@ INLINE int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
 #define WHILE 300000           // of looking: what torch does between two jobs takes less
 #define BRIEFLY 20000          // of looking, on a busy machine
 #define INTERRUPTED 100000     // between two looks, if somebody else had the core meanwhile
-#define REMEMBERED 1000000000  // how long a machine counts as busy
+#define REMEMBERED 100000000   // how long a machine counts as busy
 #define WORTH_A_THREAD 100000  // multiplications: fewer are done before another thread is awake
+#define TO_MEMORY 8            // times as long as a multiplication: an element that is read and written
 
 // Does one piece of a job. `thread` is below the job's number of threads, and nobody else's.
 typedef void piece_work(const void *job, int64_t piece, int64_t thread);
@@ -544,14 +545,14 @@ static void norm_rows_back(const void *about, int64_t piece, int64_t thread) {
 int norm_forward(int64_t threads, const float *x, float *y, float *scale, float eps, int64_t N,
                  int64_t C) {
   norm_job a = {x, .to = y, .scale = scale, .eps = eps, .N = N, .C = C};
-  do_all(norm_rows, &a, parts_of(N, ROWS_AT_ONCE), ROWS_AT_ONCE * C, threads);
+  do_all(norm_rows, &a, parts_of(N, ROWS_AT_ONCE), TO_MEMORY * ROWS_AT_ONCE * C, threads);
   return 0;
 }
 
 int norm_backward(int64_t threads, const float *y, float *scale, const float *dy, float *dx,
                   int64_t N, int64_t C) {
   norm_job a = {.y = y, .dy = dy, .to = dx, .scale = scale, .N = N, .C = C};
-  do_all(norm_rows_back, &a, parts_of(N, ROWS_AT_ONCE), ROWS_AT_ONCE * C, threads);
+  do_all(norm_rows_back, &a, parts_of(N, ROWS_AT_ONCE), TO_MEMORY * ROWS_AT_ONCE * C, threads);
   return 0;
 }
 
@@ -628,7 +629,7 @@ static void dropout_share(const void *about, int64_t piece, int64_t thread) {
 int dropout(int64_t threads, const float *x, float *y, const int64_t *seed, int64_t dropped,
             float scale, int64_t N) {
   dropout_job a = {x, y, {seed, dropped, scale}, N};
-  do_all(dropout_share, &a, parts_of(N, SHARE), SHARE, threads);
+  do_all(dropout_share, &a, parts_of(N, SHARE), TO_MEMORY * SHARE, threads);
   return 0;
 }
 
@@ -852,8 +853,8 @@ static void pack_panels(const void *about, int64_t piece, int64_t thread) {
 static void pack(float *to, const float *from, int64_t rows, int64_t columns, int64_t down,
                  int64_t along, int64_t threads) {
   pack_job a = {to, from, rows, columns, down, along};
-  do_all(pack_panels, &a, parts_of(columns, PANELS_AT_ONCE * LANES), PANELS_AT_ONCE * LANES * rows,
-         threads);
+  do_all(pack_panels, &a, parts_of(columns, PANELS_AT_ONCE * LANES),
+         TO_MEMORY * PANELS_AT_ONCE * LANES * rows, threads);
 }
 
 // y = onto + what dropout leaves of x, n elements from the `first` on.

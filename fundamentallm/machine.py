@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,35 @@ def threads_each(runs: int = 1) -> int:
     if typed.isdigit() and typed != "0":
         return int(typed)
     return max(1, usable_cores() // runs)
+
+
+def busy_cores(root: Path = Path("/"), seconds: float = 0.1) -> float:
+    """How many of this machine's cores other programs use, while this one waits; 0 if unknown."""
+    before = _core_seconds(root)
+    time.sleep(seconds)
+    busy, whole = (b - a for a, b in zip(before, _core_seconds(root), strict=True))
+    return (os.cpu_count() or 1) * busy / whole if whole else 0.0
+
+
+def _core_seconds(root: Path) -> tuple[int, int]:
+    """How long all cores have worked since the start, and how long that is; in ticks."""
+    with suppress(OSError, ValueError):
+        total = (root / "proc/stat").read_text("ascii").split("\n")[0].split()
+        user, nice, system, idle, waiting, *rest = map(int, total[1:9])
+        worked = user + nice + system + sum(rest)  # rest: interrupts, and what other guests took
+        return worked, worked + idle + waiting
+    return 0, 0
+
+
+def busy_warning(root: Path = Path("/")) -> str:
+    """One line if other programs leave a run fewer cores than it has threads, which are several."""
+    threads, cores = min(threads_each(), usable_cores()), os.cpu_count() or 1
+    if threads == 1:
+        return ""
+    others = busy_cores(root)
+    if cores - others > threads - 0.5:
+        return ""
+    return f"other programs use {others:.1f} of this machine's {cores} cores; it will take longer"
 
 
 def free_gb(root: Path = Path("/")) -> float:

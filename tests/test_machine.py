@@ -12,7 +12,7 @@ import pytest
 
 from fundamentallm import gpus
 from fundamentallm.gpus import visible_gpus
-from fundamentallm.machine import free_gb, usable_cores
+from fundamentallm.machine import busy_cores, busy_warning, free_gb, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,31 @@ print((faults() - before) / 10)
         [sys.executable, "-c", code, str(kept)], capture_output=True, text=True, check=True
     )
     assert (float(done.stdout) < 100) == kept  # of 2,560 pages of 4 kB
+
+
+@pytest.mark.parametrize(
+    ("worked", "busy"),
+    [((0, 0, 0, 40), 0.0), ((20, 0, 0, 20), 4.0), ((10, 5, 5, 0), 8.0)],
+)
+def test_others_that_use_the_cores_are_noticed(
+    worked: tuple[int, ...], busy: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of 8 cores, for a run of 8 threads; `worked` is what /proc/stat grew by meanwhile."""
+    stat = tmp_path / "proc/stat"
+    stat.parent.mkdir()
+    lines = [
+        " ".join(["cpu ", *(str(x + 700) for x in counts), "0 0 0 0 0 0"]) + "\ncpu0 1\n"
+        for counts in ((0, 0, 0, 0), worked)
+    ]
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("fundamentallm.machine.usable_cores", lambda: 8)
+    monkeypatch.setattr("time.sleep", lambda seconds: stat.write_text(lines[1]))
+    stat.write_text(lines[0])
+    assert busy_cores(tmp_path) == busy
+    for typed, expected in (("8", busy > 0.5), ("1", False)):
+        stat.write_text(lines[0])
+        monkeypatch.setenv("OMP_NUM_THREADS", typed)
+        assert bool(busy_warning(tmp_path)) == expected
+    stat.unlink()
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert busy_cores(tmp_path) == 0.0  # where there is no such file

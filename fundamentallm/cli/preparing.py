@@ -39,12 +39,14 @@ def prepare_here(text: Text, config: Config, device: str) -> tuple[Dataset, Devi
     """
     from fundamentallm.data import prepare
     from fundamentallm.device import computes_in_half, pick_device
-    from fundamentallm.machine import keep_freed_memory
+    from fundamentallm.machine import busy_warning, keep_freed_memory
 
     keep_freed_memory()
     dataset, where = prepare(text, config), pick_device(device)
     for line in dataset.warnings():
         warn(line)
+    if where.type == "cpu" and (busy := busy_warning()):
+        warn(busy)
     if config.mixed_precision and not computes_in_half(where):
         warn("--mixed-precision: this processor has no bfloat16; the run computes in float32")
     return dataset, where
