@@ -33,8 +33,8 @@ What `fundamentallm COMMAND --help` prints; written by `docs/generate.py`, and C
 stale. `train` takes every hyperparameter too, and `find learning-rate` all but the rate, its
 schedule, the length and `--compile`: [hyperparameters.md](hyperparameters.md).
 
-Exit codes: 0 done, 1 failed or diverged, 2 bad input, 130 Ctrl-C, 143 SIGTERM; of `check`, 0 clean,
-1 warnings or a run that cannot be tried, 2 mistakes.
+Exit codes: 0 done, 1 failed or diverged, 2 bad input, 129 SIGHUP (a closed terminal), 130 Ctrl-C,
+143 SIGTERM; of `check`, 0 clean, 1 warnings or a run that cannot be tried, 2 mistakes.
 
 | variable | does |
 |---|---|

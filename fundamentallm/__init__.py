@@ -5,8 +5,8 @@ the rest is the command line's, `fundamentallm --help`.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's own, without the import: a signal may come meanwhile
 if TYPE_CHECKING:
     from fundamentallm.errors import FundamentallmError
     from fundamentallm.hyperparameters import Config
@@ -22,7 +22,7 @@ WHERE = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import what is asked for, and nothing before: __main__.py comes first on a command line."""
     if name in WHERE:
         return getattr(import_module(f"fundamentallm.{WHERE[name]}"), name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 DONE = 0
 FAILED = 1
 BAD_INPUT = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+HUNG_UP = 129  # 128 + SIGHUP, as shells count
+INTERRUPTED = 130  # 128 + SIGINT
 PREEMPTED = 143  # 128 + SIGTERM
 
 EARLY = ("hyperband", "wandb")
@@ -19,8 +20,8 @@ def of_run(status: str, stopped_by: str, *, in_sweep: bool) -> int:
     sees three failures in its first minute gives up. So is a run that was stopped early.
     """
     if status == "interrupted":
-        codes = {"SIGINT": INTERRUPTED, "SIGTERM": PREEMPTED} | dict.fromkeys(EARLY, DONE)
-        return codes.get(stopped_by, FAILED)
+        signals = {"SIGHUP": HUNG_UP, "SIGINT": INTERRUPTED, "SIGTERM": PREEMPTED}
+        return (signals | dict.fromkeys(EARLY, DONE)).get(stopped_by, FAILED)
     if status == "diverged":
         return DONE if in_sweep else FAILED
     return {"done": DONE, "impossible": DONE, "refused": BAD_INPUT}.get(status, FAILED)

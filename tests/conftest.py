@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,10 @@ from hypothesis import settings
 
 from fundamentallm import kernels
 from fundamentallm.hyperparameters import Config
+
+# In the background, or under nohup, they are ignored, and would be by all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("no clock", deadline=None)  # these machines are shared
 settings.load_profile("no clock")

@@ -18,6 +18,7 @@ from fundamentallm.report.read_runs import read_results
         ("done", "epochs", 0, 0),
         ("interrupted", "SIGINT", 130, 130),
         ("interrupted", "SIGTERM", 143, 143),
+        ("interrupted", "SIGHUP", 129, 129),
         ("interrupted", "wandb", 0, 0),
         ("interrupted", "hyperband", 0, 0),
         ("interrupted", "a closed pipe", 1, 1),

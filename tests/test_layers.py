@@ -69,6 +69,7 @@ RUNGS = {
     "trackers.console": 2,
     "trackers.folder": 2,
     "trackers.wandb": 2,
+    "trackers.wandb_service": 2,
     "report": 2,
     "graphs": 2,
     "optimizer": 2,

@@ -48,15 +48,9 @@ def start(folder: Path, *arguments: object, **environment: str) -> subprocess.Po
     process = subprocess.Popen(
         words, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        preexec_fn=_heed_ctrl_c,
     )  # fmt: skip
     STARTED.append(process)
     return process
-
-
-def _heed_ctrl_c() -> None:
-    """What a shell starts in the background ignores it, and so would all that we start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end_what_is_left() -> None:

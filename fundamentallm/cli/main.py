@@ -24,6 +24,7 @@ from fundamentallm.cli.next import next_
 from fundamentallm.cli.refine import refine
 from fundamentallm.cli.report import report
 from fundamentallm.cli.sweep import sweep
+from fundamentallm.cli.terminal import outlive_the_terminal
 from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see __main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    outlive_the_terminal()
     if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot encode is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

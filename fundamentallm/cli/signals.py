@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM: finish the step, save, then end."""
+"""Ctrl-C, a scheduler's SIGTERM, a closed terminal's SIGHUP: finish the step, save, then end."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from types import FrameType
 from typing import Any
 
 COPY_SECONDS = 1.0
-"""A SIGTERM so soon after another is the same: a scheduler tells every process, and `wandb agent
---forward-signals` tells its run once more."""
+"""A SIGTERM or SIGHUP so soon after another is the same: a scheduler tells every process, `wandb
+agent --forward-signals` tells its run once more, and a terminal that closes is told of by the
+shell, the kernel and the session's manager."""
+HEEDED = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # Windows has none
+    HEEDED.append(signal.SIGHUP)
 
 
 class StopSignals:
-    """A context in which the first SIGINT or SIGTERM is only noted, and a second ends at once."""
+    """A context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second ends at once.
+
+    SIGINT and SIGHUP stay ignored where they were: nohup, or `&` in a script, is there to do that.
+    """
 
     def __init__(self, leave: Callable[[int], Any] = sys.exit) -> None:
         """`leave` is what the second one does, with its exit code."""
@@ -25,8 +32,9 @@ class StopSignals:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        for number in HEEDED:
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -35,7 +43,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        copy = number == signal.SIGTERM == self.received and now - self.at < COPY_SECONDS
+        by_hand = signal.SIGINT in (number, self.received)
+        copy = not by_hand and now - self.at < COPY_SECONDS
         if self.received is not None and not copy:
             self.leave(128 + number)
         if self.received is None:
@@ -43,5 +52,5 @@ class StopSignals:
 
     @property
     def name(self) -> str:
-        """`SIGINT`, `SIGTERM`, or nothing."""
+        """`SIGINT`, `SIGTERM`, `SIGHUP`, or nothing."""
         return self.received.name if self.received else ""

@@ -19,7 +19,9 @@ OF_ANOTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "W
 def main(order: Order, pipe: Connection) -> None:
     """Run a trial, say how it ended, and leave without tidying up what was inherited."""
     line = Line(pipe, order.patience)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the worker says what to do
+    for name in ("SIGINT", "SIGHUP"):  # a terminal's reach all; the worker says what to do
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: setattr(line, "stop", line.stop or "SIGTERM"))
     if order.wandb is not None:
         for name in OF_ANOTHER_RUN:

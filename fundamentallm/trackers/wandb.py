@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,24 @@ from typing import Any
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 import wandb
+from wandb.sdk.lib.runid import generate_id
 
 from fundamentallm import exit_codes
 from fundamentallm.disk import replace_text
 from fundamentallm.metrics import OF_EVALUATIONS
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
+from fundamentallm.trackers import wandb_service
 from fundamentallm.trackers.protocol import Number
 from fundamentallm.trackers.reach import unreachable
 
 INIT_SECONDS = 10.0
 FINISH_SECONDS = 30.0
 FINISH_SECONDS_WITH_MODEL = 120.0
-GRACE_SECONDS = 3.0
 FLUSH_SECONDS = 1.0  # between writings of W&B's own file, from which `wandb sync` sends
 ASK_SECONDS = 5
+LAST_SECONDS = 1.0  # that the client's process may live on after it was told to end
+RESTARTS = 3  # of the client, in a run's life: its process may have been killed
 SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
 STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
   project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped state } }
@@ -46,7 +48,7 @@ def why_not() -> str | None:
     Looks for a key where the client does, and never asks for one.
     """
     try:
-        mode = wandb.setup().settings.mode
+        mode = wandb_service.started().settings.mode
         if mode == "disabled":
             return ""
         if mode in ("offline", "dryrun") or wandb.login(prompt=False, verify=False):
@@ -54,8 +56,7 @@ def why_not() -> str | None:
     except (ImportError, AttributeError):
         raise
     except Exception as error:  # a key that is no key; its service that cannot be started; ...
-        reason = " ".join(str(error).split())[:200]
-        return f"W&B cannot be used ({reason}), so this run stays on this machine"
+        return f"W&B cannot be used ({_in_a_line(error)[:200]}), so this run stays on this machine"
     return (
         "no W&B key was found, so this run stays on this machine; to follow it on W&B, log in "
         "by: wandb login (and --no-wandb keeps a run here without this line)"
@@ -94,37 +95,56 @@ class WandbTracker:
         """One line, if not everything is known to have reached W&B."""
         self.run: wandb.Run | None = None
         self.api: wandb.Api | None = None
-        self.held = -1  # the last step that W&B holds of a resumed run
+        self.settings: Mapping[str, object] = {}
+        self.step = 0
+        self.held = -1  # the last step that W&B holds, or was sent
+        self.restarts_left = RESTARTS
+        self.given_up = False
         self.samples: list[Sample] = []
         self.why_offline = ""
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
         """Begin or resume the run on W&B, and send it the rows up to `step` that it lacks."""
-        with self._failing_quietly():
-            self.run = self._begin(settings)
-            if self.run.resumed:
-                self.held = self.run.starting_step - 1
-                self._send_tables_again(self.run)
-        if step:
+        self.settings, self.step = settings, step
+        self._attempt(lambda run: None)
+        if self.given_up:
+            _say(self.verdict)
+
+    def _start(self) -> wandb.Run:
+        self.held, self.why_offline = -1, ""
+        run = self._begin(self.settings)
+        if run.resumed:
+            self.held = run.starting_step - 1
+            self._send_tables_again(run)
+        if self.step:
             written: dict[int, list[Sample]] = {}
             for at, sample in self.folder.written():
                 written.setdefault(at, []).append(sample)
             for row in self.folder.rows():
                 at = row.pop("step")
-                self.log_samples(written.get(at, []), step=at)
-                self.log(row, step=at)
+                self._send(run, row, written.get(at, []), at)
+        return run
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Send a row, and with it the samples of the same step, unless W&B holds it."""
-        samples, self.samples = self.samples, []
-        if self.run is None or step <= self.held:
+        samples, self.samples, self.step = self.samples, [], step
+        if self.given_up:
             return
-        with self._failing_quietly():
-            row: dict[str, Any] = dict(metrics)
-            if samples:
-                data = [[step, each.prompt, each.temperature, each.text] for each in samples]
-                row["samples"] = wandb.Table(columns=SAMPLE_COLUMNS, data=data)
-            self.run.log(row, step=step, commit=True)
+        self._attempt(lambda run: self._send(run, metrics, samples, step))
+        if self.given_up:
+            _say(f"{self.verdict}; the run goes on without W&B")
+
+    def _send(
+        self, run: wandb.Run, metrics: Mapping[str, Any], samples: Sequence[Sample], step: int
+    ) -> None:
+        if step <= self.held:
+            return
+        row = dict(metrics)
+        if samples:
+            data = [[step, each.prompt, each.temperature, each.text] for each in samples]
+            row["samples"] = wandb.Table(columns=SAMPLE_COLUMNS, data=data)
+        run.log(row, step=step, commit=True)
+        self.held = step
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
         """Keep them for the row: one step is sent in one piece, or a kill could halve it."""
@@ -132,11 +152,37 @@ class WandbTracker:
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Tell W&B how it ended and what is best, and wait for the upload, but not for ever."""
-        if self.run is not None:
-            with self._failing_quietly():
-                self._finish(self.run, summary)
+        self._attempt(lambda run: self._finish(run, summary))
+
+    def _attempt(self, action: Callable[[wandb.Run], None]) -> None:
+        """Do it; where the client fails, begin the run anew as one that is resumed, and do it then.
+
+        No error of the client's is worth a training run: after a few, W&B is given up.
+        """
+        while not self.given_up:
+            try:
+                if self.run is None:
+                    self.run = self._start()
+                action(self.run)
+                return
+            except Exception as error:
+                failed, self.run = self.run, None
+                again = failed is not None or wandb_service.is_gone()
+                wandb_service.let_go(at_once=True)
+                what = ": ".join(filter(None, (type(error).__name__, _in_a_line(error))))
+                reason = f"W&B's client failed ({what})"
+                if again and self.restarts_left:
+                    self.restarts_left -= 1
+                    _say(f"{reason} and is started again")
+                    continue
+                self.given_up = True
+                self.verdict = f"{reason}; the whole run is in its own folder"
+                if failed is not None:
+                    self.verdict += f"; what the client kept is sent by: {self._sync(failed)}"
 
     def _finish(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
+        if wandb_service.is_gone():
+            raise ConnectionError("its process has ended")
         status, stopped_by = str(summary["status"]), str(summary.get("stopped_by", ""))
         if status == "interrupted" and stopped_by == "SIGTERM":
             self.stopped_by_wandb = self.stopped_by_wandb or self._stop_was_asked()
@@ -144,20 +190,20 @@ class WandbTracker:
             stopped_by = "wandb"
         code = exit_codes.of_run(status, stopped_by, in_sweep=self.swept is not None)
         if status in ("diverged", "impossible"):
-            run.tags = (*(run.tags or ()), status)
+            run.tags = tuple(dict.fromkeys((*(run.tags or ()), status)))
             if not summary.get("best_step"):  # never validated: a sweep still needs a score
                 score = {name: summary[name] for name in OF_EVALUATIONS if name in summary}
-                self.log(score, step=run.step)  # pyright: ignore[reportArgumentType]
+                self._send(run, score, [], run.step)
         run.summary.update({**summary, "stopped_by": stopped_by})
         if self.log_model and summary.get("best_step") and self.folder.best.exists():
             self._log_model(run, summary)
-        if code == exit_codes.PREEMPTED:
+        if code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP):
             run.mark_preempting()
         self._end(run, code)
 
     def _begin(self, settings: Mapping[str, object]) -> wandb.Run:
         """Start online; where that fails, offline, so that `wandb sync` can send it later."""
-        known = wandb.setup().settings
+        known = wandb_service.started().settings
         entity, project, stored = self._stored_id()
         ours = {key: value for key, value in settings.items() if key not in (self.swept or ())}
         options: dict[str, Any] = {
@@ -170,7 +216,9 @@ class WandbTracker:
         if self.swept is None:
             project = project or known.project or "fundamentallm"
             entity = entity or known.entity
-            options |= {"project": project, "entity": entity, "id": known.run_id or stored}
+            run_id = known.run_id or stored or generate_id()
+            self._keep_id(entity, project, run_id)  # W&B may have it before the client says so
+            options |= {"project": project, "entity": entity, "id": run_id}
         if known.mode in ("offline", "dryrun"):
             self.why_offline = "WANDB_MODE is offline"
         elif not (known.http_proxy or known.https_proxy) and (
@@ -181,25 +229,26 @@ class WandbTracker:
             looks = ("name", "tags", "group")  # which may have been changed there since
             shown = {key: value for key, value in options.items() if not stored or key not in looks}
             try:
-                resume = "allow" if self.swept is not None or options["id"] else None
+                known_there = self.swept is not None or known.run_id or stored
+                resume = "allow" if known_there else None
                 run = wandb.init(**shown, resume=resume, settings=self._limits())
                 if run.resumed:
                     run.config.update(ours, allow_val_change=True)
                 elif stored:  # W&B does not have it, or no longer
                     run.name, run.tags = options["name"] or run.name, options["tags"]
             except Exception as error:  # whatever the client raises
-                reason = " ".join(str(error).split())
-                self.why_offline = reason.partition(" Consider increasing")[0]
-                with suppress(Exception):  # or the id would be in use by what has just failed
-                    wandb.teardown()
+                if wandb_service.is_gone(within=LAST_SECONDS):
+                    raise
+                self.why_offline = _in_a_line(error).partition(" Consider increasing")[0]
+                wandb_service.let_go()  # or the id would be in use by what has just failed
             else:
                 self._prepare_to_log(run)
-                self._keep_id(run)
+                self._keep_id(run.entity, run.project, run.id)
                 return run
         if known.mode == "online":
             _say(f"W&B cannot be reached ({self.why_offline}); the run goes on without it")
         run = wandb.init(**options, mode="offline", settings=self._limits())
-        self._keep_id(run)
+        self._keep_id(run.entity, run.project, run.id)
         return run
 
     def _limits(self) -> wandb.Settings:
@@ -233,9 +282,9 @@ class WandbTracker:
             if earlier != Path(run.settings.files_dir):
                 run.save(earlier / "media/table/*.json", base_path=earlier, policy="now")
 
-    def _keep_id(self, run: wandb.Run) -> None:
+    def _keep_id(self, entity: str | None, project: str | None, run_id: str) -> None:
         self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.folder.wandb_id, f"{run.entity or ''}/{run.project or ''}/{run.id}\n")
+        replace_text(self.folder.wandb_id, f"{entity or ''}/{project or ''}/{run_id}\n")
 
     def _stored_id(self) -> tuple[str | None, str | None, str | None]:
         """Entity, project and id of the run as it was; an older file has the id alone."""
@@ -266,12 +315,9 @@ class WandbTracker:
 
     def _end(self, run: wandb.Run, code: int) -> None:
         """Finish within the limit, and say what did not get through."""
-        place = os.path.relpath(run.settings.sync_dir)
-        if place.startswith(".."):  # a run of a sweep is in its own folder, and its reader is not
-            place = str(run.settings.sync_dir)
         complaint = ""
         limit = run.settings.finish_timeout
-        if not _finish_within(run, code, limit):
+        if not wandb_service.finish_within(run, code, limit):
             complaint = f"W&B did not take everything within {limit:g} s"
         if self.why_offline:
             complaint = f"nothing was sent to W&B ({self.why_offline})"
@@ -280,49 +326,21 @@ class WandbTracker:
                 if self._ask(run, self.api)["state"] == "running":
                     complaint = "W&B has not seen the end of the run"
             except Exception as error:  # as above: whatever it is, W&B cannot be asked
-                complaint = f"W&B does not answer ({' '.join(str(error).split())})"
-        with suppress(Exception):  # now, and not as Python exits: its is not the last word
-            wandb.teardown()
+                complaint = f"W&B does not answer ({_in_a_line(error)})"
+        wandb_service.let_go()
         if complaint:
-            command = (
-                f"wandb sync {'' if self.why_offline else '--no-skip-online '}{shlex.quote(place)}"
-            )
-            self.verdict = f"{complaint}; the whole run is kept, and sent by: {command}"
+            self.verdict = f"{complaint}; the whole run is kept, and sent by: {self._sync(run)}"
 
-    @contextmanager
-    def _failing_quietly(self) -> Iterator[None]:
-        """No error of the client's is worth a training run."""
-        try:
-            yield
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            self.run = None
-            self.verdict = f"W&B's client failed ({reason}); the whole run is in its own folder"
-            _say(self.verdict)
+    def _sync(self, run: wandb.Run) -> str:
+        """The command that sends what the client has kept of a run."""
+        place = os.path.relpath(run.settings.sync_dir)
+        if place.startswith(".."):  # a run of a sweep is in its own folder, and its reader is not
+            place = str(run.settings.sync_dir)
+        return f"wandb sync {'' if self.why_offline else '--no-skip-online '}{shlex.quote(place)}"
 
 
-def _finish_within(run: wandb.Run, code: int, seconds: float) -> bool:
-    """Finish, and say whether the client did so in time.
-
-    It has a time limit of its own, but may be busy trying again and never look at it: then its
-    service is ended, which has written everything to the disk by then.
-    """
-    in_time: list[bool] = []
-
-    def finish() -> None:
-        with suppress(Exception):  # a time-out of the client's, or its service is gone
-            run.finish(exit_code=code)
-            in_time.append(True)
-
-    thread = threading.Thread(target=finish, daemon=True)
-    thread.start()
-    thread.join(seconds + GRACE_SECONDS)
-    if thread.is_alive():
-        connection = wandb.setup()._connection
-        if connection is not None and connection._proc is not None:
-            connection._proc._process.kill()
-        thread.join(GRACE_SECONDS)
-    return bool(in_time)
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _say(line: str) -> None:

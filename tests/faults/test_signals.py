@@ -1,4 +1,4 @@
-"""Promise 4: SIGTERM and SIGINT at any moment save, say how to go on, and exit as they should."""
+"""Promise 4: a signal to stop at any moment saves, says how to go on, and exits as it should."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Run
-from tiny_sweep import start, wait_for
+from tiny_sweep import FLAGS, grid, start, wait_for
 
 from fundamentallm.checkpoint import Checkpoint
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def code_of(process: subprocess.Popen[str]) -> int:
@@ -80,6 +80,52 @@ def test_a_second_signal_ends_at_once(
     assert code_of(process) in CODES.values(), said
     assert "Traceback" not in said
     Checkpoint.load(tmp_path / "out/last.pt")
+
+
+@pytest.mark.parametrize("again", [signal.SIGHUP, signal.SIGTERM])
+def test_a_session_that_ends_tells_of_it_twice(
+    again: signal.Signals, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    """As the shell and the kernel do, or systemd, which sends both; it is one stop."""
+    flags = [text_file, *tiny_flags, "--max-steps=1000000", "--output-dir=out", "--no-wandb"]
+    process = start(tmp_path, "train", *flags)
+    wait_for((tmp_path / "out/last.pt").exists)
+    os.kill(process.pid, signal.SIGSTOP)  # so that one is there before the other is answered
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(again)
+    os.kill(process.pid, signal.SIGCONT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode in (129, 143), said
+    assert "go on with: fundamentallm train --output-dir out --resume" in said
+
+
+def test_a_range_test_ends_with_a_closed_terminal(
+    text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = [flag for flag in tiny_flags if "steps" not in flag and "eval" not in flag]
+    process = start(tmp_path, "find", "learning-rate", text_file, *flags, "--output-dir=out")
+    wait_for((tmp_path / "out/metrics.jsonl").exists)
+    process.send_signal(signal.SIGHUP)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 129, said
+    assert "stopped by SIGHUP before there was an answer" in said
+
+
+def test_a_sweep_saves_its_runs_when_its_terminal_closes(text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(grid(2, 1, steps=1_000_000))
+    words = ("sweep", "g.yaml", text_file, "--workers=2", "--", *FLAGS, "--epochs=1000000")
+    process = start(tmp_path, *words)
+    runs = [tmp_path / f"runs/g/run-000{number}" for number in (1, 2)]
+    wait_for(lambda: all((run / "last.pt").exists() for run in runs))
+    os.killpg(process.pid, signal.SIGHUP)  # a terminal's goes to all
+    said = process.communicate(timeout=100)[0]
+    assert process.returncode == 129, said
+    assert "go on with: fundamentallm agent runs/g" in said
+    for run in runs:
+        summary = json.loads((run / "summary.json").read_text())
+        assert (summary["status"], summary["stopped_by"]) == ("interrupted", "SIGHUP")
+        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        assert Checkpoint.load(run / "last.pt").progress["step"] >= last["step"]
 
 
 def test_slurm_preempts_and_requeues(

@@ -1,0 +1,131 @@
+"""A terminal that vanishes: who heeds SIGHUP saves and ends, who was told not to goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_sweep import FLAGS, grid, wait_for
+
+from fundamentallm.checkpoint import Checkpoint
+
+UNENDING = ["--max-steps=1000000", "--epochs=1000000", "--output-dir=out", "--no-wandb"]
+
+
+class Terminal:
+    """A program in a terminal of its own, as in a window."""
+
+    def __init__(self, folder: Path, *words: object, ignored: tuple[signal.Signals, ...] = ()):
+        """Start `python -m fundamentallm WORDS`, with signals ignored as by nohup."""
+        self.ours, theirs = pty.openpty()
+
+        def attach() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
+
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fundamentallm", *map(str, words)], cwd=folder, stdin=theirs,
+            stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=attach,
+        )  # fmt: skip
+        os.close(theirs)
+
+    def wait_for(self, condition: Callable[[], bool]) -> str:
+        """Read what it shows until something is so."""
+        shown = b""
+        while not condition():
+            assert self.process.poll() is None, shown.decode()
+            shown += os.read(self.ours, 65536)
+        return shown.decode()
+
+    def vanish(self) -> None:
+        """Close the window."""
+        os.close(self.ours)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_run_saves_and_ends(text_file: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+    window = Terminal(tmp_path, "train", text_file, *tiny_flags, *UNENDING)
+    window.wait_for((tmp_path / "out/last.pt").exists)
+    window.vanish()
+    assert window.process.wait(60) == 129
+    assert summary(tmp_path / "out")["stopped_by"] == "SIGHUP"
+    rows = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
+    saved = Checkpoint.load(tmp_path / "out/last.pt").progress["step"]
+    assert saved >= json.loads(rows[-1])["step"]
+
+
+def test_one_that_ignores_it_goes_on(
+    text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = ["--max-steps=600", "--output-dir=out", "--no-wandb"]
+    words = ["train", text_file, *tiny_flags, *flags]
+    window = Terminal(tmp_path, *words, ignored=(signal.SIGHUP,))
+    window.wait_for((tmp_path / "out/last.pt").exists)
+    window.vanish()  # every line and every part of the bar then fails: EIO
+    assert window.process.wait(200) == 0
+    assert (summary(tmp_path / "out")["status"], summary(tmp_path / "out")["step"]) == ("done", 600)
+
+
+@pytest.mark.parametrize(("ignored", "code"), [((), 129), ((signal.SIGHUP,), 0)])
+def test_a_sweep_with_its_table(
+    ignored: tuple[signal.Signals, ...], code: int, text_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "g.yaml").write_text(grid(2, 1, steps=100_000 if code else 1000))
+    words = ["sweep", "g.yaml", text_file, "--workers=1", "--", *FLAGS, "--epochs=1000000"]
+    window = Terminal(tmp_path, *words, ignored=ignored)
+    shown = window.wait_for((tmp_path / "runs/g/run-0001/last.pt").exists)
+    assert "run 1 of 2 starts" in shown
+    window.vanish()
+    assert window.process.wait(200) == code
+    if code:
+        assert summary(tmp_path / "runs/g/run-0001")["stopped_by"] == "SIGHUP"
+    else:
+        assert [summary(tmp_path / f"runs/g/run-000{n}")["status"] for n in (1, 2)] == ["done"] * 2
+        assert (tmp_path / "runs/g/report.html").exists()
+
+
+def test_nohup(text_file: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+    check_ignored(tmp_path, signal.SIGHUP, "nohup", [text_file, *tiny_flags], "")
+
+
+def test_in_the_background_of_a_script(
+    text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    """What a script starts with `&` ignores Ctrl-C, which is for the script."""
+    check_ignored(tmp_path, signal.SIGINT, "", [text_file, *tiny_flags], "& wait $!")
+
+
+def check_ignored(
+    folder: Path, number: signal.Signals, before: str, flags: list[object], after: str
+) -> None:
+    """A run that a script starts goes on after `number`, and ends with SIGTERM."""
+    words = [sys.executable, "-m", "fundamentallm", "train", *flags, *UNENDING]
+    line = f"{before} {' '.join(map(str, words))} >/dev/null 2>&1 {after}"
+    script = subprocess.Popen(["sh", "-c", line], cwd=folder, start_new_session=True)
+    try:
+        wait_for((folder / "out/last.pt").exists)
+        run = int(summary(folder / "out")["process"])
+        os.kill(run, number)
+        rows = folder / "out/metrics.jsonl"
+        size = rows.stat().st_size
+        wait_for(lambda: rows.stat().st_size > size + 5000)
+        os.kill(run, signal.SIGTERM)
+        assert script.wait(60) == 143
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
