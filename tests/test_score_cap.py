@@ -111,7 +111,7 @@ def test_a_blow_up_does_not_hide_what_mattered(blown_up: Results) -> None:
 
 
 def test_no_chart_is_crushed_by_a_blow_up(blown_up: Results) -> None:
-    plots = {plot.id: plot.figure for plot in make_plots(blown_up, None)}
+    plots = {plot.id: plot.figure for plot in make_plots(blown_up, Evidence(blown_up))}
     assert set(plots) >= {"curves", "best", "slice-0", "parallel"}
     for name in ("best", "slice-0"):
         assert max(y for trace in plots[name].data for y in trace.y) < 10

@@ -14,7 +14,7 @@ from fundamentallm.metrics import score_text
 from fundamentallm.samples import printable
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import FAILED, Attempt, Run, best_of
+from fundamentallm.sweep.records import FAILED, Attempt, Run, best_of, told
 from fundamentallm.sweep.spec import Metric
 
 WORDS = {
@@ -145,7 +145,7 @@ class Table(Lines):
         done = [run for run in self.runs if run.is_finished]
         running = sum(run.last.status == "running" for run in self.runs)
         of = "" if self.limit is None else f" of {self.limit}"
-        parts = [f"{len(done)}{of} done", f"{running} running"]
+        parts = [f"{len(done)}{of} ended{ended_as(done)}", f"{running} running"]
         if best := best_of(self.runs, self.metric):
             parts.append(
                 f"best {self.metric.name} {score_text(best.last.score)} (run {best.number + 1})"
@@ -156,6 +156,12 @@ class Table(Lines):
             left = (self.limit - len(done)) * sum(lengths) / len(lengths) / running
             parts.append(f"about {_clock(left)} left")
         return ", ".join(parts)
+
+
+def ended_as(runs: Sequence[Run]) -> str:
+    """How these ended, where not all are done."""
+    statuses = [run.last.status for run in runs]
+    return f" ({told(statuses)})" if set(statuses) - {"done"} else ""
 
 
 def view(points: Points, metric: Metric) -> Lines:

@@ -227,8 +227,11 @@ def _conclude(
     ledger: Ledger, folder: SweepFolder, metric: Metric, stopped_by: str, limit: int | None
 ) -> int:
     """Say what was found and what can be done next; the exit code."""
+    from fundamentallm.cli.sweep_view import ended_as
+
     runs = ledger.runs()
-    finished = sum(run.is_finished for run in runs)
+    ended = [run for run in runs if run.is_finished]
+    finished = len(ended)
     failed = [run for run in runs if run.last.status in FAILED]
     there = place(folder.path)
     best = best_of(runs, metric)
@@ -236,7 +239,7 @@ def _conclude(
         where = place(folder.run(best.number).path)
         click.echo(
             f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
-            f"{finished} finished; try: fundamentallm generate {where}"
+            f"{finished} finished{ended_as(ended)}; try: fundamentallm generate {where}"
         )
     for run in failed[:3]:
         click.echo(f"run {run.number + 1} failed: {run.last.note}", err=True)

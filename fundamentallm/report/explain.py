@@ -16,11 +16,13 @@ from fundamentallm.report.rules.caveats import (
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.length import best_early, overfitting, still_falling, underfitting
 from fundamentallm.report.rules.parameters import edge, matters
+from fundamentallm.report.rules.progress import in_progress
 from fundamentallm.report.rules.stability import clipping, divergence, instability
 from fundamentallm.report.rules.winner import winner
 
 Rule = Callable[[Evidence], list[Claim]]
 RULES: tuple[Rule, ...] = (
+    in_progress,
     other_losses,
     winner,
     matters,
@@ -42,6 +44,7 @@ OF_LOSSES = (matters, edge, more_runs)
 """Rules that take a difference of losses for one of settings: not where texts differ."""
 
 HEADINGS = {
+    "in_progress": "Not finished",
     "other_losses": "Not comparable",
     "winner": "The best",
     "matters": "What mattered",

@@ -24,12 +24,15 @@ from fundamentallm.report.effects import Surface
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.parallel import parallel_coordinates
 from fundamentallm.report.results import Curve, Results, RunResult
+from fundamentallm.report.rules.claim import Evidence
 from fundamentallm.sweep.score_cap import farthest, score_of_guess
 from fundamentallm.sweep.spec import Metric
 
 LOSS = Metric("val_loss")
 MOST_CURVES = 40
 MOST_POINTS = 200
+ENDINGS = {"done": "done", "stopped": "stopped early", "": "diverged or broken off"}
+"""What runs are called that are drawn alike."""
 WATCHED = {
     "optim/learning_rate": "learning rate",
     "optim/grad_norm": "gradient norm",
@@ -37,12 +40,12 @@ WATCHED = {
 }
 
 
-def make_plots(results: Results, surface: Surface | None) -> list[Plot]:
-    """Every figure that these runs have something to show in."""
+def make_plots(results: Results, evidence: Evidence) -> list[Plot]:
+    """Every figure that these runs have something to show in; settings as `evidence` has them."""
     plots = [loss_curves(results), *range_tests(results)]
     if len(results.runs) > 1:
-        plots += [best_so_far(results), importance(surface)]
-        plots += [parallel_coordinates(results), *slices(results)]
+        plots += [best_so_far(results), importance(evidence.surface)]
+        plots += [parallel_coordinates(evidence.compared), *slices(evidence)]
     if len(results.runs) <= len(PALETTE):
         plots += [watched(results, metric, title) for metric, title in WATCHED.items()]
     return [plot for plot in plots if plot is not None]
@@ -92,15 +95,15 @@ def best_so_far(results: Results) -> Plot | None:
         found = [value for value in found if value is not None]
         best.append(results.metric.best(found))
     numbers = list(range(1, len(order) + 1))
-    for ranked, name in ((True, "finished"), (False, "diverged or broken off")):
-        those = [(n, run) for n, run in zip(numbers, order, strict=True) if run.is_ranked == ranked]
+    for kind, name in ENDINGS.items():
+        those = [(n, run) for n, run in zip(numbers, order, strict=True) if _ending(run) == kind]
         if those:
             figure.add_scatter(
                 x=[n for n, _ in those],
                 y=[results.shown_score(run) for _, run in those],
                 name=name,
                 mode="markers",
-                marker=_marker(ranked, len(order)),
+                marker=_marker(kind, len(order)),
                 text=[label(run.name) for _, run in those],
                 hovertemplate="%{text}: %{y:.5g}<extra></extra>",
             )
@@ -141,33 +144,35 @@ def importance(surface: Surface | None) -> Plot | None:
     return Plot("importance", "Importance", says, figure, is_wide=False)
 
 
-def slices(results: Results) -> list[Plot]:
+def slices(evidence: Evidence) -> list[Plot]:
     """The score over each setting alone; runs that came to nothing in red, at the top."""
-    bad = [run for run in results.runs if run.status in ("diverged", "impossible")]
+    results, every = evidence.compared, evidence.results.observations
+    bad = [run for run in every if run.status in ("diverged", "impossible")]
     factors, shown_runs = find_factors(results, [*results.ranked, *bad])
     ranked = [run for run in shown_runs if run.is_ranked]
     bad = [run for run in shown_runs if not run.is_ranked]
     worst = results.shown_score(ranked[-1]) if ranked else None
     plots: list[Plot] = []
     for factor in factors[:MOST_AXES]:
-        figure = new_figure(label(factor.name), results.metric.name)
-        for runs, name, ranks in ((ranked, "finished", True), (bad, "diverged, impossible", False)):
+        figure = new_figure(label(factor.name), results.metric.name + results.when)
+        for kind, name in {**ENDINGS, "": "diverged, impossible"}.items():
+            runs = [run for run in (*ranked, *bad) if _ending(run) == kind]
             if runs:
                 figure.add_scatter(
                     x=[_place(factor, run) for run in runs],
                     y=[worst if (y := results.shown_score(run)) is None else y for run in runs],
                     mode="markers",
                     name=name,
-                    marker=_marker(ranks, len(ranked)),
-                    text=[label(f"{run.name}, {run.status}") for run in runs],
+                    marker=_marker(kind, len(ranked)),
+                    text=[label(run.name if kind else f"{run.name}, {run.status}") for run in runs],
                     hovertemplate="%{text}<br>%{x}: %{y:.5g}<extra></extra>",
-                    showlegend=bool(bad),
+                    showlegend=len({*map(_ending, (*ranked, *bad))}) > 1,
                 )
         if factor.in_logs:
             figure.update_xaxes(type="log", **_log_ticks(factor))
         elif not factor.is_numeric:
             figure.update_xaxes(type="category")
-        says = f"{results.metric.name} of each run over its {factor.name}."
+        says = f"{results.metric.name}{results.when} of each run over its {factor.name}."
         plots.append(Plot(f"slice-{len(plots)}", factor.name, says, figure, is_wide=False))
     return plots
 
@@ -283,11 +288,17 @@ def _place(factor: Factor, run: RunResult) -> Any:
     return value if factor.is_numeric else label(str(value))
 
 
-def _marker(ranked: bool, count: int) -> dict[str, Any]:
+def _ending(run: RunResult) -> str:
+    """Which of ENDINGS."""
+    return run.status if run.is_ranked else ""
+
+
+def _marker(ending: str, count: int) -> dict[str, Any]:
     """Small and faint where there are many, or they hide one another."""
     size, opacity = (9, 0.8) if count <= 200 else (5, 0.5)
-    if ranked:
-        return {"color": PALETTE[0], "size": size, "opacity": opacity}
+    if ending:
+        symbol = "circle-open" if ending == "stopped" else "circle"
+        return {"color": PALETTE[0], "size": size, "opacity": opacity, "symbol": symbol}
     return {"color": RED, "size": size + 1, "symbol": "x"}
 
 

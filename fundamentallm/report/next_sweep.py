@@ -26,6 +26,7 @@ from fundamentallm.sweep.distributions import Continuous, IntUniform
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
+from fundamentallm.sweep.records import told
 from fundamentallm.sweep.refining import is_refined
 from fundamentallm.sweep.spec import Sweep, parse_sweep
 from fundamentallm.sweep.writing import Commented, sweep_text
@@ -55,9 +56,11 @@ def next_sweep(results: Results) -> str:
         )
     evidence = Evidence(results)
     if evidence.surface is None:
-        found = f"{len(results.ranked)} runs with a {results.metric.name}"
-        if len(results.ranked) < FEWEST_TO_FIT:
-            found += f" are too few to learn from; {FEWEST_TO_FIT} are needed"
+        runs = len(evidence.compared.comparable)
+        found = f"{runs} runs with a {results.metric.name}"
+        if runs < FEWEST_TO_FIT:
+            found += f" that can be compared are too few to learn from; {FEWEST_TO_FIT} are needed"
+            found += f" ({told(run.status for run in evidence.results.observations)})"
         else:
             found += (
                 " differ in none, or in no setting that can be compared; there is nothing to learn"
@@ -107,7 +110,8 @@ class _Next:
         self._leave_out_impossible()
         if self.content["parameters"] == self.sweep.content["parameters"]:
             raise ReportError(
-                f"{self.results.title}: nothing stood out in {len(self.results.ranked)} runs, so "
+                f"{self.results.title}: nothing stood out in "
+                f"{len(self.evidence.compared.comparable)} runs{self.evidence.when}, so "
                 "the next sweep would be the same; give the best more seeds (fundamentallm "
                 "refine), or search more, or elsewhere"
             )
@@ -117,6 +121,9 @@ class _Next:
             f"What {self.results.title} asks for next: it found {self.results.metric.name} "
             f"{score_text(best.score)} in {len(self.results.observations)} runs."
         )
+        for claim in self.claims:
+            if claim.rule in ("in_progress", "stopped"):
+                heading += f" {claim.says[0].upper()}{claim.says[1:]}."
         if self.flags:
             words = (f"{HYPERPARAMETERS[n].flag} {value}" for n, value in self.flags.items())
             heading += f" Its runs also had, after --: {' '.join(words)}"

@@ -26,6 +26,7 @@ from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
 from fundamentallm.samples import printable
+from fundamentallm.sweep.records import told
 
 LONGEST = 1_000  # characters of a setting or sample
 MOST_SAMPLES = 6
@@ -56,7 +57,7 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
     from plotly.offline import get_plotlyjs
 
     evidence = Evidence(results)
-    plots = make_plots(results, evidence.surface)
+    plots = make_plots(results, evidence)
     figures = {plot.id: json.loads(plot.figure.to_json() or "{}") for plot in plots}
     scripts = {"plotly": get_plotlyjs(), "page": _resource("page.js")}
     environment = Environment(
@@ -70,6 +71,7 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
         results=results,
         version=__version__,
         refresh=refresh,
+        counts=told(run.status for run in results.runs),
         sections=_sections(results, evidence),
         command=_command(results),
         columns=_columns(results),

@@ -18,7 +18,7 @@ MANY = 200
 
 
 def parallel_coordinates(results: Results) -> Plot | None:
-    """Every finished run as a line through its settings to its score.
+    """Every run that is compared as a line through its settings to its score.
 
     Lines of a scatter plot, because plotly's own parallel coordinates need WebGL, which the
     browsers of clusters and remote desktops often lack, and do not print.
@@ -52,7 +52,7 @@ def parallel_coordinates(results: Results) -> Plot | None:
             opacity=(1 - 0.2 * part) * (1 if len(runs) <= MANY else 0.6),
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
-    names = [label(factor.name) for factor in factors] + [label(results.metric.name)]
+    names = [label(factor.name) for factor in factors] + [label(results.metric.name + results.when)]
     ticks = [*range(len(names))]
     figure.update_xaxes(tickvals=ticks, ticktext=names, side="top", title="", showline=False)
     figure.update_xaxes(range=[-0.25, len(names) - 0.6])
@@ -66,7 +66,7 @@ def parallel_coordinates(results: Results) -> Plot | None:
                 x=axis, y=place, text=text_there, showarrow=False, xanchor="left", xshift=4,
                 font={"size": 11},
             )  # fmt: skip
-    says = "A line for each finished run, from its settings to its score; the best runs are blue."
+    says = f"A line for each run, from its settings to its score{results.when}; the best are blue."
     return Plot("parallel", "Parallel coordinates", says + " Click a name to hide it.", figure)
 
 

@@ -121,6 +121,8 @@ class Results:
     """The sweep file, if the runs are of one sweep."""
     notes: Sequence[str] = ()
     """What is missing or could not be read, a sentence each."""
+    when: str = ""
+    """When the scores are of, in words, if they are not of the whole run."""
 
     @cached_property
     def observations(self) -> list[RunResult]:

@@ -105,14 +105,16 @@ def unscored(points: Points, text: Text) -> list[str]:
 def size(points: Points) -> tuple[int | None, str]:
     """How many runs the sweep makes, None if it never ends; and that in words."""
     sweep = points.sweep
+    listed = every_point(sweep.parameters, points.is_possible)
     if sweep.method == "grid":
         lengths = [length_of(p.distribution.grid() or ()) for p in points.searched]
         whole = prod(lengths)
-        runs = min(whole, sweep.run_cap or whole)
+        possible = whole if listed is None else len(listed)
+        runs = min(possible, sweep.run_cap or possible)
         by = " x ".join(map(str, lengths)) or "1"
-        cut = f", of which run_cap allows {runs}" if runs < whole else ""
-        return runs, f"{whole} runs, a grid of {by}{cut}"
-    listed = every_point(sweep.parameters, points.is_possible)
+        left_out = f" without {whole - possible} that cannot be" if possible < whole else ""
+        cut = f", of which run_cap allows {runs}" if runs < possible else ""
+        return runs, f"{possible} runs, a grid of {by}{left_out}{cut}"
     if listed and (sweep.run_cap is None or len(listed) < sweep.run_cap):
         before = (
             f"before its run_cap of {sweep.run_cap}"

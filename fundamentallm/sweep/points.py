@@ -28,6 +28,9 @@ class Points:
     def __init__(self, sweep: Sweep, fixed: Mapping[str, Any]) -> None:
         self.sweep, self.fixed = sweep, fixed
         self.searched = [p for p in sweep.parameters if not p.is_constant]
+        names = {hyperparameter_name(parameter) for parameter in sweep.parameters}
+        self.are_known = names <= {*HYPERPARAMETERS, DATA}
+        """Whether each parameter is one of our trainer's."""
 
     def settings(self, values: Values) -> dict[str, Any]:
         """Hyperparameters by name, parsed, and `data` if the sweep gives it.
@@ -42,7 +45,9 @@ class Points:
         return settings
 
     def is_possible(self, values: Values) -> bool:
-        """Whether a run can have these values together."""
+        """Whether a run can have these values together; another program's may have any."""
+        if not self.are_known:
+            return True
         try:
             settings = self.settings(values)
         except ConfigError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ take, no memory, or killed from outside."""
 UNFINISHED = (*FAILED, "interrupted", "lost")
 """How an attempt can end so that its run may be tried again: by a fault, asked to stop, or given
 up because nothing was heard of its worker."""
+WORDS = {"stopped": "stopped early", "died": "failed", "hung": "failed", "oom": "failed"}
+WORDS |= {"lost": "interrupted", "waiting": "running"}
+WORDS |= {"unfinished": "unfinished (in progress, or killed)"}
+"""What is said of a run whose status is another word."""
 FEWEST_IN_VAIN = 5  # as W&B's agent gives up
 DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 
@@ -114,6 +119,14 @@ def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
     if values:
         return metric.best(values)
     return folder.read_summary().get(metric.name) if status in ("diverged", "impossible") else None
+
+
+def told(statuses: Iterable[str]) -> str:
+    """How runs stand: `7 done, 5 stopped early, 1 diverged`."""
+    counts = Counter(WORDS.get(status, status) for status in statuses)
+    order = dict.fromkeys((*RANKED, *FINISHED, *FAILED, *counts))
+    words = dict.fromkeys(WORDS.get(status, status) for status in order)
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
 
 
 def in_vain(ends: Iterable[str]) -> str:

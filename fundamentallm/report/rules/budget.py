@@ -20,7 +20,7 @@ def more_runs(evidence: Evidence) -> list[Claim]:
     the best of a quarter to the best of half of the runs, to the best of all, goes on.
     """
     results, sigma = evidence.results, evidence.sigma
-    if results.sweep is None or results.sweep.method != "random" or not sigma:
+    if results.sweep is None or results.sweep.method != "random" or not sigma or evidence.rung:
         return []
     losses = np.array([results.loss(run) for run in results.comparable])
     if evidence.noise is None and sigma > UNKNOWN * float(np.std(losses)):

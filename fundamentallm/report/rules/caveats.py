@@ -40,15 +40,21 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
 
 
 def stopped(evidence: Evidence) -> list[Claim]:
-    """Runs that hyperband stopped are left out of what is compared."""
-    results = evidence.results
+    """Runs that hyperband stopped are compared where they can be, or left out."""
+    results, rung = evidence.results, evidence.rung
     early = sum(run.status == "stopped" for run in results.ranked)
-    if not early or len(results.comparable) == len(results.ranked):
+    if not early or (rung is None and len(results.comparable) == len(results.ranked)):
         return []
-    says = (
-        f"{early} of {len(results.ranked)} runs were stopped early; their scores are those of "
-        "shorter runs, and count for none of this but the divergence"
-    )
+    says = f"{early} of {len(results.ranked)} runs were stopped early; "
+    if rung is not None:
+        says += (
+            f"settings are compared after {rung.evaluations} evaluations, which {rung.runs} runs "
+            "reached, as if each had ended there; what is better by then may not be at the end"
+        )
+    else:
+        says += (
+            "their scores are those of shorter runs, and count for none of this but the divergence"
+        )
     return [Claim("stopped", "stopped", says)]
 
 

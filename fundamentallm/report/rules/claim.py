@@ -10,6 +10,7 @@ from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import Surface, fit_surface
 from fundamentallm.report.noise import Noise, measure_noise
 from fundamentallm.report.results import Results, RunResult
+from fundamentallm.report.rung import Rung, at_rung, last_rung
 
 NO_NOISE = 1e-6
 """Of the range of all losses: what is less than this was not measured, but comes of rounding."""
@@ -41,14 +42,29 @@ class Evidence:
         self.results = results if len(runs) == len(results.runs) else replace(results, runs=runs)
 
     @cached_property
+    def rung(self) -> Rung | None:
+        """How far runs had come where their settings are compared; None for their end."""
+        return last_rung(self.results)
+
+    @cached_property
+    def compared(self) -> Results:
+        """The runs whose settings are compared, at the rung or at their end."""
+        return self.results if self.rung is None else at_rung(self.results, self.rung)
+
+    @cached_property
     def noise(self) -> Noise | None:
-        """The spread between seeds, if it was measured."""
-        return measure_noise(self.results)
+        """The spread between seeds of what is compared, if it was measured."""
+        return measure_noise(self.compared)
+
+    @cached_property
+    def noise_at_the_end(self) -> Noise | None:
+        """The same, of runs that went on to their end."""
+        return self.noise if self.rung is None else measure_noise(self.results)
 
     @cached_property
     def surface(self) -> Surface | None:
         """The loss as a function of the settings, if there are runs enough."""
-        return fit_surface(self.results)
+        return fit_surface(self.compared)
 
     @cached_property
     def sigma(self) -> float | None:
@@ -59,7 +75,7 @@ class Evidence:
         sigma = self.surface.residual if self.surface is not None else 0.0
         if self.noise is not None:
             sigma = self.noise.sigma
-        losses = [self.results.loss(run) for run in self.results.ranked]
+        losses = [self.compared.loss(run) for run in self.compared.ranked]
         return sigma if losses and sigma > NO_NOISE * (losses[-1] - losses[0]) else None
 
     @property
@@ -87,6 +103,11 @@ class Evidence:
     def metric(self) -> str:
         """The name of what runs are compared by."""
         return self.results.metric.name
+
+    @property
+    def when(self) -> str:
+        """When settings are compared, if not at the end."""
+        return self.compared.when
 
 
 def counted(part: int, whole: int, noun: str = "run") -> str:

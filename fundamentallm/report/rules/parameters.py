@@ -32,7 +32,7 @@ def matters(evidence: Evidence) -> list[Claim]:
     for effect, others in surface.together:
         names = ", ".join([effect.factor.name, *(factor.name for factor in others)])
         says = (
-            f"{names}: from worst to best they move {evidence.metric} by "
+            f"{names}: from worst to best they move {evidence.metric}{evidence.when} by "
             f"{score_text(effect.size)}, but they changed together, so which of them it was cannot "
             "be told"
         )
@@ -40,7 +40,8 @@ def matters(evidence: Evidence) -> list[Claim]:
     if surface.undecided:
         names = ", ".join(factor.name for factor in surface.undecided)
         beside = f" from {evidence.sigma_is}" if evidence.sigma else ""
-        says = f"{names}: no effect that stands out{beside}, in {len(surface.runs)} runs"
+        runs = f"{len(surface.runs)} runs{evidence.when}"
+        says = f"{names}: no effect that stands out{beside}, in {runs}"
         claims.append(Claim("matters", "undecided", says, names))
     return claims
 
@@ -49,8 +50,9 @@ def _of_one(effect: Effect, evidence: Evidence) -> Claim:
     name, size = effect.factor.name, effect.size
     times = f", {size / evidence.sigma:.0f} times {evidence.sigma_is}" if evidence.sigma else ""
     says = (
-        f"{name} matters: from worst to best it moves {evidence.metric} by {score_text(size)} "
-        f"± {score_text(effect.error)}{times}; p {_p(effect.p)}; {_best_of(effect, evidence)}"
+        f"{name} matters: from worst to best it moves {evidence.metric}{evidence.when} by "
+        f"{score_text(size)} ± {score_text(effect.error)}{times}; "
+        f"p {_p(effect.p)}; {_best_of(effect, evidence)}"
     )
     return Claim("matters", "matters", says, name)
 
@@ -106,7 +108,7 @@ def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) ->
     if not has_room(evidence.results, effect.factor, side):
         advice = f"nothing {to} the range is possible, so search closer to that end"
     says = (
-        f"the best {name} is about the {which} tried, {value}: {evidence.metric} "
+        f"the best {name} is about the {which} tried, {value}: {evidence.metric}{evidence.when} "
         f"{'falls' if evidence.results.metric.sign > 0 else 'rises'} towards it "
         f"(t = {certainty:.1f}); {advice}"
     )

@@ -14,7 +14,7 @@ def winner(evidence: Evidence) -> list[Claim]:
 
     One that diverged with a seed is not called best. The test: `fundamentallm/lead.py`.
     """
-    results, noise = evidence.results, evidence.noise
+    results, noise = evidence.results, evidence.noise_at_the_end
     groups = results.contenders
     if not groups:
         return []
@@ -22,6 +22,13 @@ def winner(evidence: Evidence) -> list[Claim]:
     lead = f"best {results.metric.name}: {describe(results, best)}"
     if lucky := sum(_mean(results, each) < _mean(results, best) for each in results.configurations):
         lead += f" (without {lucky} of a better mean that diverged with a seed)"
+    top = results.best
+    if (
+        top is not None
+        and top not in results.comparable
+        and _mean(results, [top]) < _mean(results, best)
+    ):
+        lead += f" ({top.name}, stopped early, had {score_text(top.score)} by then)"
     if len(groups) == 1:
         alone = (
             "there is no other"

@@ -1,0 +1,41 @@
+"""Whether the sweep has made all of its runs."""
+
+from __future__ import annotations
+
+from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.report.results import Results
+from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.sweep.checking import size
+from fundamentallm.sweep.points import Points, hyperparameter_name
+from fundamentallm.sweep.records import told
+from fundamentallm.sweep.refining import is_refined
+
+
+def in_progress(evidence: Evidence) -> list[Claim]:
+    """Runs that have not ended, or have not begun: what is said is of those that have."""
+    results = evidence.results
+    statuses = [run.status for run in results.observations]
+    asked, made = runs_asked_for(results), len(statuses)
+    missing = asked is not None and made < asked and not _reached_target(results)
+    if not results.ranked or not (missing or "unfinished" in statuses):
+        return []
+    of = f" of {asked}" if missing else ""
+    says = f"{made}{of} runs so far: {told(statuses)}; what follows is of these, and may change"
+    return [Claim("in_progress", "in_progress", says)]
+
+
+def runs_asked_for(results: Results) -> int | None:
+    """How many runs the sweep's file asks for; None if that has no end, or is not known."""
+    sweep = results.sweep
+    if sweep is None or is_refined(sweep):
+        return None
+    swept = {hyperparameter_name(parameter) for parameter in sweep.parameters}
+    known = {n: v for n, v in results.fixed.items() if n in HYPERPARAMETERS and n not in swept}
+    return size(Points(sweep, known))[0]
+
+
+def _reached_target(results: Results) -> bool:
+    target, best = results.metric.target, results.best
+    if target is None or best is None:
+        return False
+    return results.metric.sign * (best.score or 0.0) <= results.metric.sign * target
