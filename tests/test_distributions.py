@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.sweep.distributions import Continuous, Distribution
+from fundamentallm.sweep.distributions import Continuous, Distribution, suggested
 from fundamentallm.sweep.findings import Findings
 from fundamentallm.sweep.parameters import read_distribution
 
@@ -90,3 +90,35 @@ def test_a_value_that_is_not_there_has_no_position() -> None:
     assert make({"min": 1, "max": 4}).position(99) == pytest.approx(0.875)
     assert make({"distribution": "log_normal"}).position(-1) == 0
     assert math.isinf(make({"distribution": "normal"}).quantile(1))
+
+
+RATE = {"distribution": "log_uniform_values", "min": 0.001, "max": 0.0123456789}
+
+
+def test_ends_are_as_the_file_gives_them() -> None:
+    rate, dropout = make(RATE), make({"min": 0.0, "max": 0.3})
+    assert rate.quantile(0) != 0.001  # a logarithm and back
+    assert [suggested(rate, u) for u in (0, 1e-7, 1)] == [0.001, 0.001, 0.0123456789]
+    assert [suggested(dropout, u) for u in (0, 1e-6, 1 - 1e-6, 1)] == [0, 0, 0.3, 0.3]
+    assert isinstance(rate, Continuous)
+    assert rate.bounds == (0.001, 0.0123456789)
+
+
+@pytest.mark.parametrize("entry", SMOOTH, ids=str)
+@given(u=UNIT)
+def test_what_is_suggested_has_few_digits_and_means_the_same(
+    entry: dict[str, object], u: float
+) -> None:
+    made = make(entry)
+    assert isinstance(made, Continuous)
+    value, short = made.quantile(u), suggested(made, u)
+    low, high = made.bounds
+    assert low <= short <= high
+    assert type(short) is float
+    assert abs(short - value) <= 1e-4 * (value if made.in_logs else high - low)
+    assert suggested(made, made.position(short)) == short  # so a sweep that resumes has it again
+
+
+def test_what_a_search_suggests_keeps_to_multiples_of_q() -> None:
+    tenths = make({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.1})
+    assert all(suggested(tenths, u / 20) == tenths.quantile(u / 20) for u in range(21))

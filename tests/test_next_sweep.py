@@ -54,3 +54,11 @@ def test_next_knows_the_flags_of_all_runs(tmp_path: Path) -> None:
     assert "after --: --model-dim 96" in " ".join(found.replace("#", "").split())
     entry = yaml.safe_load(found)["parameters"]["num_heads"]
     assert entry["values"] == [4, 8]  # and not 11, which does not divide 96
+
+
+def test_next_writes_the_ends_that_stay_as_the_file_has_them(tmp_path: Path) -> None:
+    """exp(log(0.01)) is 0.010000000000000004."""
+    losses = {0.001 * 10 ** (k / 11): 1.5 + (k - 8.5) ** 2 / 50 for k in range(12)}
+    parameter = "learning_rate: {distribution: log_uniform_values, min: 0.001, max: 0.01}"
+    found = following(tmp_path, parameter, losses)
+    assert "max: 0.01\n" in found

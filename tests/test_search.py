@@ -390,3 +390,43 @@ def test_a_worker_whose_runs_all_fail_gives_up() -> None:
     assert not in_vain(["failed"] * 4)
     for other in ("done", "stopped", "diverged", "impossible", "oom", "died", "hung"):
         assert not in_vain([*["failed"] * 3, other, *["failed"] * 5])
+
+
+def gp_of(parameter: str) -> tuple[Points, BayesSearch]:
+    text = "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\nparameters:\n"
+    points = Points(parse_sweep(f"{text}  {parameter}\n", "s"), {})
+    search = make_method(points, seed=0).search
+    assert isinstance(search, BayesSearch)
+    return points, search
+
+
+def test_a_search_that_is_drawn_to_an_end_tries_the_end_itself() -> None:
+    _, search = gp_of("dropout: {min: 0.0, max: 0.3}")
+    done: list[Tried] = []
+    for k in range(8):
+        values = search.suggest(k, done)
+        assert values is not None
+        done.append(Tried(values, 1.5 + values["dropout"]))
+        assert len(str(values["dropout"])) <= len("0.12345")
+    assert 0.0 in [run.values["dropout"] for run in done]
+
+
+def test_an_end_that_cannot_be_is_come_near_to() -> None:
+    """No run has a learning rate of 0."""
+    points, search = gp_of("learning_rate: {min: 0.0, max: 0.1}")
+    done: list[Tried] = []
+    for k in range(8):
+        values = search.suggest(k, done)
+        assert values is not None
+        assert points.is_possible(values)
+        done.append(Tried(values, 1.5 + values["learning_rate"]))
+    assert min(run.values["learning_rate"] for run in done) <= 2e-7
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "first"), [(0.001, 0.01, 0.001), (0.00001, 0.001, 0.001), (0.002, 0.1, 0.002)]
+)
+def test_defaults_first_are_the_defaults_themselves(low: float, high: float, first: float) -> None:
+    ends = f"min: {low}, max: {high}"
+    points, search = gp_of(f"learning_rate: {{distribution: log_uniform_values, {ends}}}")
+    assert points.defaults() == search.suggest(0, []) == {"learning_rate": first}

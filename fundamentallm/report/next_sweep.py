@@ -218,9 +218,7 @@ class _Next:
         """Around the best, or past the edge; in logarithms where the search was."""
         factor = effect.factor
         whole = isinstance(distribution, IntUniform)
-        margin = 0.0 if whole else (distribution.q or 0) / 2
-        ends = (distribution.low, distribution.high) if whole else distribution.ends
-        low, high = ends[0] + margin, ends[1] - margin
+        low, high = (distribution.low, distribution.high) if whole else distribution.bounds
         logs = not whole and (distribution.in_logs or (low > 0 and high / low >= LINEAR_TO))
         at = math.log if logs else float
         span, best = at(high) - at(low), at(min(max(effect.best, low), high))  # q may round out

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key
+from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key, suggested
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.search import IsPossible, RandomSearch, Tried, Values, key_of
 
@@ -27,6 +27,7 @@ SAMPLERS = ("gp", "tpe")
 GP_LONGEST = 200  # runs; its time for a suggestion grows with their number
 MOST_RANKS = 10_000  # of whole numbers; the sampler writes down every one
 GP_STARTS = 4  # runs before the model is asked; Optuna's own 10 are worse (docs/search.md)
+OFF = 1e-6  # how far inside a value lies where the end itself cannot be: a share of the range
 Groups = Sequence[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]
 
 
@@ -67,19 +68,24 @@ class Share:
         return self.parameter.name
 
     def distribution(self) -> BaseDistribution:
-        """A number between 0 and 1; without the ends, where a normal one is infinite."""
+        """A number between 0 and 1; without these where the distribution has no ends."""
         from optuna.distributions import FloatDistribution
 
-        return FloatDistribution(1e-6, 1 - 1e-6)
+        return FloatDistribution(self._least, 1 - self._least)
 
     def values(self, coordinate: Any) -> Values:
-        """The quantile."""
-        return {self.label: self.parameter.distribution.quantile(coordinate)}
+        """The quantile, in few digits."""
+        return {self.label: suggested(self.parameter.distribution, coordinate)}
 
     def coordinate(self, values: Values) -> Any:
-        """The position, kept off the ends."""
+        """The position."""
         share = self.parameter.distribution.position(values[self.label])
-        return min(max(share, 1e-6), 1 - 1e-6)
+        return min(max(share, self._least), 1 - self._least)
+
+    @property
+    def _least(self) -> float:
+        distribution = self.parameter.distribution
+        return OFF if isinstance(distribution, Continuous) and distribution.is_endless else 0.0
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,8 @@ class BayesSearch:
         if not self.axes or self.fallback.left(tried) == []:
             return self.fallback.suggest(k, tried)
         values = self._ask(k, tried)
+        if not self.is_possible(values):
+            values = self._off_the_ends(values)
         before = {key_of(run.values) for run in tried}
         if self.is_possible(values) and key_of(values) not in before:
             return values
@@ -244,6 +252,17 @@ class BayesSearch:
         if self.sampler == "tpe" or (self.gp_longest is not None and k >= self.gp_longest):
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=GP_STARTS)
+
+    def _off_the_ends(self, values: Values) -> Values:
+        """`values` a little inside of each range whose very end they have: no run may have it."""
+        moved = dict(values)
+        for parameter in self.parameters:
+            distribution = parameter.distribution
+            if isinstance(distribution, Continuous):
+                share = distribution.position(values[parameter.name])
+                if not OFF <= share <= 1 - OFF:
+                    moved[parameter.name] = distribution.quantile(min(max(share, OFF), 1 - OFF))
+        return moved
 
     def _nearest(self, values: Values, before: Collection[Any]) -> Values | None:
         """Possible values that differ from `values` in one parameter, as little as may be.

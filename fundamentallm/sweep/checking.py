@@ -68,7 +68,7 @@ def linear_where_logs_are_meant(sweep: Sweep, parameter: Parameter) -> tuple[flo
         return None
     name = re.sub(r"\W", "_", parameter.path[-1].lower())
     bare = "distribution" not in parameter.entry(sweep.content)
-    low, high = distribution.ends
+    low, high = distribution.bounds
     in_logs = RATES.search(name) or (bare and name in HYPERPARAMETERS)
     return (low, high) if in_logs and low > 0 and high / low >= LINEAR_TO else None
 
@@ -265,11 +265,9 @@ def extremes(parameter: Parameter) -> Sequence[Any]:
         return distribution.values
     if isinstance(distribution, IntUniform):
         return distribution.low, distribution.high
-    if isinstance(distribution, Continuous) and "normal" not in distribution.family:
-        margin = (distribution.q or 0) / 2
-        low, high = distribution.ends
-        # Rounded, because a logarithm and back is not quite where it was.
-        return float(f"{low + margin:.12g}"), float(f"{high - margin:.12g}")
+    if isinstance(distribution, Continuous) and not distribution.is_endless:
+        low, high = distribution.bounds
+        return float(low), float(high)
     return distribution.quantile(0.01), distribution.quantile(0.99)
 
 

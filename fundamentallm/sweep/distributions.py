@@ -19,6 +19,10 @@ from typing import Any, Protocol
 MOST_MULTIPLES = 100_000  # of q, that are written down
 
 
+DIGITS = 5
+"""Of a number that a search suggests: of the number itself in logarithms, else of its range."""
+
+
 class Distribution(Protocol):
     """One parameter's values and how likely each is."""
 
@@ -127,6 +131,8 @@ class Continuous:
     first: float
     second: float
     q: float | None = None
+    stated: tuple[float, float] | None = None
+    """Both ends as the file gives them, where `first` and `second` are their logarithms."""
 
     def quantile(self, u: float) -> float:
         """Infinite at 0 or 1 where the distribution has no end there."""
@@ -169,6 +175,34 @@ class Continuous:
         if not high - low <= MOST_MULTIPLES:
             return None
         return [self._multiple(k) for k in range(round(low), round(high) + 1)]
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether there is no least and no greatest value."""
+        return "normal" in self.family
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The ends exactly as the file gives them; rounding to `q` may leave them."""
+        margin = (self.q or 0) / 2
+        low, high = self.ends
+        uniform = (self.first, self.second) if self.family == "uniform" else None
+        return self.stated or uniform or (low + margin, high - margin)
+
+    def shortened(self, value: float) -> float:
+        """`value` in the digits that matter, for a run; what is nearly an end is the end.
+
+        Multiples of `q` are as they are.
+        """
+        low, high = self.bounds
+        size = min(abs(value), high - low) if self.in_logs else high - low
+        if self.q is not None or not math.isfinite(value) or not 0 < size < math.inf:
+            return value
+        places = DIGITS - 1 - math.floor(math.log10(size))
+        for end in (low, high):
+            if abs(value - end) <= 0.5 * 10.0**-places:
+                return float(end)
+        return float(min(max(round(value, places), low), high))
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -240,6 +274,12 @@ class _Steps(Sequence[float]):
         if not 0 <= index < self.length:
             raise IndexError(index)
         return self.start + index * self.step
+
+
+def suggested(distribution: Distribution, u: float) -> Any:
+    """The quantile as a run gets it: without digits that make no difference."""
+    value = distribution.quantile(u)
+    return distribution.shortened(value) if isinstance(distribution, Continuous) else value
 
 
 def same_key(value: Any) -> str:

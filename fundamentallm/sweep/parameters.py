@@ -173,13 +173,15 @@ def _numeric(
             f"min {first} and max {second} are a whole number and a fraction, which W&B's client "
             f"refuses; write {spelled_out(float(first))} and {spelled_out(float(second))}",
         )
+    stated = None
     family = kind.removeprefix("q_")
     if family.endswith("_values"):
         family = family.removesuffix("_values")
+        stated = first, second
         first, second = math.log(first), math.log(second)
         if family == "inv_log_uniform":
             first, second = -second, -first
-    return Continuous(kind, family, first, second, fields.get("q"))
+    return Continuous(kind, family, first, second, fields.get("q"), stated)
 
 
 def _wrong_number(kind: str, name: str, number: object) -> str:

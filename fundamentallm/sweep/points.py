@@ -11,7 +11,7 @@ from fundamentallm.declaration import ConfigError
 from fundamentallm.given import nearest_name
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.metrics import METRICS
-from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform
+from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform, suggested
 from fundamentallm.sweep.findings import Findings, Key
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.search import Values, too_many_points
@@ -197,10 +197,10 @@ def _nearest(parameter: Parameter, default: Any) -> Any:
     is_number = type(default) in (int, float)
     if isinstance(distribution, Continuous):
         if not is_number:
-            return distribution.quantile(0.5)
-        low, high = distribution.ends
-        if distribution.q is None and low <= default <= high:
-            return type(default)(default)
+            return suggested(distribution, 0.5)
+        low, high = distribution.bounds
+        if distribution.q is None:
+            return type(default)(min(max(default, low), high))
         return distribution.quantile(min(max(distribution.position(default), 1e-9), 1 - 1e-9))
     if isinstance(distribution, IntUniform):
         middle = (distribution.low + distribution.high) // 2

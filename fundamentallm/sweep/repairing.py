@@ -27,9 +27,7 @@ def repaired(points: Points) -> str | None:
             entry = parameter.entry(content)
             entry.clear()
             entry["distribution"] = Commented("log_uniform_values", "equal factors are as likely")
-            entry |= {
-                end: float(f"{value:.12g}") for end, value in zip(("min", "max"), ends, strict=True)
-            }
+            entry |= dict(zip(("min", "max"), ends, strict=True))
             changed = True
     if fit := fitting_heads(points):
         heads = next(p for p in sweep.parameters if hyperparameter_name(p) == "num_heads")

@@ -16,7 +16,7 @@ from itertools import product
 from math import prod
 from typing import Any, Protocol
 
-from fundamentallm.sweep.distributions import same_key
+from fundamentallm.sweep.distributions import same_key, suggested
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.parameters import Parameter
 
@@ -156,7 +156,7 @@ class RandomSearch:
         taken, repeats = {key_of(run.values) for run in tried}, 0
         values: Values = {}
         for _ in range(MOST_DRAWS if left is None else MOST_REPEATS):
-            values = {p.name: p.distribution.quantile(_inside(dice)) for p in self.parameters}
+            values = {p.name: suggested(p.distribution, _inside(dice)) for p in self.parameters}
             if key_of(values) in taken:
                 repeats += 1
             elif self.is_possible(values):
