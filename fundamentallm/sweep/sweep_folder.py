@@ -15,6 +15,8 @@ from fundamentallm.ownership import LOCK
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.findings import SweepError
 
+OF_OPTUNA = ("studies", "study_", "trial", "version_info", "alembic_version")
+"""How the names of its tables begin."""
 OF_OTHERS = """SELECT 1 FROM studies WHERE study_id IN (SELECT study_id FROM trials)
 AND study_id NOT IN (SELECT study_id FROM study_user_attributes WHERE key = 'sweep')"""
 """Finds the studies that a sweep has not begun."""
@@ -154,11 +156,16 @@ class SweepFolder:
 
 def _is_a_sweeps(database: Path) -> bool:
     """Whether no study in it is another program's; one without trials may be our beginning."""
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
     try:
         with closing(sqlite3.connect(database, timeout=60)) as opened:
-            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
-            return not tables or not opened.execute(OF_OTHERS).fetchone()
-    except sqlite3.DatabaseError:  # no database, or none of Optuna's
+            there = {name for (name,) in opened.execute(tables)}
+            if not all(name.startswith(OF_OPTUNA) for name in there):
+                return False
+            if not there >= {"studies", "study_user_attributes", "trials"}:  # being made just now
+                return True
+            return not opened.execute(OF_OTHERS).fetchone()
+    except sqlite3.DatabaseError:  # no database
         return False
 
 

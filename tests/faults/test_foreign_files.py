@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -282,6 +283,10 @@ def test_a_sweep_that_was_killed_as_it_was_begun_begins(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     folder.database.touch()
     folder.check_is_ours()
+    with closing(sqlite3.connect(folder.database)) as made:  # another process is about to
+        made.execute("CREATE TABLE studies (study_id INTEGER)")
+    folder.check_is_ours()
+    folder.database.unlink()
     optuna.create_study(study_name="t", storage=folder.local_url)
     folder.check_is_ours()
 
