@@ -13,7 +13,7 @@ import pytest
 
 from fundamentallm.sweep.database import has_password, without_password
 from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.ledger import Ledger, LostError, read_facts
+from fundamentallm.sweep.ledger import Ledger, LostError, read_study
 from fundamentallm.sweep.records import Attempt, Run
 from fundamentallm.sweep.spec import parse_sweep
 
@@ -204,11 +204,15 @@ def test_many_threads_claim_each_run_once(tmp_path: Path) -> None:
 def test_facts_and_where_they_are_not(ledger: Ledger, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.raises(SweepError, match="has no sweep tiny"):
-        read_facts(url, "tiny", tmp_path)
+        read_study(url, "tiny", tmp_path)
     ledger.facts = {"text": "x", "fixed": {"seed": 1}}
-    assert read_facts(url, "tiny", tmp_path) == ({"text": "x", "fixed": {"seed": 1}}, "minimize")
+    assert read_study(url, "tiny", tmp_path) == (
+        {"text": "x", "fixed": {"seed": 1}},
+        "minimize",
+        [],
+    )
     with pytest.raises(SweepError, match="it has: tiny"):
-        read_facts(url, "other", tmp_path)
+        read_study(url, "other", tmp_path)
 
 
 def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

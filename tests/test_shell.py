@@ -110,7 +110,6 @@ def test_closed_streams_change_nothing(words: Sequence[str], tmp_path: Path) -> 
         codes.append(done.returncode)
         said = [place.joinpath(name).read_bytes() for name in ("run/last.pt", "run/best.pt")]
         assert all(content.endswith(b"fundamentallm\x01\n") for content in said)
-    assert codes[0] in (0, 1)
     assert codes == [codes[0]] * 3
 
 

@@ -9,7 +9,7 @@ import click
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import opened, storage_url
 from fundamentallm.cli.sweep import worker_options
-from fundamentallm.cli.sweeping import work
+from fundamentallm.cli.sweeping import check_file, work
 from fundamentallm.cli.texts import text_here
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -34,6 +34,5 @@ def agent(
     place = SweepFolder(folder)
     with opened(storage_url(storage, place), place) as (facts, ledger):
         data = text_here(facts, data)
-        if not place.file.exists():
-            place.write_file(facts["text"])
+        check_file(place, facts)
         return work(facts, ledger, place, data=data, **options)

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.messages import warn
+from fundamentallm.cli.messages import place, warn
 from fundamentallm.declaration import ConfigError
 from fundamentallm.given import DATA_KEYS, read_config
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import RunFolder, read_flat_yaml
 from fundamentallm.sweep.assignment import Assignment
+from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,13 @@ class Request:
             raise click.UsageError(
                 f"--output-dir {self.folder.path}: a sweep is there; go on with it by "
                 f"fundamentallm agent {self.folder.path}, or give another folder"
+            )
+        elif self.sweep is None and SweepFolder(self.folder.path.absolute().parent).has_begun:
+            around = place(self.folder.path.absolute().parent)
+            raise click.UsageError(
+                f"--output-dir {self.folder.path}: it lies in the sweep {around}, which alone "
+                f"writes its runs; train the best longer by fundamentallm refine {around}, or give "
+                "another folder"
             )
         elif self.folder.holds_a_run():
             self.folder.check_ownership()

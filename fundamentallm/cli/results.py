@@ -60,8 +60,8 @@ def _read(places: Sequence[str], metric: str) -> Results:
 
     results = read_results(places, metric)
     folder = SweepFolder(places[0])
-    if len(places) == 1 and folder.storage.exists():
-        return _with_runs_elsewhere(results, folder)
+    if len(places) == 1 and folder.has_begun:
+        return _with_stored_runs(results, folder)
     return results
 
 
@@ -85,21 +85,25 @@ def _is_on_wandb(place: str) -> bool:
     return not (mistyped or SweepFolder(path.parent).file.exists())
 
 
-def _with_runs_elsewhere(results: Results, folder: SweepFolder) -> Results:
-    """Ask the storage that the sweep shares with other machines; a note says where it is silent."""
-    from fundamentallm.cli.storage import STORAGE, opened, storage_url
-    from fundamentallm.report.elsewhere import with_runs_elsewhere
+def _with_stored_runs(results: Results, folder: SweepFolder) -> Results:
+    """Ask the sweep's storage, by which the sweep itself goes; a note says where it is silent."""
+    from fundamentallm.cli.storage import STORAGE, study_name
+    from fundamentallm.report.stored_runs import with_stored_runs
+    from fundamentallm.sweep.ledger import read_study
 
-    note = "runs that ended on other machines are left out: "
-    own = results.sweep.ranks_by.name if results.sweep else "val_loss"
-    if results.metric.name != own:
-        note += f"only their {own} is known"
-        return replace(results, notes=[*results.notes, note])
-    if not os.environ.get(STORAGE):  # a folder from elsewhere must not choose whom we talk to
-        note += f"set {STORAGE} to the address in {folder.storage}"
-        return replace(results, notes=[*results.notes, note])
+    note, url = "", folder.url
+    if folder.storage.exists():
+        note = "runs that ended on other machines are left out: "
+        own = results.sweep.ranks_by.name if results.sweep else "val_loss"
+        if results.metric.name != own:
+            note += f"only their {own} is known"
+            return replace(results, notes=[*results.notes, note])
+        if not os.environ.get(STORAGE):  # a folder from elsewhere must not choose whom we talk to
+            note += f"set {STORAGE} to the address in {folder.storage}"
+            return replace(results, notes=[*results.notes, note])
+        url = os.environ[STORAGE]
     try:
-        with opened(storage_url(None, folder), folder) as (facts, ledger):
-            return with_runs_elsewhere(results, folder, ledger.runs(), facts["fixed"])
+        facts, _, runs = read_study(url, study_name(url, folder), folder.path)
+        return with_stored_runs(results, folder, runs, facts["fixed"])
     except FundamentallmError as error:
         return replace(results, notes=[*results.notes, f"{note}{error}"])

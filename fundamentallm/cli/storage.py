@@ -93,7 +93,7 @@ def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
     Raises:
         SweepError: It is not, or its runs are kept elsewhere.
     """
-    from fundamentallm.sweep.ledger import Ledger, read_facts
+    from fundamentallm.sweep.ledger import Ledger, read_study
 
     if url.startswith("sqlite") and not folder.database.exists():
         raise SweepError(
@@ -101,7 +101,7 @@ def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
             "or --storage if the sweep was begun on another machine"
         )
     check_storage(url, folder, joining=True)
-    facts, goal = read_facts(url, study_name(url, folder), folder.path)
+    facts, goal, _ = read_study(url, study_name(url, folder), folder.path)
     folder.create()
     ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +21,11 @@ from fundamentallm.cli.storage import (
 from fundamentallm.cli.texts import same_texts
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.metrics import score_text
-from fundamentallm.sweep.changes import differences
+from fundamentallm.sweep.changes import differences, differences_in_file
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import FAILED, best_of
-from fundamentallm.sweep.spec import Metric, parse_sweep
+from fundamentallm.sweep.records import FAILED, Run, best_of
+from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def begin(
                     f"{folder.path}: this sweep was begun otherwise: {'; '.join(changes)}; go on "
                     "with it as it was (only run_cap may grow), or give another --output-dir"
                 )
+            if not _holds(folder, read.text):
+                check_file(folder, known)
             facts = {
                 **facts,
                 "lease": known["lease"],
@@ -116,6 +118,34 @@ def begin(
         return work(facts, ledger, folder, data=data, **options)
     finally:
         ledger.close()
+
+
+def check_file(folder: SweepFolder, facts: Facts) -> None:
+    """See that the sweep's copy of its file was not edited, or only its comments; put it there.
+
+    Raises:
+        SweepError: It was; what differs is named.
+    """
+    if not folder.file.exists():
+        folder.write_file(facts["text"])
+    if _holds(folder, facts["text"]):
+        return
+    edited = read_sweep(folder.file).text
+    if changes := differences_in_file(facts["text"], edited, str(folder.file)):
+        file = place(folder.file)
+        raise SweepError(
+            f"{file}: edited since the sweep began: {'; '.join(changes)}; what runs is the sweep "
+            f"as it began. Give this file to fundamentallm sweep, with --output-dir "
+            f"{place(folder.path)}, or delete it, and the next agent restores it"
+        )
+
+
+def _holds(folder: SweepFolder, text: str) -> bool:
+    """Whether the sweep's copy of its file is this text."""
+    try:
+        return folder.file.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def method_of(facts: Facts, points: Points) -> Method:
@@ -241,34 +271,50 @@ def _conclude(
             f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
             f"{finished} finished{ended_as(ended)}; try: fundamentallm generate {where}"
         )
-    for run in failed[:3]:
-        click.echo(f"run {run.number + 1} failed: {run.last.note}", err=True)
+    for line in _failures(failed, len(runs)):
+        click.echo(line, err=True)
     left = f"; {limit - finished - len(failed)} runs are left" if limit is not None else ""
+    retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
         _write_report(folder)
+    if failed and not stopped_by.startswith("SIG") and (stopped_by or not finished):
+        stopped = f"stopped by {stopped_by}{left}" if stopped_by else "no run has finished"
+        click.echo(
+            f"{stopped}; mend what made them fail, then: fundamentallm agent {there} {retries} "
+            f"(for another --device: the same fundamentallm sweep command with {retries}, and "
+            "the flag after --)",
+            err=True,
+        )
+        return exit_codes.FAILED
     if stopped_by:
         click.echo(
             f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True
         )
         return exit_codes.of_run("interrupted", stopped_by, in_sweep=True)
     if failed:
-        needed = max(run.retries_needed for run in failed)
         click.echo(
             f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "
-            f"try them again with: fundamentallm agent {there} --retries {needed}",
+            f"try them again with: fundamentallm agent {there} {retries}",
             err=True,
         )
         return exit_codes.FAILED
     return exit_codes.DONE
 
 
+def _failures(failed: Sequence[Run], runs: int) -> list[str]:
+    """Why runs failed: in one line if all of them did, and for the same reason."""
+    if len(failed) == runs > 1 and len({run.last.note for run in failed}) == 1:
+        return [f"all {runs} runs failed: {failed[0].last.note}"]
+    return [f"run {run.number + 1} failed: {run.last.note}" for run in failed[:3]]
+
+
 def _write_report(folder: SweepFolder) -> None:
     """Leave report.html in the sweep's folder; what goes wrong there is no fault of the sweep."""
     from fundamentallm.cli.report import NAME, write
-    from fundamentallm.report.read_runs import read_results
+    from fundamentallm.cli.results import results_of
 
     try:
-        write(read_results([folder.path]), folder.path / NAME)
+        write(results_of([str(folder.path)], ""), folder.path / NAME)
     except FundamentallmError as error:
         warn(f"no report was written: {error}")
     else:

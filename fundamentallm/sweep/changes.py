@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fundamentallm.sweep.spec import parse_sweep
 
+FOR_PEOPLE = ("name", "description")
 SAME = ("fixed", "seed", "sampler", "data_sha256")
 """Beside the file and what it repeats, what a sweep must keep for its runs to belong together."""
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A phrase for each difference that matters; what is for people does not, nor a larger run_cap.
+    """A phrase for each difference that matters; a larger run_cap, or none, does not.
 
     Both are what the sweep's maker noted for its workers: `text`, the file, `texts`
     that it names, and SAME.
     """
-    old = dict(parse_sweep(before["text"], "before").content)
-    new = dict(parse_sweep(now["text"], "now").content)
-    for name in ("name", "description"):
-        old.pop(name, None)
-        new.pop(name, None)
-    caps = old.get("run_cap"), new.get("run_cap")
-    if caps[0] is not None and (caps[1] is None or caps[1] >= caps[0]):
-        old.pop("run_cap")
-        new.pop("run_cap", None)
-    found = list(_between(old, new, ""))
+    old, new = (parse_sweep(each["text"], each["file"]).run_cap for each in (before, now))
+    free = ("run_cap",) if old is None or new is None or new >= old else ()
+    found = differences_in_file(before["text"], now["text"], now["file"], free=free)
     texts = now.get("texts", {})
     for name, sha256 in before.get("texts", {}).items():  # which may have come since
         if name in texts:
@@ -38,6 +32,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             before.get(name), now.get(name), name.replace("data_sha256", "the text's hash")
         )
     return found
+
+
+def differences_in_file(before: str, now: str, file: str, *, free: Sequence[str] = ()) -> list[str]:
+    """A phrase for each difference between two texts of a sweep file, other than of comments.
+
+    `free` names what may differ, beside what is for people.
+
+    Raises:
+        SweepError: The text `now` is no sweep; `file` is named.
+    """
+    old, new = (dict(parse_sweep(text, file).content) for text in (before, now))
+    for name in (*FOR_PEOPLE, *free):
+        old.pop(name, None)
+        new.pop(name, None)
+    return list(_between(old, new, ""))
 
 
 def _between(old: Any, new: Any, key: str) -> Iterator[str]:

@@ -82,6 +82,8 @@ class Engine:
         caps = [cap for cap in (sweep.run_cap, method.search.size) if cap is not None]
         self.limit = min(caps, default=None)
         self.active: list[Active] = []
+        self.gone: set[int] = set()
+        """Finished runs without a folder, when we began."""
         self.ends: dict[int, str] = {}  # how each run that was tried here ended at last
         self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
@@ -98,7 +100,8 @@ class Engine:
         beating = threading.Thread(target=self._beat, daemon=True)
         beating.start()
         next_look, stopping, waiting = 0.0, "", False
-        self.watcher.look(self.ledger.runs(), self.limit)
+        self.watcher.look(runs := self.ledger.runs(), self.limit)
+        self._look_for_folders(runs)
         try:
             while True:
                 if not stopping and (stopping := stop_requested() or in_vain(self.ends.values())):
@@ -156,6 +159,7 @@ class Engine:
                 run = self.ledger.claim(
                     next_values=self._next_values,
                     again=lambda run: run.may_be_tried_again(self.retries),
+                    redo=lambda run: run.number in self.gone and self._has_no_folder(run),
                     parameters=self.sweep.parameters,
                 )
             except InterruptedError:  # asked to stop while others held the lock
@@ -167,6 +171,21 @@ class Engine:
             self._start(run, slot)
             if self.disk.waits:
                 return
+
+    def _look_for_folders(self, runs: Sequence[Run]) -> None:
+        """Notice finished runs whose folders are gone: they are run again.
+
+        Not where the storage is on a server: such a run may lie on another machine.
+        """
+        if not self.ledger.database.is_local:
+            return
+        self.gone = {run.number for run in runs if run.is_finished and self._has_no_folder(run)}
+        for number in sorted(self.gone):
+            name = self.folder.run(number).path.name
+            self.watcher.say(f"run {number + 1} had finished, and {name} is gone: it is run again")
+
+    def _has_no_folder(self, run: Run) -> bool:
+        return not self.folder.run(run.number).summary.exists()
 
     def _next_values(self, number: int, runs: Sequence[Run]) -> Values | None:
         """The values of a new run; None if the sweep has enough."""

@@ -123,7 +123,7 @@ class Ledger:
 
     def _runs(self) -> list[Run]:
         trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
-        return runs_of(list(self._attempts(trials)))
+        return runs_of(list(_attempts(trials)))
 
     @patient
     def claim(
@@ -131,6 +131,7 @@ class Ledger:
         *,
         next_values: Callable[[int, Sequence[Run]], Values | None],
         again: Callable[[Run], bool],
+        redo: Callable[[Run], bool] = lambda run: False,
         parameters: Sequence[Parameter],
     ) -> Run | None:
         """A run for this worker, one that was left unfinished or the next; its attempt is `last`.
@@ -138,6 +139,7 @@ class Ledger:
         Args:
             next_values: Chooses the values of a new run; None if the sweep has enough.
             again: Whether an unfinished run is worth another attempt.
+            redo: Whether a finished run is to be run again.
             parameters: The sweep's, to store values by.
 
         Returns:
@@ -161,6 +163,7 @@ class Ledger:
             open_runs = [run for run in runs if run.last.status in ("lost", "interrupted")]
             open_runs += [run for run in runs if run.last.status in FAILED]
             open_runs = [run for run in open_runs if again(run)]
+            open_runs += [run for run in runs if run.is_finished and redo(run)]
             if waiting:  # its worker was killed in the middle of this method
                 chosen = waiting[0]
             elif open_runs:
@@ -282,38 +285,9 @@ class Ledger:
         )
         return self.storage.create_new_trial(self.study_id, template_trial=template)
 
-    def _attempts(self, trials: Sequence[FrozenTrial]) -> Iterator[Attempt]:
-        for trial in trials:
-            if "run" in trial.user_attrs:  # not one that somebody added by hand
-                yield self._attempt(trial)
 
-    def _attempt(self, trial: FrozenTrial) -> Attempt:
-        attributes = trial.user_attrs
-        past = {int(step): value for step, value in attributes.get("past", {}).items()}
-        history = past | trial.intermediate_values
-        result: Mapping[str, Any] = attributes.get("result") or {}
-        if not trial.state.is_finished():
-            status, result = trial.state.name.lower(), {}
-        elif trial.state == TrialState.FAIL and result.get("status") in (None, *FINISHED):
-            status, result = "lost", {}
-        else:
-            status = result["status"]
-        return Attempt(
-            id=trial._trial_id,
-            run=attributes["run"],
-            values=attributes["values"],
-            status=status,
-            owner=str(attributes.get("owner", "")),
-            score=result.get("score"),
-            history=tuple(history[step] for step in sorted(history)),
-            seconds=result.get("seconds", 0.0),
-            note=result.get("note", ""),
-            guess=result.get("guess"),
-        )
-
-
-def read_facts(url: str, name: str, folder: Path) -> tuple[dict[str, Any], str]:
-    """What the maker of sweep `name` wrote down, and the metric's goal.
+def read_study(url: str, name: str, folder: Path) -> tuple[dict[str, Any], str, list[Run]]:
+    """What the maker of sweep `name` wrote down, the metric's goal, and all runs; only looked at.
 
     Raises:
         SweepError: The storage cannot be used, or has no such sweep.
@@ -322,11 +296,14 @@ def read_facts(url: str, name: str, folder: Path) -> tuple[dict[str, Any], str]:
     with database.errors():
         storage = optuna.storages.RDBStorage(database.url, engine_kwargs=database.engine_arguments)
         studies = {study.study_name: study for study in storage.get_all_studies()}
+        study = studies.get(name)
+        trials = [] if study is None else storage.get_all_trials(study._study_id, deepcopy=False)
         storage.engine.dispose()
-    if name not in studies or "sweep" not in studies[name].user_attrs:
+    if study is None or "sweep" not in study.user_attrs:
         others = ", ".join(sorted(studies)[:5]) or "none"
         raise SweepError(f"{database.shown} has no sweep {name}; it has: {others}")
-    return studies[name].user_attrs["sweep"], studies[name].direction.name.lower()
+    facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
+    return facts, goal, runs_of(list(_attempts(trials)))
 
 
 @contextmanager
@@ -336,3 +313,34 @@ def _refusals() -> Iterator[None]:
         yield
     except optuna.exceptions.UpdateFinishedTrialError as error:
         raise LostError(str(error)) from None
+
+
+def _attempts(trials: Sequence[FrozenTrial]) -> Iterator[Attempt]:
+    for trial in trials:
+        if "run" in trial.user_attrs:  # not one that somebody added by hand
+            yield _attempt(trial)
+
+
+def _attempt(trial: FrozenTrial) -> Attempt:
+    attributes = trial.user_attrs
+    past = {int(step): value for step, value in attributes.get("past", {}).items()}
+    history = past | trial.intermediate_values
+    result: Mapping[str, Any] = attributes.get("result") or {}
+    if not trial.state.is_finished():
+        status, result = trial.state.name.lower(), {}
+    elif trial.state == TrialState.FAIL and result.get("status") in (None, *FINISHED):
+        status, result = "lost", {}
+    else:
+        status = result["status"]
+    return Attempt(
+        id=trial._trial_id,
+        run=attributes["run"],
+        values=attributes["values"],
+        status=status,
+        owner=str(attributes.get("owner", "")),
+        score=result.get("score"),
+        history=tuple(history[step] for step in sorted(history)),
+        seconds=result.get("seconds", 0.0),
+        note=result.get("note", ""),
+        guess=result.get("guess"),
+    )

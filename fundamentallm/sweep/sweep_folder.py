@@ -47,6 +47,12 @@ class SweepFolder:
         """The database beside the runs, its path as an address has it: with % for what is odd."""
         return f"sqlite:///{quote(str(self.database))}"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a sweep lies here: a file called sweep.yaml alone may be anybody's."""
+        stored = os.path.lexists(self.database) or os.path.lexists(self.storage)
+        return stored and os.path.lexists(self.file)
+
     def run(self, number: int) -> RunFolder:
         """The folder of run `number`, counted from 0; its name counts from 1."""
         return RunFolder(self.path / f"run-{number + 1:04}")
@@ -83,7 +89,7 @@ class SweepFolder:
         advice = "move it away, or give another --output-dir"
         if self.database.exists() and not _is_a_sweeps(self.database):
             raise SweepError(f"{self.database}: not the storage of a sweep; {advice}")
-        if self.file.exists() and not (self.database.exists() or self.storage.exists()):
+        if self.file.exists() and not self.has_begun:
             raise SweepError(
                 f"{self.file}: not of a sweep that fundamentallm has begun, for neither "
                 f"{self.database.name} nor {self.storage.name} is beside it; {advice}"

@@ -1,0 +1,84 @@
+"""What a sweep says at its end, and when its file was edited meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from tiny_sweep import FLAGS, grid, summaries
+
+from fundamentallm.cli.sweeping import check_file
+from fundamentallm.sweep.changes import differences
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.sweep_folder import SweepFolder
+
+RANDOM = grid().replace("grid", "random")
+
+
+def facts(text: str) -> dict[str, str]:
+    return {"text": text, "file": "t.yaml"}
+
+
+@pytest.mark.parametrize("rates", [2, 5], ids=["a grid that ends", "more than are tried"])
+def test_all_runs_fail_for_one_reason(
+    rates: int, run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=rates, seeds=1))
+    command = ("sweep", "t.yaml", text_file, "--workers=1")
+    done = run(*command, "--", *FLAGS, "--device=mps")
+    assert done.returncode == 1
+    assert f"all {rates} runs failed: " in done.stderr
+    assert "mps" in done.stderr
+    assert "then: fundamentallm agent runs/t --retries 1 (for another --device" in done.stderr
+    assert "go on with" not in done.stderr
+    assert "runs failed; output.txt" not in done.stderr
+    if rates == 2:  # the advice is right
+        mended = run(*command, "--retries=1", "--", *FLAGS, "--device=cpu")
+        assert mended.returncode == 0, mended.stderr
+        assert {each["status"] for each in summaries(tmp_path / "runs/t").values()} == {"done"}
+
+
+def test_a_run_cap_may_grow_go_and_come_back() -> None:
+    capped = {n: facts(RANDOM.replace("metric", f"run_cap: {n}\nmetric")) for n in (2, 3)}
+    without = facts(RANDOM)
+    assert differences(capped[2], without) == []
+    assert differences(without, capped[2]) == []
+    assert differences(capped[2], capped[3]) == []
+    assert differences(capped[3], capped[2]) == ["run_cap was 3 and is 2"]
+
+
+def test_a_sweep_s_file_that_was_edited(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    check_file(folder, facts(RANDOM))
+    assert folder.file.read_text() == RANDOM
+    commented = "# mine\n" + RANDOM
+    folder.file.write_text(commented)
+    check_file(folder, facts(RANDOM))
+    assert folder.file.read_text() == commented
+    folder.file.write_text("run_cap: 9\n" + RANDOM.replace("values: [0, 1]", "values: [0, 2]"))
+    with pytest.raises(SweepError, match=r"edited since the sweep began: .*run_cap is new \(9\)"):
+        check_file(folder, facts(RANDOM))
+    folder.file.write_text("method: [")
+    with pytest.raises(SweepError, match=r"sweep.yaml:\d"):
+        check_file(folder, facts(RANDOM))
+
+
+def test_an_edited_file_is_told_by_agent_and_kept_by_sweep(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    file, copy = tmp_path / "t.yaml", tmp_path / "runs/t/sweep.yaml"
+    file.write_text(RANDOM.replace("metric", "run_cap: 1\nmetric"))
+    words = (text_file, "--output-dir=runs/t", "--count=0", "--", *FLAGS)
+    assert run("sweep", file, *words).returncode == 0
+    edited = RANDOM.replace("metric", "run_cap: 2\nmetric")
+    copy.write_text(edited)
+    for command in (("agent", "runs/t"), ("sweep", file, *words)):
+        done = run(*command)
+        assert done.returncode == 2
+        assert "sweep.yaml: edited since the sweep began: run_cap was 1 and is 2" in done.stderr
+        assert copy.read_text() == edited
+    assert run("sweep", copy, *words).returncode == 0  # as the line says
+    done = run("agent", "runs/t")
+    assert done.returncode == 0, done.stderr
+    assert len(summaries(tmp_path / "runs/t")) == 2
