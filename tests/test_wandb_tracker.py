@@ -54,6 +54,20 @@ def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: li
     sent = client.server.store.artifact_files(model)
     assert {name: hashlib.sha256(data).digest() for name, data in sent.items()} == {"best.pt": kept}
     assert "wandb sync" not in done.stdout
+    assert done.stdout.count("sent to W&B: ") == 1
+    assert "samples that begin as your text" in done.stdout
+    assert "the model (best.pt); --no-log-model leaves out the model" in done.stdout
+    before, _, _ = done.stdout.partition("Tracking run with wandb")
+    assert "sent to W&B: " in before  # there is time to press Ctrl-C
+
+
+def test_what_is_sent_without_the_model(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    done = client.train(text_file, *tiny_flags, "--output-dir=out", "--no-log-model")
+    (line,) = [line for line in done.stdout.splitlines() if "sent to W&B: " in line]
+    assert line.endswith("the machine; --no-wandb keeps everything here")
+    assert not [a for a in client.server.store.artifacts.values() if a.kind == "model"]
 
 
 def test_stopped_and_resumed_is_one_run(
@@ -131,6 +145,7 @@ def test_no_key_is_one_line_and_no_prompt(
     assert not (client.folder / "wandb").exists()
     local = client.train(text_file, *tiny_flags, "--output-dir=local", "--no-wandb")
     assert "W&B" not in local.stdout
+    assert "sent to W&B: " not in done.stdout
     assert without_varying(client.folder / "out") == without_varying(client.folder / "local")
 
 
@@ -175,6 +190,7 @@ def test_offline_is_kept_and_sent_later(
     done = client.train(*flags, WANDB_MODE="offline")
     assert "nothing was sent to W&B (WANDB_MODE is offline)" in done.stdout.splitlines()[-1]
     assert client.server.requests == []
+    assert "sent to W&B: " not in done.stdout
     sync(client, done.stdout)
     check_same(client.server, client.only_run(), client.folder / "out")
 

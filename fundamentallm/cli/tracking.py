@@ -33,10 +33,23 @@ def wandb_tracker(
         if reason:
             click.echo(f"fundamentallm: {reason}", err=True)
         return None
+    log_model = request.sweep is None if request.log_model is None else request.log_model
+    if request.sweep is None and wandb.is_online():
+        _say_what_is_sent(log_model)
     return wandb.WandbTracker(
         folder,
         name=run_name(config) if config else "",
         tags=[request.preset] if request.preset else [],
         swept=list(request.sweep.parameters) if request.sweep else None,
-        log_model=request.sweep is None if request.log_model is None else request.log_model,
+        log_model=log_model,
+    )
+
+
+def _say_what_is_sent(log_model: bool) -> None:
+    """Nobody who has logged in once, for another project, is to be surprised by it."""
+    model = ", the model (best.pt); --no-log-model leaves out the model" if log_model else ""
+    click.echo(
+        "fundamentallm: sent to W&B: metrics, settings, samples that begin as your text, this "
+        f"output, facts about the machine{model}; --no-wandb keeps everything here",
+        err=True,
     )

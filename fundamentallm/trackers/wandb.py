@@ -34,6 +34,7 @@ FINISH_SECONDS = 30.0
 FINISH_SECONDS_WITH_MODEL = 120.0
 FLUSH_SECONDS = 1.0  # between writings of W&B's own file, from which `wandb sync` sends
 ASK_SECONDS = 5
+OFFLINE = ("offline", "dryrun")  # what the client's mode may be
 LAST_SECONDS = 1.0  # that the client's process may live on after it was told to end
 RESTARTS = 3  # of the client, in a run's life: its process may have been killed
 SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
@@ -51,7 +52,7 @@ def why_not() -> str | None:
         mode = wandb_service.started().settings.mode
         if mode == "disabled":
             return ""
-        if mode in ("offline", "dryrun") or wandb.login(prompt=False, verify=False):
+        if mode in OFFLINE or wandb.login(prompt=False, verify=False):
             return None
     except (ImportError, AttributeError):
         raise
@@ -61,6 +62,11 @@ def why_not() -> str | None:
         "no W&B key was found, so this run stays on this machine; to follow it on W&B, log in "
         "by: wandb login (and --no-wandb keeps a run here without this line)"
     )
+
+
+def is_online() -> bool:
+    """Whether runs are sent to W&B as they go."""
+    return wandb_service.started().settings.mode not in OFFLINE
 
 
 class WandbTracker:
@@ -219,7 +225,7 @@ class WandbTracker:
             run_id = known.run_id or stored or generate_id()
             self._keep_id(entity, project, run_id)  # W&B may have it before the client says so
             options |= {"project": project, "entity": entity, "id": run_id}
-        if known.mode in ("offline", "dryrun"):
+        if known.mode in OFFLINE:
             self.why_offline = "WANDB_MODE is offline"
         elif not (known.http_proxy or known.https_proxy) and (
             reason := unreachable(known.base_url, ASK_SECONDS)
