@@ -11,7 +11,6 @@ from typing import Any
 import filelock
 import pytest
 
-from fundamentallm.sweep.database import has_password, without_password
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError, read_study
 from fundamentallm.sweep.records import Attempt, Run
@@ -224,20 +223,6 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     assert "cannot be used" in str(error.value)
     assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_passwords_are_seen_and_not_shown() -> None:
-    assert has_password("postgresql://me:secret@host/db")
-    assert not has_password("postgresql://me@host/db")
-    assert without_password("postgresql://me:secret@host/db") == "postgresql://me@host/db"
-    assert "secret" not in without_password("secret")
-
-
-@pytest.mark.parametrize("name", ["password", "sslpassword"])
-def test_passwords_of_the_query_are_seen_and_not_shown(name: str) -> None:
-    url = f"postgresql://me@host/db?{name}=SECRET&sslmode=require"
-    assert has_password(url)
-    assert without_password(url) == "postgresql://me@host/db?sslmode=require"
 
 
 def test_who_is_asked_to_stop_does_not_wait_for_the_lock(ledger: Ledger, tmp_path: Path) -> None:

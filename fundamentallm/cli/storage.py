@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fundamentallm.cli.messages import place
 from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.storage_address import StorageAddress
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -26,17 +27,16 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
     """Where the sweep's runs are kept: what was typed, the environment's, or beside the runs.
 
     Raises:
-        SweepError: A password was typed, where every user of the machine could read it.
+        SweepError: A password was typed, where every user of the machine could read it, or it is
+            no address.
     """
-    from fundamentallm.sweep.database import Database, has_password
-
-    if typed and has_password(typed):
+    if typed and StorageAddress.parse(typed).has_secret:
         raise SweepError(
             f"--storage: leave the password out, for others can read a command line; give the "
             f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
         )
     url = typed or os.environ.get(STORAGE) or folder.url
-    Database(url, folder.path)  # refuses what it does not know
+    StorageAddress.parse(url)  # refuses what it does not know
     return url
 
 
@@ -59,21 +59,19 @@ def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> No
     Raises:
         SweepError: They are, or SQLite is to be elsewhere.
     """
-    from fundamentallm.sweep.database import without_password
-
     there = folder.storage.exists() or folder.database.exists()
-    known, asked = without_password(folder.url), without_password(url)
-    on_servers = not (known.startswith("sqlite") or asked.startswith("sqlite"))
-    if there and known != asked and not (joining and on_servers):
+    known, asked = StorageAddress.parse(folder.url), StorageAddress.parse(url)
+    on_servers = not (known.is_local or asked.is_local)
+    if there and known.kept != asked.kept and not (joining and on_servers):
         raise SweepError(
-            f"{folder.path}: its runs are kept in {known}, and --storage or {STORAGE} names "
-            f"{asked}; go on by fundamentallm agent {place(folder.path)} --storage {known}, or "
-            "give another --output-dir"
+            f"{folder.path}: its runs are kept in {known.shown}, and --storage or {STORAGE} names "
+            f"another storage, {asked.shown}; leave --storage out, unset {STORAGE}, and go on by "
+            f"fundamentallm agent {place(folder.path)}, or give another --output-dir"
         )
-    if asked.startswith("sqlite") and asked != without_password(folder.local_url):
+    if asked.is_local and asked != StorageAddress.parse(folder.local_url):
         raise SweepError(
-            f"--storage or {STORAGE} names {asked}, and SQLite is kept beside the runs alone; "
-            "leave it out, or give postgresql://USER@HOST/DATABASE"
+            f"--storage or {STORAGE} names {asked.shown}, and SQLite is kept beside the runs "
+            "alone; leave it out, or give postgresql://USER@HOST/DATABASE"
         )
 
 
@@ -83,7 +81,7 @@ def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
     Once: who comes later may know the server by a name that means nothing to others.
     """
     if not (ledger.database.is_local or folder.storage.exists()):
-        folder.write_storage(ledger.database.shown)
+        folder.write_storage(ledger.database.address.kept)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import sqlalchemy.exc
 
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.storage_address import StorageAddress
 
 BUSY_SECONDS = 60
 """How long SQLite waits for another writer."""
@@ -26,9 +27,6 @@ LOCK_SECONDS = 0.05
 KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """After a minute PostgreSQL takes a lock's holder whose machine vanished for dead, and not after
 the two hours of Linux."""
-
-SECRETS = ("password", "sslpassword")
-"""What may stand in an address's query and is nobody's business."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,14 +117,9 @@ class Database:
         Raises:
             SweepError: It is neither.
         """
-        if not url.startswith(("sqlite:///", "postgresql", "postgres://")):
-            raise SweepError(
-                f"the storage {without_password(url)} is not of a kind that is known; give "
-                "postgresql://USER@HOST/DATABASE"
-            )
-        self.shown = without_password(url)
-        self.url = _with_driver(url)
-        self.is_local = self.url.startswith("sqlite")
+        self.address = StorageAddress.parse(url)
+        self.shown, self.url = self.address.shown, self.address.driver_url
+        self.is_local = self.address.is_local
         self.file_lock = filelock.FileLock(folder / "ledger.lock")
         self.engine: sqlalchemy.Engine | None = None
         self.patience = 0.0
@@ -232,29 +225,3 @@ class Database:
         """Let go of it."""
         if self.engine is not None:
             self.engine.dispose()
-
-
-def without_password(url: str) -> str:
-    """A database's address that may be shown."""
-    try:
-        known = sqlalchemy.make_url(url).difference_update_query(SECRETS)
-        return known._replace(password=None).render_as_string()
-    except sqlalchemy.exc.ArgumentError:
-        return "(not a database's address)"
-
-
-def has_password(url: str) -> bool:
-    """Whether a password stands in the address."""
-    try:
-        known = sqlalchemy.make_url(url)
-        return known.password is not None or any(name in known.query for name in SECRETS)
-    except sqlalchemy.exc.ArgumentError:
-        return False
-
-
-def _with_driver(url: str) -> str:
-    """`postgresql://` means psycopg 3 here, which `pip install fundamentallm[postgres]` brings."""
-    for prefix in ("postgresql://", "postgres://"):
-        if url.startswith(prefix):
-            return "postgresql+psycopg://" + url.removeprefix(prefix)
-    return url
