@@ -20,6 +20,9 @@ from fundamentallm.text import DataError, Text
 from fundamentallm.unknown import describe_unscored
 from fundamentallm.vocabulary import Tokens, Vocabulary, train_length, vocabulary_of
 
+MOST_SCORED = 1 << 20
+"""Tokens of the validation part that an evaluation predicts at most: it must end, on any text."""
+
 
 class TooShortError(DataError, ImpossibleCombinationError):
     """The text has too few characters for the hyperparameters."""
@@ -49,17 +52,28 @@ class Dataset:
         Raises:
             DataError: Every character of the validation part is unknown.
         """
-        if self.vocabulary.tokenizer == "char" and not self.val[1:].any():
+        if self.vocabulary.tokenizer == "char" and not self.scored[1:].any():
             raise DataError(
                 f"{self.name}: no character of the validation part occurs in the training part; "
                 "mix the parts of the text, or use --tokenizer byte"
             )
 
+    @property
+    def scored(self) -> Tokens:
+        """What an evaluation reads of the validation part, shape (S,): all but of a long one."""
+        return self.val[: MOST_SCORED + 1]
+
     def warnings(self) -> list[str]:
         """What is likely not meant, a sentence each."""
-        if not self.unknown:
-            return []
-        return [describe_unscored(self.name, self.unknown.total(), self.unknown)]
+        found: list[str] = []
+        if self.unknown:
+            found.append(describe_unscored(self.name, self.unknown.total(), self.unknown))
+        if len(self.scored) < len(self.val):
+            found.append(
+                f"{self.name}, validation part: val_loss is of the first {MOST_SCORED:,} of its "
+                f"{len(self.val):,} tokens; a smaller --val-split leaves more to train on"
+            )
+        return found
 
     def batches_per_epoch(self, config: Config) -> int:
         """Batches that hold as many tokens as the training part."""

@@ -66,7 +66,7 @@ def perplexity(loss: float) -> float:
 def score(
     model: Transformer,
     tokens: Tokens,
-    characters: int,
+    characters: float,
     config: Config,
     device: torch.device,
     *,

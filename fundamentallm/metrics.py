@@ -9,7 +9,7 @@ METRICS: Mapping[str, str] = {
     "epoch": "epochs done",
     "train_loss": "mean loss of the steps since the last row, nats a token, with dropout",
     "train_perplexity": "exp(`train_loss`)",
-    "val_loss": "mean loss over the whole validation part, each known token once, without dropout",
+    "val_loss": "mean loss over the validation part (its first 1,048,576 tokens), without dropout",
     "val_perplexity": "exp(`val_loss`); a uniform guess scores the size of the vocabulary",
     "val_bits_per_char": "`val_loss` in bits a character, by which vocabularies can be compared",
     "best_val_loss": "the least `val_loss` so far",

@@ -15,6 +15,9 @@ from fundamentallm.corpus import BUILTIN, builtin_corpus
 from fundamentallm.encoding import PIECE
 from fundamentallm.errors import FundamentallmError
 
+STDIN = "/dev/stdin"
+OF_A_PROCESS = ("/dev/", "/proc/")
+"""Where a system shows a process its own input: another process finds another there, or nothing."""
 BYTE_ORDER_MARK = "\ufeff"
 HELD = 1 << 24  # bytes; a longer file is read again for every pass over it
 
@@ -63,7 +66,7 @@ class Text:
 
 
 def read_text(path: str | Path | None) -> Text:
-    r"""Read a UTF-8 file, or the built-in corpus if `path` is None or `"built-in"`.
+    r"""Read a UTF-8 file; the built-in corpus if `path` is None or `"built-in"`; stdin if `"-"`.
 
     Byte-order marks are dropped, also between files that were joined; `\r\n` and `\r` become `\n`,
     as in Python's text mode.
@@ -73,6 +76,7 @@ def read_text(path: str | Path | None) -> Text:
     """
     if path is None or str(path) == BUILTIN:
         return Text.of(builtin_corpus(), BUILTIN)
+    path = STDIN if str(path) == "-" else path
     path = Path(os.path.expanduser(path))  # also where a sweep's file names it
     try:
         str(path).encode()
@@ -92,6 +96,27 @@ def read_text(path: str | Path | None) -> Text:
         raise DataError(
             f"{path}: {error.strerror}; give a UTF-8 text file that can be read"
         ) from None
+    return text
+
+
+def is_read_once(path: str | Path) -> bool:
+    """Whether a text is gone once it is read: it comes from a pipe or is this process's input."""
+    name = str(path)
+    return name.startswith(OF_A_PROCESS) or (os.path.exists(name) and not os.path.isfile(name))
+
+
+def read_lasting_text(path: str | Path | None) -> Text:
+    """Read a text that others will read again.
+
+    Raises:
+        DataError: They could not, or it cannot be read.
+    """
+    text = read_text(path)
+    if is_read_once(text.name):
+        raise DataError(
+            f"{text.name}: it can be read only once, and every run of a sweep reads the text; "
+            "save it to a file and give that"
+        )
     return text
 
 

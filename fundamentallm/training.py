@@ -120,6 +120,8 @@ class Run:
         p = self.progress
         self.stop_requested = stop_requested
         self.start_trackers()
+        if self.device.type == "cpu":
+            kernels()  # built now if they never were, and not at the expense of `max_minutes`
         self.started = time.perf_counter() - p.seconds
         self.row_started = time.perf_counter()
         try:
@@ -250,18 +252,15 @@ class Run:
             DivergedError: The loss is not finite.
         """
         p, data = self.progress, self.dataset
+        characters = data.val_characters * len(data.scored) / len(data.val)
         self.model.eval()
         scored = None
         while scored is None:
             try:
                 scored = score(
-                    self.model,
-                    data.val,
-                    data.val_characters,
-                    self.config,
-                    self.device,
+                    self.model, data.scored, characters, self.config, self.device,
                     tick=self.end_if_asked,
-                )
+                )  # fmt: skip
             except (MemoryError, RuntimeError) as error:
                 if not (is_out_of_memory(error) and self.learner.make_room()):
                     raise

@@ -87,10 +87,10 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
 
 def _of_text(points: Points, data: str) -> Findings:
     """What the text has that a run of the sweep cannot be scored on."""
-    from fundamentallm.text import read_text
+    from fundamentallm.text import read_lasting_text
 
     findings = Findings(points.sweep.file)
-    for line in unscored(points, read_text(data)):
+    for line in unscored(points, read_lasting_text(data)):
         findings.warn((), line)
     return findings
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from fundamentallm.cli.messages import warn_of_unknown
+from fundamentallm.cli.messages import warn, warn_of_unknown
 from fundamentallm.cli.options import PATH, device_option
 from fundamentallm.metrics import score_text
+
+if TYPE_CHECKING:
+    from fundamentallm.checkpoint import Checkpoint
+    from fundamentallm.text import Text
 
 
 @click.command()
 @click.argument("run", type=PATH, metavar="RUN_OR_CHECKPOINT")
 @click.argument("data", type=PATH, metavar="DATA.TXT")
 @device_option()
+@click.option(
+    "--split",
+    type=click.Choice(("all", "train", "val")),
+    default="all",
+    show_default=True,
+    help="Of the text that the model was trained on: score this part alone.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
-    """Score all of DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
+def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> None:
+    """Score DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
     from fundamentallm.device import is_out_of_memory, pick_device, suits_kernels, threads
     from fundamentallm.evaluate import score
@@ -28,15 +40,16 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
     path = find_checkpoint(run)
     checkpoint = Checkpoint.load(path)
     text = read_text(data)
-    tokens = checkpoint.vocabulary.encode_all(text.pieces())
+    start, stop = _part(text, split, checkpoint)
+    tokens = checkpoint.vocabulary.encode_all(text.part(start, stop))
     if len(tokens) < 2:
         raise DataError(f"{data}: one token is too few to score; give two or more")
-    unknown = checkpoint.vocabulary.unknown_in(text.pieces())
+    unknown = checkpoint.vocabulary.unknown_in(text.part(start, stop))
     warn_of_unknown(data, unknown, scored="the loss")
     try:
         model = checkpoint.build_model().to(where)
         with threads(in_kernels=suits_kernels(checkpoint.config, where)):
-            scored = score(model, tokens, text.length, checkpoint.config, where)
+            scored = score(model, tokens, stop - start, checkpoint.config, where)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"memory ran out on {where}; give another --device") from None
@@ -45,6 +58,7 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
         result = {
             "checkpoint": str(path),
             "data": data,
+            "split": split,
             "loss": scored.loss,
             "perplexity": scored.perplexity,
             "bits_per_char": scored.bits_per_char,
@@ -57,3 +71,27 @@ def evaluate(run: str, data: str, device: str, as_json: bool) -> None:
         f"loss {score_text(scored.loss)}  perplexity {score_text(scored.perplexity)}  "
         f"bits per character {score_text(scored.bits_per_char)}  ({scored.tokens:,} tokens)"
     )
+
+
+def _part(text: Text, split: str, checkpoint: Checkpoint) -> tuple[int, int]:
+    """Where the part called `split` begins and ends in the text.
+
+    Raises:
+        DataError: The model was trained on another text, which has no such parts.
+    """
+    from fundamentallm.text import DataError
+    from fundamentallm.vocabulary import train_length
+
+    boundary = train_length(text, checkpoint.config.val_split)
+    if text.sha256 != checkpoint.data["sha256"]:
+        if split != "all":
+            raise DataError(
+                f"--split {split}: the model was trained on {checkpoint.data['name']}, and "
+                f"{text.name} is another text; leave out --split"
+            )
+    elif split == "all":
+        warn(
+            f"{text.name} is the text that the model was trained on, all but its last "
+            f"{text.length - boundary:,} characters; --split val scores only those"
+        )
+    return {"all": (0, text.length), "train": (0, boundary), "val": (boundary, text.length)}[split]

@@ -75,7 +75,7 @@ def learning_rate(
     for line in config.warnings():
         warn(line)
     with StopSignals(os._exit) as signals:
-        text = read_recorded_text(recorded["data"], recorded["data_sha256"])
+        text = read_recorded_text(request, recorded["data"], recorded["data_sha256"])
         return _find(config, text, request, signals)
 
 

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fundamentallm.cli.messages import warn
+from fundamentallm.corpus import BUILTIN
 from fundamentallm.hyperparameters import Config
 
 if TYPE_CHECKING:
+    from fundamentallm.cli.request import Request
     from fundamentallm.data import Dataset
     from fundamentallm.device import Device
     from fundamentallm.text import Text
 
 
-def read_recorded_text(data: str | None, sha256: str | None) -> Text:
+def read_recorded_text(request: Request, data: str | None, sha256: str | None) -> Text:
     """The text called `data`; a warning if it is not the one that a config.yaml was made with.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: It cannot be read; if a config.yaml names it, the error says how to name it here.
     """
-    from fundamentallm.text import read_text
+    from fundamentallm.text import DataError, is_read_once, read_text
 
+    if data is not None and sha256 and "data" not in request.typed:
+        if is_read_once(data):
+            raise DataError(
+                f"{data}: the run read its text from there, and it is gone; save the same text to "
+                f"a file and name that: {request.naming('TEXT.txt')}"
+            )
+        if data != BUILTIN and not os.path.exists(data):
+            raise DataError(
+                f"{data}: the run's text is not at {Path(data).absolute()}; say where it is: "
+                f"{request.naming(f'PATH/TO/{shlex.quote(Path(data).name)}')}"
+            )
     text = read_text(data)
     if sha256 and text.sha256 != sha256:
         warn(

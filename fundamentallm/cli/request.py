@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ class Request:
     def resumes(self) -> bool:
         """Whether a run that is in the folder goes on: in a sweep it was handed out again."""
         return self.resume or (self.sweep is not None and not self.overwrite)
+
+    def naming(self, data: str) -> str:
+        """The command of this request with its text named, for what `resume` or `config` began."""
+        words = [click.get_current_context().command_path, data]
+        if self.output_dir and self.resumes:
+            words += ["--output-dir", shlex.quote(self.output_dir), "--resume"]
+        if self.config_file:
+            words += ["--config", shlex.quote(self.config_file)]
+        return " ".join(words)
 
     def check_folder(self) -> None:
         """See that the flags agree, and that no run is overwritten unasked.

@@ -39,18 +39,18 @@ def text_facts(data: str | None, points: Points) -> dict[str, Any]:
     Raises:
         DataError: It cannot be read.
     """
-    from fundamentallm.text import DataError, read_text
+    from fundamentallm.text import DataError, read_lasting_text
 
     named = named_texts(points.sweep)
     if not named:
-        text = read_text(data)
+        text = read_lasting_text(data)
         _warn_of_unscored(points, text)
         path = None if data is None else str(Path(data).absolute())
         return {"data": path, "data_name": text.name, "data_sha256": text.sha256}
     hashes: dict[str, str] = {}
     for name in named:
         try:
-            text = read_text(name)
+            text = read_lasting_text(name)
             _warn_of_unscored(points, text)
             hashes[name] = text.sha256
         except DataError as error:
@@ -107,9 +107,9 @@ def _check_named_texts(facts: Mapping[str, Any]) -> None:
 
 
 def _check_hash(path: str | None, sha256: str, advice: str) -> None:
-    from fundamentallm.text import read_text
+    from fundamentallm.text import read_lasting_text
 
-    text = read_text(path)
+    text = read_lasting_text(path)
     if text.sha256 != sha256:
         raise SweepError(
             f"{text.name} is not the text of this sweep: its SHA-256 is {text.sha256[:12]} and "

@@ -112,7 +112,7 @@ def _train(request: Request) -> int:
             warn(line)
         # A second signal waits for nothing, not even W&B: files are whole at every instant.
         with StopSignals(os._exit) as signals:  # torch is imported here: about two seconds
-            text = read_recorded_text(recorded["data"], recorded["data_sha256"])
+            text = read_recorded_text(request, recorded["data"], recorded["data_sha256"])
             if request.preset:
                 _check_length(text, request.preset)
             return _run(config, text, request, signals)
@@ -166,6 +166,7 @@ def _run_in(
 ) -> int:
     """Train in a folder that is ours."""
     from fundamentallm.checkpoint import Checkpoint
+    from fundamentallm.text import is_read_once
     from fundamentallm.trackers.console import ConsoleTracker
     from fundamentallm.trackers.folder import FolderTracker
     from fundamentallm.training import train as train_model
@@ -185,6 +186,12 @@ def _run_in(
         f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
     )
 
+    if is_read_once(text.name):
+        warn(
+            f"{text.name} can be read only once; to be able to resume this run, save the text to a "
+            f"file, and then use: {_going_on(folder, request, text)}"
+        )
+
     def who_stops() -> str:
         if wandb is not None and wandb.stopped_by_wandb:
             return "wandb"
@@ -203,10 +210,10 @@ def _run_in(
     except DiskError as error:
         raise DiskError(
             f"{error}; the checkpoint before is whole; when that is mended, go on with: "
-            f"{_going_on(folder, request)}"
+            f"{_going_on(folder, request, text)}"
         ) from None
     stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
-    _report(result, stopped_by, folder, plan, _going_on(folder, request))
+    _report(result, stopped_by, folder, plan, _going_on(folder, request, text))
     if wandb is not None and wandb.verdict:
         click.echo(wandb.verdict, err=True)
     return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
@@ -222,9 +229,12 @@ def _check_nothing_is_lost(folder: RunFolder) -> None:
         )
 
 
-def _going_on(folder: RunFolder, request: Request) -> str:
+def _going_on(folder: RunFolder, request: Request, text: Text) -> str:
     """The command that goes on with a run; what was kept off W&B stays so."""
-    command = f"fundamentallm train --output-dir {shlex.quote(str(folder.path))} --resume"
+    from fundamentallm.text import is_read_once
+
+    data = "TEXT.txt " if is_read_once(text.name) else ""
+    command = f"fundamentallm train {data}--output-dir {shlex.quote(str(folder.path))} --resume"
     return f"{command} --no-wandb" if request.no_wandb else command
 
 

@@ -271,7 +271,7 @@ def _measured(settings: dict[str, Any], data: str, device: str) -> tuple[float, 
     scorings = sum(plan.evaluates_after(step) for step in range(1, min(plan.total_steps, 10_000)))
     scorings = scorings * max(1.0, plan.total_steps / 10_000) + 1
     tokens = whole.batch_size * whole.max_seq_len * whole.gradient_accumulation
-    scoring = per_step / 3 * len(dataset.val) / tokens  # forward alone is a third of a step
+    scoring = per_step / 3 * len(dataset.scored) / tokens  # forward alone is a third of a step
     minutes = (plan.total_steps * per_step + scorings * scoring) / 60
     return min(minutes, whole.max_minutes or minutes), peak_memory_gb(where), on_gpu
 
