@@ -296,13 +296,10 @@ class Run:
         self.fetch_losses()  # a state that has diverged is never saved
         training = {} if name == "best" else self.learner.state_dict()
         checkpoint = Checkpoint(
-            config=self.config,
-            vocabulary=self.dataset.vocabulary,
+            config=self.config, vocabulary=self.dataset.vocabulary,
             data={"name": self.dataset.name, "sha256": self.dataset.sha256},
-            model=self.model.state_dict(),
-            progress=asdict(self.progress),
-            training=training,
-        )
+            model=self.model.state_dict(), progress=asdict(self.progress), training=training,
+        )  # fmt: skip
         checkpoint.save(self.folder.best if name == "best" else self.folder.last)
         self.row_started = time.perf_counter()
 

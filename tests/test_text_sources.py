@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import ROOT, Run
 from tiny_sweep import grid
 
 from fundamentallm import training
@@ -82,6 +83,7 @@ def test_of_a_file_nothing_is_said(run: Run, text_file: Path, tiny_flags: list[s
 
 
 def test_a_sweep_needs_a_text_that_every_run_can_read(text_file: Path, tmp_path: Path) -> None:
+    shutil.copy2(ROOT / "train.py", tmp_path)
     (tmp_path / "s.yaml").write_text(grid())
     for command in ("sweep", "check"):
         done = bash(f"fundamentallm {command} s.yaml <(cat cats.txt)", tmp_path)

@@ -71,9 +71,9 @@ def _characters(data: str | None) -> int | None:
     """Of the text; None if it cannot be read, which its reader will say."""
     if data is None:
         return None
-    from fundamentallm.text import read_text
+    from fundamentallm.text import read_lasting_text
 
     try:
-        return read_text(data).length
+        return read_lasting_text(data).length
     except FundamentallmError:
         return None
