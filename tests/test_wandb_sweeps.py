@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,33 @@ def test_a_run_that_comes_back_with_its_whole_config_goes_on(
     assert (run.state, run.exit_code, run.starts) == ("finished", 0, 2), output
     (folder,) = client.folder.glob(f"*/{run.name}/summary.json")
     check_same(client.server, run, folder.parent)
+
+
+@pytest.mark.parametrize("forwards", [True, nightly(False)])
+def test_a_scheduler_that_signals_the_agent_alone(client: Client, forwards: bool) -> None:
+    """What docs/wandb.md says of SLURM and Kubernetes, with and without the flag."""
+    sweep = client.sweep(sweep_of("grid", UNENDING | {"seed": {"values": [1]}}))
+    agent = client.agent(sweep, *(["--forward-signals"] if forwards else []))
+    wait_until(lambda: sweep.runs and len(sweep.runs[0].history) > 2, agent)
+    child, run = child_of(agent), sweep.runs[0]
+    assert child is not None
+    agent.send_signal(signal.SIGTERM)
+    if forwards:
+        output, _ = agent.communicate(timeout=100)
+        assert (run.state, run.exit_code) == ("preempted", 143), output
+        assert sweep.queue == [run]
+        check_all(client, sweep)
+        assert not Path(f"/proc/{child}").exists()
+    else:
+        assert agent.wait(100) == -signal.SIGTERM
+        rows = len(run.history)
+        deadline = time.monotonic() + 100
+        while len(run.history) <= rows and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(run.history) > rows  # nobody has told the run
+        os.kill(child, signal.SIGTERM)
+        agent.communicate(timeout=100)  # until the orphan closes the pipe
+        assert run.state == "preempted"
 
 
 @pytest.mark.nightly
