@@ -21,16 +21,22 @@ from fundamentallm.disk import read_file, replacing, sync_folder, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.learner import check_state
 from fundamentallm.model import Transformer
 from fundamentallm.ownership import MARK
 from fundamentallm.plan import parameters
 from fundamentallm.progress import Progress
+from fundamentallm.stored_tensors import StoredTensorError, check_same, check_stored
 from fundamentallm.vocabulary import Vocabulary
 
 FORMAT = 2
 WITHOUT_SHARE = 1
 """The format before this; a model of it is one whose tokens take no share of the one before."""
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stopping", "patience")
+UNFIT = (
+    "the checkpoint's weights do not fit its configuration and vocabulary, or this version's "
+    "model; use the version that wrote it, or train again"
+)
 FOOTER = hashlib.sha256().digest_size + len(MARK)
 
 
@@ -107,6 +113,7 @@ class Checkpoint:
         try:
             _check_sizes(body)
             content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+            check_stored(content, len(body))
             if content["format"] not in (WITHOUT_SHARE, FORMAT):
                 raise CheckpointError(
                     f"{path}: of format {content['format']}; this version reads formats "
@@ -117,7 +124,10 @@ class Checkpoint:
             content["config"] = Config(**read_values(content["config"], str(path)))
             content["vocabulary"] = Vocabulary(**content["vocabulary"])
             del content["format"]
+            _check_kinds(content)
             return cls(**content)
+        except StoredTensorError as error:
+            raise CheckpointError(f"{path}: not a fundamentallm checkpoint: {error}") from None
         except FundamentallmError:
             raise
         except MemoryError:
@@ -136,8 +146,8 @@ class Checkpoint:
         if not self.training:
             raise CheckpointError("best.pt is for use alone; resume from last.pt")
         try:
-            Progress(**self.progress)
-        except TypeError:
+            Progress.of(self.progress)
+        except ValueError:
             raise CheckpointError(
                 "the checkpoint does not say where training stands as this version would; use the "
                 "version that wrote it"
@@ -158,6 +168,14 @@ class Checkpoint:
                 f"--resume: {'; '.join(changed)}; a resumed run keeps its hyperparameters "
                 "(only its length may change), so leave the flag out or give a new --output-dir"
             )
+        self._check_count()
+        try:
+            check_state(len(self.vocabulary), self.config, self.model, self.training)
+        except StoredTensorError as error:
+            raise CheckpointError(
+                f"--resume: the checkpoint cannot be trained on from ({error}); use the version "
+                "that wrote it, or begin again with --overwrite"
+            ) from None
 
     def build_model(self) -> Transformer:
         """The model with its weights, on the CPU, not training.
@@ -165,20 +183,21 @@ class Checkpoint:
         Raises:
             CheckpointError: The weights are of another model than this version builds.
         """
+        self._check_count()
+        model = Transformer(len(self.vocabulary), self.config)
         try:
-            # Counted before memory is taken: a configuration may promise anything, and a tensor
-            # that is contiguous is really there.
-            weights = sum(v.numel() for v in self.model.values() if v.is_contiguous())
-            if weights != parameters(self.config, len(self.vocabulary)):
-                raise RuntimeError
-            model = Transformer(len(self.vocabulary), self.config)
-            model.load_state_dict(self.model)
-        except (RuntimeError, AttributeError):
-            raise CheckpointError(
-                "the checkpoint's weights do not fit its configuration and vocabulary, or this "
-                "version's model; use the version that wrote it, or train again"
-            ) from None
+            check_same(self.model, model.state_dict(), "model")
+        except StoredTensorError:
+            raise CheckpointError(UNFIT) from None
+        model.load_state_dict(self.model)
         return model.eval()
+
+    def _check_count(self) -> None:
+        """Count weights before a model is made: a configuration may promise any size."""
+        tensors = [each for each in self.model.values() if isinstance(each, torch.Tensor)]
+        promised = parameters(self.config, len(self.vocabulary))
+        if sum(each.numel() for each in tensors) != promised:
+            raise CheckpointError(UNFIT)
 
 
 def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
@@ -198,6 +217,16 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
 
 def _add_share(weights: dict[str, torch.Tensor]) -> None:
     weights["before.share"] = torch.zeros(weights["embedding.weight"].shape[1])
+
+
+def _check_kinds(content: dict[str, Any]) -> None:
+    """See that the parts of a checkpoint are mappings, and those of `data` texts."""
+    for name in ("data", "model", "progress", "training"):
+        part = content[name]
+        if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
+            raise ValueError(f"{name} is no mapping")
+    if not all(isinstance(content["data"].get(name), str) for name in ("name", "sha256")):
+        raise ValueError("data names no text")
 
 
 def _check_sizes(body: bytes) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,9 +172,12 @@ def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Datase
     if kept is None:
         return None
     parts, facts = kept
-    if len(parts["train"]) <= config.max_seq_len or "unknown" not in facts:  # an older version's
+    try:
+        vocabulary = Vocabulary(config.tokenizer, facts["characters"])
+    except (KeyError, ValueError):
         return None
-    vocabulary = Vocabulary(config.tokenizer, facts["characters"])
+    if not _fit(parts, facts, vocabulary) or len(parts["train"]) <= config.max_seq_len:
+        return None
     return Dataset(
         name,
         sha256,
@@ -182,6 +186,19 @@ def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Datase
         parts["val"],
         facts["val_characters"],
         Counter(facts["unknown"]),
+    )
+
+
+def _fit(parts: Mapping[str, Tokens], facts: Mapping[str, Any], vocabulary: Vocabulary) -> bool:
+    """Whether what was kept is a text in that vocabulary; an older version kept less."""
+    characters, unknown = facts.get("val_characters"), facts.get("unknown")
+    return (
+        parts.keys() == {"train", "val"}
+        and all(token_cache.largest(part) < len(vocabulary) for part in parts.values())
+        and type(characters) is int
+        and 0 < characters <= len(parts["val"])
+        and isinstance(unknown, dict)
+        and all(type(count) is int and 0 < count <= characters for count in unknown.values())
     )
 
 

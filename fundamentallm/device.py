@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import Config
 from fundamentallm.kernels import kernels, working_with
 from fundamentallm.machine import free_gb, usable_cores
+from fundamentallm.stored_tensors import StoredTensorError, check_same
 
 Device = torch.device
+MERSENNE_TWISTER = 624
+"""Numbers in the table of torch's generator on a CPU."""
 _one_run = threading.RLock()
 
 
@@ -178,9 +182,38 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Continue from `random_state`; a generator of another device keeps its own."""
+    """Continue from `random_state`; a generator of another device keeps its own.
+
+    Raises:
+        StoredTensorError: It is no such state.
+    """
+    check_random_state(state)
     torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    if device.type == "mps" and "mps" in state:
-        torch.mps.set_rng_state(state["mps"])
+    try:
+        if device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], device)
+        if device.type == "mps" and "mps" in state:
+            torch.mps.set_rng_state(state["mps"])
+    except (RuntimeError, TypeError):
+        raise StoredTensorError(f"random: {device.type} is no state of its generator") from None
+
+
+def check_random_state(state: object) -> None:
+    """See that a `random_state` from a file can be continued from, on a CPU.
+
+    Torch lets pass a place and a number of draws left that together lead beyond its table.
+
+    Raises:
+        StoredTensorError: It cannot.
+    """
+    own = {"cpu": torch.Generator().get_state()}
+    cpu = state.get("cpu") if isinstance(state, dict) else None
+    check_same({"cpu": cpu}, own, "random")
+    assert isinstance(cpu, torch.Tensor)
+    left, _, place = struct.unpack_from("=iiQ", cpu.numpy().tobytes(), 8)
+    if not (0 < left <= MERSENNE_TWISTER and left + place <= MERSENNE_TWISTER + 1):
+        raise StoredTensorError("random: cpu is no state of its generator")
+    try:
+        torch.Generator().set_state(cpu)
+    except RuntimeError:
+        raise StoredTensorError("random: cpu is no state of its generator") from None

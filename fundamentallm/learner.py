@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fundamentallm.device import (
     autocast,
+    check_random_state,
     free_memory_gb,
     is_out_of_memory,
     precision,
@@ -27,6 +28,7 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
 from fundamentallm.optimizer import Optimizers
 from fundamentallm.plan import parameters, sequences_at_once
+from fundamentallm.stored_tensors import StoredTensorError, check_same, shapes_only
 
 HALVINGS = 3
 COMPILERS = ("torch._dynamo", "torch._inductor")
@@ -227,7 +229,7 @@ class Learner:
         }
 
     def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Learn on from these weights and that `state_dict`."""
+        """Learn on from these weights and that `state_dict`, which `check_state` let pass."""
         self.model.load_state_dict(weights)
         self.optimizers.load_state_dict(state["optimizers"])
         if state["scaler"]:  # it had one: float16 is for GPUs without bfloat16 alone
@@ -236,3 +238,25 @@ class Learner:
             self.at_once = min(self.at_once, state["at_once"])
             self.halvings = 1
         set_random_state(state["random"], self.device)
+
+
+def check_state(
+    vocab_size: int, config: Config, weights: dict[str, Tensor], state: dict[str, Any]
+) -> None:
+    """See that a `Learner` of that model can learn on from these weights and that `state_dict`.
+
+    Raises:
+        StoredTensorError: It cannot; the tensor is named.
+    """
+    with shapes_only():
+        model = Transformer(vocab_size, config)
+        check_same(weights, model.state_dict(), "model")
+        Optimizers(model, config, torch.float32).load_state_dict(state.get("optimizers"))
+    check_random_state(state.get("random"))
+    scaler, parts = state.get("scaler"), state.get("at_once", 0)
+    known = {**torch.amp.GradScaler("cpu").state_dict()} if scaler else {}
+    if not (isinstance(scaler, dict) and scaler.keys() == known.keys()):
+        raise StoredTensorError("scaler: not the state of a scaler")
+    numbers = [parts, *scaler.values()]
+    if not all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers):
+        raise StoredTensorError("scaler, at_once: not numbers of 0 and more")

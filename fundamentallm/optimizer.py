@@ -13,6 +13,7 @@ from torch.optim.adam import adam
 from fundamentallm.hyperparameters import Config
 from fundamentallm.kernels import call, usable_for
 from fundamentallm.model import Transformer
+from fundamentallm.stored_tensors import StoredTensorError, check_same
 
 MOMENTUM = 0.95
 MEMORY = 0.95  # of how large each row's steps are
@@ -84,10 +85,25 @@ class Part:
         """What going on needs, in torch's layout: by the parameters' numbers."""
         return {"state": dict(enumerate(self.state.values()))}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from `state_dict`, also of another device."""
+    def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """State of a parameter before its first step, by name."""
+        raise NotImplementedError
+
+    def load_state_dict(self, saved: object) -> None:
+        """Resume from `state_dict`, also of another device.
+
+        Raises:
+            StoredTensorError: It is not of these parameters.
+        """
+        states = saved.get("state") if isinstance(saved, dict) else None
+        if not isinstance(states, dict) or not set(states) <= set(range(len(self.parameters))):
+            raise StoredTensorError("optimizer: other tensors than this version's model has")
         for number, parameter in enumerate(self.parameters):
-            state = saved["state"].get(number, {})
+            state = states.get(number, {})
+            new = self.new_state(parameter) if state else {}  # an older version had fewer names
+            if isinstance(state, dict):
+                state = new | state
+            check_same(state, new, "optimizer")
             self.state[parameter] = {
                 name: value.to(parameter.device, copy=True) for name, value in state.items()
             }
@@ -111,6 +127,14 @@ class Muon(Part):
         super().__init__(matrices, lr)
         self.weight_decay, self.dtype = weight_decay, dtype
 
+    def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Mean of the gradients, (out, in), and size of each row's steps, (out, 1).
+
+        A size of 0 is as good as a mean: only the rows' ratios count.
+        """
+        rows = parameter.new_zeros(len(parameter), 1)
+        return {"momentum": torch.zeros_like(parameter), "rows": rows}
+
     @torch.no_grad()
     def step(self) -> None:
         """Update every matrix that has a gradient."""
@@ -129,10 +153,9 @@ class Muon(Part):
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
         """Add the gradient to the running mean and look one step ahead (Nesterov)."""
         assert matrix.grad is not None
-        state = self.state[matrix]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(matrix)
-        mean = state["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
+        if not self.state[matrix]:
+            self.state[matrix] = self.new_state(matrix)
+        mean = self.state[matrix]["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
         return matrix.grad.lerp(mean, MOMENTUM)
 
     def _factors(self, steps: Tensor, matrices: list[nn.Parameter]) -> Tensor:
@@ -144,10 +167,7 @@ class Muon(Part):
         squares = torch.linalg.vector_norm(steps, dim=-1, keepdim=True).square()
         recent = squares.clone()
         for matrix, square in zip(matrices, recent, strict=True):
-            state = self.state[matrix]
-            if "rows" not in state:  # 0 is as good as a mean: only the rows' ratios count
-                state["rows"] = torch.zeros_like(square)
-            square.copy_(state["rows"].lerp_(square, 1 - MEMORY))
+            square.copy_(self.state[matrix]["rows"].lerp_(square, 1 - MEMORY))
         factors = 1 / (recent.sqrt() + TINY)
         after = (squares * factors.square()).sum(-2, keepdim=True)
         return factors * (squares.sum(-2, keepdim=True) / (after + TINY)).sqrt()
@@ -164,16 +184,19 @@ class Adam(Part):
         super().__init__(parameters, lr)
         self.beta2 = beta2
 
+    def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Steps taken, (), and means of the gradient and of its square, both like `parameter`."""
+        means = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), device=parameter.device), **means}
+
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         moved = [parameter for parameter in self.parameters if parameter.grad is not None]
+        for parameter in moved:
+            if not self.state[parameter]:
+                self.state[parameter] = self.new_state(parameter)
         states = [self.state[parameter] for parameter in moved]
-        for parameter, state in zip(moved, states, strict=True):
-            if not state:
-                state["step"] = torch.zeros((), device=parameter.device)
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
         adam(
             list(moved),
             [parameter.grad for parameter in moved if parameter.grad is not None],
@@ -229,7 +252,13 @@ class Optimizers:
         """All that a resumed run needs."""
         return [part.state_dict() for part in self.parts]
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Continue from `state_dict`, also of another device."""
+    def load_state_dict(self, states: object) -> None:
+        """Resume from `state_dict`, also of another device.
+
+        Raises:
+            StoredTensorError: It is not of this model.
+        """
+        if not isinstance(states, list) or len(states) != len(self.parts):
+            raise StoredTensorError("optimizer: other tensors than this version's model has")
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from fundamentallm.metrics import score_text
 
 ROUNDING = 1e-6  # nats
+MOST_STEPS = 2**53
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ class Progress:
     row_seconds: float = 0.0
     """How long their steps took."""
 
+    @classmethod
+    def of(cls, stored: Mapping[str, object]) -> Progress:
+        """Where the run of a checkpoint stands.
+
+        Raises:
+            ValueError: A name is unknown or missing, or a value is of another kind.
+        """
+        kinds = {each.name: str(each.type) for each in fields(cls)}
+        for name, value in stored.items():
+            if not _is_of_kind(value, kinds.get(name, "")):
+                raise ValueError(f"{name} is no part of where a run stands, or of another kind")
+        try:
+            return cls(**stored)  # pyright: ignore[reportArgumentType]
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
     def worse_than(self, guess: float, warmup_steps: int) -> str:
         """Say that a run which has come to its end was never better than a uniform guess.
 
@@ -76,3 +94,13 @@ class Progress:
             f"val_loss is {score_text(self.val_loss)} at step {self.step} and was never below "
             f"{score_text(guess)}, that of a uniform guess"
         )
+
+
+def _is_of_kind(value: object, kind: str) -> bool:
+    if kind == "list[float]":
+        return isinstance(value, list) and all(_is_of_kind(each, "float") for each in value)
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "float" and isinstance(value, float):
+        return True
+    return kind in ("int", "float") and type(value) is int and -1 <= value <= MOST_STEPS

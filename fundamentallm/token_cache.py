@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 WORTH_KEEPING = 1_000_000  # characters; below it, encoding is as quick as opening the file
+TYPES = {"uint8": np.uint8, "uint16": np.uint16}  # nothing else: `object` would be addresses
 PIECE = 1 << 24  # tokens checked at a time
 LEFT_BEHIND = 24 * 3600  # seconds after which what a killed process began is taken away
 
@@ -41,14 +42,20 @@ def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     """The parts of the text kept under `key`, each (T,), and its facts; None if not whole."""
     try:
         kept = json.loads((folder / f"{key}.json").read_text("utf-8"))
-        tokens = np.asarray(np.memmap(folder / f"{key}.tokens", kept["dtype"], "r"))
-        if len(tokens) != sum(kept["lengths"].values()) or _checksum(tokens) != kept["checksum"]:
+        lengths, facts = kept["lengths"], kept["facts"]
+        if not (isinstance(facts, dict) and all(_is_length(each) for each in lengths.values())):
             return None
-        ends = list(accumulate(kept["lengths"].values()))
-        parts = np.split(tokens, ends[:-1])
-        return dict(zip(kept["lengths"], parts, strict=True)), kept["facts"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        tokens = np.asarray(np.memmap(folder / f"{key}.tokens", TYPES[kept["dtype"]], "r"))
+        if len(tokens) != sum(lengths.values()) or _checksum(tokens) != kept["checksum"]:
+            return None
+        parts = np.split(tokens, list(accumulate(lengths.values()))[:-1])
+        return dict(zip(lengths, parts, strict=True)), facts
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _is_length(found: object) -> bool:
+    return type(found) is int and found >= 0
 
 
 def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **facts: Any) -> bool:
@@ -87,3 +94,9 @@ def _checksum(tokens: np.ndarray) -> int:
     for start in range(0, len(tokens), PIECE):
         checksum = zlib.crc32(tokens[start : start + PIECE].data, checksum)
     return checksum
+
+
+def largest(tokens: np.ndarray) -> int:
+    """The largest of `tokens`, (T,), read in pieces; -1 if there is none."""
+    starts = range(0, len(tokens), PIECE)
+    return max((int(tokens[start : start + PIECE].max()) for start in starts), default=-1)

@@ -72,7 +72,7 @@ def train(
     progress = None
     if checkpoint is not None:
         checkpoint.check_continues(config, dataset)
-        progress = Progress(**checkpoint.progress)
+        progress = Progress.of(checkpoint.progress)
     with run_alone(config, where, progress.threads if progress else 0):
         run = Run(config, dataset, where, folder, trackers, progress)
         if checkpoint is not None:

@@ -18,6 +18,7 @@ Tokens = NDArray[np.uint8 | np.uint16]
 
 UNKNOWN = "\ufffd"  # how a character that training never saw is shown
 UNKNOWN_TOKEN = 0  # of a `char` vocabulary
+MOST_CHARACTERS = 65_534
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,19 @@ class Vocabulary:
 
     tokenizer: str
     characters: str = ""
+
+    def __post_init__(self) -> None:
+        """See that it is one, wherever it was read.
+
+        Raises:
+            ValueError: The tokenizer is unknown, or the characters are not sorted and different.
+        """
+        of_bytes = self.tokenizer == "byte"
+        if not isinstance(self.characters, str) or not (of_bytes or self.tokenizer == "char"):
+            raise ValueError("not a vocabulary")
+        points = _code_points(self.characters)
+        if len(points) > (0 if of_bytes else MOST_CHARACTERS) or (points[1:] <= points[:-1]).any():
+            raise ValueError("not a vocabulary's characters")
 
     @classmethod
     def of(cls, pieces: Iterable[str], tokenizer: str) -> Vocabulary:
@@ -44,7 +58,7 @@ class Vocabulary:
         for piece in pieces:
             seen[_code_points(piece)] = True
         characters = "".join(map(chr, np.flatnonzero(seen)))
-        if len(characters) > 65_534:
+        if len(characters) > MOST_CHARACTERS:
             raise DataError(
                 f"{len(characters)} different characters are too many; use --tokenizer byte"
             )

@@ -61,6 +61,7 @@ RUNGS = {
     "kernels": 1,
     "attention": 1,
     "pointwise": 1,
+    "stored_tensors": 0,
     "projection": 1,
     "run_folder": 1,
     "ownership": 1,
@@ -99,7 +100,7 @@ ONLY_IN = {  # library: the only places that import it
     ),
     "torch": (
         *("attention", "dropout", "pointwise", "projection", "kernels", "model", "optimizer"),
-        "graphs",
+        *("graphs", "stored_tensors"),
         *("data", "device", "learner", "checkpoint", "evaluate", "generate"),
         *("training", "range_test", "sweep.trial"),
     ),

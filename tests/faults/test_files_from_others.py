@@ -236,7 +236,7 @@ def test_nothing_of_a_sweep_file_reaches_a_shell(
     assert done.returncode == (0 if where == "name" else 2), done.stderr
     assert not (tmp_path / TOUCHED).exists()
     left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"tiny.yaml", "cats.txt", "runs"}
+    assert left <= {"tiny.yaml", "cats.txt", "runs", "train.py"}
 
 
 def test_a_checkpoint_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
