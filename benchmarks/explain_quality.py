@@ -11,6 +11,7 @@ three times the noise is not judged.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import tempfile
@@ -79,10 +80,13 @@ def _bests(case, evidence):
     for effect in evidence.surface.effects if evidence.surface is not None else ():
         axis = next(axis for axis in case.axes if axis.name == effect.factor.name)
         if axis.is_numeric and case.truth.effects[axis.name] >= CLEAR:
-            shape = case.shapes[axis.name]
-            least = min(shape(axis.position(value)) for value in effect.factor.levels)
-            cost = (shape(axis.position(effect.best)) - least) / case.noise
-            yield "best", "right" if cost < CLEAR else "wrong", True
+            shape, cliff = case.shapes[axis.name], math.inf
+            if axis.name == "learning_rate":
+                cliff = case.cliff
+            tried = [place for place in map(axis.position, effect.factor.levels) if place <= cliff]
+            best = axis.position(effect.best)
+            cost = (shape(best) - min(map(shape, tried))) / case.noise
+            yield "best", "right" if cost < CLEAR and best <= cliff else "wrong", True
 
 
 def _edges(truth, claimed):

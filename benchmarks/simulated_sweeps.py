@@ -20,6 +20,10 @@ from typing import Any
 
 import yaml
 
+BLOW_UPS = ("", "ours", "theirs")
+"""How a run ends beyond the cliff: as nan; finite, and called diverged, as by our trainer; finite
+and called done, as by another program."""
+BLOW_UP = 5  # decades of loss a decade of rate above the cliff; of real runs 1.2, over more decades
 CASES = range(100)
 """Those that are reported; any other number is for developing against."""
 VOCABULARY = 90
@@ -128,6 +132,8 @@ class SimulatedSweep:
         self.cliff = math.inf
         self._draw_divergence()
         self.points = self._draw_points()
+        if 2 * sum(map(self.blows_up, range(len(self.points)))) >= len(self.points):
+            self.blow_up = self.blow_up and "ours"  # else nothing says what is a blow-up
         self._measure()
 
     # --- What is searched, and what it does to the loss ---
@@ -217,7 +223,7 @@ class SimulatedSweep:
         self.spike = dice.uniform(0.2, 0.6)
 
     def _draw_divergence(self) -> None:
-        dice, truth = self.dice, self.truth
+        dice, truth, self.blow_up = self.dice, self.truth, ""
         names = [axis.name for axis in self.axes]
         if truth.is_null or dice.random() < 0.6:
             return
@@ -226,14 +232,19 @@ class SimulatedSweep:
             self.cliff = dice.uniform(0.65, 0.8)
         else:
             truth.diverges_above = "chance"
+        self.blow_up = random.Random(f"blow-up {self.number}").choice(BLOW_UPS)
 
     def has_diverged(self, index: int) -> bool:
-        """Whether run `index` did, by its learning rate or by chance."""
+        """Whether run `index` is said to have."""
+        return self.blow_up != "theirs" and self.blows_up(index)
+
+    def blows_up(self, index: int) -> bool:
+        """Whether run `index` does, by its learning rate or by chance."""
         if self.truth.diverges_above == "chance":
             return random.Random(f"chance {self.number} {index}").random() < 0.12
         return self._above_cliff(self.points[index])
 
-    def _rows(self, point: dict[str, Any], loss: float, diverged: bool) -> list[dict[str, Any]]:
+    def _rows(self, point: dict[str, Any], loss: float, blows_up: bool) -> list[dict[str, Any]]:
         """What metrics.jsonl holds: training every fifth of an evaluation's distance."""
         dice, truth = self.dice, self.truth
         follows = dice.random() > 0.1  # a few runs of every sweep are unlike the others
@@ -253,6 +264,8 @@ class SimulatedSweep:
                 train -= 2 * self.rise * loss * (t - self.turn) / (1 - self.turn)
             if truth.unstable and follows and spike_at <= index < spike_at + 2:
                 train += self.spike * start
+            if blows_up and self.blow_up:
+                val = train = start * self._times(point) ** (1 - math.exp(-t * 14))
             norm = math.exp(dice.gauss(0, 0.4))
             quantile = _normal_quantile(1 - self.clipped)
             row = {
@@ -266,7 +279,7 @@ class SimulatedSweep:
             if index % 5 == 0:
                 row["val_loss"] = val + dice.gauss(0, self.wobble)
             rows.append(row)
-            if diverged and t > 0.2:
+            if blows_up and not self.blow_up and t > 0.2:
                 break
         return rows
 
@@ -279,6 +292,12 @@ class SimulatedSweep:
             tried = sorted({axis.position(point[axis.name]) for point in alive})
             costs = [self.shapes[axis.name](u) for u in tried]
             truth.effects[axis.name] = (max(costs) - min(costs)) / self.noise if costs else 0.0
+            if (
+                self.blow_up == "theirs"
+                and axis.name == "learning_rate"
+                and len(alive) < len(self.points)
+            ):
+                truth.effects[axis.name] = 2.0 / self.noise  # the blow-ups count among the runs
             if axis.is_numeric and truth.effects[axis.name] >= CLEAR:
                 truth.edges[axis.name] = self._edge(axis, tried)
         configurations = {self._key(point): self.loss(point) for point in alive}
@@ -308,6 +327,15 @@ class SimulatedSweep:
     def _above_cliff(self, point: dict[str, Any]) -> bool:
         axis = next((axis for axis in self.axes if axis.name == "learning_rate"), None)
         return axis is not None and axis.position(point[axis.name]) > self.cliff
+
+    def _times(self, point: dict[str, Any]) -> float:
+        """How many times a uniform guess's the loss of a blow-up is."""
+        decades = 0.5
+        if self._above_cliff(point):
+            rate = next(axis for axis in self.axes if axis.name == "learning_rate")
+            values = (rate.value(self.cliff), point["learning_rate"])
+            decades = math.log10(values[1] / min(values))
+        return 2 * 10 ** (BLOW_UP * decades)
 
     def _key(self, point: dict[str, Any]) -> str:
         return repr([point[axis.name] for axis in self.axes])
@@ -347,24 +375,25 @@ class SimulatedSweep:
 
     def _write_run(self, folder: Path, index: int, point: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
-        diverged = self.has_diverged(index)
+        diverged, blows_up = self.has_diverged(index), self.blows_up(index)
         loss = self.loss(point) + self.dice.gauss(0, self.noise)
-        rows = self._rows(point, loss, diverged)
+        rows = self._rows(point, loss, blows_up)
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         scored = [row for row in rows if "val_loss" in row]
         best = min(scored, key=lambda row: row["val_loss"], default=None)
         total = self.evaluations * self.every
         summary = {
             "status": "diverged" if diverged else "done",
-            "stopped_by": "train_loss is nan" if diverged else "max_steps",
+            "stopped_by": "its loss" if diverged else "max_steps",
             "step": rows[-1]["step"],
             "best_val_loss": best["val_loss"] if best else math.log(VOCABULARY),
             "best_step": best["step"] if best else 0,
             "val_loss": scored[-1]["val_loss"] if scored else math.log(VOCABULARY),
             "total_steps": total,
             "seconds": 60.0,
-            "vocabulary_size": VOCABULARY,
         }
+        if self.blow_up != "theirs":
+            summary["vocabulary_size"] = VOCABULARY
         (folder / "summary.json").write_text(json.dumps(summary))
         defaults = {"gradient_clip": 1.0, "warmup_steps": 0, "lr_schedule": "constant"}
         config = {**defaults, "learning_rate": 0.001, "max_steps": total, **point}

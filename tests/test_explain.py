@@ -189,7 +189,7 @@ def test_known_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(count.total() for count in nulls.values()) > 0
     for rule, counts in everything.items():
         judged = sum(counts[verdict] for verdict in ("right", "wrong", "silent"))
-        least = 0.45 if rule == "more_runs" else 0.89  # which is often silent, and never wrong
+        least = 0.45 if rule == "more_runs" else 0.88  # which is often silent, and never wrong
         assert counts["right"] >= least * judged, rule
         assert counts["wrong"] == 0, rule
         assert nulls[rule]["false"] <= 0.05 * nulls[rule].total(), rule

@@ -155,3 +155,17 @@ def test_finalists_are_ranked_by_capped_means(tmp_path: Path) -> None:
     best, other = finalists(runs, points, Metric("val_loss"))
     assert (best.settings["learning_rate"], best.score) == (0.1, pytest.approx((1.5 + 4.2) / 2))
     assert other.score == pytest.approx(4.05)
+
+
+def test_curves_of_a_blow_up_are_no_curves_of_a_run(tmp_path: Path) -> None:
+    """Their losses jump and rise, which neither warm-up nor less training would mend."""
+    for number in range(9):
+        settings = {"learning_rate": 0.001 * (number + 1), "lr_schedule": "constant"}
+        val = [4 - 2.5 * min(1, i / 4) - 0.01 * number for i in range(20)]
+        if number > 4:
+            val = [90.0 * (i + 1) for i in range(20)]
+        write_run(tmp_path / f"run-{number}", settings, val)
+    claims = {claim.rule for claim in explain(read_results([tmp_path]))}
+    assert not claims & {"instability", "overfitting", "best_early"}
+    evidence = Evidence(read_results([tmp_path]))
+    assert [run.name for run in evidence.complete] == [f"run-{n}" for n in range(5)]

@@ -87,8 +87,9 @@ class Evidence:
 
     @cached_property
     def complete(self) -> list[RunResult]:
-        """Runs that went on to their end."""
-        return [run for run in self.results.observations if run.status == "done"]
+        """Runs that went on to their end, without those that blew up."""
+        results = self.results
+        return [r for r in results.observations if r.status == "done" and not results.is_capped(r)]
 
     def better_half(self, runs: Sequence[RunResult]) -> list[RunResult]:
         """Those that a decision would rest on, and `FEWEST` at least."""

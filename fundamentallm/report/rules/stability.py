@@ -153,6 +153,8 @@ def instability(evidence: Evidence) -> list[Claim]:
         early = [v for s, v in zip(steps, values, strict=True) if s <= 0.2 * total]
         if len(early) < 4 or run.status not in ("done", "stopped", "diverged"):
             continue
+        if evidence.results.is_capped(run):  # beyond the cliff, where warm-up is no remedy
+            continue
         judged.append(run)
         least = np.minimum.accumulate(early)[:-1]
         if float(np.max(np.array(early[1:]) / least)) > 1 + JUMP:
