@@ -95,7 +95,8 @@ def kernels() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH) == "0" or sys.platform == "win32":
         return None
     try:
-        return _load(_built_by_any())
+        with _folder() as folder:
+            return _load(_built_by_any(folder))
     except _NotBuiltError as error:
         reason = str(error)
     except OSError as error:
@@ -161,10 +162,14 @@ def _shown(x: torch.Tensor | float) -> str:
 
 
 def _load(library: Path) -> ctypes.CDLL:
-    for path in (library, library.parent):
-        if not _is_ours(path):
-            raise _NotBuiltError(f"{path} can be written by others; take it away")
-    found = ctypes.CDLL(str(library))
+    """Load what was looked at: the file that is open, whatever its name leads to by then."""
+    opened = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    about = os.fstat(opened)  # it stays open: the loader knows libraries by the number's name
+    if not stat.S_ISREG(about.st_mode) or not _is_ours(about):
+        os.close(opened)
+        raise _NotBuiltError(f"{library} can be written by others; take it away")
+    by_number = Path(f"/proc/self/fd/{opened}")
+    found = ctypes.CDLL(str(by_number if by_number.exists() else library))
     for name, (counts, numbers) in SIGNATURES.items():
         pointers = [ctypes.c_void_p] * len(counts.split())
         kinds = [ctypes.c_float if kind == "." else ctypes.c_int64 for kind in numbers]
@@ -172,24 +177,53 @@ def _load(library: Path) -> ctypes.CDLL:
     return found
 
 
-def _built_by_any() -> Path:
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Where the library is kept; if others could put theirs there, a folder for this process."""
+    kept = Path(os.path.realpath(cache_folder() / "kernels"))
+    for missing in [each for each in (*reversed(kept.parents), kept) if not each.exists()]:
+        missing.mkdir(mode=0o700, exist_ok=True)
+    unsafe = _open_to_others(kept)
+    if unsafe is None:
+        yield kept
+        return
+    print(f"warning: {unsafe} can be written by others: kernels.c is built for this process alone; "
+          "give XDG_CACHE_HOME a folder that only you can write", file=sys.stderr)  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="kernels-") as private:
+        own = Path(os.path.realpath(private))
+        if unsafe := _open_to_others(own):
+            raise _NotBuiltError(f"{unsafe} can be written by others")
+        yield own
+
+
+def _open_to_others(folder: Path) -> Path | None:
+    """The folder on the way to this one, itself included, in which others may replace files."""
+    for each in (folder, *folder.parents):
+        about = each.stat()
+        shared = about.st_mode & stat.S_ISVTX and each != folder  # /tmp: names stay their owners'
+        if about.st_uid not in (0, os.getuid()) or (_others_write(about) and not shared):
+            return each
+    return None
+
+
+def _built_by_any(folder: Path) -> Path:
     first: _NotBuiltError | None = None
     for compiler in filter(None, map(shutil.which, ("gcc", "cc", "clang"))):
         try:
-            return _built(compiler)
+            return _built(compiler, folder)
         except _NotBuiltError as error:
             first = first or error
     raise first or _NotBuiltError
 
 
-def _built(compiler: str) -> Path:
+def _built(compiler: str, folder: Path) -> Path:
     """The library that this compiler makes; that it cannot is remembered for a day."""
     source = files("fundamentallm").joinpath("kernels.c").read_bytes()
     about = os.stat(compiler)
     compiled_by = f"{compiler} {about.st_mtime} {about.st_size}"
     known = [source, " ".join(FLAGS).encode(), compiled_by.encode(), _processor().encode()]
     name = hashlib.sha256(b"\0".join(known)).hexdigest()[:20]
-    library = cache_folder() / "kernels" / f"{name}.so"
+    library = folder / f"{name}.so"
     failed = library.with_suffix(".failed")
     with suppress(FileNotFoundError):
         if time.time() - failed.stat().st_mtime < RETRY_SECONDS:
@@ -220,7 +254,6 @@ def _reason(compiler: str, error: subprocess.SubprocessError) -> str:
 
 def _build(compiler: str, source: bytes, library: Path) -> None:
     """Compile to another name and rename, so that two at once do each other no harm."""
-    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         code, part = Path(folder, "kernels.c"), Path(folder, "kernels.so")
         code.write_bytes(source)
@@ -232,10 +265,13 @@ def _build(compiler: str, source: bytes, library: Path) -> None:
         os.replace(part, library)
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(about: os.stat_result) -> bool:
     """Whether nobody else could have written it: what lies there is code that will run."""
-    found = path.stat()
-    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return about.st_uid == os.getuid() and not _others_write(about)
+
+
+def _others_write(about: os.stat_result) -> bool:
+    return bool(about.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _processor() -> str:
