@@ -243,7 +243,7 @@ def test_divergence_ends_the_run_and_is_not_saved(tiny: Config, text: str, tmp_p
 def test_early_stopping_counts_evaluations(tiny: Config, text: str) -> None:
     recorder = Recorder()
     config = replace(
-        tiny, learning_rate=0.3, early_stopping=True, patience=3, eval_every=2, max_steps=500
+        tiny, learning_rate=0.03, early_stopping=True, patience=3, eval_every=2, max_steps=500
     )
     result = train(config, text, trackers=[recorder], device="cpu")
     assert result.stopped_by == "early_stopping"
@@ -258,7 +258,7 @@ def test_minutes_end_a_run(tiny: Config, text: str) -> None:
 
 @pytest.mark.parametrize(
     "limit",
-    [{"early_stopping": True, "patience": 2, "learning_rate": 0.3}, {"max_minutes": 1e-4}],
+    [{"early_stopping": True, "patience": 2, "learning_rate": 0.03}, {"max_minutes": 1e-4}],
     ids=["early_stopping", "max_minutes"],
 )
 def test_what_has_ended_does_not_go_on(
