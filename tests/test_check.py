@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, Run
 from results_on_disk import write_sweep
 
+from fundamentallm.sweep import probing
 from fundamentallm.sweep.checking import evaluations
-from fundamentallm.sweep.costing import corners
+from fundamentallm.sweep.costing import corners, measure_costs, wall_clock
+from fundamentallm.sweep.crew import Means
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.spec import parse_sweep
 
@@ -152,7 +155,7 @@ def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
     costs = json.loads(done.stdout)["costs"]
     assert costs["cheapest"]["settings"]["model_dim"] == 64
     assert 0 < costs["cheapest"]["minutes"] < 10
-    assert costs["dearest"]["memory_gb"] > 0.1
+    assert costs["dearest"]["memory_gb"] > 0.01
     assert costs["hours"][0] <= costs["hours"][1]
     shown = run("check", file, text_file).stdout
     assert ("cheapest run (" in shown, "dearest run (" in shown) == (True, True)
@@ -185,7 +188,7 @@ def test_cost_of_what_cannot_be_tried(run: Run, tmp_path: Path, text_file: Path)
     )
     done = run("check", file, text_file)
     assert done.returncode == 1
-    cheapest, dearest = done.stdout.splitlines()[-2:]
+    cheapest, dearest = done.stdout.splitlines()[1:3]
     assert "max_seq_len 16" in cheapest
     assert "about 1 s" in cheapest
     assert "characters are too few for --max-seq-len 32768" in dearest
@@ -193,6 +196,64 @@ def test_cost_of_what_cannot_be_tried(run: Run, tmp_path: Path, text_file: Path)
     file.write_text(START + "method: grid\nparameters: {model_dim: {values: [62, 63]}}\n")
     none = run("check", file, text_file)
     assert (none.returncode, "100% of the points" in none.stderr) == (1, True)
+
+
+def test_the_cost_is_that_of_the_runs_that_sweep_has_at_a_time(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "s.yaml").write_text(
+        START + "method: grid\nparameters: {seed: {values: [1, 2, 3]}, max_steps: {value: 4}}\n"
+    )
+    small = ["--model-dim=16", "--num-layers=1", "--num-heads=2", "--max-seq-len=16"]
+    for flags in ([], ["--workers=1"], ["--workers=2"]):
+        told = run("check", "s.yaml", text_file, *flags, "--", *small).stdout
+        done = run("sweep", "s.yaml", text_file, *flags, f"--output-dir=s{flags}", "--", *small)
+        pattern = r"(\d+)(?: runs?)? at a time with (\d+) thread"
+        assert re.findall(pattern, told) == re.findall(pattern, done.stdout)[:1], told + done.stderr
+        costs = json.loads(run("check", "s.yaml", text_file, "--json", *flags, "--", *small).stdout)
+        files = [f for f in (tmp_path / f"s{flags}").rglob("*") if f.is_file()]
+        written = sum(file.stat().st_size for file in files)
+        assert 0.5 < costs["costs"]["disk_gb"] * 1e9 / written < 2
+
+
+def test_a_run_that_takes_too_long_to_try_has_a_bound(
+    monkeypatch: pytest.MonkeyPatch, text: str, tmp_path: Path
+) -> None:
+    """Not one step is over in the time for it, so the run takes longer than so many."""
+    (tmp_path / "long.txt").write_text(text * 10)
+    monkeypatch.setattr(probing, "SECONDS", 2.0)
+    sweep = parse_sweep(
+        START + "method: grid\nparameters: {num_layers: {values: [1, 48]}}\n", "s.yaml"
+    )
+    fixed = {"model_dim": 1024, "max_seq_len": 2048, "batch_size": 64, "max_steps": 1000}
+    costs = measure_costs(Points(sweep, fixed), str(tmp_path / "long.txt"), Means(1, 1))
+    assert costs is not None
+    assert (costs.dearest.at_least, costs.known) == (True, False)
+    lines = "\n".join(costs.lines())
+    assert re.search(r"dearest run \(.*num_layers 48.*\): more than \d", lines)
+    assert "the sweep, 1 run at a time with 1 thread each: more than" in lines
+
+
+def test_what_is_found_is_said_before_the_text_is_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(START + "method: random\nparameters: {seed: {value: 1}}\n")
+    done = run("check", "s.yaml", "none.txt")
+    assert done.returncode == 2
+    first, last = done.stderr.splitlines()
+    assert "never ends by itself" in first
+    assert "none.txt: no such file" in last
+
+
+@pytest.mark.parametrize(
+    ("seconds", "at_once", "runs", "expected"),
+    [
+        ([10.0], 1, 3, 30.9),
+        ([10.0], 2, 3, 20.6),
+        ([1.0, 9.0], 2, 4, 11.9),
+        ([10.0], 1, 5000, 51500),
+    ],
+)
+def test_wall_clock(seconds: list[float], at_once: int, runs: int, expected: float) -> None:
+    assert wall_clock(seconds, at_once, runs) == pytest.approx(expected, rel=0.1)
 
 
 def test_next_passes_check_and_says_why(run: Run, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ RUNGS = {
     "sweep.engine": 3,
     "sweep.active": 3,
     "sweep.costing": 3,
+    "sweep.probing": 3,
     "corpus": 1,
     "text": 1,
     "token_cache": 1,

@@ -12,6 +12,7 @@ import click
 from fundamentallm import exit_codes
 from fundamentallm.cli.examining import examine, of_a_stranger, show
 from fundamentallm.cli.options import PATH
+from fundamentallm.cli.sweep import concurrency_options
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.checking import size, unscored
 from fundamentallm.sweep.findings import Findings, SweepError
@@ -37,11 +38,20 @@ WARNED = exit_codes.FAILED
     metavar="FILE",
     help="Write the sweep as it should be.",
 )
-def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str | None) -> int:
+@concurrency_options
+def check(
+    file: str,
+    words: tuple[str, ...],
+    as_json: bool,
+    repaired_file: str | None,
+    workers: int | None,
+    workers_per_gpu: int | None,
+) -> int:
     """Look for mistakes and traps in a sweep file, at once; with DATA.TXT, also for its cost.
 
     With a text ("built-in" for the one that Python carries), the cheapest and the dearest run are
-    tried for some steps. Exit codes: 0 nothing found, 1 warnings, 2 mistakes.
+    tried for some steps, as many at a time as `sweep` would run. Exit codes: 0 nothing found,
+    1 warnings, 2 mistakes.
     """
     data = words[0] if words and not words[0].startswith("-") else None
     try:
@@ -64,9 +74,11 @@ def check(file: str, words: tuple[str, ...], as_json: bool, repaired_file: str |
         findings.add(of_text)
         if not as_json:
             show(of_text)
+        from fundamentallm.cli.sweeping import means
         from fundamentallm.sweep.costing import measure_costs
 
-        costs = measure_costs(points, data, every.device)
+        here = means(workers, workers_per_gpu, every.device, runs)
+        costs = measure_costs(points, data, here)
     if as_json:
         _print_json(findings, runs, costs)
     else:

@@ -21,15 +21,9 @@ from fundamentallm.sweep.spec import Sweep, examine_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
-def worker_options(command: Any) -> Any:
-    """The flags that `sweep`, `agent` and `refine` have in common."""
+def concurrency_options(command: Any) -> Any:
+    """The flags that say how many runs there are at a time."""
     for option in (
-        click.option(
-            "--count",
-            type=click.IntRange(0),
-            metavar="N",
-            help="Run at most N more; 0 runs none.",
-        ),
         click.option(
             "--workers",
             type=click.IntRange(1),
@@ -38,6 +32,21 @@ def worker_options(command: Any) -> Any:
         ),
         click.option(
             "--workers-per-gpu", type=click.IntRange(1), metavar="N", help="Runs at a time per GPU."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def worker_options(command: Any) -> Any:
+    """The flags that `sweep`, `agent` and `refine` have in common."""
+    command = concurrency_options(command)
+    for option in (
+        click.option(
+            "--count",
+            type=click.IntRange(0),
+            metavar="N",
+            help="Run at most N more; 0 runs none.",
         ),
         click.option(
             "--retries",

@@ -1,39 +1,45 @@
-"""What a sweep will cost here: some real steps of its cheapest and its dearest run.
+"""What a sweep will cost here, by real parts of its cheapest and its dearest run.
 
-Each is tried in a process of its own, so that one which takes all memory takes nobody along, and
-with a few sequences a step where the whole batch would take too long: its time grows evenly with
-them.
+They are tried as the sweep would start them (`probing.py`): as many at a time, with as many threads
+each. The time of what lies between the two is guessed by its multiplications.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-import multiprocessing
+import shutil
+import tempfile
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import product
-from multiprocessing.connection import Connection
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 from fundamentallm.declaration import ConfigError, Hyperparameter
-from fundamentallm.errors import FundamentallmError
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
-from fundamentallm.machine import free_gb, keep_freed_memory
+from fundamentallm.machine import free_gb
 from fundamentallm.plan import sequences_at_once
 from fundamentallm.sweep.checking import extremes, size
+from fundamentallm.sweep.crew import PATIENCE, Means, fitting
+from fundamentallm.sweep.order import Data, Order
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.points import DATA, Points, fits, hyperparameter_name
+from fundamentallm.sweep.probing import probe
+from fundamentallm.sweep.search import GridPoints, RandomSearch
+from fundamentallm.sweep.workers import Workers
 
 DEAR = ("model_dim", "num_layers", "max_seq_len", "batch_size", "gradient_accumulation")
 LENGTH = ("epochs", "max_steps")
-SECONDS = 90  # that one corner may take
-STEPS = 3
 NEAR = 64  # values at each end of a range, of which some can be a run's
 ROOM = 0.9  # of the memory that is free
 HOPELESS = 2  # times what is free
 MOST_SHOWN = 6
+MOST_TIMED = 500  # points of a sweep whose times are added up
+REPORT_GB = 0.006  # the report, which holds plotly, and the runs' storage
+A_TRIAL = 0.3  # seconds from one trial's end to the next one's beginning
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,17 @@ class Corner:
     memory_gb: float | None
     """At the peak."""
     problem: str = ""
+    at_least: bool = False
+    """Whether `minutes` is a bound: not one step was over in the time that there was."""
+    disk_gb: float = 0.0
+    """Of its folder."""
+    first_row: float = 0.0
+    """Seconds until it says something."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the sweep will take on this machine, one run at a time."""
+    """What the sweep will take on this machine."""
 
     cheapest: Corner
     dearest: Corner
@@ -59,12 +71,25 @@ class Costs:
     """Corners that will not fit this machine."""
     hours: tuple[float, float] | None
     """Of the whole sweep if every run were the cheapest, or the dearest; None if it never ends."""
+    expected_hours: float | None
+    """Of its own runs: those of the grid, or as many as are drawn at random."""
+    workers: int
+    """Runs at a time."""
+    threads: int
+    """Of each."""
+    disk_gb: float | None
+    """Of all runs; None if they never end."""
+    free_disk_gb: float
     free_gb: float
+    stops_early: bool
+    """Whether some runs may end before their last step."""
 
     @property
     def known(self) -> bool:
-        """Whether the cheapest and the dearest run could be tried, and fit."""
-        return self.cheapest.minutes is not None and self.dearest.minutes is not None
+        """Whether the cheapest and the dearest run could be tried, and all of it fits."""
+        corners = (self.cheapest, self.dearest)
+        room = self.disk_gb is None or self.disk_gb < self.free_disk_gb
+        return room and all(c.minutes is not None and not c.at_least for c in corners)
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -72,28 +97,47 @@ class Costs:
         if self.cheapest.settings == self.dearest.settings:
             corners = {"every": self.cheapest}
         for name, corner in corners.items():
-            where = ", ".join(f"{key} {value}" for key, value in corner.settings.items())
+            where = _named(corner)
             if corner.minutes is None:
                 yield f"{name} run ({where}): {corner.problem}"
             else:
-                yield (
-                    f"{name} run ({where}): about {_time(corner.minutes)}, "
-                    f"{corner.memory_gb:.1f} GB at the peak"
-                )
+                about = "more than" if corner.at_least else "about"
+                memory = f", {corner.memory_gb:.1f} GB at the peak" if corner.memory_gb else ""
+                yield f"{name} run ({where}): {about} {_time(corner.minutes)}{memory}"
         if self.hours is not None:
-            low, high = (60 * hours for hours in self.hours)
-            between = f"between {_time(low)} and {_time(high)}" if high > low else _time(low)
-            yield f"the sweep, one run at a time: {between}, less what is stopped early"
+            yield self._of_the_sweep(*self.hours)
+        if self.disk_gb is not None:
+            short = ", which is not enough" if self.disk_gb >= self.free_disk_gb else ""
+            yield (
+                f"on disk: about {_size(self.disk_gb)}; {_size(self.free_disk_gb)} are free{short}"
+            )
         for corner in self.unfit:
-            where = ", ".join(f"{key} {value}" for key, value in corner.settings.items())
             needs = f"it needs about {corner.memory_gb:.0f} GB of {self.free_gb:.0f}"
-            yield f"will not fit this machine: {where}: {needs}"
+            yield f"will not fit this machine: {_named(corner)}: {needs}"
+
+    def _of_the_sweep(self, low: float, high: float) -> str:
+        runs = "1 run" if self.workers == 1 else f"{self.workers} runs"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        start = f"the sweep, {runs} at a time with {threads} each: "
+        if self.expected_hours is None:
+            return f"{start}more than {_time(60 * low)}"
+        early = ", less what is stopped early" if self.stops_early else ""
+        about = f"{start}about {_time(60 * self.expected_hours)}{early}"
+        if low == high:
+            return about
+        ends = f"{_time(60 * low)} if every run were the cheapest, {_time(60 * high)} the dearest"
+        return f"{about} ({ends})"
 
 
-def measure_costs(points: Points, data: str, device: str) -> Costs | None:
+def measure_costs(points: Points, data: str, means: Means) -> Costs | None:
     """Try the corners of `points` on the text `data` (`built-in` for the one that Python carries).
 
     None if no point can be a run.
+
+    Args:
+        points: The sweep.
+        data: Where the text lies.
+        means: What the sweep would have of this machine.
 
     Raises:
         DataError: The text cannot be read.
@@ -101,25 +145,157 @@ def measure_costs(points: Points, data: str, device: str) -> Costs | None:
     from fundamentallm.text import read_text
 
     text = read_text(data)  # bad input ends here
-    free = free_gb()
     tried = sorted(corners(points), key=lambda settings: _work(settings, text.length))
     if not tried:
         return None
-    cheapest = _try(tried[0], data, device, free)
-    dearest = _try(tried[-1], data, device, free) if len(tried) > 1 else cheapest
-    unfit = [dearest] if dearest.minutes is None and dearest.memory_gb else []
-    if unfit:
-        heavy = sorted(tried[:-1], key=_memory_gb, reverse=True)[: MOST_SHOWN - 1]
-        unfit += [
-            Corner(settings, None, _memory_gb(settings))
-            for settings in heavy
-            if _memory_gb(settings) > ROOM * free and not _has_gpu()
-        ]
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(Data(data, text.name, text.sha256), means, Path(folder))
+        # The dearest first, and alone, as the sweep begins: memory decides how many there can be.
+        dearest = bench.corner(tried[-1], 1)
+        start = bench.started
+        at_once = _at_once(means, dearest, bench.free)
+        if at_once > 1 and dearest.minutes is not None and not dearest.at_least:
+            dearest = bench.corner(tried[-1], at_once)
+        cheapest = bench.corner(tried[0], at_once) if len(tried) > 1 else dearest
     runs, _ = size(points)
-    hours = None
+    hours = expected = disk = None
     if runs is not None and cheapest.minutes is not None and dearest.minutes is not None:
-        hours = (runs * cheapest.minutes / 60, runs * dearest.minutes / 60)
-    return Costs(_shown(cheapest), _shown(dearest), [_shown(c) for c in unfit], hours, free)
+        first = 0.0 if means.fixed else min(PATIENCE, dearest.first_row)
+        lead = start + first * (1 - 1 / at_once)  # the others wait for the first one's first row
+
+        def whole(seconds: list[float]) -> float:
+            return (lead + wall_clock(seconds, at_once, runs)) / 3600
+
+        ends = 60 * cheapest.minutes, 60 * dearest.minutes
+        hours = whole([ends[0]]), whole([ends[1]])
+        disk = runs * max(cheapest.disk_gb, dearest.disk_gb)
+        if not (cheapest.at_least or dearest.at_least):
+            work = [_work(settings, text.length) for settings in _timed(points, runs)]
+            base = _work(tried[0], text.length), _work(tried[-1], text.length)
+            expected = whole([_between(each, base, ends) for each in work])
+            folders = cheapest.disk_gb, dearest.disk_gb
+            disk = (
+                runs * sum(_between(each, base, folders) for each in work) / len(work) + REPORT_GB
+            )
+    return Costs(
+        _shown(cheapest),
+        _shown(dearest),
+        [_shown(corner) for corner in _unfit(dearest, tried, bench.free)],
+        hours,
+        expected,
+        workers=at_once,
+        threads=means.threads,
+        disk_gb=disk,
+        free_disk_gb=shutil.disk_usage(".").free / 1e9,
+        free_gb=bench.free,
+        stops_early=points.sweep.hyperband is not None
+        or (points.sweep.metric is not None and points.sweep.metric.target is not None)
+        or any(settings.get("early_stopping") for settings in tried),
+    )
+
+
+class _Bench:
+    """Where corners are tried: on one text, with what the sweep would have."""
+
+    def __init__(self, data: Data, means: Means, folder: Path) -> None:
+        self.data, self.means, self.folder = data, means, folder
+        self.free = free_gb()
+        self.server = Workers(threads=means.threads)
+        self.started = 0.0
+        """Seconds until the first process could begin."""
+
+    def corner(self, settings: dict[str, Any], count: int) -> Corner:
+        """Try `count` runs at the same time, unless one could not fit by far."""
+        needed, on_gpu = _memory_gb(settings), bool(self.means.gpus)
+        if not on_gpu and needed > HOPELESS * self.free:
+            return Corner(settings, None, needed, f"does not fit: it needs about {needed:.0f} GB")
+        probes = probe(self.server, [self._order(settings, slot) for slot in range(count)])
+        self.started = self.started or max(each.started for each in probes)
+        for each in probes:
+            if each.problem is not None:
+                memory = needed if each.problem.no_memory else None
+                return Corner(settings, None, memory, each.problem.message)
+        found = [each.estimate() for each in probes]
+        memory = max(each.memory_gb for each in found)
+        if not on_gpu and memory > ROOM * self.free:
+            return Corner(settings, None, memory, f"does not fit: it needs {memory:.0f} GB")
+        seconds = sum(each.seconds for each in found) / len(found)
+        return Corner(
+            settings,
+            seconds / 60,
+            memory,
+            at_least=any(each.at_least for each in found),
+            disk_gb=found[0].disk_gb,
+            first_row=max(each.first_row for each in found),
+        )
+
+    def _order(self, settings: dict[str, Any], slot: int) -> Order:
+        path, name, sha256 = self.data.text(None)
+        gpus = self.means.gpus
+        return Order(
+            folder=self.folder,
+            settings=settings,
+            data=path,
+            data_name=name,
+            data_sha256=sha256,
+            tokens=self.folder / "tokens",
+            threads=self.means.threads,
+            device=self.means.device.partition(":")[0] if gpus else self.means.device,
+            visible_gpu=gpus[slot % len(gpus)] if gpus else None,
+            patience=0.0,
+        )
+
+
+def _at_once(means: Means, dearest: Corner, free: float) -> int:
+    """How many runs the sweep will have side by side."""
+    if means.fixed or means.workers == 1:
+        return means.workers
+    if means.gpus:  # more are added where that pays, which nothing but the sweep shows
+        return min(means.workers, len(means.gpus))
+    return fitting(dearest.memory_gb or 0.0, free, means.workers)
+
+
+def wall_clock(seconds: Sequence[float], at_once: int, runs: int) -> float:
+    """Seconds until all runs are over, which take `seconds` in turn."""
+    ends = [0.0] * at_once
+    for index in range(min(runs, MOST_TIMED)):
+        heapq.heapreplace(ends, ends[0] + A_TRIAL + seconds[index % len(seconds)])
+    return max(ends) * max(1.0, runs / MOST_TIMED)
+
+
+def _between(work: float, base: tuple[float, float], known: tuple[float, float]) -> float:
+    """Seconds, or bytes, of a run of so much work, between two of which they are `known`."""
+    (least, most), (low, high) = base, known
+    if most <= least or low <= 0 or high <= 0:
+        return high
+    share = math.log(work / least) / math.log(most / least)
+    return low * (high / low) ** share
+
+
+def _timed(points: Points, runs: int) -> list[dict[str, Any]]:
+    """Settings of so many runs of the sweep, or of fewer that stand for them."""
+    sweep, few = points.sweep, min(runs, MOST_TIMED)
+    if sweep.method == "grid":
+        possible = filter(points.is_possible, GridPoints(sweep.parameters))
+        every = list(islice(possible, runs))
+        values = [every[index * len(every) // few] for index in range(few)] if every else []
+    else:
+        search = RandomSearch(sweep.parameters, seed=0, is_possible=points.is_possible)
+        values = [each for k in range(few) if (each := search.suggest(k, [])) is not None]
+    settings = [points.settings(each) for each in values]
+    return [{name: s[name] for name in s if name != DATA} for s in settings]
+
+
+def _unfit(dearest: Corner, tried: Sequence[dict[str, Any]], free: float) -> list[Corner]:
+    """The dearest and the largest others, if memory is not enough."""
+    if dearest.minutes is not None or not dearest.memory_gb:
+        return []
+    heavy = sorted(tried[:-1], key=_memory_gb, reverse=True)[: MOST_SHOWN - 1]
+    return [dearest] + [
+        Corner(settings, None, _memory_gb(settings))
+        for settings in heavy
+        if _memory_gb(settings) > ROOM * free and not _has_gpu()
+    ]
 
 
 def corners(points: Points) -> list[dict[str, Any]]:
@@ -187,101 +363,6 @@ def _memory_gb(settings: dict[str, Any]) -> float:
     return (kept + 16 * 12 * config.num_layers * config.model_dim**2) / 1e9
 
 
-def _try(settings: dict[str, Any], data: str, device: str, free: float) -> Corner:
-    """Some steps in a process of its own, unless it could not fit by far."""
-    needed = _memory_gb(settings)
-    if device in ("auto", "cpu") and not _has_gpu() and needed > HOPELESS * free:
-        return Corner(settings, None, needed, f"does not fit: it needs about {needed:.0f} GB")
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    child = context.Process(
-        target=_tell, args=(theirs, settings, data, device, free, needed), daemon=True
-    )
-    child.start()
-    theirs.close()
-    try:
-        if ours.poll(SECONDS):
-            return ours.recv()
-        return Corner(settings, None, None, f"a few steps take more than {SECONDS} s")
-    except EOFError:
-        return Corner(settings, None, needed, "does not fit: its memory was not enough")
-    finally:
-        child.kill()
-        child.join()
-
-
-def _tell(
-    pipe: Connection, settings: dict[str, Any], data: str, device: str, free: float, needed: float
-) -> None:
-    """In the child: what came of it."""
-    from fundamentallm.device import is_out_of_memory, pick_device, run_alone
-    from fundamentallm.learner import OutOfMemoryError
-
-    keep_freed_memory()  # as a run does
-    try:
-        with run_alone(Config(**settings), pick_device(device)):
-            minutes, memory, on_gpu = _measured(settings, data, device)
-        corner = Corner(settings, minutes, memory)
-        if not on_gpu and memory > ROOM * free:
-            corner = Corner(settings, None, memory, f"does not fit: it needs {memory:.0f} GB")
-    except OutOfMemoryError as error:
-        corner = Corner(settings, None, needed, f"does not fit: {error}")
-    except FundamentallmError as error:
-        corner = Corner(settings, None, None, str(error))
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        corner = Corner(settings, None, needed, f"does not fit: {' '.join(str(error).split())}")
-    pipe.send(corner)
-
-
-def _measured(settings: dict[str, Any], data: str, device: str) -> tuple[float, float, bool]:
-    """Minutes of a whole run, its peak memory in GB, and whether a GPU did it."""
-    import time
-
-    from fundamentallm.data import prepare, training_batch
-    from fundamentallm.device import peak_memory_gb, pick_device
-    from fundamentallm.graphs import WARM
-    from fundamentallm.learner import Learner
-    from fundamentallm.plan import Plan
-    from fundamentallm.text import read_text
-
-    whole = Config(**settings)
-    text = read_text(data)
-    dataset = prepare(text, whole)
-    where = pick_device(device)
-    plan = Plan(whole, dataset.batches_per_epoch(whole))
-    on_gpu = where.type == "cuda"
-    count = whole.batch_size
-    if where.type == "cpu":  # no step works through more at once, and its time grows evenly
-        at_once = sequences_at_once(whole, on_cpu=True)
-        count = min(count, math.ceil(_few(whole) / at_once) * at_once)
-    part = Config(**{**settings, "batch_size": count, "gradient_accumulation": 1})
-    learner = Learner(len(dataset.vocabulary), part, where)
-    before = WARM + 1 if on_gpu else 1  # the last of them is recorded, and what follows replayed
-    for step in range(before):
-        learner.step(training_batch(dataset.train, part, step), plan.learning_rate(step))
-    began = time.perf_counter()
-    for step in range(before, before + STEPS):
-        windows = training_batch(dataset.train, part, step)
-        loss, _ = learner.step(windows, plan.learning_rate(step))
-        loss.item()
-    seconds = (time.perf_counter() - began) / STEPS
-    per_step = seconds * whole.batch_size / count * whole.gradient_accumulation
-    scorings = sum(plan.evaluates_after(step) for step in range(1, min(plan.total_steps, 10_000)))
-    scorings = scorings * max(1.0, plan.total_steps / 10_000) + 1
-    tokens = whole.batch_size * whole.max_seq_len * whole.gradient_accumulation
-    scoring = per_step / 3 * len(dataset.scored) / tokens  # forward alone is a third of a step
-    minutes = (plan.total_steps * per_step + scorings * scoring) / 60
-    return min(minutes, whole.max_minutes or minutes), peak_memory_gb(where), on_gpu
-
-
-def _few(config: Config) -> int:
-    """Sequences a step that take long enough to measure, and not too long."""
-    work = config.num_layers * config.model_dim**2 * config.max_seq_len
-    return max(2, min(config.batch_size, math.ceil(4e9 / work)))
-
-
 def _has_gpu() -> bool:
     from fundamentallm.gpus import visible_gpus
 
@@ -291,10 +372,19 @@ def _has_gpu() -> bool:
 def _shown(corner: Corner) -> Corner:
     names = (*DEAR, *LENGTH)
     settings = {name: corner.settings[name] for name in names if name in corner.settings}
-    return Corner(settings, corner.minutes, corner.memory_gb, corner.problem)
+    return replace(corner, settings=settings)
+
+
+def _named(corner: Corner) -> str:
+    return ", ".join(f"{key} {value}" for key, value in corner.settings.items())
 
 
 def _time(minutes: float) -> str:
     if minutes < 1:
         return f"{60 * minutes:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    digits = 1 if minutes < 10 else 0
+    return f"{minutes:.{digits}f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"

@@ -85,8 +85,7 @@ class Crew:
 
     def _settle_by_memory(self) -> None:
         most, before = self.means.workers, self.size if self.settled else 0
-        fitting = int(ROOM * self.free / self.memory) if self.memory else most
-        self.size, self.settled = max(1, min(most, fitting)), True
+        self.size, self.settled = fitting(self.memory, self.free, most), True
         if self.size != before:
             needs = f": a run takes {self.memory:.1f} GB of {self.free:.1f}" if self.memory else ""
             fewer = f", not {most}" if self.size < most else ""
@@ -112,6 +111,11 @@ class Crew:
         if self.settled:
             found = "; ".join(f"{n}: {total:,.0f}" for n, total in self.totals.items())
             self.say(f"{_runs(self.size)} at a time; tokens a second by their number: {found}")
+
+
+def fitting(memory: float, free: float, most: int) -> int:
+    """How many trials that take `memory` go side by side into what is `free`, both in GB."""
+    return max(1, min(most, int(ROOM * free / memory))) if memory else most
 
 
 def _runs(number: int) -> str:

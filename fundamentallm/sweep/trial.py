@@ -69,7 +69,7 @@ def run_trial(order: Order, line: Line) -> Ended:
 def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     try:
         config = Config(**order.settings)
-        dataset = _dataset(order, config)
+        dataset = dataset_of(order, config)
     except ImpossibleCombinationError as error:
         return _score_impossible(order, _trackers(order, folder, line), str(error))
     except FundamentallmError as error:
@@ -117,8 +117,12 @@ def _trackers(order: Order, folder: RunFolder, line: Line) -> list[Tracker]:
     return trackers
 
 
-def _dataset(order: Order, config: Config) -> Dataset:
-    """The tokens that another trial has kept, or the text, encoded and kept for the others."""
+def dataset_of(order: Order, config: Config) -> Dataset:
+    """The tokens that another trial has kept, or the text, encoded and kept for the others.
+
+    Raises:
+        DataError: The text cannot be read, is too short, or is not the one that it was.
+    """
     kept = None
     if order.data_sha256:
         kept = load_prepared(order.data_name, order.data_sha256, config, order.tokens)
