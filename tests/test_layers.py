@@ -72,6 +72,7 @@ RUNGS = {
     "trackers.folder": 2,
     "trackers.wandb": 2,
     "trackers.wandb_service": 2,
+    "trackers.wandb_files": 2,
     "report": 2,
     "graphs": 2,
     "optimizer": 2,

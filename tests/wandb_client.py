@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ class Client:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
         own = {"WANDB_PROJECT": "p", "HOME": str(folder), "PATH": f"{BIN}:{os.environ['PATH']}"}
         self.server, self.folder = server, folder
+        shutil.copy2(ROOT / "train.py", folder)  # as in a clone, for `fundamentallm sweep`
         self.environment = {**kept, **server.environment, **own, **environment}
 
     def popen(self, *words: object, **environment: str) -> subprocess.Popen[str]:

@@ -35,9 +35,11 @@ class WandbRuns:
     def __call__(self, number: int, values: Values) -> tuple[Mapping[str, str], Mapping[str, Any]]:
         """The environment of run `number`, and the arguments of its tracker."""
         content = self.sweep.content
+        cache = self.folder.path / f"wandb/cache-{number + 1:04}"
         environment = {
             "WANDB_MODE": self.mode,
             "WANDB_DIR": str(self.folder.path),
+            "WANDB_CACHE_DIR": str(cache),
             "WANDB_RUN_GROUP": self.sweep.name,
         }
         for name, key in [("WANDB_PROJECT", "project"), ("WANDB_ENTITY", "entity")]:
@@ -46,7 +48,7 @@ class WandbRuns:
         *place, sweep_id = self.sweep_id.split("/")  # [[ENTITY/]PROJECT/]ID
         for name, part in zip(("WANDB_PROJECT", "WANDB_ENTITY"), reversed(place), strict=False):
             environment[name] = part
-        tracker: dict[str, Any] = {"name": f"{self.sweep.name}-{number + 1}"}
+        tracker: dict[str, Any] = {"name": f"{self.sweep.name}-{number + 1}", "cache": str(cache)}
         if self.sweep_id:
             nested = self.sweep.nested(values)
             file = self._write_assignment(number, nested)

@@ -28,6 +28,7 @@ from fundamentallm.samples import Sample
 from fundamentallm.trackers import wandb_service
 from fundamentallm.trackers.protocol import Number
 from fundamentallm.trackers.reach import unreachable
+from fundamentallm.trackers.wandb_files import OwnFiles
 
 INIT_SECONDS = 10.0
 FINISH_SECONDS = 30.0
@@ -83,6 +84,7 @@ class WandbTracker:
         tags: Sequence[str] = (),
         swept: Sequence[str] | None = None,
         log_model: bool = False,
+        cache: str = "",
     ) -> None:
         """Nothing is sent until `start`.
 
@@ -92,14 +94,16 @@ class WandbTracker:
             tags: Added to WANDB_TAGS.
             swept: The names of the sweep's parameters, which only W&B may set; None outside one.
             log_model: Whether best.pt becomes an artifact.
+            cache: The client's WANDB_CACHE_DIR, if that is this run's alone and ends with it.
         """
         self.folder, self.name, self.tags = folder, name, tuple(tags)
-        self.swept, self.log_model = swept, log_model
+        self.swept, self.log_model, self.cache = swept, log_model, cache
         self.stopped_by_wandb = False
         """Whether W&B asked for the run to end; set at any time, by another thread."""
         self.verdict = ""
         """One line, if not everything is known to have reached W&B."""
         self.run: wandb.Run | None = None
+        self.files: OwnFiles
         self.api: wandb.Api | None = None
         self.settings: Mapping[str, object] = {}
         self.step = 0
@@ -119,6 +123,7 @@ class WandbTracker:
     def _start(self) -> wandb.Run:
         self.held, self.why_offline = -1, ""
         run = self._begin(self.settings)
+        self.files = OwnFiles(run, self.cache)
         if run.resumed:
             self.held = run.starting_step - 1
             self._send_tables_again(run)
@@ -146,10 +151,11 @@ class WandbTracker:
         if step <= self.held:
             return
         row = dict(metrics)
-        if samples:
-            data = [[step, each.prompt, each.temperature, each.text] for each in samples]
-            row["samples"] = wandb.Table(columns=SAMPLE_COLUMNS, data=data)
-        run.log(row, step=step, commit=True)
+        with self.files.used():
+            if samples:
+                data = [[step, each.prompt, each.temperature, each.text] for each in samples]
+                row["samples"] = wandb.Table(columns=SAMPLE_COLUMNS, data=data)
+            run.log(row, step=step, commit=True)
         self.held = step
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
@@ -175,6 +181,8 @@ class WandbTracker:
                 failed, self.run = self.run, None
                 again = failed is not None or wandb_service.is_gone()
                 wandb_service.let_go(at_once=True)
+                if failed is not None:
+                    self.files.clear(sent=False)
                 what = ": ".join(filter(None, (type(error).__name__, _in_a_line(error))))
                 reason = f"W&B's client failed ({what})"
                 if again and self.restarts_left:
@@ -315,9 +323,10 @@ class WandbTracker:
 
     def _log_model(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
         metadata = {key: summary[key] for key in ("best_val_loss", "best_step")}
-        artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=metadata)
-        artifact.add_file(str(self.folder.best), name="best.pt")
-        run.log_artifact(artifact, aliases=["best", "latest"])
+        with self.files.used():
+            artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=metadata)
+            artifact.add_file(str(self.folder.best), name="best.pt")
+            run.log_artifact(artifact, aliases=["best", "latest"])
 
     def _end(self, run: wandb.Run, code: int) -> None:
         """Finish within the limit, and say what did not get through."""
@@ -334,6 +343,7 @@ class WandbTracker:
             except Exception as error:  # as above: whatever it is, W&B cannot be asked
                 complaint = f"W&B does not answer ({_in_a_line(error)})"
         wandb_service.let_go()
+        self.files.clear(sent=not complaint)
         if complaint:
             self.verdict = f"{complaint}; the whole run is kept, and sent by: {self._sync(run)}"
 
