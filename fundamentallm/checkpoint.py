@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fundamentallm.data import Dataset
-from fundamentallm.disk import read_file, replacing, sync_folder, writing
+from fundamentallm.disk import read_file, replacing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
@@ -26,6 +26,7 @@ from fundamentallm.model import Transformer
 from fundamentallm.ownership import MARK
 from fundamentallm.plan import parameters
 from fundamentallm.progress import Progress
+from fundamentallm.run_folder import RunFolder
 from fundamentallm.stored_tensors import StoredTensorError, check_same, check_stored
 from fundamentallm.vocabulary import Vocabulary
 
@@ -85,10 +86,6 @@ class Checkpoint:
             hashing = _HashingWriter(file)
             hashing.save(content)
             file.write(hashing.sha256.digest() + MARK)
-            file.flush()
-            os.fsync(file.fileno())
-        with writing(path):
-            sync_folder(path.parent)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -176,6 +173,18 @@ class Checkpoint:
                 f"--resume: the checkpoint cannot be trained on from ({error}); use the version "
                 "that wrote it, or begin again with --overwrite"
             ) from None
+
+    def missing_from(self, folder: RunFolder) -> str:
+        """What of the run so far is no longer in its folder, as after a power cut, in a line."""
+        progress = Progress.of(self.progress)
+        missing: list[str] = []
+        row = max((r["step"] for r in folder.rows() if r["step"] <= progress.step), default=0)
+        if "losses" in self.progress and row < progress.logged_step:  # else it is an older one
+            missing.append(f"the rows of steps {row + 1:,} to {progress.logged_step:,}")
+        sample = max((step for step, _ in folder.written() if step <= progress.step), default=0)
+        if sample < progress.sampled_step:
+            missing.append(f"the samples of steps {sample + 1:,} to {progress.sampled_step:,}")
+        return f"{folder.path}: {' and '.join(missing)} are missing" if missing else ""
 
     def build_model(self) -> Transformer:
         """The model with its weights, on the CPU, not training.

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and a full or read-only disk is one clear line."""
+"""Writing files: whole or not at all, also after a power cut; a full disk is one clear line."""
 
 from __future__ import annotations
 
@@ -51,36 +51,72 @@ def new_file(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, part: str = "") -> Iterator[BinaryIO]:
     """Write a file so that at every instant it holds the old content or the new, whole.
+
+    Afterwards the new content outlasts a power cut.
+
+    Args:
+        path: The file.
+        part: What the file is called until it is whole: a name of one's own, where several
+            processes may write at once.
 
     Raises:
         DiskError: It cannot be written; the old content is still there.
     """
-    part = path.with_name(path.name + ".part")
+    beside = path.with_name(part or f"{path.name}.part")
     with writing(path):
         try:
-            with new_file(part) as file:
+            with new_file(beside) as file:
                 yield file
-            os.replace(part, path)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
         except BaseException:
             with suppress(OSError):
-                part.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
             raise
+        sync_folder(path.parent)
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str, *, part: str = "") -> None:
     """`replacing` for a small file."""
-    with replacing(path) as file:
+    with replacing(path, part=part) as file:
         file.write(text.encode())
 
 
+def make_folder(path: Path, *, exist_ok: bool = True) -> None:
+    """Make a folder and those above it, so that they outlast a power cut.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=exist_ok)
+    for each in missing:
+        sync_folder(each.parent)
+
+
+def sync_file(file: Path) -> None:
+    """Make what a file holds outlast a power cut.
+
+    Raises:
+        OSError: It is not there, is a link, or the disk fails.
+    """
+    access = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+    _sync(os.open(file, access | getattr(os, "O_NOFOLLOW", 0)))
+
+
 def sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be opened."""
+    """Make the names in a folder outlast a power cut, where the system lets it be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows
         return
+    _sync(handle)
+
+
+def _sync(handle: int) -> None:
     try:
         os.fsync(handle)
     finally:

@@ -77,6 +77,11 @@ class Progress:
         except TypeError as error:
             raise ValueError(str(error)) from None
 
+    @property
+    def logged_step(self) -> int:
+        """The step of the last row of metrics."""
+        return self.step - len(self.losses)
+
     def worse_than(self, guess: float, warmup_steps: int) -> str:
         """Say that a run which has come to its end was never better than a uniform guess.
 

@@ -12,7 +12,15 @@ from typing import Any
 
 import yaml
 
-from fundamentallm.disk import new_file, read_file, replace_text, writing
+from fundamentallm.disk import (
+    make_folder,
+    new_file,
+    read_file,
+    replace_text,
+    sync_file,
+    sync_folder,
+    writing,
+)
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
 from fundamentallm.ownership import LOCK, why_foreign
@@ -88,7 +96,7 @@ class RunFolder:
         """
         probe = self.path / f".writable-{os.getpid()}"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             with new_file(probe):
                 pass
             probe.unlink()
@@ -161,6 +169,13 @@ class RunFolder:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def shows_its_end(self) -> bool:
+        """Whether it says how the run ended, and has rows if the run took a step."""
+        summary = self.read_summary()
+        if summary.get("status", "running") == "running":
+            return False
+        return not summary.get("step") or (self.metrics.exists() and bool(self.metric_lines()))
+
     def write_end(self, status: str, stopped_by: str) -> None:
         """Write into summary.json how a run ended whose process has not, or not well enough.
 
@@ -210,8 +225,22 @@ class RunFolder:
             DiskError: It cannot be written; a part of the text may have been.
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        with writing(file), os.fdopen(os.open(file, flags, 0o666), "ab") as opened:
-            opened.write(text.encode(errors="backslashreplace"))  # half a surrogate pair
+        with writing(file):
+            is_new = not file.exists()
+            with os.fdopen(os.open(file, flags, 0o666), "ab") as opened:
+                opened.write(text.encode(errors="backslashreplace"))  # half a surrogate pair
+            if is_new:
+                sync_folder(self.path)
+
+    def sync(self) -> None:
+        """Make the rows and samples that were written outlast a power cut.
+
+        Raises:
+            DiskError: They cannot be.
+        """
+        for file in (self.metrics, self.samples):
+            with writing(file), suppress(FileNotFoundError):
+                sync_file(file)
 
 
 def read_flat_yaml(path: Path) -> dict[str, Any]:
@@ -247,12 +276,11 @@ def new_run_folder(root: Path, name: str) -> RunFolder:
     """
     safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "run"
     try:
-        root.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
             path = root / f"{safe}-{number}"
             with suppress(FileExistsError):
-                path.mkdir()
+                make_folder(path, exist_ok=False)
                 return RunFolder(path)
             number += 1
     except OSError as error:

@@ -295,6 +295,8 @@ class Run:
             return
         self.fetch_losses()  # a state that has diverged is never saved
         training = {} if name == "best" else self.learner.state_dict()
+        if name == "last":
+            self.folder.sync()  # a run that goes on from here writes no row again
         checkpoint = Checkpoint(
             config=self.config, vocabulary=self.dataset.vocabulary,
             data={"name": self.dataset.name, "sha256": self.dataset.sha256},

@@ -108,8 +108,8 @@ class Request:
             RunFolderError: The run would overwrite its text.
         """
         settings: dict[str, Any] = {}
-        if self.resumes and self.folder and os.path.exists(self.folder.config):
-            settings |= _read_config(self.folder.config)
+        if self.resumes and self.folder:
+            settings |= _read_recorded(self.folder)
         if self.preset:
             settings |= PRESETS[self.preset].values
         if self.config_file:
@@ -129,6 +129,22 @@ class Request:
         if self.folder is not None:
             self.folder.check_spares(settings.get("data"))
         return settings
+
+
+def _read_recorded(folder: RunFolder) -> dict[str, Any]:
+    """What the run in `folder` was begun with; from its checkpoint if config.yaml holds nothing."""
+    if not os.path.exists(folder.config):
+        recorded = {}
+    elif recorded := _read_config(folder.config):
+        return recorded
+    if os.path.exists(folder.last):
+        from fundamentallm.checkpoint import Checkpoint
+
+        checkpoint = Checkpoint.load(folder.last)
+        data, sha256 = checkpoint.data["name"], checkpoint.data["sha256"]
+        recorded = {**vars(checkpoint.config), "data": data, "data_sha256": sha256}
+        warn(f"{folder.config} holds nothing; last.pt beside it says what the run was begun with")
+    return recorded
 
 
 def _read_config(path: Path) -> dict[str, Any]:

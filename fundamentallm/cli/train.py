@@ -175,6 +175,11 @@ def _run_in(
     if request.resumes and folder.last.exists():
         checkpoint = Checkpoint.load(folder.last)
         checkpoint.check_continues(config, dataset)
+        if missing := checkpoint.missing_from(folder):
+            warn(
+                f"{missing}, and {folder.last.name} goes on after them; to have them again, train "
+                "from the start with --overwrite"
+            )
     else:
         if request.resumes:
             _check_nothing_is_lost(folder)

@@ -83,7 +83,7 @@ class Engine:
         self.limit = min(caps, default=None)
         self.active: list[Active] = []
         self.gone: set[int] = set()
-        """Finished runs without a folder, when we began."""
+        """Finished runs without a whole folder, when we began."""
         self.ends: dict[int, str] = {}  # how each run that was tried here ended at last
         self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
@@ -159,7 +159,7 @@ class Engine:
                 run = self.ledger.claim(
                     next_values=self._next_values,
                     again=lambda run: run.may_be_tried_again(self.retries),
-                    redo=lambda run: run.number in self.gone and self._has_no_folder(run),
+                    redo=lambda run: run.number in self.gone and self._is_not_whole(run),
                     parameters=self.sweep.parameters,
                 )
             except InterruptedError:  # asked to stop while others held the lock
@@ -173,19 +173,22 @@ class Engine:
                 return
 
     def _look_for_folders(self, runs: Sequence[Run]) -> None:
-        """Notice finished runs whose folders are gone: they are run again.
+        """Notice finished runs whose folders are gone, or not whole: they are run again.
 
         Not where the storage is on a server: such a run may lie on another machine.
         """
         if not self.ledger.database.is_local:
             return
-        self.gone = {run.number for run in runs if run.is_finished and self._has_no_folder(run)}
+        self.gone = {run.number for run in runs if run.is_finished and self._is_not_whole(run)}
         for number in sorted(self.gone):
-            name = self.folder.run(number).path.name
-            self.watcher.say(f"run {number + 1} had finished, and {name} is gone: it is run again")
+            folder = self.folder.run(number).path
+            what = "holds less than that" if folder.exists() else "is gone"
+            self.watcher.say(
+                f"run {number + 1} had finished, and {folder.name} {what}: it is run again"
+            )
 
-    def _has_no_folder(self, run: Run) -> bool:
-        return not self.folder.run(run.number).summary.exists()
+    def _is_not_whole(self, run: Run) -> bool:
+        return not self.folder.run(run.number).shows_its_end()
 
     def _next_values(self, number: int, runs: Sequence[Run]) -> Values | None:
         """The values of a new run; None if the sweep has enough."""

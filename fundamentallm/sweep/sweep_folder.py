@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from fundamentallm.disk import writing
+from fundamentallm.disk import replace_text, sync_file, sync_folder
 from fundamentallm.ownership import LOCK
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.findings import SweepError
@@ -148,10 +148,13 @@ class SweepFolder:
                 target = part.path / file.name
                 if file.exists() and not target.exists():
                     shutil.copy2(file, target)
+                    sync_file(target)
+            sync_folder(part.path)
         except OSError:
             shutil.rmtree(part.path, ignore_errors=True)  # its room is needed
             raise
         os.rename(part.path, folder.path)
+        sync_folder(self.path)  # before what was copied is removed
         left = {LOCK, *(f"{file.name}.part" for file in source.files)}  # of the other process
         for file in source.path.iterdir():  # what somebody else has put there
             if file.name not in left and not os.path.lexists(folder.path / file.name):
@@ -176,7 +179,4 @@ def _is_a_sweeps(database: Path) -> bool:
 
 
 def _replace(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
-    with writing(file):
-        part.write_text(text, "utf-8", newline="")
-        os.replace(part, file)
+    replace_text(file, text, part=f".{file.name}-{uuid.uuid4().hex[:8]}")

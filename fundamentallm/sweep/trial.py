@@ -149,6 +149,8 @@ def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoi
     try:
         checkpoint = Checkpoint.load(folder.last)
         checkpoint.check_continues(config, dataset)
+        if missing := checkpoint.missing_from(folder):  # the score is the best of all rows
+            raise CheckpointError(missing)
     except UnreadError:
         raise
     except CheckpointError as error:

@@ -41,5 +41,6 @@ class FolderTracker:
         self.folder.append(self.folder.samples, text)
 
     def finish(self, summary: Mapping[str, object]) -> None:
-        """Write summary.json."""
+        """Write summary.json, after what it sums up is safe from a power cut."""
+        self.folder.sync()
         self.folder.write_summary(summary)

@@ -1,0 +1,215 @@
+"""Promise 1: after a power cut, all that a checkpoint or a sweep's storage claims is on the disk.
+
+power.c keeps what every file held, and which names every folder had, at each sync. What was not
+synced is dropped, so that the disk as a power cut leaves it changes at a sync alone: one run gives
+every state that it can be found in, and each is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Run
+from tiny_sweep import FLAGS, grid, metric_rows, summaries, trials
+
+from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.run_folder import RunFolder
+
+SOURCE = Path(__file__).parent / "power.c"
+
+
+class Disk:
+    """A folder, `path`, and every state that a power cut could have left it in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path, self.log = folder, folder / "disk", folder / "log"
+        self.path.mkdir()
+        self.log.mkdir()
+
+    def environment(self) -> dict[str, str]:
+        """For the processes that write here."""
+        library = self.folder / "power.so"
+        words = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
+        subprocess.run(words, check=True)
+        shown = {"LD_PRELOAD": library, "POWER_LOG": self.log, "POWER_DISK": self.path}
+        return {name: str(value) for name, value in shown.items()}
+
+    def states(self) -> Iterator[Path]:
+        """A copy of the disk as every sync left it, one at a time."""
+        held: dict[str, bytes] = {}
+        names: dict[str, list[list[str]]] = {}
+        root = ""
+        for n, line in enumerate((self.log / "events").read_text().splitlines(), 1):
+            kind, key, path = line.split(" ", 2)
+            if kind == "file":
+                held[key] = (self.log / str(n)).read_bytes()
+            else:
+                listed = (self.log / str(n)).read_text().splitlines()
+                names[key] = [each.split(" ", 2) for each in listed]
+                root = key if path == str(self.path) else root
+            state = self.folder / "state"
+            shutil.rmtree(state, ignore_errors=True)
+            state.mkdir()
+            _write(state, root, names, held)
+            yield state
+
+
+def _write(
+    folder: Path, key: str, names: dict[str, list[list[str]]], held: dict[str, bytes]
+) -> None:
+    for kind, inner, name in names.get(key, []):
+        if kind == "d":
+            (folder / name).mkdir()
+            _write(folder / name, inner, names, held)
+        else:
+            (folder / name).write_bytes(held.get(inner, b""))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    if sys.platform != "linux" or shutil.which("cc") is None:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail("needs Linux and a C compiler, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip("needs Linux and a C compiler")
+    return Disk(tmp_path)
+
+
+def reproducible(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if not name.startswith("perf/")}
+        for row in metric_rows(folder)
+    ]
+
+
+def check_claims(run: Path) -> None:
+    """All that last.pt builds on is beside it."""
+    progress = Checkpoint.load(run / "last.pt").progress
+    steps = [row["step"] for row in metric_rows(run)]
+    assert progress["step"] - len(progress["losses"]) in steps
+    assert steps == sorted(set(steps))
+    assert [row for row in metric_rows(run) if "val_loss" in row][0]["step"] == 8
+    assert progress["sampled_step"] in dict(RunFolder(run).written())
+    assert "max_steps: " in (run / "config.yaml").read_text()
+    assert json.loads((run / "summary.json").read_text())["total_steps"]
+
+
+def test_a_run(run: Run, disk: Disk, text_file: Path, tiny_flags: list[str]) -> None:
+    flags = [text_file, *tiny_flags, "--no-wandb", f"--output-dir={disk.path}/runs/out"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in disk.environment().items():
+            patch.setenv(name, value)
+        assert run("train", *flags).returncode == 0
+    whole = reproducible(disk.path / "runs/out")
+    seen: list[tuple[str, int]] = []
+    for state in disk.states():
+        out = state / "runs/out"
+        if not (out / "last.pt").exists():
+            continue
+        check_claims(out)
+        status = json.loads((out / "summary.json").read_text())["status"]
+        now = status, Checkpoint.load(out / "last.pt").progress["step"]
+        if now in seen:
+            continue
+        seen.append(now)
+        again = run("train", text_file, "--resume", "--no-wandb", f"--output-dir={out}")
+        assert again.returncode == 0, again.stderr
+        assert "missing" not in again.stderr
+        assert reproducible(out) == whole
+    assert seen == [("running", 8), ("running", 16), ("running", 24), ("done", 24)]
+    assert reproducible(out) == whole  # nothing was left unsynced at the end
+
+
+def finished(folder: Path) -> list[int]:
+    """Numbers of the runs that the storage calls finished; none where there is no storage yet."""
+    if not (folder / "study.db").exists():
+        return []
+    with closing(sqlite3.connect(folder / "study.db")) as opened:
+        try:
+            found = opened.execute(
+                "SELECT value_json FROM trials JOIN trial_user_attributes USING (trial_id) "
+                "WHERE state = 'COMPLETE' AND key = 'run'"
+            ).fetchall()
+        except sqlite3.OperationalError:  # its tables are not there yet
+            return []
+    return sorted(int(value) for (value,) in found)
+
+
+def test_a_sweep(run: Run, disk: Disk, text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(grid(2, 1, steps=16, every=8))
+    sweep = ["sweep", "grid.yaml", text_file, "--workers=1", f"--output-dir={disk.path}/lr"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in disk.environment().items():
+            patch.setenv(name, value)
+        done = run(*sweep, "--", *FLAGS)
+        assert done.returncode == 0, done.stdout + done.stderr
+    whole = {name: reproducible(disk.path / "lr" / name) for name in ("run-0001", "run-0002")}
+    ends: list[int] = []
+    for state in disk.states():
+        folder = state / "lr"
+        for number in finished(folder):
+            out = folder / f"run-{number + 1:04}"
+            assert json.loads((out / "summary.json").read_text())["status"] == "done"
+            assert reproducible(out) == whole[out.name]
+            check_claims(out)
+        for out in folder.glob("run-*"):
+            if (out / "last.pt").exists():
+                check_claims(out)
+        if len(finished(folder)) > len(ends):
+            ends.append(len(finished(folder)))
+            again = run("agent", folder, "--data", text_file)
+            assert again.returncode == 0, again.stdout + again.stderr
+            assert {name: reproducible(folder / name) for name in whole} == whole
+            assert sorted(summaries(folder)) == sorted(whole)
+    assert ends == [1, 2]
+    assert len(trials(folder)) == 2
+
+
+def test_what_an_earlier_version_lost(
+    run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    """It synced checkpoints alone: settings, rows and the end of a run could be gone."""
+    out = tmp_path / "out"
+    done = run("train", text_file, *tiny_flags, "--no-wandb", f"--output-dir={out}")
+    assert done.returncode == 0, done.stderr
+    settings, rows = (out / "config.yaml").read_text(), reproducible(out)
+    lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for name in ("config.yaml", "summary.json", "samples.txt"):
+        (out / name).write_bytes(b"")
+    (out / "metrics.jsonl").write_text("".join(lines[:1]))
+    again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
+    assert again.returncode == 0, again.stderr
+    assert "config.yaml holds nothing; last.pt beside it says what" in again.stderr
+    assert "the rows of steps 9 to 24 and the samples of steps 1 to 24 are missing" in again.stderr
+    assert (out / "config.yaml").read_text() == settings
+    assert reproducible(out) == rows[:1]
+
+
+def test_what_an_earlier_version_lost_of_a_sweep(
+    run: Run, text_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "grid.yaml").write_text(grid(3, 1, steps=16, every=8))
+    done = run("sweep", "grid.yaml", text_file, "--output-dir=lr", "--", *FLAGS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folders = sorted((tmp_path / "lr").glob("run-*"))
+    whole = [reproducible(folder) for folder in folders]
+    for name in ("config.yaml", "summary.json", "samples.txt", "metrics.jsonl"):
+        (folders[0] / name).write_bytes(b"")
+    (folders[1] / "metrics.jsonl").write_bytes(b"")
+    again = run("agent", "lr", "--data", text_file)
+    assert again.returncode == 0, again.stdout + again.stderr
+    for number in (1, 2):
+        said = f"run {number} had finished, and run-000{number} holds less than that"
+        assert f"{said}: it is run again" in again.stdout
+    assert [reproducible(folder) for folder in folders] == whole
+    assert len(trials(tmp_path / "lr")) == 5
+    assert len(summaries(tmp_path / "lr")) == 3
