@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def test_one_that_ignores_it_goes_on(
 def test_a_sweep_with_its_table(
     ignored: tuple[signal.Signals, ...], code: int, text_file: Path, tmp_path: Path
 ) -> None:
+    shutil.copy2(Path(__file__).parent.parent.parent / "train.py", tmp_path)
     (tmp_path / "g.yaml").write_text(grid(2, 1, steps=100_000 if code else 1000))
     words = ["sweep", "g.yaml", text_file, "--workers=1", "--", *FLAGS, "--epochs=1000000"]
     window = Terminal(tmp_path, *words, ignored=ignored)
