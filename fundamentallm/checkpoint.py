@@ -22,6 +22,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.learner import check_state
+from fundamentallm.machine import free_gb
 from fundamentallm.model import Transformer
 from fundamentallm.ownership import MARK
 from fundamentallm.plan import parameters
@@ -96,11 +97,11 @@ class Checkpoint:
             CheckpointError: It is truncated, altered or of another format.
         """
         try:
-            raw = read_file(path)
+            raw = read_file(path, int(1e9 * free_gb())) if _ends_with_mark(path) else b""
         except OSError as error:
             raise UnreadError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
         body, footer = raw[:-FOOTER], raw[-FOOTER:]
-        if not footer.endswith(MARK):
+        if not raw:
             raise CheckpointError(
                 f"{path}: not a whole fundamentallm checkpoint (the closing mark is missing); "
                 "give another, e.g. best.pt or last.pt beside it"
@@ -236,6 +237,15 @@ def _check_kinds(content: dict[str, Any]) -> None:
             raise ValueError(f"{name} is no mapping")
     if not all(isinstance(content["data"].get(name), str) for name in ("name", "sha256")):
         raise ValueError("data names no text")
+
+
+def _ends_with_mark(path: Path) -> bool:
+    """Look at a file's end, before the rest is read: it may have any size."""
+    if not path.is_file():
+        return True  # what it is instead is said by who reads it
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK)))
+        return file.read() == MARK
 
 
 def _check_sizes(body: bytes) -> None:

@@ -12,6 +12,8 @@ from typing import BinaryIO
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
 
+OF_A_PROCESS = ("/dev/", "/proc/")
+
 
 class DiskError(FundamentallmError):
     """A file cannot be written: the disk is full, read-only, over quota, or gone."""
@@ -33,15 +35,21 @@ def writing(path: Path) -> Iterator[None]:
         raise DiskError(f"{path}: cannot be written ({reason})") from error
 
 
-def read_file(path: Path) -> bytes:
-    """What a regular file holds; a pipe or a device, which may never end, is refused.
+def read_file(path: Path, most: int) -> bytes:
+    """What a regular file of at most `most` bytes holds; a pipe, which may never end, is refused.
 
     Raises:
-        OSError: It is not there, cannot be read, or is no regular file.
+        OSError: It is not there, cannot be read, is no regular file, or is larger.
     """
-    if path.exists() and not path.is_file():
+    of_a_process = str(path).startswith(OF_A_PROCESS)  # a pipe of the user's own shell
+    if path.exists() and not path.is_file() and not of_a_process:
         raise OSError(errno.EINVAL, "Is a directory" if path.is_dir() else "Not a regular file")
-    return path.read_bytes()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size  # also of holes, which take no disk
+        content = b"" if size > most else file.read(most + 1 if of_a_process else -1)
+    if max(size, len(content)) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
+    return content
 
 
 def new_file(path: Path) -> BinaryIO:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
+from typing import Any
 
 METRICS: Mapping[str, str] = {
     "epoch": "epochs done",
@@ -35,3 +37,9 @@ def score_text(value: float | None) -> str:
         return f"{value:.4g}"
     before_point = len(str(int(size)))
     return f"{value:.{max(0, 5 - before_point)}f}"
+
+
+def finite(value: Any) -> float | None:
+    """A finite number as it is; None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= sys.float_info.max else None

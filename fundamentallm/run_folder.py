@@ -23,8 +23,19 @@ from fundamentallm.disk import (
 )
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
+from fundamentallm.metrics import finite
 from fundamentallm.ownership import LOCK, why_foreign
 from fundamentallm.samples import Sample, format_sample, parse_samples
+
+LARGEST_SETTINGS = 1 << 18
+"""Bytes of config.yaml, or of another file of settings."""
+LARGEST_SUMMARY = 1 << 20
+LARGEST_METRICS = 1 << 27
+"""Bytes of metrics.jsonl: half a million rows of ours."""
+LARGEST_SAMPLES = 1 << 24
+DEEPEST = 32
+MOST_VALUES = 100_000  # once aliases are written out
+MOST_STEPS = 2**53
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 2,000 runs are read in one report
 
@@ -164,7 +175,7 @@ class RunFolder:
     def read_summary(self) -> dict[str, Any]:
         """What summary.json holds; nothing if it is not there, or no summary."""
         try:
-            content = json.loads(read_file(self.summary))
+            content = json.loads(read_file(self.summary, LARGEST_SUMMARY))
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
@@ -188,34 +199,55 @@ class RunFolder:
         self.write_summary({**known, "status": status, "stopped_by": stopped_by})
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.jsonl, if any; what is none, as a line cut short, is left out."""
+        """The rows of metrics.jsonl, if any: steps and finite numbers, as every run writes.
+
+        What is none, as a line cut short or a value of another kind, is left out.
+        """
         for line in self.metric_lines():
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if line.endswith("\n") and isinstance(row, dict) and type(row.get("step")) is int:
-                yield row
+            if not (line.endswith("\n") and isinstance(row, dict)):
+                continue
+            step = row.get("step")
+            if type(step) is int and 0 <= step <= MOST_STEPS:
+                yield {name: value for name, value in row.items() if finite(value) is not None}
 
     def metric_lines(self) -> list[str]:
         """The lines of metrics.jsonl, with their ends, whatever they hold; none if missing."""
         try:
-            return read_file(self.metrics).decode("utf-8", "replace").splitlines(keepends=True)
+            return self._metric_lines()
         except OSError:
             return []
 
+    def _metric_lines(self) -> list[str]:
+        content = read_file(self.metrics, LARGEST_METRICS)
+        return content.decode("utf-8", "replace").splitlines(keepends=True)
+
     def written(self) -> Iterator[tuple[int, Sample]]:
         """What samples.txt holds, if anything: steps, and what the model wrote after them."""
-        if self.samples.exists():
-            yield from parse_samples(read_file(self.samples).decode("utf-8", "replace"))
+        with suppress(OSError):
+            yield from self._samples()
+
+    def _samples(self) -> Iterator[tuple[int, Sample]]:
+        content = read_file(self.samples, LARGEST_SAMPLES)
+        return parse_samples(content.decode("utf-8", "replace"))
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after `step`: a resumed run writes it again."""
+        """Forget what was written after `step`: a resumed run writes it again.
+
+        Raises:
+            DiskError: A file cannot be read or written; what was in it is still there.
+        """
         if self.metrics.exists():
+            with writing(self.metrics):
+                self._metric_lines()
             rows = (row for row in self.rows() if row["step"] <= step)
             replace_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         if self.samples.exists():
-            kept = [format_sample(at, sample) for at, sample in self.written() if at <= step]
+            with writing(self.samples):
+                kept = [format_sample(at, sample) for at, sample in self._samples() if at <= step]
             replace_text(self.samples, "".join(kept))
 
     def append(self, file: Path, text: str) -> None:
@@ -250,12 +282,14 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
         RunFolderError: It is missing, not YAML, or not flat.
     """
     try:
-        content = yaml.load(read_file(path).decode("utf-8"), Loader=_Loader)
+        text = read_file(path, LARGEST_SETTINGS).decode("utf-8")
+        _check_bounds(text)
+        content = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise RunFolderError(f"{path}: {error.strerror}; give a config.yaml of a run") from None
     except UnicodeDecodeError as error:
         raise RunFolderError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # odd dates too
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RunFolderError(f"{where}: not YAML; give lines of `name: value`") from None
@@ -266,6 +300,36 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
     if not flat:
         raise RunFolderError(f"{path}: not a flat list; give lines of `name: value`")
     return content
+
+
+def _check_bounds(text: str) -> None:
+    """See that YAML is neither deep nor, with its aliases written out, large; nothing recurses.
+
+    Raises:
+        ValueError: It is, or a value contains itself.
+    """
+    sizes: dict[str, tuple[int, int]] = {}  # values and levels of what an anchor names
+    within: list[list[Any]] = []  # anchor, values before and levels of what is open
+    count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        values, levels = 1, 0
+        if isinstance(event, yaml.AliasEvent):
+            values, levels = sizes[event.anchor]  # KeyError: it contains itself
+        elif isinstance(event, yaml.CollectionStartEvent):
+            within.append([event.anchor, count, 1])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before, levels = within.pop()
+            sizes[anchor] = count - before, levels
+            values = 0
+        elif isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor] = 1, 0
+        else:
+            continue
+        count += values
+        if within:
+            within[-1][2] = max(within[-1][2], levels + 1)
+        if count > MOST_VALUES or len(within) + levels > DEEPEST:
+            raise ValueError
 
 
 def new_run_folder(root: Path, name: str) -> RunFolder:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from fundamentallm import encoding
 from fundamentallm.corpus import BUILTIN, builtin_corpus
+from fundamentallm.disk import OF_A_PROCESS
 from fundamentallm.encoding import PIECE
 from fundamentallm.errors import FundamentallmError
 
 STDIN = "/dev/stdin"
-OF_A_PROCESS = ("/dev/", "/proc/")
 """Where a system shows a process its own input: another process finds another there, or nothing."""
 BYTE_ORDER_MARK = "\ufeff"
 HELD = 1 << 24  # bytes; a longer file is read again for every pass over it

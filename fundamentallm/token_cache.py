@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from fundamentallm.disk import read_file
+
 WORTH_KEEPING = 1_000_000  # characters; below it, encoding is as quick as opening the file
+LARGEST_JSON = 1 << 24  # bytes; a vocabulary of 65,534 characters takes 1 MB
 TYPES = {"uint8": np.uint8, "uint16": np.uint16}  # nothing else: `object` would be addresses
 PIECE = 1 << 24  # tokens checked at a time
 LEFT_BEHIND = 24 * 3600  # seconds after which what a killed process began is taken away
@@ -41,7 +44,7 @@ def cache_folder() -> Path:
 def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The parts of the text kept under `key`, each (T,), and its facts; None if not whole."""
     try:
-        kept = json.loads((folder / f"{key}.json").read_text("utf-8"))
+        kept = json.loads(read_file(folder / f"{key}.json", LARGEST_JSON))
         lengths, facts = kept["lengths"], kept["facts"]
         if not (isinstance(facts, dict) and all(_is_length(each) for each in lengths.values())):
             return None

@@ -11,6 +11,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.examining import examine, of_a_stranger, show
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.sweep import concurrency_options
 from fundamentallm.errors import FundamentallmError
@@ -67,7 +68,7 @@ def check(
     if not as_json:
         show(findings)
         if says:
-            click.echo(f"{file}: {says}")
+            say(f"{file}: {says}")
     costs = None
     if data is not None and points is not None and every is not None:
         of_text = _of_text(points, data)
@@ -83,11 +84,11 @@ def check(
         _print_json(findings, runs, costs)
     else:
         for line in costs.lines() if costs is not None else ():
-            click.echo(line)
+            say(line)
     if repaired_file and points is not None:
         _write_repaired(points, Path(repaired_file))
     if every is None:
-        click.echo(
+        say(
             f"{file}: it starts `{command_line(sweep)}`, so its parameters are not checked",
             err=True,
         )
@@ -111,9 +112,9 @@ def _refused(message: str, as_json: bool) -> int:
     """The mistakes of a file that is no sweep."""
     lines = message.splitlines()
     if as_json:
-        click.echo(json.dumps({"findings": [{"level": "error", "message": x} for x in lines]}))
+        say(json.dumps({"findings": [{"level": "error", "message": x} for x in lines]}))
     for line in lines:
-        click.echo(f"error: {line}", err=True)
+        say(f"error: {line}", err=True)
     return exit_codes.BAD_INPUT
 
 
@@ -122,17 +123,17 @@ def _print_json(findings: Findings, runs: int | None, costs: Costs | None) -> No
     found = [{name: getattr(each, name) for name in fields} for each in findings.sorted()]
     content: dict[str, Any] = {"findings": found, "runs": runs}
     content |= {"costs": asdict(costs)} if costs is not None else {}
-    click.echo(json.dumps(content, indent=2))
+    say(json.dumps(content, indent=2))
 
 
 def _write_repaired(points: Points, file: Path) -> None:
     text = repaired(points)
     if text is None:
-        click.echo(f"there is nothing to repair; {file} is not written", err=True)
+        say(f"there is nothing to repair; {file} is not written", err=True)
         return
     try:
         with file.open("x", encoding="utf-8") as new:
             new.write(text)
     except OSError as error:
         raise FundamentallmError(f"--repaired {file}: {error.strerror}; give a new file") from None
-    click.echo(f"repaired: {file}")
+    say(f"repaired: {file}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.results import metric_option, results_of, say_notes
 from fundamentallm.samples import printable
@@ -33,7 +34,7 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
     names = [run.name for run in results.runs]
     if as_json:
         content = {row.name: dict(zip(names, row.values, strict=True)) for row in rows}
-        click.echo(json.dumps(content, indent=2))
+        say(json.dumps(content, indent=2))
         return 0
     _print(rows, names)
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fundamentallm.cli.messages import warn, warn_of_unknown
+from fundamentallm.cli.messages import say, warn, warn_of_unknown
 from fundamentallm.cli.options import PATH, device_option
 from fundamentallm.metrics import score_text
 
@@ -65,9 +65,9 @@ def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> Non
             "tokens": scored.tokens,
             "unknown_characters": unknown.total(),
         }
-        click.echo(json.dumps(result))
+        say(json.dumps(result))
         return
-    click.echo(
+    say(
         f"loss {score_text(scored.loss)}  perplexity {score_text(scored.perplexity)}  "
         f"bits per character {score_text(scored.bits_per_char)}  ({scored.tokens:,} tokens)"
     )

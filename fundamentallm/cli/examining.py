@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.sweep_flags import EveryRun, read_every_run
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.checking import check_any, check_meaning
@@ -50,7 +51,7 @@ def examine(
 def show(findings: Findings) -> None:
     """All that was found, a line each."""
     for each in findings.sorted():
-        click.echo(f"{each.level}: {each.text(findings.file)}", err=True)
+        say(f"{each.level}: {each.text(findings.file)}", err=True)
 
 
 def of_a_stranger(sweep: Sweep) -> str:

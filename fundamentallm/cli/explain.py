@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import click
 
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.samples import printable
 
 NOTHING = "no run has finished, so there is nothing to explain yet"
 
@@ -31,7 +31,7 @@ def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
     if not claims:
         raise FundamentallmError(f"{results.title}: {'; '.join(results.notes) or NOTHING}")
     if as_json:
-        click.echo(json.dumps([asdict(claim) for claim in claims], indent=2))
+        say(json.dumps([asdict(claim) for claim in claims], indent=2))
         return 0
     last = ""
     for claim in claims:
@@ -39,7 +39,7 @@ def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
         if heading != last:
             click.secho(f"{heading}", bold=True)
         last = heading
-        click.echo(click.wrap_text(printable(claim.says), _width(), "  ", "  "))
+        say(click.wrap_text(claim.says, _width(), "  ", "  "))
     say_notes(results)
     return 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import warn
+from fundamentallm.cli.messages import say, warn
 from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
 from fundamentallm.cli.preparing import prepare_here, read_recorded_text
 from fundamentallm.cli.request import Request
@@ -108,16 +108,16 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
         )
     if found.stopped:
         by = signals.name or console.closed
-        click.echo(f"stopped by {by} before there was an answer", err=True)
+        say(f"stopped by {by} before there was an answer", err=True)
         return exit_codes.of_run("interrupted", by, in_sweep=False)
     write(read_results([folder.path], "train_loss"), folder.path / NAME)
     if not found.fell:
-        click.echo("the loss never fell: no learning rate can be suggested", err=True)
+        say("the loss never fell: no learning rate can be suggested", err=True)
         return exit_codes.FAILED
-    click.echo(
+    say(
         f"search the learning rate from {shown(found.low)} to {shown(found.high)}: "
         f"learning_rate: {{distribution: log_uniform_values, min: {shown(found.low)}, "
         f"max: {shown(found.high)}}}"
     )
-    click.echo(f"report: {shlex.quote(str(folder.path / NAME))}")
+    say(f"report: {shlex.quote(str(folder.path / NAME))}")
     return exit_codes.DONE

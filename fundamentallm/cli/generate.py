@@ -7,7 +7,7 @@ from collections import Counter
 
 import click
 
-from fundamentallm.cli.messages import warn, warn_of_unknown
+from fundamentallm.cli.messages import say, warn, warn_of_unknown
 from fundamentallm.cli.options import PATH
 from fundamentallm.samples import fit_for
 from fundamentallm.unknown import examples
@@ -59,7 +59,7 @@ def generate(
 
     for number in range(num_samples):
         if num_samples > 1:
-            click.echo(f"--- sample {number + 1} ---")
+            say(f"--- sample {number + 1} ---")
         show(prompt)
         pieces = write(
             model,

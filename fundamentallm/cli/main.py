@@ -20,6 +20,7 @@ from fundamentallm.cli.evaluate import evaluate
 from fundamentallm.cli.explain import explain
 from fundamentallm.cli.find import find
 from fundamentallm.cli.generate import generate
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.next import next_
 from fundamentallm.cli.refine import refine
 from fundamentallm.cli.report import report
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="fundamentallm", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        say(error.format_message())
         code = DONE
     except click.UsageError as error:
         code = _refuse(_explain(error))
@@ -120,7 +121,7 @@ def _open_closed_streams() -> None:
 
 
 def _refuse(message: str) -> int:
-    click.echo(f"fundamentallm: {' '.join(message.split())}", err=True)
+    say(f"fundamentallm: {' '.join(message.split())}", err=True)
     return BAD_INPUT
 
 

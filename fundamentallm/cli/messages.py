@@ -9,12 +9,21 @@ from pathlib import Path
 
 import click
 
+from fundamentallm.samples import printable
 from fundamentallm.unknown import describe_unknown
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line, or lines, on stdout or stderr: nothing in it can redraw a terminal.
+
+    All that a command says goes through here: a file, a folder or a service may have named it.
+    """
+    click.echo(printable(text), err=err)
 
 
 def warn(line: str) -> None:
     """One line on stderr."""
-    click.echo(f"warning: {line}", err=True)
+    say(f"warning: {line}", err=True)
 
 
 def warn_of_unknown(where: str, unknown: Counter[str], *, scored: str = "") -> None:

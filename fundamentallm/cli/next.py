@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
+from fundamentallm.samples import fit_for
 
 
 @click.command("next")
@@ -18,6 +21,6 @@ def next_(places: tuple[str, ...], metric: str) -> int:
     results = results_of(places, metric)
     from fundamentallm.report.next_sweep import next_sweep
 
-    click.echo(next_sweep(results), nl=False)
+    click.echo(fit_for(sys.stdout, next_sweep(results)), nl=False)
     say_notes(results)
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import Facts, opened, storage_url
 from fundamentallm.cli.sweep import worker_options
@@ -87,7 +88,7 @@ def refine(
     if fine.file.exists():
         with opened(storage_url(storage, fine), fine) as (begun, _):
             if _is_begun_otherwise(new, begun):
-                click.echo("going on with what was best when this was begun", err=True)
+                say("going on with what was best when this was begun", err=True)
                 new = {**new, "text": begun["text"], "points": begun["points"]}
                 sources = {}  # of other configurations
 
@@ -97,7 +98,7 @@ def refine(
             changed = {k: v for k, v in new["points"][number].items() if k != "data"}
             went_on += continue_from(coarse.run(run.number), fine.run(number), changed)
         if went_on:
-            click.echo(f"{went_on} of {len(new['points'])} runs go on from their checkpoints")
+            say(f"{went_on} of {len(new['points'])} runs go on from their checkpoints")
 
     code = begin(new, fine, storage, data=data, before=continue_checkpoints, **options)
     _show(fine, storage_url(storage, fine))
@@ -120,7 +121,7 @@ def _refined(
     metric = old.ranks_by
     best, passed_over = distinct(finalists(runs, points, metric), points, top)
     if passed_over:
-        click.echo(
+        say(
             f"{len(best)} configurations; left out: {passed_over} that differ from a better one by "
             f"less than {NEAR:.0%} of what was searched (in its own scale), in every setting",
             err=True,
@@ -159,7 +160,7 @@ def _show(fine: SweepFolder, url: str) -> None:
     for run in runs:
         groups.setdefault(tuple(run.values[n] for n in varying), []).append(run)
     if len(runs) < len(asked) or not all(run.is_finished for run in runs):
-        click.echo("not all runs have finished, so there is no verdict yet", err=True)
+        say("not all runs have finished, so there is no verdict yet", err=True)
         return
     labels = _labels(varying, list(groups))
     loss = loss_by(runs, metric)
@@ -171,20 +172,20 @@ def _show(fine: SweepFolder, url: str) -> None:
         )
         for values, group in groups.items()
     ]
-    click.echo(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
+    say(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
     for place, each in enumerate(in_order(standings, metric), 1):
         if not each.scores:
             why = f"all {each.diverged} diverged" if each.diverged else "no score"
-            click.echo(f"{place:>3}  {why}  {each.label}")
+            say(f"{place:>3}  {why}  {each.label}")
             continue
         low, high = min(each.scores), max(each.scores)
-        click.echo(
+        say(
             f"{place:>3}  {score_text(each.mean)}  {score_text(each.spread)}  "
             f"{score_text(low)} to {score_text(high)}  "
             f"{len(each.scores)}  {each.label}"
             f"{f'; diverged with {each.diverged} more' if each.diverged else ''}"
         )
-    click.echo(verdict(standings, metric))
+    say(verdict(standings, metric))
 
 
 def _labels(names: list[str], every: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
 from fundamentallm.disk import read_file
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fundamentallm.report.results import Results, RunResult
 
 NAME = "report.html"
+LARGEST = 1 << 30  # bytes of an earlier report
 SIGNATURE = b'<footer class="quiet">fundamentallm '
 """What every report has in it."""
 
@@ -54,7 +56,7 @@ def report(places: tuple[str, ...], metric: str, output: str | None, watch: int 
         going_on = bool(watch) and _goes_on(results, before)
         before = len(results.runs)
         write(results, file, refresh=watch if watch and going_on else 0)
-        click.echo(f"{file}: {len(results.runs)} runs")
+        say(f"{file}: {len(results.runs)} runs")
         say_notes(results)
         if not going_on:
             return 0
@@ -87,7 +89,7 @@ def check_may_write(file: Path) -> None:
     if file.is_dir():
         raise FundamentallmError(f"--output {file}: a folder is there; give a file's name")
     try:
-        content = read_file(file) if file.exists() else b""
+        content = read_file(file, LARGEST) if file.exists() else b""
     except OSError as error:
         raise FundamentallmError(f"--output {file}: cannot be read ({error.strerror})") from None
     if content and SIGNATURE not in content:

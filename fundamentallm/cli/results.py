@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.samples import printable
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _read(places: Sequence[str], metric: str) -> Results:
 def say_notes(results: Results) -> None:
     """What is missing or could not be read, a line each."""
     for note in results.notes[:MOST_NOTES]:
-        click.echo(f"note: {printable(' '.join(note.split()))}", err=True)
+        say(f"note: {' '.join(note.split())}", err=True)
     if len(results.notes) > MOST_NOTES:
-        click.echo(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
+        say(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
 
 
 def _is_on_wandb(place: str) -> bool:

@@ -116,6 +116,6 @@ def lease_seconds() -> float:
         SweepError: The environment gives no such time.
     """
     typed = os.environ.get(LEASE, "")
-    if typed and not (typed.isdigit() and int(typed) >= 3):
+    if typed and not (typed.isascii() and typed.isdigit() and len(typed) < 10 and int(typed) >= 3):
         raise SweepError(f"{LEASE}={typed}: give whole seconds, 3 or more")
     return float(typed or LEASE_SECONDS)

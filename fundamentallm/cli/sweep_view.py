@@ -7,8 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
-
+from fundamentallm.cli.messages import say
 from fundamentallm.declaration import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.samples import printable
@@ -79,7 +78,7 @@ class Lines:
 
     def line(self, text: str) -> None:
         """Print a line."""
-        click.echo(printable(text))
+        say(text)
 
     def counted(self, number: int) -> str:
         """`3 of 12`."""

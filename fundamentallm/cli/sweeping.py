@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import place, warn
+from fundamentallm.cli.messages import place, say, warn
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.storage import (
     Facts,
@@ -267,19 +267,19 @@ def _conclude(
     best = best_of(runs, metric)
     if best is not None:
         where = place(folder.run(best.number).path)
-        click.echo(
+        say(
             f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
             f"{finished} finished{ended_as(ended)}; try: fundamentallm generate {where}"
         )
     for line in _failures(failed, len(runs)):
-        click.echo(line, err=True)
+        say(line, err=True)
     left = f"; {limit - finished - len(failed)} runs are left" if limit is not None else ""
     retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
         _write_report(folder)
     if failed and not stopped_by.startswith("SIG") and (stopped_by or not finished):
         stopped = f"stopped by {stopped_by}{left}" if stopped_by else "no run has finished"
-        click.echo(
+        say(
             f"{stopped}; mend what made them fail, then: fundamentallm agent {there} {retries} "
             f"(for another --device: the same fundamentallm sweep command with {retries}, and "
             "the flag after --)",
@@ -287,12 +287,10 @@ def _conclude(
         )
         return exit_codes.FAILED
     if stopped_by:
-        click.echo(
-            f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True
-        )
+        say(f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True)
         return exit_codes.of_run("interrupted", stopped_by, in_sweep=True)
     if failed:
-        click.echo(
+        say(
             f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "
             f"try them again with: fundamentallm agent {there} {retries}",
             err=True,
@@ -319,4 +317,4 @@ def _write_report(folder: SweepFolder) -> None:
         warn(f"no report was written: {error}")
     else:
         there = place(folder.path)
-        click.echo(f"report: {place(folder.path / NAME)}; in words: fundamentallm explain {there}")
+        say(f"report: {place(folder.path / NAME)}; in words: fundamentallm explain {there}")

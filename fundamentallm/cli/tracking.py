@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import click
-
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.request import Request
 from fundamentallm.hyperparameters import Config
 from fundamentallm.run_folder import RunFolder
@@ -31,7 +30,7 @@ def wandb_tracker(
         reason = "wandb is not installed, so this run stays on this machine (--no-wandb says so)"
     if wandb is None or reason is not None:
         if reason:
-            click.echo(f"fundamentallm: {reason}", err=True)
+            say(f"fundamentallm: {reason}", err=True)
         return None
     log_model = request.sweep is None if request.log_model is None else request.log_model
     if request.sweep is None and wandb.is_online():
@@ -48,7 +47,7 @@ def wandb_tracker(
 def _say_what_is_sent(log_model: bool) -> None:
     """Nobody who has logged in once, for another project, is to be surprised by it."""
     model = ", the model (best.pt); --no-log-model leaves out the model" if log_model else ""
-    click.echo(
+    say(
         "fundamentallm: sent to W&B: metrics, settings, samples that begin as your text, this "
         f"output, facts about the machine{model}; --no-wandb keeps everything here",
         err=True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import warn
+from fundamentallm.cli.messages import say, warn
 from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
 from fundamentallm.cli.preparing import prepare_here, read_recorded_text
 from fundamentallm.cli.request import Request
@@ -25,6 +25,7 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.metrics import score_text
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder
+from fundamentallm.samples import printable
 from fundamentallm.sweep.assignment import Assignment
 
 if TYPE_CHECKING:
@@ -187,8 +188,10 @@ def _run_in(
     console = ConsoleTracker()
     wandb = wandb_tracker(folder, config, request)
     console.say(
-        f"{text.name}: {text.length:,} characters, a vocabulary of "
-        f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
+        printable(
+            f"{text.name}: {text.length:,} characters, a vocabulary of "
+            f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
+        )
     )
 
     if is_read_once(text.name):
@@ -220,7 +223,7 @@ def _run_in(
     stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
     _report(result, stopped_by, folder, plan, _going_on(folder, request, text))
     if wandb is not None and wandb.verdict:
-        click.echo(wandb.verdict, err=True)
+        say(wandb.verdict, err=True)
     return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
 
 
@@ -247,14 +250,14 @@ def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, goin
     """Say how the run ended and what can be done next."""
     where = shlex.quote(str(folder.path))
     if result.status == "diverged":
-        click.echo(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
+        say(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
     elif result.status == "interrupted":
-        click.echo(
+        say(
             f"stopped after step {result.step:,} by {stopped_by}; go on with: {going_on}",
             err=True,
         )
     else:
-        click.echo(
+        say(
             f"best val_loss {score_text(result.best_val_loss)} at step {result.best_step:,} "
             f"({result.step:,} done, ended by {stopped_by}); try: fundamentallm generate {where}"
         )

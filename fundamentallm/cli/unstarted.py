@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import click
-
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import warn
+from fundamentallm.cli.messages import say, warn
 from fundamentallm.cli.request import Request
 from fundamentallm.cli.tracking import wandb_tracker
 from fundamentallm.metrics import score_text
@@ -59,4 +57,4 @@ def _write_down(
             tracker.start(settings, total_steps=0, step=1 if trained else 0)
             tracker.finish(summary)
     if wandb is not None and wandb.verdict:
-        click.echo(wandb.verdict, err=True)
+        say(wandb.verdict, err=True)

@@ -18,11 +18,11 @@ from fundamentallm.declaration import ConfigError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import EARLY
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import finite
 from fundamentallm.report.results import (
     Curve,
     Results,
     RunResult,
-    finite,
     guessed,
     metric_named,
     plain_summary,

@@ -20,12 +20,12 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from fundamentallm.declaration import ConfigError
 from fundamentallm.exit_codes import EARLY
 from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import finite
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import (
     Curve,
     Results,
     RunResult,
-    finite,
     guessed,
     metric_named,
     plain_summary,

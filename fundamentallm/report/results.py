@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,7 +11,7 @@ from typing import Any
 
 from fundamentallm.corpus import BUILTIN
 from fundamentallm.hyperparameters import HYPERPARAMETERS
-from fundamentallm.metrics import LARGER_IS_BETTER, METRICS
+from fundamentallm.metrics import LARGER_IS_BETTER, METRICS, finite
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.points import hyperparameter_name
 from fundamentallm.sweep.records import RANKED
@@ -272,12 +271,6 @@ def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     if not (isinstance(test, Mapping) and all(finite(test.get(end)) for end in ("low", "high"))):
         kept.pop("range_test", None)
     return kept
-
-
-def finite(value: Any) -> float | None:
-    """A finite number as it is; None for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and abs(value) <= sys.float_info.max else None
 
 
 def _way_left(run: RunResult) -> tuple[bool, int]:

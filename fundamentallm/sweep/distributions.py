@@ -137,7 +137,7 @@ class Continuous:
     def quantile(self, u: float) -> float:
         """Infinite at 0 or 1 where the distribution has no end there."""
         value = self._unrounded(u)
-        if self.q is None or not math.isfinite(value):
+        if self.q is None or not math.isfinite(value / self.q):
             return value
         return self._multiple(round(value / self.q))  # halves to the even multiple, as numpy's do
 

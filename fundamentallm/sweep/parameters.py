@@ -54,6 +54,10 @@ class Parameter:
         return isinstance(self.distribution, Categorical) and len(self.distribution.values) == 1
 
 
+SMALLEST_Q = 1e-15
+"""Steps that are smaller are lost in the rounding of numbers around 1."""
+
+
 def read_parameters(
     content: object, findings: Findings, path: tuple[str, ...] = ()
 ) -> list[Parameter]:
@@ -191,8 +195,8 @@ def _wrong_number(kind: str, name: str, number: object) -> str:
     assert isinstance(number, int | float)
     if kind == "int_uniform" and type(number) is not int:
         return "give a whole number, without a point"
-    if name == "q" and number <= 0:
-        return "give a number above 0"
+    if name == "q" and number < SMALLEST_Q:
+        return "give a number above 0" if number <= 0 else f"give {SMALLEST_Q:g} or more"
     if name == "sigma" and number < 0:
         return "give a number of 0 or more"
     if name in ("a", "b") and number <= 0:  # W&B's schema allows 0, where scipy gives nan

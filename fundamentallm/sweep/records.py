@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from fundamentallm.metrics import finite
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.score_cap import ScoreCap
 from fundamentallm.sweep.search import Tried, Values
@@ -118,7 +119,9 @@ def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
     values = [row[metric.name] for row in folder.rows() if metric.name in row]
     if values:
         return metric.best(values)
-    return folder.read_summary().get(metric.name) if status in ("diverged", "impossible") else None
+    if status not in ("diverged", "impossible"):
+        return None
+    return finite(folder.read_summary().get(metric.name))
 
 
 def told(statuses: Iterable[str]) -> str:

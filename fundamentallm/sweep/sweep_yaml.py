@@ -7,6 +7,7 @@ which says nothing of it.
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from fundamentallm.disk import read_file
 from fundamentallm.sweep.findings import Findings, Key, SweepError
 from fundamentallm.sweep.writing import spelled_out
 
@@ -38,15 +40,15 @@ def read_sweep_yaml(path: str | Path) -> tuple[str, dict[str, Any], Findings]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
-        text = raw.decode("utf-8-sig")
+        text = read_file(path, LARGEST).decode("utf-8-sig")
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise SweepError(
+                f"{path}: more than {LARGEST // 1024} KiB; no sweep file is so large"
+            ) from None
         raise SweepError(f"{path}: {error.strerror}; give a sweep file") from None
     except UnicodeDecodeError as error:
         raise SweepError(f"{path}: not UTF-8 at byte {error.start}; give a sweep file") from None
-    if len(raw) > LARGEST:
-        raise SweepError(f"{path}: more than {LARGEST // 1024} KiB; no sweep file is so large")
     return text, *parse_sweep_yaml(text, str(path))
 
 
