@@ -150,10 +150,11 @@ class Checkpoint:
                 "the checkpoint does not say where training stands as this version would; use the "
                 "version that wrote it"
             ) from None
-        if dataset.sha256 != self.data["sha256"]:
+        name, sha256 = (self.data.get(key, "?") for key in ("name", "sha256"))
+        if dataset.sha256 != sha256:
             raise CheckpointError(
-                f"--resume: the run was trained on {self.data['name']} "
-                f"(SHA-256 {self.data['sha256'][:12]}) and {dataset.name} differs from it "
+                f"--resume: the run was trained on {name} "
+                f"(SHA-256 {sha256[:12]}) and {dataset.name} differs from it "
                 f"({dataset.sha256[:12]}); give the same text, or a new --output-dir"
             )
         changed = [
@@ -235,7 +236,7 @@ def _check_kinds(content: dict[str, Any]) -> None:
         part = content[name]
         if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
             raise ValueError(f"{name} is no mapping")
-    if not all(isinstance(content["data"].get(name), str) for name in ("name", "sha256")):
+    if not all(isinstance(value, str) for value in content["data"].values()):
         raise ValueError("data names no text")
 
 
