@@ -33,7 +33,7 @@ def test_one_function_prints() -> None:
         ["sweep", "bad.yaml", "cats.txt"],
         ["train", "cats.txt", "--config", "bad.yaml"],
         ["explain", TITLE],
-        ["report", "folder"],
+        ["explain", "folder", "--metric", TITLE],
         ["generate", TITLE],
         ["train", f"--{TITLE}=1"],
     ],
