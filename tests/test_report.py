@@ -323,7 +323,7 @@ def test_a_folder_is_no_page(tmp_path: Path, run: Run) -> None:
     write_sweep(tmp_path / "s", SCORES)
     done = run("report", "s", "--output", ".")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s", "train.py"]
 
 
 def test_watching_ends_with_a_run_that_was_killed(tmp_path: Path, run: Run) -> None:
