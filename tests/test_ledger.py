@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import optuna
 import pytest
+import sqlalchemy
 
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError, read_study
@@ -167,12 +169,88 @@ def test_killed_between_result_and_state_the_result_counts(tmp_path: Path) -> No
         each.close()
 
 
-def test_killed_between_creating_and_starting_the_run_is_not_lost(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as ledger:
-        ledger._create(0, VALUES, SWEEP.parameters)  # and no more: killed here
-        run = claim(ledger, limit=1)
+def test_a_run_that_an_older_version_made_and_did_not_start_is_taken_once(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as one, closing(open_ledger(tmp_path)) as two:
+        made = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.WAITING, user_attrs={"run": 0, "values": VALUES}
+        )
+        one.storage.create_new_trial(one.study_id, template_trial=made)
+        run = claim(one, limit=1)
         assert run is not None
         assert (run.number, len(run.attempts), run.last.status) == (0, 1, "running")
+        assert not two.trials.start(run.last.id, two.owner)  # however it came to think so
+        assert claim(two, limit=1) is None
+
+
+def test_what_an_older_look_would_claim_is_refused(tmp_path: Path) -> None:
+    """As when the lock was lost while the values were chosen: others claim meanwhile."""
+    with closing(open_ledger(tmp_path)) as one, closing(open_ledger(tmp_path)) as two:
+        chosen: list[int] = []
+
+        def choose(number: int, runs: Sequence[Run]) -> Any:
+            chosen.append(number)
+            if number == 0:
+                two._runs()
+                two._create(0, VALUES, SWEEP.parameters)
+            return VALUES
+
+        run = one.claim(next_values=choose, again=lambda run: True, parameters=SWEEP.parameters)
+        assert run is not None
+        assert (run.number, chosen) == (1, [0, 1])
+        assert [len(each.attempts) for each in one.runs()] == [1, 1]
+        lost = one.runs()[0].last.id
+        assert claimed(two).id == lost  # its own, though it never heard that it had got it
+        assert claimed(two).run == 2
+
+
+def test_an_unfinished_run_is_not_given_to_two_that_saw_it(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as one, closing(open_ledger(tmp_path)) as two:
+        one.finish(claimed(one).id, "interrupted", score=None, seconds=1, note="")
+        for each in (one, two):
+            each._runs()
+        two._create(0, VALUES, SWEEP.parameters)
+        one._create(0, VALUES, SWEEP.parameters)
+        (run,) = one.runs()
+        assert [each.status for each in run.attempts] == ["interrupted", "running"]
+        assert run.last.owner == two.owner
+
+
+def test_who_was_heard_of_meanwhile_does_not_lose_its_run(tmp_path: Path) -> None:
+    """The one that reaps may itself be stopped, between its look and its word."""
+    with closing(open_ledger(tmp_path)) as quiet, closing(open_ledger(tmp_path)) as other:
+        attempt = claimed(quiet)
+        other._runs()
+        heard = other.heartbeats._read()[attempt.id]
+        with other.storage.engine.begin() as connection:  # the beat's clock has whole seconds
+            connection.execute(
+                sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'")
+            )
+        failed = optuna.trial.TrialState.FAIL
+        assert not other.trials.finish(attempt.id, failed, heartbeat=heard)
+        quiet.finish(attempt.id, "done", score=1.0, seconds=1, note="")
+        assert other.runs()[0].is_finished
+
+
+def test_what_was_taken_away_cannot_be_finished_between_two_queries(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as slow, closing(open_ledger(tmp_path)) as other:
+        attempt = claimed(slow)
+        read = slow.storage.check_trial_is_updatable
+
+        def pause(trial_id: int, state: optuna.trial.TrialState) -> None:
+            read(
+                trial_id, state
+            )  # it saw that the run is its own; SQLite lets nobody else write now
+            with (
+                pytest.raises(sqlalchemy.exc.OperationalError),
+                sqlalchemy.create_engine(
+                    other.database.url, connect_args={"timeout": 0.1}
+                ).begin() as connection,
+            ):
+                connection.execute(sqlalchemy.text("UPDATE trials SET state = 'FAIL'"))
+
+        slow.storage.check_trial_is_updatable = pause  # pyright: ignore
+        slow.finish(attempt.id, "done", score=1.0, seconds=1, note="")
+        assert other.runs()[0].is_finished
 
 
 @pytest.mark.parametrize(("score", "status"), [(None, "done"), (2.0, "stopped")])

@@ -32,7 +32,7 @@ def agent(
     where the sweep is kept.
     """
     place = SweepFolder(folder)
-    with opened(storage_url(storage, place), place) as (facts, ledger):
+    with opened(storage_url(storage, place), place, minutes=options["wait"]) as (facts, ledger):
         data = text_here(facts, data)
         check_file(place, facts)
         return work(facts, ledger, place, data=data, **options)

@@ -21,6 +21,11 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def notice(line: str) -> None:
+    """One line on stderr that warns of nothing."""
+    say(line, err=True)
+
+
 def warn(line: str) -> None:
     """One line on stderr."""
     say(f"warning: {line}", err=True)

@@ -80,13 +80,13 @@ def refine(
         raise click.UsageError("say how long: --epochs N, or --max-steps N, and not both")
     coarse = SweepFolder(sweep)
     url = storage_url(storage, coarse)
-    with opened(url, coarse) as (facts, ledger):
+    with opened(url, coarse, minutes=options["wait"]) as (facts, ledger):
         runs = ledger.runs()
     data = text_here(facts, data)
     fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))
     new, sources = _refined(facts, coarse, fine, runs, top, seeds, epochs, max_steps)
     if fine.file.exists():
-        with opened(storage_url(storage, fine), fine) as (begun, _):
+        with opened(storage_url(storage, fine), fine, minutes=options["wait"]) as (begun, _):
             if _is_begun_otherwise(new, begun):
                 say("going on with what was best when this was begun", err=True)
                 new = {**new, "text": begun["text"], "points": begun["points"]}

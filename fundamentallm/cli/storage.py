@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from fundamentallm.cli.messages import place
+from fundamentallm.cli.messages import notice, place
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.storage_address import StorageAddress
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -85,8 +85,10 @@ def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
 
 
 @contextmanager
-def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
-    """The facts and the ledger of a sweep that is there.
+def opened(
+    url: str, folder: SweepFolder, *, minutes: float = 0.0
+) -> Iterator[tuple[Facts, Ledger]]:
+    """The facts and the ledger of a sweep that is there, waiting so long for its storage.
 
     Raises:
         SweepError: It is not, or its runs are kept elsewhere.
@@ -99,9 +101,10 @@ def opened(url: str, folder: SweepFolder) -> Iterator[tuple[Facts, Ledger]]:
             "or --storage if the sweep was begun on another machine"
         )
     check_storage(url, folder, joining=True)
-    facts, goal, _ = read_study(url, study_name(url, folder), folder.path)
+    name, wait = study_name(url, folder), 60 * minutes
+    facts, goal, _ = read_study(url, name, folder.path, wait=wait, say=notice)
     folder.create()
-    ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
+    ledger = Ledger(url, name, folder.path, lease=facts["lease"], goal=goal, wait=wait, say=notice)
     try:
         remember_storage(ledger, folder)
         yield facts, ledger

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import place, say, warn
+from fundamentallm.cli.messages import notice, place, say, warn
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.storage import (
     Facts,
@@ -85,7 +85,10 @@ def begin(
     method_of(facts, Points(read, facts["fixed"]))
     folder.create()
     goal = read.ranks_by.goal
-    ledger = Ledger(url, study_name(url, folder), folder.path, lease=facts["lease"], goal=goal)
+    ledger = Ledger(
+        url, study_name(url, folder), folder.path,
+        lease=facts["lease"], goal=goal, wait=60 * options["wait"], say=notice,
+    )  # fmt: skip
     try:
         facts = {**facts, "id": uuid.uuid4().hex[:8]}
         known = dict(ledger.begin(facts))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import filelock
+import optuna
 import sqlalchemy
 import sqlalchemy.exc
 
@@ -24,6 +25,13 @@ AWAY_SECONDS = 2.0
 """Between looks at whether a database is back."""
 LOCK_SECONDS = 0.05
 """Between looks at whether a lock that others hold is free."""
+ODD_TRIES = 5
+"""How often in a row an error is met that a broken connection may have led to, or may not."""
+AWAY_CLASSES = ("08", "25", "40", "53", "57", "58")
+"""Of PostgreSQL's error codes: no connection, read-only (a failover), a conflict, no resources, an
+operator's doing, the system's fault."""
+REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password")
+"""What a server says to an address that will not work later either."""
 KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """After a minute PostgreSQL takes a lock's holder whose machine vanished for dead, and not after
 the two hours of Linux."""
@@ -47,61 +55,38 @@ class UsesDatabase(Protocol):
 def patient(
     method: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[Any, P], T]:
-    """Try a method again while the database is away; it must do no harm when it is done twice.
-
-    Raises:
-        AwayError: It was away for longer than `Database.patience`, or `Database.meanwhile` said
-            that nobody waits any longer.
-    """
+    """Have `Database.insist` do a method."""
 
     @wraps(method)
     def insisting(self: UsesDatabase, *args: P.args, **kwargs: P.kwargs) -> T:
-        database, began, odd = self.database, 0.0, False
-        while True:
-            try:
-                result = method(self, *args, **kwargs)
-            except Exception as error:
-                reason = _is_away(error)
-                if not (reason or odd) and _is_of_database(error):
-                    odd = True  # a connection that broke: what it was shows at the next try
-                    continue
-                if not reason or isinstance(error, AwayError):
-                    raise
-                odd = False
-                now = time.monotonic()
-                if not began:
-                    began = now
-                    database.say(f"the storage {database.shown} is away: {reason}; waiting for it")
-                if now - began > database.patience or database.meanwhile():
-                    raise AwayError(
-                        f"the storage {database.shown} is away: {reason}; runs that were in "
-                        "progress go on from their checkpoints when it is back"
-                    ) from error
-                time.sleep(AWAY_SECONDS)
-            else:
-                if began:
-                    database.say(f"the storage is back after {time.monotonic() - began:.0f} s")
-                return result
+        return self.database.insist(lambda: method(self, *args, **kwargs))
 
     return insisting
 
 
-def _is_away(error: BaseException | None) -> str:
+def _is_away(error: BaseException) -> str:
     """Why the database cannot be used just now; nothing if that is not what went wrong."""
-    while error is not None:
-        if isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
-            return " ".join(str(error.orig or error).split())[:200]
-        if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
-            return " ".join(str(error.orig or error).split())[:200]
-        error = error.__cause__
+    for each in _causes(error):
+        if isinstance(each, sqlalchemy.exc.DBAPIError) and (
+            isinstance(each, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
+            or each.connection_invalidated
+            or str(getattr(each.orig, "sqlstate", None))[:2] in AWAY_CLASSES
+        ):
+            return " ".join(str(each.orig or each).split())[:200]
     return ""
 
 
-def _is_of_database(error: BaseException | None) -> bool:
+def _is_of_database(error: BaseException) -> bool:
     """Whether SQLAlchemy raised it: where a connection breaks, of many kinds."""
-    while error is not None and not isinstance(error, sqlalchemy.exc.SQLAlchemyError):
-        error = error.__cause__
-    return error is not None
+    return any(isinstance(each, sqlalchemy.exc.SQLAlchemyError) for each in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it; SQLAlchemy names what it met while it cleaned up, but last."""
+    while error is not None:
+        yield error
+        is_sqlalchemys = isinstance(error, sqlalchemy.exc.SQLAlchemyError)
+        error = error.__cause__ or (error.__context__ if is_sqlalchemys else None)
 
 
 class Database:
@@ -122,8 +107,10 @@ class Database:
         self.is_local = self.address.is_local
         self.file_lock = filelock.FileLock(folder / "ledger.lock")
         self.engine: sqlalchemy.Engine | None = None
+        self.storages: list[optuna.storages.RDBStorage] = []
+        self.was_reached = False
         self.patience = 0.0
-        """Seconds that `patient` methods wait for it."""
+        """Seconds that `insist` waits for it."""
         self.say: Callable[[str], None] = lambda line: None
         self.meanwhile: Callable[[], bool] = lambda: False
         """Asked while waiting, for the database or for a lock; true to wait no longer."""
@@ -148,15 +135,62 @@ class Database:
             "pool_pre_ping": True,
         }
 
+    def open_storage(self) -> optuna.storages.RDBStorage:
+        """Open Optuna's storage, and make its tables if they are not there."""
+        made = optuna.storages.RDBStorage(self.url, engine_kwargs=self.engine_arguments)
+        self.storages.append(made)
+        return made
+
+    def insist(self, work: Callable[[], T]) -> T:
+        """Do `work`, and again while the database is away; it must do no harm when done twice.
+
+        Raises:
+            AwayError: It was away for longer than `patience`, or `meanwhile` said that nobody waits
+                any longer.
+        """
+        began, odd = 0.0, 0
+        while True:
+            try:
+                result = work()
+            except Exception as error:
+                reason = _is_away(error)
+                if not reason and odd < ODD_TRIES and _is_of_database(error):
+                    odd += 1  # a connection that broke: what it was shows at the next try
+                    continue
+                if not reason or isinstance(error, AwayError) or self._is_refused(reason):
+                    raise
+                odd = 0
+                now = time.monotonic()
+                if not began:
+                    began = now
+                    self.say(f"the storage {self.shown} is away: {reason}; waiting for it")
+                if now - began > self.patience or self.meanwhile():
+                    raise AwayError(
+                        f"the storage {self.shown} is away: {reason}; runs that were in "
+                        "progress go on from their checkpoints when it is back"
+                    ) from error
+                self.close()  # another server may have taken over
+                time.sleep(AWAY_SECONDS)
+            else:
+                self.was_reached = True
+                if began:
+                    self.say(f"the storage is back after {time.monotonic() - began:.0f} s")
+                return result
+
+    def _is_refused(self, reason: str) -> bool:
+        """Whether a server that was never reached says what it will say again later."""
+        return not self.was_reached and any(each in reason for each in REFUSALS)
+
+    def wait_at_start(self, seconds: float, say: Callable[[str], None]) -> None:
+        """Wait for a server that is down; a file that cannot be opened is not waited for."""
+        self.patience, self.say = 0.0 if self.is_local else seconds, say
+
     @contextmanager
-    def lock(self, name: str) -> Iterator[Callable[[], None]]:
+    def lock(self, name: str) -> Iterator[None]:
         """Only one holds the lock called `name`; it is let go of when its holder dies.
 
-        SQLite alone hands the same waiting trial to two workers (1 to 5 of 60, measured).
-
-        Yields:
-            What fails if the lock has been lost meanwhile; to be called before what must not be
-            done twice.
+        With PostgreSQL it is lost as well when its connection breaks, and nobody is told: it saves
+        work, and nothing may depend on it.
 
         Raises:
             InterruptedError: Others hold it, and `meanwhile` said that nobody waits any longer.
@@ -169,7 +203,7 @@ class Database:
                 except filelock.Timeout:
                     self._go_on_waiting()
             try:
-                yield lambda: None
+                yield
             finally:
                 self.file_lock.release()
             return
@@ -182,19 +216,18 @@ class Database:
                 call = sqlalchemy.text(f"SELECT {function}(hashtext(:name))")
                 return connection.execute(call, {"name": f"fundamentallm {name}"}).scalar()
 
-            def check_held() -> None:
-                connection.execute(sqlalchemy.text("SELECT 1"))
-
             for setting, value in KEEPALIVES.items():
                 connection.execute(sqlalchemy.text(f"SET {setting} = {value}"))
             while not ask("pg_try_advisory_lock"):
                 time.sleep(LOCK_SECONDS)
                 self._go_on_waiting()
             try:
-                yield check_held
+                yield
             finally:
-                with suppress(sqlalchemy.exc.DBAPIError):  # a server that is gone holds no lock
+                try:
                     ask("pg_advisory_unlock")
+                except sqlalchemy.exc.SQLAlchemyError:
+                    connection.invalidate()  # with which the lock goes
 
     def _go_on_waiting(self) -> None:
         if self.meanwhile():
@@ -222,6 +255,7 @@ class Database:
             raise SweepError(f"the storage {self.shown} cannot be used: {reason}") from error
 
     def close(self) -> None:
-        """Let go of it."""
-        if self.engine is not None:
-            self.engine.dispose()
+        """End the connections that are not in use; the next use opens others."""
+        for engine in (self.engine, *(storage.engine for storage in self.storages)):
+            if engine is not None:
+                engine.dispose()

@@ -159,7 +159,7 @@ class Engine:
                 run = self.ledger.claim(
                     next_values=self._next_values,
                     again=lambda run: run.may_be_tried_again(self.retries),
-                    redo=lambda run: run.number in self.gone and self._is_not_whole(run),
+                    redo=[number for number in sorted(self.gone) if self._is_not_whole(number)],
                     parameters=self.sweep.parameters,
                 )
             except InterruptedError:  # asked to stop while others held the lock
@@ -179,7 +179,8 @@ class Engine:
         """
         if not self.ledger.database.is_local:
             return
-        self.gone = {run.number for run in runs if run.is_finished and self._is_not_whole(run)}
+        finished = [run.number for run in runs if run.is_finished]
+        self.gone = {number for number in finished if self._is_not_whole(number)}
         for number in sorted(self.gone):
             folder = self.folder.run(number).path
             what = "holds less than that" if folder.exists() else "is gone"
@@ -187,8 +188,8 @@ class Engine:
                 f"run {number + 1} had finished, and {folder.name} {what}: it is run again"
             )
 
-    def _is_not_whole(self, run: Run) -> bool:
-        return not self.folder.run(run.number).shows_its_end()
+    def _is_not_whole(self, number: int) -> bool:
+        return not self.folder.run(number).shows_its_end()
 
     def _next_values(self, number: int, runs: Sequence[Run]) -> Values | None:
         """The values of a new run; None if the sweep has enough."""

@@ -31,8 +31,8 @@ class Heartbeats:
         for attempt in attempts:
             self.storage.record_heartbeat(attempt)
 
-    def stale(self) -> set[int]:
-        """Running attempts whose heartbeat has not changed for a lease of watching."""
+    def stale(self) -> dict[int, object]:
+        """Running attempts whose heartbeat has not changed for a lease of watching, and it."""
         with self.looking:
             beats = self._read()
             now = time.monotonic()
@@ -46,7 +46,8 @@ class Heartbeats:
                 else (beat, now)
                 for attempt, beat in beats.items()
             }
-            return {each for each, (_, since) in self.seen.items() if now - since > self.lease}
+            seen = self.seen.items()
+            return {each: beat for each, (beat, since) in seen if now - since > self.lease}
 
     def _read(self) -> dict[int, object]:
         trial, beat = models.TrialModel, models.TrialHeartbeatModel

@@ -1,10 +1,12 @@
 """Who does which run: Optuna's storage, made safe for many workers on one or many machines.
 
 Every attempt at a run is a trial of one study, so `optuna-dashboard` shows the sweep. What Optuna
-leaves open is closed here. Runs are claimed one at a time under a lock, so none is handed out twice
-and none too many. A trial is given its first heartbeat before it counts as running, so one whose
-worker was killed at any moment is noticed. A worker that was away for longer than its lease has
-lost its run: Optuna refuses what it says of it.
+leaves open is closed here. A run is claimed in one transaction, which makes the trial, names its
+owner and gives it its first heartbeat, and takes place only if no other trial was made since this
+worker looked: so none is handed out twice and none too many, and one whose worker was killed at any
+moment is noticed. A lock spares workers the choice of values that another is choosing; nothing
+depends on it. A worker that was away for longer than its lease has lost its run, and what it says
+of it is refused.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import os
 import socket
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import optuna
 
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from fundamentallm.sweep.as_optuna import as_optuna
@@ -32,8 +35,9 @@ from fundamentallm.sweep.database import Database, patient
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.heartbeats import Heartbeats
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.records import FAILED, FINISHED, Attempt, Run, runs_of
+from fundamentallm.sweep.records import FAILED, FINISHED, Attempt, Run, Runs, runs_of
 from fundamentallm.sweep.search import Values
+from fundamentallm.sweep.trial_store import TrialStore
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -45,7 +49,17 @@ class LostError(Exception):
 class Ledger:
     """The runs of one sweep, as all of its workers see them."""
 
-    def __init__(self, url: str, name: str, folder: Path, *, lease: float, goal: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        folder: Path,
+        *,
+        lease: float,
+        goal: str,
+        wait: float = 0.0,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """Open the storage, and make the study if it is not there.
 
         Args:
@@ -54,27 +68,22 @@ class Ledger:
             folder: The sweep's, on this machine.
             lease: Seconds without a heartbeat after which a worker has lost its runs.
             goal: `minimize` or `maximize`.
+            wait: Seconds to wait for a server that is down.
+            say: Told that it is.
 
         Raises:
             SweepError: The database cannot be used.
         """
         self.lease, self.folder = lease, folder
         self.database = Database(url, folder)
+        self.database.wait_at_start(wait, say)
         direction = optuna.study.StudyDirection[goal.upper()]
-        # Under the lock: two that make the tables at once are in each other's way.
-        with self.database.errors(), self.database.lock(name):
-            self.database.prepare()
-            self.uncached = optuna.storages.RDBStorage(
-                self.database.url, engine_kwargs=self.database.engine_arguments
-            )
-            # Finished trials do not change: kept here, 300 are read in 4 ms, and else in 75.
-            self.storage = optuna.storages.get_storage(self.uncached)
-            study = optuna.create_study(
-                storage=self.storage, study_name=name, direction=direction, load_if_exists=True
-            )
-        self.study = study
-        self.study_id = study._study_id
-        self.heartbeats = Heartbeats(self.uncached, self.study_id, lease)
+        with self.database.errors():
+            self.study = self.database.insist(lambda: self._open(name, direction))
+        self.study_id = self.study._study_id
+        self.trials = TrialStore(self.storage, self.study_id)
+        self.known = Runs()
+        self.heartbeats = Heartbeats(self.storage, self.study_id, lease)
         self.held: set[int] = set()
         """Attempts that `claim` has given to this worker, and `finish` has not ended."""
         self.host = socket.gethostname()
@@ -82,6 +91,15 @@ class Ledger:
         (folder / "workers").mkdir(parents=True, exist_ok=True)
         self.alive = filelock.FileLock(self._life(self.owner))
         self.alive.acquire(blocking=False)
+
+    def _open(self, name: str, direction: optuna.study.StudyDirection) -> optuna.Study:
+        # Under the lock: two that make the tables at once are in each other's way.
+        with self.database.lock(name):
+            self.database.prepare()
+            self.storage = self.database.open_storage()
+            return optuna.create_study(
+                storage=self.storage, study_name=name, direction=direction, load_if_exists=True
+            )
 
     def close(self) -> None:
         """Let go of the storage, and say that this worker is gone."""
@@ -91,16 +109,17 @@ class Ledger:
                 self._life(self.owner).touch()
         else:
             self._life(self.owner).unlink(missing_ok=True)
-        self.uncached.remove_session()
-        self.uncached.engine.dispose()
+        self.storage.remove_session()
         self.database.close()
 
     @property
+    @patient
     def facts(self) -> dict[str, Any]:
         """What the sweep's maker wrote down for every worker."""
         return self.study.user_attrs.get("sweep", {})
 
     @facts.setter
+    @patient
     def facts(self, facts: Mapping[str, Any]) -> None:
         self.study.set_user_attr("sweep", dict(facts))
 
@@ -122,8 +141,8 @@ class Ledger:
         return self._runs()
 
     def _runs(self) -> list[Run]:
-        trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
-        return runs_of(list(_attempts(trials)))
+        self.known.take(_attempts(self.trials.changed()))
+        return self.known.all()
 
     @patient
     def claim(
@@ -131,7 +150,7 @@ class Ledger:
         *,
         next_values: Callable[[int, Sequence[Run]], Values | None],
         again: Callable[[Run], bool],
-        redo: Callable[[Run], bool] = lambda run: False,
+        redo: Iterable[int] = (),
         parameters: Sequence[Parameter],
     ) -> Run | None:
         """A run for this worker, one that was left unfinished or the next; its attempt is `last`.
@@ -139,7 +158,7 @@ class Ledger:
         Args:
             next_values: Chooses the values of a new run; None if the sweep has enough.
             again: Whether an unfinished run is worth another attempt.
-            redo: Whether a finished run is to be run again.
+            redo: Finished runs that are to be run again.
             parameters: The sweep's, to store values by.
 
         Returns:
@@ -148,40 +167,30 @@ class Ledger:
         Raises:
             InterruptedError: Others hold the sweep's lock, and nobody wants to wait.
         """
-        with self.database.lock(self.study.study_name) as check_held:
-            self._reap()
-            runs = self._runs()
-            waiting = [run.last.id for run in runs if run.last.status == "waiting"]
-            # Given to us, and then the database went away before it could say so.
-            waiting += [
-                run.last.id
-                for run in runs
-                if run.last.owner == self.owner
-                and run.last.status == "running"
-                and run.last.id not in self.held
-            ]
-            open_runs = [run for run in runs if run.last.status in ("lost", "interrupted")]
-            open_runs += [run for run in runs if run.last.status in FAILED]
-            open_runs = [run for run in open_runs if again(run)]
-            open_runs += [run for run in runs if run.is_finished and redo(run)]
-            if waiting:  # its worker was killed in the middle of this method
-                chosen = waiting[0]
-            elif open_runs:
-                check_held()
-                chosen = self._create(open_runs[0].number, open_runs[0].values, parameters)
-            elif (values := next_values(len(runs), runs)) is not None:
-                check_held()  # choosing may have taken seconds
-                chosen = self._create(len(runs), values, parameters)
-            else:
-                return None
-            self.storage.set_trial_user_attr(chosen, "owner", self.owner)
-            self.heartbeats.beat([chosen])
-            if self.storage.get_trial(chosen).state == TrialState.WAITING:
-                self.storage.set_trial_state_values(chosen, TrialState.RUNNING)
-            number = self.storage.get_trial(chosen).user_attrs["run"]
-            found = next(run for run in self._runs() if run.number == number)
-            self.held.add(chosen)
-            return found
+        with self.database.lock(self.study.study_name):
+            while True:
+                runs = self._reap()
+                # Given to us, and then the database went away before it could say so.
+                ours = [run for run in self.known.unfinished("running") if self._is_new(run.last)]
+                if ours:
+                    self.held.add(ours[0].last.id)
+                    return ours[0]
+                waiting = self.known.unfinished("waiting")
+                open_runs = self.known.unfinished("lost", "interrupted")
+                open_runs += self.known.unfinished(*FAILED)
+                open_runs = [run for run in open_runs if again(run)]
+                open_runs += [self.known.known[n] for n in redo if self.known.known[n].is_finished]
+                if waiting:  # of an older version, which was killed in the middle of this method
+                    self.trials.start(waiting[0].last.id, self.owner)
+                elif open_runs:
+                    self._create(open_runs[0].number, open_runs[0].values, parameters)
+                elif (values := next_values(len(runs), runs)) is not None:
+                    self._create(len(runs), values, parameters)
+                else:
+                    return None
+
+    def _is_new(self, attempt: Attempt) -> bool:
+        return attempt.owner == self.owner and attempt.id not in self.held
 
     def beat(self, attempts: Sequence[int]) -> None:
         """Say that this worker lives, and with it these attempts; and listen for the others."""
@@ -195,12 +204,8 @@ class Ledger:
         Raises:
             LostError: The attempt was given away.
         """
-        with _refusals():
-            if len(values) > 1:  # in one write: each by itself would wait for the disk
-                self.storage.set_trial_user_attr(attempt, "past", dict(values))
-                return
-            for step, value in values.items():
-                self.storage.set_trial_intermediate_value(attempt, step, value)
+        if not self.trials.report(attempt, values):
+            raise LostError
 
     @patient
     def finish(
@@ -220,47 +225,46 @@ class Ledger:
         """
         result = {"status": status, "score": score, "seconds": seconds, "note": note}
         result["guess"] = guess
-        trial = self.storage.get_trial(attempt)
         try:
             # Else it was written, and the database went away before it could say so.
-            if not (trial.state.is_finished() and trial.user_attrs.get("result") == result):
-                with _refusals():
-                    self.storage.set_trial_user_attr(attempt, "result", result)
-                    self._settle(attempt, result)
+            if not self._settle(attempt, result):
+                trial = self.storage.get_trial(attempt)
+                if trial.user_attrs.get("result") != result:
+                    raise LostError
         except LostError:
             self.held.discard(attempt)
             raise
         self.held.discard(attempt)
 
-    def _settle(self, attempt: int, result: Mapping[str, Any]) -> None:
-        """Give a trial the state that its result means."""
+    def _settle(self, attempt: int, result: Mapping[str, Any]) -> bool:
+        """End a running attempt as its result says; false if it has ended."""
         status, score = result["status"], result["score"]
         if status not in FINISHED:
-            self.storage.set_trial_state_values(attempt, TrialState.FAIL)
-            return
+            return self.trials.finish(attempt, TrialState.FAIL, result=result)
         if score is None:  # the metric was never logged
             worse = math.inf if self.study.direction.name == "MINIMIZE" else -math.inf
             score = worse
         state = TrialState.PRUNED if status == "stopped" else TrialState.COMPLETE
-        self.storage.set_trial_state_values(attempt, state, [score])
+        return self.trials.finish(attempt, state, result=result, value=score)
 
-    def _reap(self) -> None:
-        """Take the runs of workers that are gone from them. Call it under the lock."""
+    def _reap(self) -> list[Run]:
+        """Take the runs of workers that are gone from them; all runs as they stand then."""
         stale = self.heartbeats.stale()
-        for trial in self.storage.get_all_trials(
-            self.study_id, deepcopy=False, states=(TrialState.RUNNING,)
-        ):
+        runs, reaped = self._runs(), False
+        for attempt, trial in self.trials.unfinished.items():
             owner = str(trial.user_attrs.get("owner"))
-            if owner == self.owner or not (trial._trial_id in stale or self._is_dead(owner)):
+            if trial.state != TrialState.RUNNING or owner == self.owner:
                 continue
-            result = trial.user_attrs.get("result")
-            try:
-                if result is not None:  # killed while it was saying so
-                    self._settle(trial._trial_id, result)
-                else:
-                    self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                pass  # it has just ended after all
+            is_dead = self._is_dead(owner)
+            if not (is_dead or attempt in stale):
+                continue
+            result, reaped = trial.user_attrs.get("result"), True
+            if result is not None:  # of an older version, which was killed while it was saying so
+                self._settle(attempt, result)
+            else:
+                heard = None if is_dead else stale[attempt]
+                self.trials.finish(attempt, TrialState.FAIL, heartbeat=heard)
+        return self._runs() if reaped else runs
 
     def _is_dead(self, owner: str) -> bool:
         """Whether a worker on this machine is gone: it held a lock for as long as it lived."""
@@ -275,44 +279,52 @@ class Ledger:
     def _life(self, owner: str) -> Path:
         return self.folder / "workers" / f"{owner.rpartition(':')[2]}.lock"
 
-    def _create(self, run: int, values: Values, parameters: Sequence[Parameter]) -> int:
+    def _create(self, run: int, values: Values, parameters: Sequence[Parameter]) -> None:
+        """Make an attempt of ours, unless another worker has made one since the last look."""
         params, distributions = as_optuna(values, parameters)
         template = optuna.trial.create_trial(
-            state=TrialState.WAITING,
+            state=TrialState.RUNNING,
             params=params,
             distributions=distributions,
-            user_attrs={"run": run, "values": dict(values)},
+            user_attrs={"run": run, "values": dict(values), "owner": self.owner},
         )
-        return self.storage.create_new_trial(self.study_id, template_trial=template)
+        self.trials.create(template)
 
 
-def read_study(url: str, name: str, folder: Path) -> tuple[dict[str, Any], str, list[Run]]:
+def read_study(
+    url: str,
+    name: str,
+    folder: Path,
+    *,
+    wait: float = 0.0,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], str, list[Run]]:
     """What the maker of sweep `name` wrote down, the metric's goal, and all runs; only looked at.
+
+    `wait` and `say` are as of a `Ledger`.
 
     Raises:
         SweepError: The storage cannot be used, or has no such sweep.
     """
     database = Database(url, folder)
-    with database.errors():
-        storage = optuna.storages.RDBStorage(database.url, engine_kwargs=database.engine_arguments)
+    database.wait_at_start(wait, say)
+
+    def read() -> tuple[dict[str, FrozenStudy], list[FrozenTrial]]:
+        storage = database.open_storage()
         studies = {study.study_name: study for study in storage.get_all_studies()}
         study = studies.get(name)
         trials = [] if study is None else storage.get_all_trials(study._study_id, deepcopy=False)
-        storage.engine.dispose()
+        return studies, trials
+
+    with database.errors():
+        studies, trials = database.insist(read)
+        database.close()
+    study = studies.get(name)
     if study is None or "sweep" not in study.user_attrs:
         others = ", ".join(sorted(studies)[:5]) or "none"
         raise SweepError(f"{database.shown} has no sweep {name}; it has: {others}")
     facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
     return facts, goal, runs_of(list(_attempts(trials)))
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Optuna's word for a trial that has been given up, in ours."""
-    try:
-        yield
-    except optuna.exceptions.UpdateFinishedTrialError as error:
-        raise LostError(str(error)) from None
 
 
 def _attempts(trials: Sequence[FrozenTrial]) -> Iterator[Attempt]:

@@ -106,12 +106,48 @@ class Run:
         return sum(attempt.status in FAILED[:-1] for attempt in self.attempts)
 
 
+class Runs:
+    """The runs of a sweep, brought up to date by the attempts that changed."""
+
+    def __init__(self) -> None:
+        """There is none yet."""
+        self.known: dict[int, Run] = {}
+        self.open: dict[int, Run] = {}
+        """Those without a result."""
+
+    def take(self, attempts: Iterable[Attempt]) -> None:
+        """Note attempts that are new or have changed; one that was made later has a higher id."""
+        for attempt in attempts:
+            number = attempt.run
+            run = self.known.get(number)
+            if run is None and self.known and number < next(reversed(self.known)):
+                later = {n: self.known.pop(n) for n in sorted(self.known) if n > number}
+            else:
+                later = {}
+            known = () if run is None else run.attempts
+            same = [each for each in known if each.id != attempt.id]
+            made = Run(number, tuple(sorted([*same, attempt], key=lambda each: each.id)))
+            self.known[number] = made
+            self.known.update(later)
+            self.open.pop(number, None)
+            if not made.is_finished:
+                self.open[number] = made
+
+    def all(self) -> list[Run]:
+        """Every run, in the order of their numbers."""
+        return list(self.known.values())
+
+    def unfinished(self, *statuses: str) -> list[Run]:
+        """The runs without a result whose last attempt has one of these statuses, in order."""
+        open_runs = [self.open[number] for number in sorted(self.open)]
+        return [run for run in open_runs if run.last.status in statuses]
+
+
 def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
     """Runs in the order of their numbers, attempts in the order in which they were made."""
-    grouped: dict[int, list[Attempt]] = {}
-    for attempt in attempts:
-        grouped.setdefault(attempt.run, []).append(attempt)
-    return [Run(number, tuple(grouped[number])) for number in sorted(grouped)]
+    runs = Runs()
+    runs.take(attempts)
+    return runs.all()
 
 
 def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:

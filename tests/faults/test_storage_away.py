@@ -110,7 +110,7 @@ def test_an_odd_error_of_a_broken_connection_is_tried_once_more(
     if for_good:
         with pytest.raises(RuntimeError):
             odd.write()
-        assert odd.calls == 2
+        assert odd.calls == 1 + database_module.ODD_TRIES
     else:
         assert odd.write() == "written"
 
@@ -123,7 +123,7 @@ def test_a_clock_that_jumps_makes_nobody_dead_and_nobody_alive(tmp_path: Path) -
     watching = Heartbeats(storage, study, lease=3.0)
     for attempt in (alive, dead):
         storage.record_heartbeat(attempt)
-    assert watching.stale() == set()
+    assert watching.stale() == {}
     clock = datetime.datetime(2026, 1, 1)
     jumps = itertools.cycle((3600, -7200, 86_400, -1, 5))  # seconds, each way
     stale: set[int] = set()
@@ -137,10 +137,10 @@ def test_a_clock_that_jumps_makes_nobody_dead_and_nobody_alive(tmp_path: Path) -
                 {"at": str(clock), "id": alive},
             )
         time.sleep(0.2)
-        stale = watching.stale()
+        stale = set(watching.stale())
         assert alive not in stale
     time.sleep(2)  # stopped ourselves: the living one's beats could not be heard
-    assert watching.stale() == set()
+    assert watching.stale() == {}
     storage.remove_session()
     storage.engine.dispose()
 

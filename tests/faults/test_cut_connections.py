@@ -1,0 +1,162 @@
+"""Every run counts once, though the server cuts connections in the middle of claims."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from postgres import Server, server
+from tiny_sweep import grid
+
+from fundamentallm.sweep import database as database_module
+from fundamentallm.sweep.ledger import Ledger
+from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.storage_address import StorageAddress
+
+pytestmark = [
+    pytest.mark.slow,
+    # Optuna's storage that could not be opened leaves its connection to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+CUTS = 200
+OTHERS = """SELECT pid FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+
+
+@pytest.fixture
+def postgres() -> Iterator[Server]:
+    """A server that can be stopped and started."""
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "AWAY_SECONDS", 0.05)
+
+
+def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -> None:
+    sweep = parse_sweep(grid(rates=2, seeds=1), "s.yaml")
+    values = {p.name: p.distribution.quantile(0.1) for p in sweep.parameters}
+    cuts, enough = 0, threading.Event()
+    found: list[tuple[int, str]] = []
+    wrong: list[BaseException] = []
+
+    def work(number: int) -> None:
+        folder = tmp_path / f"machine-{number}"
+        folder.mkdir()
+        try:
+            with closing(
+                Ledger(postgres.url, "cut", folder, lease=600, goal="minimize", wait=600)
+            ) as ledger:
+                while (
+                    run := ledger.claim(
+                        next_values=lambda number, runs: None if enough.is_set() else values,
+                        again=lambda run: True,
+                        parameters=sweep.parameters,
+                    )
+                ) is not None:
+                    found.append((run.number, run.last.owner))
+                    ledger.report(run.last.id, {1: 0.5})
+                    ledger.finish(run.last.id, "done", score=0.5, seconds=0, note="")
+        except BaseException as error:
+            wrong.append(error)
+            raise
+
+    engine = sqlalchemy.create_engine(
+        StorageAddress.parse(postgres.url).driver_url, isolation_level="AUTOCOMMIT"
+    )
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for worker in workers:
+        worker.start()
+    dice = random.Random(0)
+    with engine.connect() as connection:
+        while cuts < CUTS and not wrong:
+            before = len(found)
+            while len(found) == before and not wrong:
+                enough.wait(0.001)
+            enough.wait(dice.uniform(0, 0.1))
+            pids = connection.execute(sqlalchemy.text(OTHERS)).scalars().all()
+            if pids:
+                stop = sqlalchemy.text("SELECT pg_terminate_backend(:pid)")
+                cuts += bool(connection.execute(stop, {"pid": dice.choice(pids)}).scalar())
+    enough.set()
+    for worker in workers:
+        worker.join()
+    engine.dispose()
+    assert wrong == []
+    with closing(Ledger(postgres.url, "cut", tmp_path, lease=600, goal="minimize")) as ledger:
+        runs = ledger.runs()
+    assert len(runs) >= CUTS
+    assert sorted(number for number, _ in found) == list(range(len(runs)))
+    assert [run.number for run in runs] == list(range(len(runs)))
+    assert {len(run.attempts) for run in runs} == {1}
+    assert {run.last.status for run in runs} == {"done"}
+
+
+def test_a_server_that_only_reads_for_a_while_is_waited_for(
+    tmp_path: Path, postgres: Server
+) -> None:
+    """As a standby does until it has taken over."""
+    sweep = parse_sweep(grid(rates=1, seeds=1), "s.yaml")
+    values = {p.name: p.distribution.quantile(0.1) for p in sweep.parameters}
+    said: list[str] = []
+    engine = sqlalchemy.create_engine(
+        StorageAddress.parse(postgres.url).driver_url, isolation_level="AUTOCOMMIT"
+    )
+
+    def only_reads(yes: bool) -> None:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SET default_transaction_read_only = off"))
+            words = f"ALTER SYSTEM SET default_transaction_read_only = {'on' if yes else 'off'}"
+            connection.execute(sqlalchemy.text(words))
+            connection.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "away" in line:
+            assert "read-only" in line
+            only_reads(False)
+
+    with closing(
+        Ledger(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, say=say)
+    ) as ledger:
+        only_reads(True)
+        run = ledger.claim(
+            next_values=lambda number, runs: values if number == 0 else None,
+            again=lambda run: True,
+            parameters=sweep.parameters,
+        )
+        assert run is not None
+        assert any("waiting for it" in line for line in said)
+        ledger.finish(run.last.id, "done", score=0.5, seconds=0, note="")
+        assert ledger.runs()[0].is_finished
+    engine.dispose()
+
+
+def test_a_server_that_is_down_at_the_start_is_waited_for(tmp_path: Path, postgres: Server) -> None:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 1:
+            postgres.start()
+
+    postgres.stop()
+    with closing(
+        Ledger(postgres.url, "d", tmp_path, lease=60, goal="minimize", wait=600, say=say)
+    ) as ledger:
+        assert ledger.runs() == []
+    assert "is away: " in said[0]
+    assert "is back" in said[1]
+
+
+def test_a_wrong_password_is_not_waited_for(tmp_path: Path, postgres: Server) -> None:
+    url = postgres.url.replace(postgres.password, "wrong")
+    with pytest.raises(database_module.SweepError, match=r"used: .*authentication failed"):
+        Ledger(url, "w", tmp_path, lease=60, goal="minimize", wait=600)
