@@ -339,3 +339,16 @@ def test_which_runs_are_worth_another_attempt(statuses: list[str], again: bool) 
 def test_retries_also_try_again_what_was_killed_too_often(deaths: int, again: bool) -> None:
     attempts = tuple(Attempt(i, 0, {}, "died", "") for i in range(deaths))
     assert Run(0, attempts).may_be_tried_again(1) is again
+
+
+def test_finished_runs_are_read_once_and_not_listened_to(ledger: Ledger) -> None:
+    for _ in range(3):
+        ledger.finish(claimed(ledger).id, "done", score=1.0, seconds=1, note="")
+    assert len(ledger.runs()) == 3
+    assert ledger.trials.changed() == []
+    attempt = claimed(ledger, limit=4)
+    assert [trial._trial_id for trial in ledger.trials.changed()] == [attempt.id]
+    assert set(ledger.heartbeats._read()) == {attempt.id}
+    with ledger.storage.engine.connect() as connection:
+        beats = connection.execute(sqlalchemy.text("SELECT trial_id FROM trial_heartbeats"))
+        assert beats.scalars().all() == [attempt.id]

@@ -51,10 +51,11 @@ class Heartbeats:
 
     def _read(self) -> dict[int, object]:
         trial, beat = models.TrialModel, models.TrialHeartbeatModel
-        query = (
-            sqlalchemy.select(beat.trial_id, beat.heartbeat)
-            .join(trial, trial.trial_id == beat.trial_id)
-            .where(trial.study_id == self.study_id, trial.state == TrialState.RUNNING)
+        is_running = sqlalchemy.exists().where(
+            trial.trial_id == beat.trial_id,
+            trial.study_id == self.study_id,
+            trial.state == TrialState.RUNNING,
         )
+        query = sqlalchemy.select(beat.trial_id, beat.heartbeat).where(is_running)
         with self.storage.engine.connect() as connection:
             return {row.trial_id: row.heartbeat for row in connection.execute(query)}
