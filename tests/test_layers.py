@@ -117,7 +117,7 @@ ONLY_IN = {  # library: the only places that import it
         "sweep.database",
         "sweep.trial_store",
     ),
-    "sqlalchemy": ("sweep.database", "sweep.heartbeats"),
+    "sqlalchemy": ("sweep.database", "sweep.heartbeats", "sweep.trial_store"),
     "filelock": ("sweep.database", "sweep.ledger", "run_folder"),
     "rich": ("cli",),
 }
