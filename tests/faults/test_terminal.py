@@ -47,7 +47,8 @@ class Terminal:
         shown = b""
         while not condition():
             assert self.process.poll() is None, shown.decode()
-            shown += os.read(self.ours, 65536)
+            with suppress(OSError):  # EIO: the program has just ended
+                shown += os.read(self.ours, 65536)
         return shown.decode()
 
     def vanish(self) -> None:
