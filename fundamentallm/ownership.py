@@ -68,6 +68,14 @@ def why_foreign(folder: Path) -> str:
     return ""
 
 
+def proves_itself(file: Path) -> bool:
+    """Tell whether a file of a run proves by its content alone that a run wrote it."""
+    try:
+        return JUDGES[file.name](_content(file)) == Verdict.PROVES
+    except OSError:
+        return False
+
+
 def _content(path: Path) -> bytes:
     """The file's first and last bytes; none if it is not there, or is a link to nowhere."""
     if not os.path.exists(path):
