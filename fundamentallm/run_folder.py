@@ -341,6 +341,7 @@ def new_run_folder(root: Path, name: str) -> RunFolder:
     """
     safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "run"
     try:
+        make_folder(root)
         number = 1
         while True:
             path = root / f"{safe}-{number}"

@@ -61,6 +61,7 @@ def shortened(command: str) -> str:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the pages take for granted: the project's sweeps, two texts, and the program."""
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    shutil.copy2(ROOT / "train.py", tmp_path)
     text = builtin_corpus()
     (tmp_path / "data.txt").write_text(text[:40_000], "utf-8")
     (tmp_path / "other.txt").write_text(text[40_000:50_000], "utf-8")

@@ -120,7 +120,7 @@ def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     facts |= {"data": None, "data_name": "", "data_sha256": ""}
     for lease in (600.0, 60.0):
         folder = SweepFolder(tmp_path / "t")
-        sweeping.begin({**facts, "lease": lease}, folder, None, data=None)
+        sweeping.begin({**facts, "lease": lease}, folder, None, data=None, wait=0.0)
     assert leases == [(600.0, 600.0)] * 2
 
 
