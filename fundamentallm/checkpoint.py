@@ -17,14 +17,15 @@ from typing import Any
 import torch
 
 from fundamentallm.data import Dataset
-from fundamentallm.disk import read_file, replacing
+from fundamentallm.disk import opened, read_file, replacing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
+from fundamentallm.held_folder import why_misplaced
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.learner import check_state
 from fundamentallm.machine import free_gb
 from fundamentallm.model import Transformer
-from fundamentallm.ownership import MARK
+from fundamentallm.ownership import FILES, MARK
 from fundamentallm.plan import parameters
 from fundamentallm.progress import Progress
 from fundamentallm.run_folder import RunFolder
@@ -89,15 +90,18 @@ class Checkpoint:
             file.write(hashing.sha256.digest() + MARK)
 
     @classmethod
-    def load(cls, path: Path) -> Checkpoint:
+    def load(cls, path: Path, root: Path | None = None) -> Checkpoint:
         """Read `path`, having checked its SHA-256. No code in it is run.
+
+        `root`: below it no link is followed; None if the user named the file itself.
 
         Raises:
             UnreadError: It is missing, or the disk or the memory fails.
             CheckpointError: It is truncated, altered or of another format.
         """
         try:
-            raw = read_file(path, int(1e9 * free_gb())) if _ends_with_mark(path) else b""
+            whole = _ends_with_mark(path, root)
+            raw = read_file(path, int(1e9 * free_gb()), root=root) if whole else b""
         except OSError as error:
             raise UnreadError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
         body, footer = raw[:-FOOTER], raw[-FOOTER:]
@@ -220,6 +224,8 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     path = Path(run_or_checkpoint)
     if not os.path.isdir(path):
         return path
+    if reason := why_misplaced(path, files=FILES):
+        raise CheckpointError(reason)
     for name in ("best.pt", "last.pt"):
         if os.path.exists(path / name):  # Path's own raises where it may not look
             return path / name
@@ -240,11 +246,11 @@ def _check_kinds(content: dict[str, Any]) -> None:
         raise ValueError("data names no text")
 
 
-def _ends_with_mark(path: Path) -> bool:
+def _ends_with_mark(path: Path, root: Path | None) -> bool:
     """Look at a file's end, before the rest is read: it may have any size."""
     if not path.is_file():
         return True  # what it is instead is said by who reads it
-    with path.open("rb") as file:
+    with opened(path, root) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK)))
         return file.read() == MARK
 

@@ -16,6 +16,7 @@ import torch
 
 from fundamentallm import token_cache
 from fundamentallm.declaration import ImpossibleCombinationError
+from fundamentallm.disk import followed
 from fundamentallm.hyperparameters import Config
 from fundamentallm.text import DataError, Text
 from fundamentallm.unknown import describe_unscored
@@ -97,7 +98,7 @@ def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset
     _check_length(text, config)
     if cache is None and text.length >= token_cache.WORTH_KEEPING:
         with suppress(OSError):
-            cache = token_cache.cache_folder()
+            cache = followed(token_cache.cache_folder())
     kept = load_prepared(text.name, text.sha256, config, cache) if cache is not None else None
     if kept is not None:
         return kept

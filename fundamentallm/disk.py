@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
+from fundamentallm.held_folder import HeldFolder, read_up_to
 
 OF_A_PROCESS = ("/dev/", "/proc/")
 
@@ -35,61 +36,76 @@ def writing(path: Path) -> Iterator[None]:
         raise DiskError(f"{path}: cannot be written ({reason})") from error
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """What a regular file of at most `most` bytes holds; a pipe, which may never end, is refused.
+@contextmanager
+def opened(path: Path, root: Path | None) -> Iterator[IO[bytes]]:
+    """A file to read.
+
+    Args:
+        path: The file.
+        root: Below it no link is followed, and no pipe or device opened. None if the user named the
+            file itself, which may be reached by links, or be a pipe of the user's own shell.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is no regular file.
+    """
+    if root is not None:
+        with HeldFolder(path.parent, root) as folder, folder.open(path.name, "rb") as file:
+            yield file
+        return
+    if path.exists() and not path.is_file() and not str(path).startswith(OF_A_PROCESS):
+        raise OSError(errno.EINVAL, "Is a directory" if path.is_dir() else "Not a regular file")
+    with path.open("rb") as file:
+        yield file
+
+
+def read_file(path: Path, most: int, *, root: Path | None) -> bytes:
+    """What a file of at most `most` bytes holds; `root` as of `opened`.
 
     Raises:
         OSError: It is not there, cannot be read, is no regular file, or is larger.
     """
-    of_a_process = str(path).startswith(OF_A_PROCESS)  # a pipe of the user's own shell
-    if path.exists() and not path.is_file() and not of_a_process:
-        raise OSError(errno.EINVAL, "Is a directory" if path.is_dir() else "Not a regular file")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # also of holes, which take no disk
-        content = b"" if size > most else file.read(most + 1 if of_a_process else -1)
-    if max(size, len(content)) > most:
-        raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
-    return content
+    with opened(path, root) as file:
+        return read_up_to(file, most)
 
 
-def new_file(path: Path) -> BinaryIO:
-    """A file that was not there; what was, a link to somewhere else say, is removed."""
-    path.unlink(missing_ok=True)
-    return path.open("xb")
+def followed(path: Path) -> Path:
+    """Where a path leads that the user typed, and that may be a link."""
+    return path.resolve() if path.is_symlink() else path
 
 
 @contextmanager
-def replacing(path: Path, *, part: str = "") -> Iterator[BinaryIO]:
+def replacing(path: Path, root: Path | None = None, *, part: str = "") -> Iterator[IO[bytes]]:
     """Write a file so that at every instant it holds the old content or the new, whole.
 
     Afterwards the new content outlasts a power cut.
 
     Args:
-        path: The file.
+        path: The file. A link in its place is replaced, not followed.
+        root: Below it no link is followed; by default the file's folder.
         part: What the file is called until it is whole: a name of one's own, where several
             processes may write at once.
 
     Raises:
         DiskError: It cannot be written; the old content is still there.
     """
-    beside = path.with_name(part or f"{path.name}.part")
-    with writing(path):
+    part = part or f"{path.name}.part"
+    with writing(path), HeldFolder(path.parent, root) as folder:
         try:
-            with new_file(beside) as file:
+            with folder.new(part) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            folder.move(part, path.name)
         except BaseException:
             with suppress(OSError):
-                beside.unlink(missing_ok=True)
+                folder.remove(part)
             raise
-        sync_folder(path.parent)
+        folder.sync()
 
 
-def replace_text(path: Path, text: str, *, part: str = "") -> None:
+def replace_text(path: Path, text: str, root: Path | None = None, *, part: str = "") -> None:
     """`replacing` for a small file."""
-    with replacing(path, part=part) as file:
+    with replacing(path, root, part=part) as file:
         file.write(text.encode())
 
 
@@ -105,27 +121,7 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
         sync_folder(each.parent)
 
 
-def sync_file(file: Path) -> None:
-    """Make what a file holds outlast a power cut.
-
-    Raises:
-        OSError: It is not there, is a link, or the disk fails.
-    """
-    access = os.O_RDWR if os.name == "nt" else os.O_RDONLY
-    _sync(os.open(file, access | getattr(os, "O_NOFOLLOW", 0)))
-
-
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlast a power cut, where the system lets it be opened."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    _sync(handle)
-
-
-def _sync(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Make the names in a folder outlast a power cut."""
+    with HeldFolder(folder) as held:
+        held.sync()

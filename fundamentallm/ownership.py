@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.given import DATA_KEYS
+from fundamentallm.held_folder import HeldFolder, why_misplaced
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import METRICS
 from fundamentallm.samples import HEADING
@@ -43,14 +44,23 @@ class Verdict(Enum):
     PROVES = "a run"
 
 
-def why_foreign(folder: Path) -> str:
+def why_foreign(folder: Path, root: Path | None = None) -> str:
     """Why a run must not write into `folder`: a file has a run's name and is not a run's.
+
+    Args:
+        folder: The run's; it need not be there.
+        root: Below it no link is followed; by default `folder`.
 
     Returns:
         One line that names the file; empty if every such file was written by a run.
     """
+    if misplaced := why_misplaced(folder, files=FILES):
+        return misplaced
     try:
-        contents = {name: _content(folder / name) for name in JUDGES}
+        with HeldFolder(folder, root) as held:
+            contents = {name: _content(held, name) for name in JUDGES}
+    except FileNotFoundError:
+        return ""
     except OSError as error:
         return f"{error.filename}: {error.strerror}; nothing is written beside it"
     contents = {name: content for name, content in contents.items() if content.strip(b"\0")}
@@ -68,21 +78,23 @@ def why_foreign(folder: Path) -> str:
     return ""
 
 
-def proves_itself(file: Path) -> bool:
-    """Tell whether a file of a run proves by its content alone that a run wrote it."""
+def proves_itself(file: Path, root: Path) -> bool:
+    """Tell whether a file of a run proves by its content alone that a run wrote it.
+
+    `root`: below it no link is followed.
+    """
     try:
-        return JUDGES[file.name](_content(file)) == Verdict.PROVES
+        with HeldFolder(file.parent, root) as folder:
+            return JUDGES[file.name](_content(folder, file.name)) == Verdict.PROVES
     except OSError:
         return False
 
 
-def _content(path: Path) -> bytes:
-    """The file's first and last bytes; none if it is not there, or is a link to nowhere."""
-    if not os.path.exists(path):
+def _content(folder: HeldFolder, name: str) -> bytes:
+    """The file's first and last bytes; none if it is not there."""
+    if not folder.has(name):
         return b""
-    if not path.is_file():
-        return b"not a regular file"
-    with path.open("rb") as file:
+    with folder.open(name, "rb") as file:
         content = file.read(HEAD)
         size = file.seek(0, os.SEEK_END)
         file.seek(max(len(content), size - len(MARK)))
@@ -146,6 +158,9 @@ JUDGES: Mapping[str, Callable[[bytes], Verdict]] = {
     "wandb-id.txt": _judge_wandb_id,
     LOCK: _judge_lock,
 }
+FILES = "|".join(map(re.escape, (*JUDGES, "output.txt", "wandb-sweep.yaml")))
+FILES = rf"({FILES})(\.part)?"
+"""What names of a run's files match."""
 
 
 def _never_trained(contents: Mapping[str, bytes]) -> bool:

@@ -12,17 +12,10 @@ from typing import Any
 
 import yaml
 
-from fundamentallm.disk import (
-    make_folder,
-    new_file,
-    read_file,
-    replace_text,
-    sync_file,
-    sync_folder,
-    writing,
-)
+from fundamentallm.disk import make_folder, read_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
+from fundamentallm.held_folder import HeldFolder
 from fundamentallm.metrics import finite
 from fundamentallm.ownership import LOCK, proves_itself, why_foreign
 from fundamentallm.samples import Sample, format_sample, parse_samples
@@ -47,8 +40,10 @@ class RunFolderError(FundamentallmError):
 class RunFolder:
     """The files of one run under `path`; nothing is touched until a method is called."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, root: Path | None = None) -> None:
+        """`root`: it or a folder above it, below which no link is followed; by default itself."""
         self.path = Path(path)
+        self.root = root or self.path
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
@@ -73,7 +68,7 @@ class RunFolder:
         Raises:
             RunFolderError: One is.
         """
-        if reason := why_foreign(self.path):
+        if reason := why_foreign(self.path, self.root):
             raise RunFolderError(reason)
 
     def check_spares(self, text: str | Path | None) -> None:
@@ -105,12 +100,12 @@ class RunFolder:
         Raises:
             RunFolderError: It cannot be made or written; the message says why.
         """
-        probe = self.path / f".writable-{os.getpid()}"
+        probe = f".writable-{os.getpid()}"
         try:
             make_folder(self.path)
-            with new_file(probe):
-                pass
-            probe.unlink()
+            with HeldFolder(self.path, self.root) as folder:
+                folder.new(probe).close()
+                folder.remove(probe)
         except OSError as error:
             reason = error.strerror or error
             raise RunFolderError(
@@ -156,26 +151,26 @@ class RunFolder:
         kept = (self.wandb_id, self.summary) if starts_over else ()
         for file in sorted(self.files, key=lambda file: file == self.summary):  # which goes last
             if file not in kept:
-                with writing(file):
-                    file.unlink(missing_ok=True)
+                with writing(file), HeldFolder(self.path, self.root) as folder:
+                    folder.remove(file.name)
 
     def read_config(self) -> dict[str, Any]:
         """What config.yaml holds."""
-        return read_flat_yaml(self.config)
+        return read_flat_yaml(self.config, self.root)
 
     def write_config(self, settings: Mapping[str, object]) -> None:
         """Write config.yaml: a flat `name: value` a line."""
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-        replace_text(self.config, text)
+        replace_text(self.config, text, self.root)
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json."""
-        replace_text(self.summary, json.dumps(summary, indent=2) + "\n")
+        replace_text(self.summary, json.dumps(summary, indent=2) + "\n", self.root)
 
     def read_summary(self) -> dict[str, Any]:
         """What summary.json holds; nothing if it is not there, or no summary."""
         try:
-            content = json.loads(read_file(self.summary, LARGEST_SUMMARY))
+            content = json.loads(read_file(self.summary, LARGEST_SUMMARY, root=self.root))
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
@@ -194,7 +189,7 @@ class RunFolder:
             RunFolderError: The folder holds files of others.
             DiskError: It cannot be written.
         """
-        if not proves_itself(self.summary):  # which is all that is written
+        if not proves_itself(self.summary, self.root):  # which is all that is written
             self.check_ownership()
         known = {k: v for k, v in self.read_summary().items() if k not in ("host", "process")}
         self.write_summary({**known, "status": status, "stopped_by": stopped_by})
@@ -223,7 +218,7 @@ class RunFolder:
             return []
 
     def _metric_lines(self) -> list[str]:
-        content = read_file(self.metrics, LARGEST_METRICS)
+        content = read_file(self.metrics, LARGEST_METRICS, root=self.root)
         return content.decode("utf-8", "replace").splitlines(keepends=True)
 
     def written(self) -> Iterator[tuple[int, Sample]]:
@@ -232,7 +227,7 @@ class RunFolder:
             yield from self._samples()
 
     def _samples(self) -> Iterator[tuple[int, Sample]]:
-        content = read_file(self.samples, LARGEST_SAMPLES)
+        content = read_file(self.samples, LARGEST_SAMPLES, root=self.root)
         return parse_samples(content.decode("utf-8", "replace"))
 
     def rewind(self, step: int) -> None:
@@ -245,11 +240,12 @@ class RunFolder:
             with writing(self.metrics):
                 self._metric_lines()
             rows = (row for row in self.rows() if row["step"] <= step)
-            replace_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            replace_text(self.metrics, lines, self.root)
         if self.samples.exists():
             with writing(self.samples):
                 kept = [format_sample(at, sample) for at, sample in self._samples() if at <= step]
-            replace_text(self.samples, "".join(kept))
+            replace_text(self.samples, "".join(kept), self.root)
 
     def append(self, file: Path, text: str) -> None:
         """Add to metrics.jsonl or samples.txt.
@@ -257,13 +253,12 @@ class RunFolder:
         Raises:
             DiskError: It cannot be written; a part of the text may have been.
         """
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        with writing(file):
-            is_new = not file.exists()
-            with os.fdopen(os.open(file, flags, 0o666), "ab") as opened:
+        with writing(file), HeldFolder(self.path, self.root) as folder:
+            is_new = not folder.has(file.name)
+            with folder.open(file.name, "ab") as opened:
                 opened.write(text.encode(errors="backslashreplace"))  # half a surrogate pair
             if is_new:
-                sync_folder(self.path)
+                folder.sync()
 
     def sync(self) -> None:
         """Make the rows and samples that were written outlast a power cut.
@@ -272,18 +267,24 @@ class RunFolder:
             DiskError: They cannot be.
         """
         for file in (self.metrics, self.samples):
-            with writing(file), suppress(FileNotFoundError):
-                sync_file(file)
+            with (
+                writing(file),
+                HeldFolder(self.path, self.root) as folder,
+                suppress(FileNotFoundError),
+            ):
+                folder.sync_file(file.name)
 
 
-def read_flat_yaml(path: Path) -> dict[str, Any]:
+def read_flat_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
     """Read a file of `name: value` lines, or of `name: {value: ...}`, as W&B shows a run's config.
+
+    `root`: below it no link is followed; None if the user named the file itself.
 
     Raises:
         RunFolderError: It is missing, not YAML, or not flat.
     """
     try:
-        text = read_file(path, LARGEST_SETTINGS).decode("utf-8")
+        text = read_file(path, LARGEST_SETTINGS, root=root).decode("utf-8")
         _check_bounds(text)
         content = yaml.load(text, Loader=_Loader)
     except OSError as error:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
+import uuid
 import zlib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fundamentallm.disk import read_file
+from fundamentallm.held_folder import HeldFolder
 
 WORTH_KEEPING = 1_000_000  # characters; below it, encoding is as quick as opening the file
 LARGEST_JSON = 1 << 24  # bytes; a vocabulary of 65,534 characters takes 1 MB
@@ -44,11 +43,13 @@ def cache_folder() -> Path:
 def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The parts of the text kept under `key`, each (T,), and its facts; None if not whole."""
     try:
-        kept = json.loads(read_file(folder / f"{key}.json", LARGEST_JSON))
-        lengths, facts = kept["lengths"], kept["facts"]
-        if not (isinstance(facts, dict) and all(_is_length(each) for each in lengths.values())):
-            return None
-        tokens = np.asarray(np.memmap(folder / f"{key}.tokens", TYPES[kept["dtype"]], "r"))
+        with HeldFolder(folder, folder.parent) as held:
+            kept = json.loads(held.read(f"{key}.json", LARGEST_JSON))
+            lengths, facts = kept["lengths"], kept["facts"]
+            if not (isinstance(facts, dict) and all(_is_length(each) for each in lengths.values())):
+                return None
+            with held.open(f"{key}.tokens", "rb") as file:
+                tokens = np.asarray(np.memmap(file, TYPES[kept["dtype"]], "r"))
         if len(tokens) != sum(lengths.values()) or _checksum(tokens) != kept["checksum"]:
             return None
         parts = np.split(tokens, list(accumulate(lengths.values()))[:-1])
@@ -67,29 +68,37 @@ def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **fa
     lengths = dict.fromkeys(parts, 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as new:
-            with (Path(new) / "tokens").open("wb") as file:
+        with HeldFolder(folder, folder.parent) as held, _new_folder(held) as new:
+            with new.open("tokens", "xb") as file:
                 for part, pieces in parts.items():
                     for piece in pieces:
                         file.write(raw := piece.tobytes())
                         lengths[part] += len(piece)
                         checksum, dtype = zlib.crc32(raw, checksum), piece.dtype.name
             kept = {"lengths": lengths, "dtype": dtype, "checksum": checksum, "facts": facts}
-            (Path(new) / "json").write_text(json.dumps(kept), "utf-8")
+            with new.open("json", "xb") as file:
+                file.write(json.dumps(kept).encode())
             # Two at once write the same; a pair that does not match is not used.
             for ending in ("tokens", "json"):
-                os.replace(Path(new) / ending, folder / f"{key}.{ending}")
+                new.move(ending, f"{key}.{ending}", held)
     except OSError:
         return False
     return True
 
 
-def _tidy(folder: Path) -> None:
-    for begun in folder.glob("new-*"):
-        with suppress(OSError):
-            if time.time() - begun.stat().st_mtime > LEFT_BEHIND:
-                shutil.rmtree(begun)
+@contextmanager
+def _new_folder(folder: HeldFolder) -> Iterator[HeldFolder]:
+    """A folder in it for what is begun; those that killed processes left are removed."""
+    for begun in folder.names("new-*"):
+        if time.time() - folder.age(begun) > LEFT_BEHIND:
+            folder.remove_tree(begun)
+    name = f"new-{uuid.uuid4().hex}"
+    folder.make_folder(name)
+    try:
+        with HeldFolder(folder.path / name, folder.path.parent) as new:
+            yield new
+    finally:
+        folder.remove_tree(name)
 
 
 def _checksum(tokens: np.ndarray) -> int:

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "fundamentallm"
 RUNGS = {
     "errors": 0,
     "disk": 0,
+    "held_folder": 0,
     "encoding": 0,
     "declaration": 0,
     "exit_codes": 0,

@@ -13,7 +13,7 @@ import click
 from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
-from fundamentallm.disk import read_file
+from fundamentallm.disk import DiskError, followed, read_file
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.checking import size
 from fundamentallm.sweep.points import Points
@@ -49,7 +49,7 @@ def report(places: tuple[str, ...], metric: str, output: str | None, watch: int 
 
     SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B, as ENTITY/PROJECT/SWEEP.
     """
-    file = Path(output) if output else _default_file(places)
+    file = followed(Path(output)) if output else _default_file(places)
     before = 0
     while True:
         results = results_of(places, metric)
@@ -74,10 +74,8 @@ def write(results: Results, file: Path, *, refresh: int = 0) -> None:
     check_may_write(file)
     try:
         write_report(results, file, refresh=refresh)
-    except OSError as error:
-        raise FundamentallmError(
-            f"--output {file}: cannot be written ({error.strerror or error})"
-        ) from None
+    except DiskError as error:
+        raise FundamentallmError(f"--output {error}") from None
 
 
 def check_may_write(file: Path) -> None:
@@ -89,7 +87,8 @@ def check_may_write(file: Path) -> None:
     if file.is_dir():
         raise FundamentallmError(f"--output {file}: a folder is there; give a file's name")
     try:
-        content = read_file(file, LARGEST) if file.exists() else b""
+        there = os.path.lexists(file)
+        content = read_file(file, LARGEST, root=file.parent) if there else b""
     except OSError as error:
         raise FundamentallmError(f"--output {file}: cannot be read ({error.strerror})") from None
     if content and SIGNATURE not in content:

@@ -113,7 +113,8 @@ class Request:
         if self.preset:
             settings |= PRESETS[self.preset].values
         if self.config_file:
-            settings |= _read_config(Path(self.config_file))
+            given = read_flat_yaml(Path(self.config_file))
+            settings |= read_config(given, self.config_file)
         swept = {} if self.sweep is None else self.sweep.values()
         if "data_sha256" in swept:  # handed out again: the text as it was recorded, not chosen
             settings |= {key: swept.pop(key) for key in DATA_KEYS if key in swept}
@@ -135,18 +136,13 @@ def _read_recorded(folder: RunFolder) -> dict[str, Any]:
     """What the run in `folder` was begun with; from its checkpoint if config.yaml holds nothing."""
     if not os.path.exists(folder.config):
         recorded = {}
-    elif recorded := _read_config(folder.config):
+    elif recorded := read_config(folder.read_config(), str(folder.config)):
         return recorded
     if os.path.exists(folder.last):
         from fundamentallm.checkpoint import Checkpoint
 
-        checkpoint = Checkpoint.load(folder.last)
+        checkpoint = Checkpoint.load(folder.last, folder.root)
         data, sha256 = checkpoint.data["name"], checkpoint.data["sha256"]
         recorded = {**vars(checkpoint.config), "data": data, "data_sha256": sha256}
         warn(f"{folder.config} holds nothing; last.pt beside it says what the run was begun with")
     return recorded
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """What a config.yaml holds: hyperparameters, and which text they were used on."""
-    return read_config(read_flat_yaml(path), str(path))

@@ -43,7 +43,7 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
 def study_name(url: str, folder: SweepFolder) -> str:
     """The sweep's name in its storage: that of its folder, which may have been renamed since."""
     if url == folder.local_url and folder.database.exists():
-        with suppress(sqlite3.Error), closing(sqlite3.connect(folder.database, timeout=60)) as held:
+        with suppress(sqlite3.Error), closing(folder.connect()) as held:
             names = [name for (name,) in held.execute("SELECT study_name FROM studies")]
             if len(names) == 1:
                 return str(names[0])
@@ -100,6 +100,7 @@ def opened(
             f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "
             "or --storage if the sweep was begun on another machine"
         )
+    folder.check_is_ours()
     check_storage(url, folder, joining=True)
     name, wait = study_name(url, folder), 60 * minutes
     facts, goal, _ = read_study(url, name, folder.path, wait=wait, say=notice)

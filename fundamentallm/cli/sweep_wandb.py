@@ -62,7 +62,8 @@ class WandbRuns:
 
     def _write_assignment(self, number: int, nested: Mapping[str, Any]) -> Path:
         """The file by which W&B's agent tells a run what to try."""
-        file = self.folder.run(number).path / "wandb-sweep.yaml"
+        run = self.folder.run(number)
+        file = run.path / "wandb-sweep.yaml"
         content = {"wandb_version": 1, **{name: {"value": v} for name, v in nested.items()}}
-        replace_text(file, yaml.safe_dump(content))
+        replace_text(file, yaml.safe_dump(content), run.root)
         return file

@@ -19,6 +19,7 @@ from fundamentallm.cli.storage import (
     study_name,
 )
 from fundamentallm.cli.texts import same_texts
+from fundamentallm.disk import read_file
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.metrics import score_text
 from fundamentallm.sweep.changes import differences, differences_in_file
@@ -27,6 +28,7 @@ from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import FAILED, Run, best_of
 from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.sweep.sweep_yaml import LARGEST
 
 if TYPE_CHECKING:
     from fundamentallm.cli.sweep_view import Lines
@@ -133,7 +135,7 @@ def check_file(folder: SweepFolder, facts: Facts) -> None:
         folder.write_file(facts["text"])
     if _holds(folder, facts["text"]):
         return
-    edited = read_sweep(folder.file).text
+    edited = read_sweep(folder.file, folder.path).text
     if changes := differences_in_file(facts["text"], edited, str(folder.file)):
         file = place(folder.file)
         raise SweepError(
@@ -146,7 +148,7 @@ def check_file(folder: SweepFolder, facts: Facts) -> None:
 def _holds(folder: SweepFolder, text: str) -> bool:
     """Whether the sweep's copy of its file is this text."""
     try:
-        return folder.file.read_bytes() == text.encode()
+        return read_file(folder.file, LARGEST, root=folder.path) == text.encode()
     except OSError:
         return False
 

@@ -174,7 +174,7 @@ def _run_in(
 
     checkpoint = None
     if request.resumes and folder.last.exists():
-        checkpoint = Checkpoint.load(folder.last)
+        checkpoint = Checkpoint.load(folder.last, folder.root)
         checkpoint.check_continues(config, dataset)
         if missing := checkpoint.missing_from(folder):
             warn(

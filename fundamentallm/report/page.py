@@ -19,6 +19,7 @@ from markupsafe import Markup
 from fundamentallm import __version__
 from fundamentallm.corpus import BUILTIN
 from fundamentallm.declaration import shown
+from fundamentallm.disk import replacing
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import score_text
 from fundamentallm.report.explain import HEADINGS, explain
@@ -41,15 +42,11 @@ def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
         refresh: Seconds after which a browser should read it again; 0 for a page that is final.
 
     Raises:
-        OSError: The file cannot be written.
+        DiskError: The file cannot be written.
     """
     text = make_page(results, refresh=refresh)
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        part.write_text(text, "utf-8", errors="replace")
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(file, part=f".{file.name}.{os.getpid()}") as opened:
+        opened.write(text.encode(errors="replace"))
 
 
 def make_page(results: Results, *, refresh: int = 0) -> str:

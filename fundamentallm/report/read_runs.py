@@ -17,8 +17,10 @@ from typing import Any
 from fundamentallm.declaration import ConfigError
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import EARLY
+from fundamentallm.held_folder import why_misplaced
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import finite
+from fundamentallm.ownership import FILES
 from fundamentallm.report.results import (
     Curve,
     Results,
@@ -32,6 +34,7 @@ from fundamentallm.report.results import (
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
+from fundamentallm.sweep.sweep_folder import SweepFolder
 
 DIGITS = re.compile(r"(\d+)")
 DEEPEST = 3  # folders below the one that was given
@@ -50,13 +53,15 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         metric: What runs are compared by; by default the sweep's, else `val_loss`.
 
     Raises:
-        ReportError: A folder holds no run.
+        ReportError: A folder holds no run, or links in the place of a run's files.
         SweepError: A sweep's file cannot be read.
     """
     folders: list[Path] = []
     unread: list[str] = []
     sweeps: list[Path] = []
     for given in map(Path, paths):
+        if os.path.lexists(given / "sweep.yaml"):
+            SweepFolder(given).check_whole()
         found = list(_runs_below(given, unread))
         if not found:
             raise ReportError(_nothing_in(given))
@@ -119,11 +124,18 @@ def _plain(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, 
 def _runs_below(path: Path, unread: list[str], depth: int = 0) -> Iterator[Path]:
     """Folders of runs, in the order of their names; hidden ones are left out.
 
-    Of a folder that may not be read a note is added to `unread`.
+    Of a folder that may not be read, or is reached by a link, a note is added to `unread`.
+
+    Raises:
+        ReportError: A link or a special file is in the place of a run's file.
     """
     if not os.path.isdir(path):  # Path's own raises where it may not look
         return
-    if RunFolder(path).holds_a_run():
+    if depth and os.path.islink(path):
+        unread.append(f"{path}: a link, which is not followed; name it beside {path.parent}")
+    elif RunFolder(path).holds_a_run():
+        if reason := why_misplaced(path, files=FILES):
+            raise ReportError(reason)
         yield path
     elif depth < DEEPEST:
         try:
@@ -157,7 +169,7 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
     if len(sweeps) != 1 or any(sweeps[0] not in folder.parents for folder in folders):
         return None, []
     try:
-        return read_sweep(sweeps[0] / "sweep.yaml"), []
+        return read_sweep(sweeps[0] / "sweep.yaml", sweeps[0]), []
     except SweepError as error:
         return None, [f"the sweep file is not used: {str(error).splitlines()[0]}"]
 

@@ -7,8 +7,11 @@ import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
-from fundamentallm.disk import DiskError
+from fundamentallm.disk import DiskError, writing
+from fundamentallm.held_folder import HeldFolder
+from fundamentallm.samples import printable
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order
 
@@ -29,14 +32,9 @@ def main(order: Order, pipe: Connection) -> None:
     os.environ.update(order.environment)
     if order.visible_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.visible_gpu
-    # Later, another worker may think this one dead and move the folder away to try again. What is
-    # written by a name relative to it then ends where nobody looks.
-    os.chdir(order.folder)
-    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
     threading.Thread(target=line.beat, daemon=True).start()
     try:
+        _enter(order.folder)
         from fundamentallm.sweep.trial import run_trial
 
         ended = run_trial(order, line)
@@ -45,7 +43,7 @@ def main(order: Order, pipe: Connection) -> None:
     except Exception as error:  # whatever it is, it is this trial's end and not the sweep's
         import traceback
 
-        traceback.print_exc()
+        sys.stderr.write(printable(traceback.format_exc()))
         ended = Ended("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -53,3 +51,16 @@ def main(order: Order, pipe: Connection) -> None:
     line.send(ended)
     pipe.close()
     os._exit(0)
+
+
+def _enter(folder: Path) -> None:
+    """Work by names relative to the run's folder from now on, and print into its output.txt.
+
+    Later, another worker may think this one dead and move the folder away to try again. What is
+    written by such a name then ends where nobody looks.
+    """
+    with writing(folder / "output.txt"), HeldFolder(folder, folder.parent) as held:
+        held.enter()
+        with held.open("output.txt", "ab") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)

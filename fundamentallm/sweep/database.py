@@ -17,6 +17,7 @@ import sqlalchemy.exc
 
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.sqlite_file import OwnFile
 from fundamentallm.sweep.storage_address import StorageAddress
 
 BUSY_SECONDS = 60
@@ -122,14 +123,15 @@ class Database:
         """
         if self.is_local:
             path = sqlalchemy.make_url(self.url).database
-            with closing(sqlite3.connect(str(path), timeout=BUSY_SECONDS)) as connection:
+            arguments = self.engine_arguments["connect_args"]
+            with closing(sqlite3.connect(str(path), **arguments)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
 
     @property
     def engine_arguments(self) -> dict[str, Any]:
         """For SQLAlchemy's `create_engine`."""
         if self.is_local:
-            return {"connect_args": {"timeout": BUSY_SECONDS}}
+            return {"connect_args": {"timeout": BUSY_SECONDS, "factory": OwnFile}}
         return {
             "connect_args": {"connect_timeout": 10, "client_encoding": "utf8"},
             "pool_pre_ping": True,

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from fundamentallm.disk import DiskError, writing
+from fundamentallm.held_folder import HeldFolder
 
 PROBE_BYTES = 1 << 20  # that can be written before a disk is not full any more
 
@@ -73,16 +74,17 @@ class DiskWatch:
         Raises:
             DiskError: There is not, or it cannot be written.
         """
-        probe = self.folder / f".writable-{os.getpid()}"
-        with writing(probe):
+        probe = f".writable-{os.getpid()}"
+        with writing(self.folder / probe), HeldFolder(self.folder) as folder:
             kept = chain(*map(self.folder.glob, ("run-*/last.pt", ".run-*-left-*/last.pt")))
             largest = max(map(_size, kept), default=0)
             if shutil.disk_usage(self.folder).free < largest:
                 raise DiskError(f"{self.folder}: {os.strerror(errno.ENOSPC)}")
             try:
-                probe.write_bytes(bytes(PROBE_BYTES))
+                with folder.new(probe) as file:
+                    file.write(bytes(PROBE_BYTES))
             finally:
-                probe.unlink(missing_ok=True)
+                folder.remove(probe)
 
     def _advice(self, reason: str) -> str:
         return f"{reason}; make room, and go on with: fundamentallm agent {self.folder}"
@@ -90,6 +92,6 @@ class DiskWatch:
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size
+        return file.lstat().st_size
     except OSError:  # it was there a moment ago
         return 0

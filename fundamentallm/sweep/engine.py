@@ -325,7 +325,7 @@ class Engine:
         self, run: Run, status: str, note: str, *, began: float, active: Active | None = None
     ) -> None:
         folder = self.folder.run(run.number)
-        if status in FAILED and not folder.path.is_symlink():
+        if status in FAILED:
             shown = "failed" if status == "died" else status
             with suppress(DiskError, RunFolderError):
                 folder.write_end(shown, note)

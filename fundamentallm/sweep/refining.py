@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fundamentallm.held_folder import HeldFolder
 from fundamentallm.hyperparameters import Config
 from fundamentallm.metrics import score_text
 from fundamentallm.plan import Plan
@@ -158,9 +158,13 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
             return False
     after.create()
     # A checkpoint first: it proves that the folder is a run's, if this is killed in the middle.
-    for file in (before.best, before.last, before.metrics, before.samples):
-        if file.exists():
-            shutil.copy2(file, after.path / file.name)
+    with (
+        HeldFolder(before.path, before.root) as source,
+        HeldFolder(after.path, after.root) as target,
+    ):
+        for file in (before.best, before.last, before.metrics, before.samples):
+            if source.has(file.name):
+                source.copy(file.name, target)
     return True
 
 

@@ -96,24 +96,26 @@ class Sweep:
         return nested
 
 
-def examine_sweep(path: str | Path) -> Sweep:
+def examine_sweep(path: str | Path, root: Path | None = None) -> Sweep:
     """Read a sweep file as far as it can be understood; its mistakes are in `findings`.
+
+    `root`: below it no link is followed; None if the user named the file itself.
 
     Raises:
         SweepError: It cannot be read as a mapping at all.
     """
-    text, content, findings = read_sweep_yaml(path)
+    text, content, findings = read_sweep_yaml(path, root)
     return _sweep(text, content, findings)
 
 
-def read_sweep(path: str | Path) -> Sweep:
-    """Read a sweep file that somebody has begun, or means to.
+def read_sweep(path: str | Path, root: Path | None = None) -> Sweep:
+    """Read a sweep file that somebody has begun, or means to; `root` as of `examine_sweep`.
 
     Raises:
         SweepError: It cannot be read, or a mistake leaves open what it means: every one, a line
             each. What W&B alone refuses is no reason.
     """
-    sweep = examine_sweep(path)
+    sweep = examine_sweep(path, root)
     sweep.findings.raise_unclear()
     return sweep
 

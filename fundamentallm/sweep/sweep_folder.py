@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import sqlite3
 import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from fundamentallm.disk import replace_text, sync_file, sync_folder
+from fundamentallm.disk import read_file, replace_text
+from fundamentallm.held_folder import HeldFolder, why_misplaced
+from fundamentallm.ownership import FILES as RUN_FILES
 from fundamentallm.ownership import LOCK
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.sqlite_file import FILES as DATABASE_FILES
+from fundamentallm.sweep.sqlite_file import OwnFile
 
 OF_OPTUNA = ("studies", "study_", "trial", "version_info", "alembic_version")
 """How the names of its tables begin."""
 OF_OTHERS = """SELECT 1 FROM studies WHERE study_id IN (SELECT study_id FROM trials)
 AND study_id NOT IN (SELECT study_id FROM study_user_attributes WHERE key = 'sweep')"""
 """Finds the studies that a sweep has not begun."""
+RUN = r"run-\d+|\.run-\d+-(left|part)-\w+"
+FILES = rf"sweep\.yaml|storage\.txt|ledger\.lock|report\.html|{DATABASE_FILES}"
+OF_WANDB = "(offline-)?run-.+"
+INNER: Mapping[str, Mapping[str, str]] = {
+    "workers": {"files": r".+\.lock"},
+    "tokens": {"files": r".+\.(tokens|json)", "folders": "new-.+"},
+    "wandb": {"folders": rf"{OF_WANDB}|cache-\d+"},
+}
+"""What names in a sweep's folders for all runs match."""
+LONGEST_ADDRESS = 1 << 14
 
 
 class SweepFolder:
@@ -37,9 +52,17 @@ class SweepFolder:
 
     @property
     def url(self) -> str:
-        """The storage that was chosen when the sweep was made."""
+        """The storage that was chosen when the sweep was made.
+
+        Raises:
+            SweepError: It cannot be read.
+        """
         if self.storage.exists():
-            return self.storage.read_text("utf-8").strip()
+            try:
+                return read_file(self.storage, LONGEST_ADDRESS, root=self.path).decode().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                raise SweepError(f"{self.storage}: cannot be read ({reason})") from None
         return self.local_url
 
     @property
@@ -55,18 +78,15 @@ class SweepFolder:
 
     def run(self, number: int) -> RunFolder:
         """The folder of run `number`, counted from 0; its name counts from 1."""
-        return RunFolder(self.path / f"run-{number + 1:04}")
+        return RunFolder(self.path / f"run-{number + 1:04}", self.path)
 
     def create_run(self, number: int) -> RunFolder:
         """Make the folder of run `number`.
 
         Raises:
-            SweepError: There is a link in its place, which leads who knows where.
             RunFolderError: It cannot be made or written.
         """
         folder = self.run(number)
-        if folder.path.is_symlink():
-            raise SweepError(f"{folder.path} is a link, not a folder; take it away")
         folder.create()
         return folder
 
@@ -78,16 +98,43 @@ class SweepFolder:
         """
         RunFolder(self.path).make()
 
+    def check_whole(self) -> None:
+        """See that all here that a sweep may read or write is what its name says, and no link.
+
+        Raises:
+            SweepError: Something is not; it is named.
+        """
+        inner = {"files": FILES, "folders": "|".join((RUN, *INNER))}
+        if reason := next(filter(None, self._misplaced(self.path, inner)), ""):
+            raise SweepError(reason)
+
+    def _misplaced(self, folder: Path, kinds: Mapping[str, str]) -> Iterator[str]:
+        """Why what is in `folder` cannot be used, and then what is in the folders there."""
+        yield why_misplaced(folder, **kinds)
+        try:
+            with HeldFolder(folder, self.path) as held:
+                names = held.names()
+        except OSError:  # it is not there, or nobody can list it
+            return
+        for name in names:
+            if re.fullmatch(RUN, name) and folder == self.path:
+                yield why_misplaced(folder / name, files=RUN_FILES)
+            elif name in INNER and folder == self.path:
+                yield from self._misplaced(folder / name, INNER[name])
+            elif re.fullmatch(OF_WANDB, name) and folder == self.path / "wandb":
+                yield why_misplaced(folder / name, folders="tmp|files|artifacts|logs")
+
     def check_is_ours(self) -> None:
-        """See that a sweep, or nothing, is here.
+        """See that a sweep, or nothing, is here, and that it is whole.
 
         Raises:
             SweepError: Other things are.
         """
+        self.check_whole()
         if not self.path.is_dir():
             return
         advice = "move it away, or give another --output-dir"
-        if self.database.exists() and not _is_a_sweeps(self.database):
+        if self.database.exists() and not self._is_a_sweeps():
             raise SweepError(f"{self.database}: not the storage of a sweep; {advice}")
         if self.file.exists() and not self.has_begun:
             raise SweepError(
@@ -111,17 +158,44 @@ class SweepFolder:
                     "give another --output-dir"
                 )
 
+    def connect(self) -> sqlite3.Connection:
+        """Open the database beside the runs.
+
+        Raises:
+            SweepError: A link is there.
+            sqlite3.Error: It cannot be opened.
+        """
+        return sqlite3.connect(self.database, timeout=60, factory=OwnFile)
+
+    def _is_a_sweeps(self) -> bool:
+        """Whether no study is another program's; one without trials may be our beginning."""
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        try:
+            with closing(self.connect()) as opened:
+                there = {name for (name,) in opened.execute(tables)}
+                if not all(name.startswith(OF_OPTUNA) for name in there):
+                    return False
+                if not there >= {"studies", "study_user_attributes", "trials"}:  # being made now
+                    return True
+                return not opened.execute(OF_OTHERS).fetchone()
+        except sqlite3.DatabaseError:  # no database
+            return False
+
     def write_file(self, text: str) -> None:
         """Write sweep.yaml, whole or not at all."""
-        _replace(self.file, text)
+        self._write(self.file, text)
 
     def write_storage(self, address: str) -> None:
         """Write storage.txt, whole or not at all."""
-        _replace(self.storage, address + "\n")
+        self._write(self.storage, address + "\n")
+
+    def _write(self, file: Path, text: str) -> None:
+        replace_text(file, text, part=f".{file.name}-{uuid.uuid4().hex[:8]}")
 
     def was_left(self, number: int) -> bool:
         """Whether a `take_over` of run `number` was begun and could not end."""
-        return any(self.path.glob(f".{self.run(number).path.name}-left-*"))
+        with HeldFolder(self.path) as sweep:
+            return bool(sweep.names(f".{self.run(number).path.name}-left-*"))
 
     def take_over(self, number: int) -> None:
         """Move run `number` away from a process that may still be writing, and go on in a copy.
@@ -129,54 +203,41 @@ class SweepFolder:
         Such a process works by names relative to its current folder, so that all it writes from
         now on follows the folder that is moved away, and none of it reaches the copy.
         """
-        folder = self.run(number)
-        name = folder.path.name
-        for path in self.path.glob(f".{name}-part-*"):  # of one who was killed, or had no room
-            shutil.rmtree(path, ignore_errors=True)
-        earlier = sorted(self.path.glob(f".{name}-left-*"), key=lambda path: path.stat().st_mtime)
-        if folder.path.exists():  # whole, where those of before may be half deleted
-            earlier.append(self.path / f".{name}-left-{uuid.uuid4().hex[:8]}")
-            os.rename(folder.path, earlier[-1])
-        if not earlier:
-            return  # it was on another machine
-        part = RunFolder(self.path / f".{name}-part-{uuid.uuid4().hex[:8]}")
-        part.path.mkdir()
-        source = RunFolder(earlier[-1])
-        # The checkpoint first: rows are written before it, so the copy has all that it builds on.
-        try:
-            for file in (source.last, source.best, *source.files, source.path / "output.txt"):
-                target = part.path / file.name
-                if file.exists() and not target.exists():
-                    shutil.copy2(file, target)
-                    sync_file(target)
-            sync_folder(part.path)
-        except OSError:
-            shutil.rmtree(part.path, ignore_errors=True)  # its room is needed
-            raise
-        os.rename(part.path, folder.path)
-        sync_folder(self.path)  # before what was copied is removed
-        left = {LOCK, *(f"{file.name}.part" for file in source.files)}  # of the other process
-        for file in source.path.iterdir():  # what somebody else has put there
-            if file.name not in left and not os.path.lexists(folder.path / file.name):
-                os.rename(file, folder.path / file.name)
-        for path in earlier:
-            shutil.rmtree(path, ignore_errors=True)
+        name = self.run(number).path.name
+        with HeldFolder(self.path) as sweep:
+            for path in sweep.names(f".{name}-part-*"):  # of one who was killed, or had no room
+                sweep.remove_tree(path)
+            earlier = sorted(sweep.names(f".{name}-left-*"), key=sweep.age)
+            if sweep.has(name):  # whole, where those of before may be half deleted
+                earlier.append(f".{name}-left-{uuid.uuid4().hex[:8]}")
+                sweep.move(name, earlier[-1])
+            if not earlier:
+                return  # it was on another machine
+            self._copy_run(sweep, earlier[-1], name)
+            for path in earlier:
+                sweep.remove_tree(path)
 
-
-def _is_a_sweeps(database: Path) -> bool:
-    """Whether no study in it is another program's; one without trials may be our beginning."""
-    tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
-    try:
-        with closing(sqlite3.connect(database, timeout=60)) as opened:
-            there = {name for (name,) in opened.execute(tables)}
-            if not all(name.startswith(OF_OPTUNA) for name in there):
-                return False
-            if not there >= {"studies", "study_user_attributes", "trials"}:  # being made just now
-                return True
-            return not opened.execute(OF_OTHERS).fetchone()
-    except sqlite3.DatabaseError:  # no database
-        return False
-
-
-def _replace(file: Path, text: str) -> None:
-    replace_text(file, text, part=f".{file.name}-{uuid.uuid4().hex[:8]}")
+    def _copy_run(self, sweep: HeldFolder, left: str, name: str) -> None:
+        """Make the run's folder `name` anew from the one that was `left`."""
+        own = [file.name for file in RunFolder(left).files]
+        part = f".{name}-part-{uuid.uuid4().hex[:8]}"
+        sweep.make_folder(part)
+        with (
+            HeldFolder(self.path / left, self.path) as source,
+            HeldFolder(self.path / part, self.path) as target,
+        ):
+            # last.pt first: rows are written before it, so the copy has all that it builds on.
+            try:
+                for file in dict.fromkeys(("last.pt", *own, "output.txt")):
+                    if source.has(file):
+                        source.copy(file, target)
+                target.sync()
+            except OSError:
+                sweep.remove_tree(part)  # its room is needed
+                raise
+            sweep.move(part, name)
+            sweep.sync()  # before what was copied is removed
+            others = {LOCK, *(f"{file}.part" for file in own)}  # of the other process
+            for file in source.names():  # what somebody else has put there
+                if file not in others and not target.has(file):
+                    source.move(file, file, target)

@@ -32,15 +32,19 @@ TEXTS = ("name", "description", "program", "project", "entity", "command", "job"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_sweep_yaml(path: str | Path) -> tuple[str, dict[str, Any], Findings]:
+def read_sweep_yaml(
+    path: str | Path, root: Path | None = None
+) -> tuple[str, dict[str, Any], Findings]:
     """The text of the file, its content, and what is wrong with its YAML.
+
+    `root`: below it no link is followed; None if the user named the file itself.
 
     Raises:
         SweepError: It cannot be read as a mapping at all.
     """
     path = Path(path)
     try:
-        text = read_file(path, LARGEST).decode("utf-8-sig")
+        text = read_file(path, LARGEST, root=root).decode("utf-8-sig")
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise SweepError(

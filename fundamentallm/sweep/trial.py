@@ -18,7 +18,7 @@ from fundamentallm.learner import CompilingError, OutOfMemoryError
 from fundamentallm.machine import keep_freed_memory
 from fundamentallm.plan import Plan, compiles
 from fundamentallm.run_folder import RunFolder, RunFolderError
-from fundamentallm.samples import Sample
+from fundamentallm.samples import Sample, printable
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order, Row
 from fundamentallm.text import DataError, read_text
@@ -78,7 +78,7 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     if compiles(config, plan.total_steps, on_cuda=order.visible_gpu is not None):
         line.patience += COMPILING
     for warning in [*dataset.warnings(), *plan.warnings()]:
-        print(f"warning: {warning}", file=sys.stderr)
+        _warn(warning)
     try:
         checkpoint = _checkpoint(folder, config, dataset)
     except UnreadError as error:  # nothing of it may be cleared away
@@ -104,8 +104,13 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     if verdict and order.environment.get("WANDB_MODE") == "offline":
         verdict = ""  # as it was asked for
     if verdict:
-        print(f"warning: {verdict}", file=sys.stderr)
+        _warn(verdict)
     return Ended(result.status, result.stopped_by, verdict=verdict)
+
+
+def _warn(line: str) -> None:
+    """One line of output.txt, whatever names and values from files are in it."""
+    print(f"warning: {printable(line, lines=False)}", file=sys.stderr)
 
 
 def _trackers(order: Order, folder: RunFolder, line: Line) -> list[Tracker]:
@@ -147,14 +152,14 @@ def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoi
     if not folder.last.exists():
         return None
     try:
-        checkpoint = Checkpoint.load(folder.last)
+        checkpoint = Checkpoint.load(folder.last, folder.root)
         checkpoint.check_continues(config, dataset)
         if missing := checkpoint.missing_from(folder):  # the score is the best of all rows
             raise CheckpointError(missing)
     except UnreadError:
         raise
     except CheckpointError as error:
-        print(f"warning: {error}; the run starts again", file=sys.stderr)
+        _warn(f"{error}; the run starts again")
         return None
     return checkpoint
 

@@ -21,15 +21,16 @@ import wandb
 from wandb.sdk.lib.runid import generate_id
 
 from fundamentallm import exit_codes
-from fundamentallm.disk import replace_text
+from fundamentallm.disk import read_file, replace_text
 from fundamentallm.metrics import OF_EVALUATIONS
 from fundamentallm.run_folder import RunFolder
-from fundamentallm.samples import Sample
+from fundamentallm.samples import Sample, printable
 from fundamentallm.trackers import wandb_service
 from fundamentallm.trackers.protocol import Number
 from fundamentallm.trackers.reach import unreachable
 from fundamentallm.trackers.wandb_files import OwnFiles
 
+LONGEST_ID = 1 << 12
 INIT_SECONDS = 10.0
 FINISH_SECONDS = 30.0
 FINISH_SECONDS_WITH_MODEL = 120.0
@@ -293,17 +294,25 @@ class WandbTracker:
     def _send_tables_again(self, run: wandb.Run) -> None:
         """Send the files of earlier processes' Tables: a kill can come between row and file."""
         for earlier in Path(run.settings.wandb_dir).glob(f"run-*-{run.id}/files"):
-            if earlier != Path(run.settings.files_dir):
+            linked = any(path.is_symlink() for path in (earlier.parent, *earlier.rglob("*")))
+            if earlier != Path(run.settings.files_dir) and not linked:
                 run.save(earlier / "media/table/*.json", base_path=earlier, policy="now")
 
     def _keep_id(self, entity: str | None, project: str | None, run_id: str) -> None:
         self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.folder.wandb_id, f"{entity or ''}/{project or ''}/{run_id}\n")
+        replace_text(
+            self.folder.wandb_id, f"{entity or ''}/{project or ''}/{run_id}\n", self.folder.root
+        )
 
     def _stored_id(self) -> tuple[str | None, str | None, str | None]:
         """Entity, project and id of the run as it was; an older file has the id alone."""
-        file = self.folder.wandb_id
-        words = file.read_text().strip().split("/") if file.exists() else []
+        try:
+            stored = read_file(self.folder.wandb_id, LONGEST_ID, root=self.folder.root).decode(
+                "utf-8", "replace"
+            )
+        except FileNotFoundError:
+            stored = ""
+        words = stored.strip().split("/") if stored else []
         entity, project, run_id = [None, None, None, *words][-3:]
         return entity or None, project or None, run_id or None
 
@@ -360,4 +369,4 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    print(f"warning: {printable(line, lines=False)}", file=sys.stderr)

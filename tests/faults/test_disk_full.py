@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from conftest import Run, nightly
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
 from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.held_folder import HeldFolder
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
 MB = 1 << 20
@@ -156,10 +156,10 @@ def test_a_run_that_could_not_be_taken_over_is_not_forgotten(tmp_path: Path) -> 
     run.last.write_text("its checkpoint")
     with pytest.MonkeyPatch.context() as patch:
 
-        def full(source: Path, target: Path) -> None:
+        def full(source: HeldFolder, name: str, to: HeldFolder) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr(shutil, "copy2", full)
+        patch.setattr(HeldFolder, "copy", full)
         with pytest.raises(OSError, match="No space"):
             folder.take_over(0)
     assert folder.was_left(0)

@@ -187,14 +187,15 @@ def test_planted_links_lead_nowhere(
     folder = tmp_path / "out"
     folder.mkdir()
     names = ("config.yaml", "metrics.jsonl", "summary.json", "samples.txt", "best.pt", "last.pt")
-    for name in names:
-        (folder / f"{name}.part").symlink_to(outside / "mine")
-    (folder / "metrics.jsonl").symlink_to(outside / "new")
-    done = run("train", text_file, *tiny_flags, "--output-dir=out", "--overwrite")
-    assert done.returncode == 0, done.stderr
-    assert (outside / "mine").read_text() == "mine"
-    assert [path.name for path in outside.iterdir()] == ["mine"]
-    assert not (folder / "metrics.jsonl").is_symlink()
+    for number, name in enumerate(names):
+        part = folder / f"{name}.part" if number % 2 else folder / name
+        part.symlink_to(outside / ("mine", "new")[number // 3])
+        done = run("train", text_file, *tiny_flags, "--output-dir=out", "--overwrite")
+        assert done.returncode == 2
+        assert f"{part.name}: a link, where fundamentallm has a file" in done.stderr
+        assert (outside / "mine").read_text() == "mine"
+        assert [path.name for path in outside.iterdir()] == ["mine"]
+        part.unlink()
 
 
 def test_a_run_folder_that_is_a_link_is_refused(
@@ -209,10 +210,10 @@ def test_a_run_folder_that_is_a_link_is_refused(
     assert run("sweep", "tiny.yaml", text_file, "--count=0", "--", *tiny_flags).returncode == 0
     (tmp_path / "runs/tiny/run-0001").symlink_to(outside)
     done = run("sweep", "tiny.yaml", text_file, "--", *tiny_flags)
-    assert done.returncode == 1, done.stderr
-    assert "run-0001 is a link, not a folder; take it away" in done.stdout + done.stderr
+    assert done.returncode == 2, done.stderr
+    assert "run-0001: a link, where fundamentallm has a folder" in done.stderr
     assert not list(outside.iterdir())
-    assert (tmp_path / "runs/tiny/run-0002/summary.json").exists()
+    assert not (tmp_path / "runs/tiny/run-0002").exists()
 
 
 @pytest.mark.parametrize("where", ["name", "value", "program", "command"])

@@ -15,6 +15,7 @@ from conftest import ROOT, TEXT, Run
 from results_on_disk import write_run
 from tiny_sweep import FLAGS, grid, summaries
 
+from fundamentallm.held_folder import HeldFolder
 from fundamentallm.hyperparameters import Config
 from fundamentallm.ownership import JUDGES, LOCK, MARK, why_foreign
 from fundamentallm.run_folder import RunFolder, RunFolderError
@@ -179,27 +180,21 @@ def test_a_run_that_never_trained_is_ours(summary: dict[str, object], tmp_path: 
     assert "config.yaml: not written by a run" in why_foreign(tmp_path)
 
 
-def test_a_run_that_is_killed_while_it_is_cleared_is_ours(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_while_it_is_cleared_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(OLD_RUN, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     folder.wandb_id.write_text("me/cats/abc\n")
     seen: list[str] = []
 
-    def look(file: Path) -> bool:
-        seen.append(why_foreign(folder.path))
-        return False
+    class Watched(HeldFolder):
+        def remove(self, name: str) -> None:
+            super().remove(name)
+            seen.append(why_foreign(folder.path))
 
-    class Watched(RunFolder):
-        @property
-        def files(self) -> tuple[Path, ...]:
-            return tuple(map(WatchedPath, super().files))
-
-    class WatchedPath(type(tmp_path)):
-        def unlink(self, missing_ok: bool = False) -> None:
-            super().unlink(missing_ok)
-            look(self)
-
-    Watched(folder.path).clear()
+    monkeypatch.setattr("fundamentallm.run_folder.HeldFolder", Watched)
+    folder.clear()
     assert len(seen) == 7
     assert not any(seen)
     assert not list(folder.path.iterdir())
@@ -216,9 +211,10 @@ def test_a_run_that_starts_over_keeps_what_proves_it(tmp_path: Path) -> None:
 
 def test_a_link_or_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "best.pt").symlink_to(tmp_path / "nowhere")
-    assert why_foreign(tmp_path) == ""
+    assert "best.pt: a link, where fundamentallm has a file" in why_foreign(tmp_path)
+    (tmp_path / "best.pt").unlink()
     (tmp_path / "last.pt").mkdir()
-    assert "last.pt: not written by a run" in why_foreign(tmp_path)
+    assert "last.pt: not a file, where fundamentallm has a file" in why_foreign(tmp_path)
 
 
 def test_a_checkpoint_that_was_altered_is_ours(tmp_path: Path) -> None:

@@ -1,0 +1,389 @@
+"""A folder from others may hold links and pipes: nothing outside it is read, written or removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TEXT
+from tiny_sweep import FLAGS, grid
+
+from fundamentallm import token_cache
+from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.data import prepare
+from fundamentallm.disk import DiskError
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.held_folder import HeldFolder
+from fundamentallm.hyperparameters import Config
+from fundamentallm.run_folder import RunFolder, RunFolderError
+from fundamentallm.sweep.disk_watch import DiskWatch
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.sqlite_file import OwnFile
+from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.sweep.trial import _checkpoint
+from fundamentallm.text import Text
+from fundamentallm.training import train
+
+OLD = time.time() - 3 * 24 * 3600
+LINKS = {  # where in a sweep's folder, and where it leads below the home folder
+    "run-0002/output.txt": ".bashrc",
+    "run-0002/last.pt": "new-album/photo",
+    "run-0002/config.yaml.part": "nowhere",
+    "run-0001/metrics.jsonl": ".bashrc",
+    "run-0001/wandb-sweep.yaml": ".bashrc",
+    "run-0001/.lock": ".bashrc",
+    "run-0002": "",
+    ".run-0002-left-1": "",
+    ".run-0002-part-1": "new-album",
+    "tokens": "",
+    "tokens/new-1": "new-album",
+    "tokens/x.json": "nowhere",
+    "workers": "",
+    "workers/x.lock": "nowhere",
+    "wandb": "",
+    "wandb/run-1": "",
+    "wandb/offline-run-1-x/tmp": "",
+    "study.db": "bank.db",
+    "study.db-wal": "nowhere",
+    "study.db-journal": "nowhere",
+    "sweep.yaml": ".bashrc",
+    "storage.txt": ".bashrc",
+    "ledger.lock": "nowhere",
+    "report.html": "nowhere",
+}
+COMMANDS = ("agent", "report", "explain", "next", "refine --max-steps=20", "compare")
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, float, bytes]]:
+    """All that is in a folder: kinds, times and contents."""
+    found: dict[str, tuple[int, float, bytes]] = {}
+    for path in sorted(folder.rglob("*")):
+        known = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path.relative_to(folder))] = known.st_mode, known.st_mtime, content
+    return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder with what an attacker would like to change."""
+    folder = tmp_path / "home"
+    (folder / "new-album").mkdir(parents=True)
+    (folder / "new-album/photo").write_text("a photo")
+    (folder / ".bashrc").write_text("alias ls='ls -l'\n")
+    with closing(sqlite3.connect(folder / "bank.db")) as bank:
+        bank.execute("CREATE TABLE accounts (owner TEXT)")
+        bank.commit()
+    for path in (folder / "new-album/photo", folder / "new-album"):
+        os.utime(path, (OLD, OLD))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep of which one of two runs is done."""
+    folder = tmp_path_factory.mktemp("begun")
+    (folder / "t.yaml").write_text(grid(rates=1, seeds=2))
+    (folder / "cats.txt").write_text(TEXT)
+    shutil.copy2(ROOT / "train.py", folder)
+    words = ["sweep", "t.yaml", "cats.txt", "--count=1", "--workers=1", "--", *FLAGS]
+    done = subprocess.run(
+        [sys.executable, "-m", "fundamentallm", *words],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (folder / "runs/t/run-0001/summary.json").exists(), done.stderr
+    return folder
+
+
+@pytest.fixture
+def command(begun: Path, home: Path, tmp_path: Path) -> Callable[[str], tuple[int, str]]:
+    """Runs a command on a copy of the sweep, and says how it ended and what it printed."""
+    shutil.copytree(begun, tmp_path / "work")
+
+    def call(words: str) -> tuple[int, str]:
+        verb, *flags = words.split()
+        done = subprocess.run(
+            [sys.executable, "-m", "fundamentallm", verb, "runs/t", *flags],
+            cwd=tmp_path / "work", capture_output=True, text=True, check=False,
+            env={**os.environ, "HOME": str(home)},
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    return call
+
+
+def plant(name: str, sweep: Path, target: Path) -> None:
+    """Put a link in the place of what is called `name`."""
+    place = sweep / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
+
+
+def is_refused(name: str, ended: tuple[int, str]) -> bool:
+    code, said = ended
+    return code == 2 and said.count("\n") == 1 and f"t/{name}: " in said
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_an_agent_refuses_a_folder_with_a_link(
+    name: str, command: Callable[[str], tuple[int, str]], home: Path, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "work/runs/t"
+    plant(name, sweep, home / LINKS[name])
+    before = snapshot(home), snapshot(sweep)
+    ended = command("agent")
+    assert is_refused(name, ended), ended
+    assert (snapshot(home), snapshot(sweep)) == before
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("name", ["run-0001/metrics.jsonl", "tokens"])
+def test_every_command_refuses_a_folder_with_a_link(
+    words: str,
+    name: str,
+    command: Callable[[str], tuple[int, str]],
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    sweep = tmp_path / "work/runs/t"
+    plant(name, sweep, home / LINKS[name])
+    before = snapshot(home), snapshot(sweep)
+    ended = command(words)
+    assert is_refused(name, ended), ended
+    assert (snapshot(home), snapshot(sweep)) == before
+
+
+@pytest.mark.parametrize("words", ["agent", "report"])
+@pytest.mark.parametrize("name", ["run-0001/metrics.jsonl", "sweep.yaml", "study.db", "workers"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(
+    words: str, name: str, command: Callable[[str], tuple[int, str]], tmp_path: Path
+) -> None:
+    place = tmp_path / "work/runs/t" / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    os.mkfifo(place)
+    assert is_refused(name, command(words))
+
+
+def test_a_sweep_of_others_runs_where_the_user_s_own_path_has_links(
+    command: Callable[[str], tuple[int, str]], tmp_path: Path
+) -> None:
+    runs = tmp_path / "work/runs"
+    (runs / "t").rename(tmp_path / "elsewhere")
+    (runs / "t").symlink_to(tmp_path / "elsewhere")
+    code, said = command("agent")
+    assert code == 0, said
+    assert (tmp_path / "elsewhere/run-0002/summary.json").exists()
+
+
+def test_a_database_of_another_program_gets_no_tables(
+    command: Callable[[str], tuple[int, str]], home: Path, tmp_path: Path
+) -> None:
+    database = tmp_path / "work/runs/t/study.db"
+    shutil.copy2(home / "bank.db", database)
+    before = database.read_bytes()
+    code, said = command("agent")
+    assert code == 2
+    assert "study.db: not the storage of a sweep" in said
+    assert database.read_bytes() == before
+
+
+def test_single_runs_with_links_are_refused(home: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.write_summary({"status": "done", "total_steps": 1})
+    for name in ("metrics.jsonl", "config.yaml", "best.pt", "samples.txt.part"):
+        (folder.path / name).symlink_to(home / ".bashrc")
+        with pytest.raises(RunFolderError, match=f"{name}: a link, where fundamentallm has a file"):
+            folder.create()
+        (folder.path / name).unlink()
+
+
+# What follows comes after every check: a link that took the place of a file only just now.
+
+
+def test_no_file_of_a_run_is_written_or_read_through_a_link(home: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    before = snapshot(home)
+    for file in (folder.metrics, folder.samples, folder.config, folder.summary):
+        file.symlink_to(home / ".bashrc")
+    with pytest.raises(DiskError, match="a link, which is not followed"):
+        folder.append(folder.metrics, "evil")
+    with pytest.raises(RunFolderError, match="a link, which is not followed"):
+        folder.read_config()
+    assert folder.metric_lines() == []
+    folder.write_summary({"status": "done"})
+    assert not folder.summary.is_symlink()
+    assert snapshot(home) == before
+
+
+def test_no_run_of_a_sweep_is_written_or_read_in_a_linked_folder(
+    home: Path, tmp_path: Path
+) -> None:
+    sweep = SweepFolder(tmp_path / "t")
+    sweep.create()
+    run = sweep.run(0)
+    run.path.symlink_to(home)
+    before = snapshot(home)
+    for attempt in (
+        lambda: sweep.create_run(0),
+        lambda: run.write_summary({"status": "done"}),
+        lambda: run.append(run.metrics, "evil"),
+        lambda: run.clear(),
+        lambda: run.write_end("failed", "x"),
+    ):
+        with pytest.raises(FundamentallmError, match="run-0001"):
+            attempt()
+    assert run.read_summary() == {}
+    assert snapshot(home) == before
+
+
+@pytest.mark.parametrize("left", ["run-0001", ".run-0001-left-1", ".run-0001-part-1"])
+def test_who_takes_a_run_over_follows_no_link(left: str, home: Path, tmp_path: Path) -> None:
+    sweep = SweepFolder(tmp_path / "t")
+    sweep.create()
+    (sweep.path / left).symlink_to(home)
+    before = snapshot(home)
+    with suppress(OSError):
+        sweep.take_over(0)
+    assert snapshot(home) == before
+
+
+def test_the_token_cache_follows_no_link(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokens").symlink_to(home)
+    before = snapshot(home)
+    parts = {"train": iter([np.zeros(5, np.uint8)]), "val": iter([np.zeros(5, np.uint8)])}
+    assert not token_cache.keep(tmp_path / "tokens", "x", parts)
+    assert snapshot(home) == before
+    (tmp_path / "tokens").unlink()
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens/new-1").symlink_to(home)
+    os.utime(tmp_path / "tokens/new-1", (OLD, OLD), follow_symlinks=False)
+    parts = {"train": iter([np.zeros(5, np.uint8)]), "val": iter([np.zeros(5, np.uint8)])}
+    assert token_cache.keep(tmp_path / "tokens", "x", parts)
+    assert snapshot(home) == before
+    assert token_cache.load(tmp_path / "tokens", "x") is not None
+    (tmp_path / "tokens/x.json").rename(home / "x.json")
+    (tmp_path / "tokens/x.json").symlink_to(home / "x.json")
+    assert token_cache.load(tmp_path / "tokens", "x") is None
+
+
+def test_sqlite_opens_no_other_database(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.db").symlink_to(home / "bank.db")
+    with pytest.raises(SweepError, match=r"study.db: a link"):
+        sqlite3.connect(tmp_path / "study.db", factory=OwnFile)
+
+
+def test_sqlite_is_asked_which_file_it_opened(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.db").symlink_to(home / "bank.db")
+    monkeypatch.setattr("fundamentallm.sweep.sqlite_file.why_misplaced", lambda *_, **__: "")
+    before = snapshot(home)
+    with pytest.raises(SweepError, match="replaced by a link while it was opened"):
+        sqlite3.connect(tmp_path / "study.db", factory=OwnFile)
+    assert snapshot(home) == before
+
+
+def test_a_probe_of_the_disk_follows_no_link(home: Path, tmp_path: Path) -> None:
+    (tmp_path / f".writable-{os.getpid()}").symlink_to(home / ".bashrc")
+    before = snapshot(home)
+    DiskWatch(tmp_path, 1, print).probe()
+    assert snapshot(home) == before
+
+
+@pytest.fixture
+def swapping(home: Path, tmp_path: Path) -> Iterator[Path]:
+    """A sweep's folder in which a run's folder and its metrics.jsonl are links now and then."""
+    sweep = tmp_path / "t"
+    (sweep / "run-0001").mkdir(parents=True)
+    (sweep / "file link").symlink_to(home / ".bashrc")
+    (sweep / "folder link").symlink_to(home / "new-album")
+    over = threading.Event()
+
+    def swap() -> None:
+        file, folder = sweep / "run-0001/metrics.jsonl", sweep / "run-0001"
+        while not over.is_set():
+            with suppress(OSError):
+                file.touch()
+                os.rename(file, sweep / "kept")
+                os.rename(sweep / "file link", file)
+                time.sleep(0)
+                os.rename(file, sweep / "file link")
+                os.rename(sweep / "kept", file)
+                os.rename(folder, sweep / "run kept")
+                os.rename(sweep / "folder link", folder)
+                time.sleep(0)
+                os.rename(folder, sweep / "folder link")
+                os.rename(sweep / "run kept", folder)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    yield sweep
+    over.set()
+    thread.join()
+
+
+def test_links_that_come_and_go_are_never_followed(swapping: Path, home: Path) -> None:
+    before = snapshot(home)
+    run = SweepFolder(swapping).run(0)
+    went = refused = 0
+    while not (went > 100 and refused > 100):
+        try:
+            run.append(run.metrics, "evil\n")
+            run.write_summary({"status": "done"})
+            went += 1
+        except DiskError:
+            refused += 1
+    assert snapshot(home) == before
+
+
+def test_what_a_checkpoint_says_is_one_line_of_a_log(
+    tmp_path: Path, tiny: Config, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = prepare(Text.of(TEXT, "cats.txt"), tiny)
+    folder = RunFolder(tmp_path)
+    evil = {"name": "x\ntouch evil\n\x1b[2J", "sha256": "0" * 64}
+    train(tiny, dataset, folder=folder, trackers=[], device="cpu", stop_requested=lambda: "")
+    replace(Checkpoint.load(folder.last), data=evil).save(folder.last)
+    capfd.readouterr()
+    assert _checkpoint(folder, tiny, dataset) is None
+    said = capfd.readouterr().err
+    assert said.startswith("warning: ")
+    assert said.count("\n") == 1
+    assert "\x1b" not in said
+
+
+def test_a_held_folder_says_what_is_wrong_with_a_name(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    os.mkfifo(tmp_path / "pipe")
+    with HeldFolder(tmp_path) as folder:
+        for name, mode, why in [
+            ("folder", "rb", "Is a directory"),
+            ("link", "rb", "a link, which is not followed"),
+            ("link", "ab", "a link, which is not followed"),
+            ("pipe", "rb", "Not a regular file"),
+            ("pipe", "ab", "Not a regular file"),
+            ("missing", "rb", "No such file"),
+            ("pipe", "xb", "File exists"),
+        ]:
+            with pytest.raises(OSError, match=why):
+                folder.open(name, mode)
+        with pytest.raises(OSError, match="a link, which is not followed"):
+            HeldFolder(tmp_path / "link", tmp_path)
+    assert HeldFolder(tmp_path / "link").handle is not None
