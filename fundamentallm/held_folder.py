@@ -114,12 +114,16 @@ class HeldFolder:
 
     def sync(self) -> None:
         """Make the names in it outlast a power cut, where the system lets it be opened."""
-        if self.handle is not None:
+        if self.handle is None:
+            return
+        try:
             listed = self._open_to_list()
-            try:
-                os.fsync(listed)
-            finally:
-                os.close(listed)
+        except PermissionError:  # it may be entered, and not listed
+            return
+        try:
+            os.fsync(listed)
+        finally:
+            os.close(listed)
 
     def sync_file(self, name: str) -> None:
         """Make what a file holds outlast a power cut."""

@@ -241,3 +241,4 @@ class SweepFolder:
             for file in source.names():  # what somebody else has put there
                 if file not in others and not target.has(file):
                     source.move(file, file, target)
+            target.sync()
