@@ -78,18 +78,6 @@ def why_foreign(folder: Path, root: Path | None = None) -> str:
     return ""
 
 
-def proves_itself(file: Path, root: Path) -> bool:
-    """Tell whether a file of a run proves by its content alone that a run wrote it.
-
-    `root`: below it no link is followed.
-    """
-    try:
-        with HeldFolder(file.parent, root) as folder:
-            return JUDGES[file.name](_content(folder, file.name)) == Verdict.PROVES
-    except OSError:
-        return False
-
-
 def _content(folder: HeldFolder, name: str) -> bytes:
     """The file's first and last bytes; none if it is not there."""
     if not folder.has(name):

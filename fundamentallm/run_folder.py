@@ -17,7 +17,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
 from fundamentallm.held_folder import HeldFolder
 from fundamentallm.metrics import finite
-from fundamentallm.ownership import LOCK, proves_itself, why_foreign
+from fundamentallm.ownership import LOCK, why_foreign
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
 LARGEST_SETTINGS = 1 << 18
@@ -189,8 +189,7 @@ class RunFolder:
             RunFolderError: The folder holds files of others.
             DiskError: It cannot be written.
         """
-        if not proves_itself(self.summary, self.root):  # which is all that is written
-            self.check_ownership()
+        self.check_ownership()
         known = {k: v for k, v in self.read_summary().items() if k not in ("host", "process")}
         self.write_summary({**known, "status": status, "stopped_by": stopped_by})
 

@@ -59,10 +59,7 @@ def test_a_file_of_the_user_is_no_run_s(name: str, beside: bool, tmp_path: Path)
     folder.path.mkdir(exist_ok=True)
     (folder.path / name).write_text(MINE[name])
     before = contents(folder.path)
-    attempts = [folder.create, folder.check_ownership]
-    if name == "summary.json" or not beside:  # else it stands in a summary that is ours
-        attempts.append(lambda: folder.write_end("failed", "x"))
-    for attempt in attempts:
+    for attempt in (folder.create, folder.check_ownership, lambda: folder.write_end("failed", "x")):
         with pytest.raises(RunFolderError, match=f"{name}: not written by a run of fundamentallm"):
             attempt()
     assert contents(folder.path) == before

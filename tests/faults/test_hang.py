@@ -14,6 +14,17 @@ from tiny_sweep import FLAGS, grid, start, summaries, trials, wait_for
 from fundamentallm.sweep import line as lines
 from fundamentallm.sweep.order import Alive, Ended, Stop
 
+DISK_THAT_IS_AWAY = """
+import os, time
+real = os.fsync
+def fsync(descriptor):
+    while os.path.exists("away"):
+        time.sleep(0.1)
+    real(descriptor)
+os.fsync = fsync
+"""
+"""A sitecustomize.py: in a folder that has a file `away`, the disk does not answer."""
+
 
 @pytest.fixture
 def beats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,11 +89,10 @@ def test_a_hung_trial_is_recorded_and_the_sweep_goes_on(tmp_path: Path, text_fil
     file.write_text(grid(rates=2, seeds=1, steps=1500, every=50))
     folder = tmp_path / "runs/tiny"
     command = ("sweep", file, text_file, "--workers", 1, "--", *FLAGS)
-    process = start(tmp_path, *command, FUNDAMENTALLM_LEASE="3")
-    metrics = folder / "run-0001/metrics.jsonl"
+    (tmp_path / "sitecustomize.py").write_text(DISK_THAT_IS_AWAY)
+    process = start(tmp_path, *command, FUNDAMENTALLM_LEASE="3", PYTHONPATH=str(tmp_path))
     wait_for((folder / "run-0001/last.pt").exists)
-    os.mkfifo(tmp_path / "pipe")
-    os.replace(tmp_path / "pipe", metrics)  # who opens a pipe that nobody reads waits for ever
+    (folder / "run-0001/away").touch()
     said = process.communicate(timeout=200)[0]
     assert process.returncode == 1, said
     assert "run 1 of 2 hung: no step for " in said
@@ -92,4 +102,4 @@ def test_a_hung_trial_is_recorded_and_the_sweep_goes_on(tmp_path: Path, text_fil
     assert first.user_attrs["result"]["status"] == "hung"
     output = (folder / "run-0001/output.txt").read_text()
     assert "where every thread was" in output
-    assert "in append" in output  # the function that waited
+    assert "in fsync" in output  # the function that waited
