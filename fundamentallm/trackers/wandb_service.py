@@ -14,16 +14,30 @@ from wandb.sdk import wandb_setup
 
 GRACE_SECONDS = 3.0
 
+show_thread_error = threading.excepthook
+
 
 def started() -> wandb_setup._WandbSetup:
     """The client with its process, as of `wandb.setup()`; that waits for ever where none starts.
 
     (It holds a lock meanwhile, for which its own report of the failure waits.)
     """
+    threading.excepthook = _hide_lost_connection
     client = wandb_setup._setup(start_service=False)
     if not client.settings._noop:
         client.ensure_service()
     return client
+
+
+def _hide_lost_connection(args: threading.ExceptHookArgs) -> None:
+    """Print no traceback of the client's own threads where its process is gone.
+
+    The tracker says so in a line of its own at its next call. One of these threads sends what
+    Python's garbage collection finds, so it meets the lost connection at any moment.
+    """
+    thread = args.thread.name if args.thread else ""
+    if not (thread.startswith("wandb-") and isinstance(args.exc_value, ConnectionError)):
+        show_thread_error(args)
 
 
 def _process() -> subprocess.Popen[bytes] | None:

@@ -152,6 +152,28 @@ def test_killed_again_and_again_it_is_given_up_and_says_what_is_left(
     check_same(client.server, client.only_run(), client.folder / "out")
 
 
+LEFT_TO_THE_COLLECTOR = """
+from wandb.proto import wandb_server_pb2 as messages
+from fundamentallm.trackers import wandb_service
+
+connection = wandb_service.started()._connection
+wandb_service._kill()
+assert wandb_service.is_gone(within=60)
+sender = connection._finalizer._thread
+while sender.is_alive():  # until the client has noticed
+    connection.finalize(set(), messages.ServerRequest())
+    sender.join(0.01)
+print("it has ended")
+wandb_service.let_go()
+"""
+
+
+def test_what_the_garbage_collector_finds_afterwards_leaves_no_traceback(client: Client) -> None:
+    said = client.run(sys.executable, "-c", LEFT_TO_THE_COLLECTOR).stdout
+    assert "it has ended" in said
+    assert "Traceback" not in said
+
+
 def steps(rows: Path) -> int:
     return json.loads(rows.read_text().splitlines()[-1])["step"]
 
