@@ -26,9 +26,9 @@ from fundamentallm.learner import check_state
 from fundamentallm.machine import free_gb
 from fundamentallm.model import Transformer
 from fundamentallm.ownership import FILES, MARK
-from fundamentallm.plan import parameters
 from fundamentallm.progress import Progress
 from fundamentallm.run_folder import RunFolder
+from fundamentallm.size import parameter_count
 from fundamentallm.stored_tensors import StoredTensorError, check_same, check_stored
 from fundamentallm.vocabulary import Vocabulary
 
@@ -210,7 +210,7 @@ class Checkpoint:
     def _check_count(self) -> None:
         """Count weights before a model is made: a configuration may promise any size."""
         tensors = [each for each in self.model.values() if isinstance(each, torch.Tensor)]
-        promised = parameters(self.config, len(self.vocabulary))
+        promised = parameter_count(self.config, len(self.vocabulary))
         if sum(each.numel() for each in tensors) != promised:
             raise CheckpointError(UNFIT)
 

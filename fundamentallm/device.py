@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import math
 import platform
-import struct
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from fundamentallm.attention import WIDTHS
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.hyperparameters import Config
-from fundamentallm.kernels import kernels, working_with
-from fundamentallm.machine import free_gb, usable_cores
-from fundamentallm.stored_tensors import StoredTensorError, check_same
+from fundamentallm.machine import free_gb
 
 Device = torch.device
-MERSENNE_TWISTER = 624
-"""Numbers in the table of torch's generator on a CPU."""
-_one_run = threading.RLock()
 
 
 class DeviceError(FundamentallmError):
@@ -120,18 +111,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def run_alone(config: Config, device: torch.device, count: int = 0) -> Iterator[None]:
-    """Have for one run what torch has once in a process: its generators, dtype and threads.
-
-    The caller's are as before in the end. A run in another thread waits until then: drawing from
-    the same generators, each would change the other's results.
-    """
-    generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with _one_run, generators, our_dtype(), threads(count, suits_kernels(config, device)):
-        yield
-
-
-@contextmanager
 def our_dtype() -> Iterator[None]:
     """Make new tensors in float32, whatever the caller's default is: the seed decides, not that."""
     before = torch.get_default_dtype()
@@ -140,80 +119,3 @@ def our_dtype() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def suits_kernels(config: Config, device: torch.device) -> bool:
-    """Whether kernels.c does nearly all of the work of such a model there."""
-    return (
-        device.type == "cpu"
-        and kernels() is not None
-        and config.compile != "true"
-        and not config.attention_dropout
-        and config.model_dim // config.num_heads in WIDTHS
-        and precision(device, config.mixed_precision) == torch.float32
-    )
-
-
-@contextmanager
-def threads(count: int = 0, in_kernels: bool = False) -> Iterator[None]:
-    """Compute with `count` threads, if there are as many cores; else with what is usual here.
-
-    With `in_kernels` they are those of kernels.c alone. What is left to torch is too short to gain
-    from its own, which have to wait for each other and lose a lot where the machine is busy.
-    """
-    before = torch.get_num_threads()
-    number = count if 0 < count <= usable_cores() else min(before, usable_cores())
-    torch.set_num_threads(1 if in_kernels else number)
-    try:
-        with working_with(number):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of the generators that dropout draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Continue from `random_state`; a generator of another device keeps its own.
-
-    Raises:
-        StoredTensorError: It is no such state.
-    """
-    check_random_state(state)
-    torch.set_rng_state(state["cpu"])
-    try:
-        if device.type == "cuda" and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], device)
-        if device.type == "mps" and "mps" in state:
-            torch.mps.set_rng_state(state["mps"])
-    except (RuntimeError, TypeError):
-        raise StoredTensorError(f"random: {device.type} is no state of its generator") from None
-
-
-def check_random_state(state: object) -> None:
-    """See that a `random_state` from a file can be continued from, on a CPU.
-
-    Torch lets pass a place and a number of draws left that together lead beyond its table.
-
-    Raises:
-        StoredTensorError: It cannot.
-    """
-    own = {"cpu": torch.Generator().get_state()}
-    cpu = state.get("cpu") if isinstance(state, dict) else None
-    check_same({"cpu": cpu}, own, "random")
-    assert isinstance(cpu, torch.Tensor)
-    left, _, place = struct.unpack_from("=iiQ", cpu.numpy().tobytes(), 8)
-    if not (0 < left <= MERSENNE_TWISTER and left + place <= MERSENNE_TWISTER + 1):
-        raise StoredTensorError("random: cpu is no state of its generator")
-    try:
-        torch.Generator().set_state(cpu)
-    except RuntimeError:
-        raise StoredTensorError("random: cpu is no state of its generator") from None

@@ -14,20 +14,19 @@ from torch import Tensor, nn
 
 from fundamentallm.device import (
     autocast,
-    check_random_state,
     free_memory_gb,
     is_out_of_memory,
     precision,
-    random_state,
-    set_random_state,
 )
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.graphs import GraphedUpdate, Update
 from fundamentallm.hyperparameters import Config
+from fundamentallm.isolation import check_random_state, random_state, set_random_state
 from fundamentallm.model import Transformer
 from fundamentallm.optimizer import Optimizers
-from fundamentallm.plan import parameters, sequences_at_once
+from fundamentallm.plan import sequences_at_once
+from fundamentallm.size import parameter_count
 from fundamentallm.stored_tensors import StoredTensorError, check_same, shapes_only
 
 HALVINGS = 3
@@ -63,7 +62,7 @@ def check_fits(config: Config, vocab_size: int, device: torch.device) -> None:
     Raises:
         OutOfMemoryError: It does not.
     """
-    need, free = 12e-9 * parameters(config, vocab_size), free_memory_gb(device)
+    need, free = 12e-9 * parameter_count(config, vocab_size), free_memory_gb(device)
     if need > free:
         raise OutOfMemoryError(
             f"the model does not fit: it needs {need:,.0f} GB and {free:.1f} are free; give a "

@@ -14,9 +14,9 @@ from fundamentallm.attention import attend, attend_with_torch, rotate, rotations
 from fundamentallm.device import our_dtype
 from fundamentallm.dropout import drop
 from fundamentallm.hyperparameters import Config
-from fundamentallm.plan import mlp_width
 from fundamentallm.pointwise import norm
 from fundamentallm.projection import mlp, project
+from fundamentallm.size import mlp_width
 
 
 class Transformer(nn.Module):

@@ -27,17 +27,6 @@ def sequences_at_once(config: Config, *, on_cpu: bool) -> int:
     return min(config.batch_size, fitting) if on_cpu else config.batch_size
 
 
-def mlp_width(config: Config) -> int:
-    """Of the hidden layer: 8/3 of the model's, in eights."""
-    return max(8, round(config.model_dim / 3) * 8)
-
-
-def parameters(config: Config, vocabulary: int) -> int:
-    """Weights of the model."""
-    a_layer = 4 * config.model_dim**2 + 3 * config.model_dim * mlp_width(config)
-    return config.num_layers * a_layer + (2 * vocabulary + 1) * config.model_dim
-
-
 def compiles(config: Config, total_steps: int, *, on_cuda: bool) -> bool:
     """Whether a run is to be compiled. Its length alone decides, so that it can be told again.
 

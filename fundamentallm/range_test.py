@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fundamentallm.data import Dataset, training_batch
-from fundamentallm.device import peak_memory_gb, pick_device, run_alone
+from fundamentallm.device import peak_memory_gb, pick_device
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity
 from fundamentallm.hyperparameters import Config
+from fundamentallm.isolation import run_alone
 from fundamentallm.learner import Learner, OutOfMemoryError, in_our_words
 from fundamentallm.trackers.protocol import Number, Tracker
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.data import Dataset, prepare, training_batch
-from fundamentallm.device import is_out_of_memory, peak_memory_gb, pick_device, run_alone
+from fundamentallm.device import is_out_of_memory, peak_memory_gb, pick_device
 from fundamentallm.disk import DiskError
 from fundamentallm.evaluate import perplexity, score, uniform_guess
 from fundamentallm.generate import continue_text
 from fundamentallm.hyperparameters import Config
+from fundamentallm.isolation import run_alone
 from fundamentallm.kernels import kernels, team
 from fundamentallm.learner import Learner, OutOfMemoryError, in_our_words
 from fundamentallm.plan import Plan, compiles

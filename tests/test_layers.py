@@ -59,6 +59,9 @@ RUNGS = {
     "plan": 1,
     "model": 1,
     "device": 1,
+    "size": 1,
+    "threads": 1,
+    "isolation": 1,
     "dropout": 1,
     "kernels": 1,
     "attention": 1,
@@ -103,7 +106,7 @@ ONLY_IN = {  # library: the only places that import it
     ),
     "torch": (
         *("attention", "dropout", "pointwise", "projection", "kernels", "model", "optimizer"),
-        *("graphs", "stored_tensors"),
+        *("graphs", "stored_tensors", "threads", "isolation"),
         *("data", "device", "learner", "checkpoint", "evaluate", "generate"),
         *("training", "range_test", "sweep.trial"),
     ),

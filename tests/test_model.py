@@ -28,7 +28,7 @@ from fundamentallm.optimizer import (
     orthogonalise,
     orthogonalise_with_torch,
 )
-from fundamentallm.plan import parameters
+from fundamentallm.size import parameter_count
 
 
 def scrambled(config: Config) -> Transformer:
@@ -303,4 +303,4 @@ def test_dropout_acts_in_training_alone(tiny: Config) -> None:
 def test_weights_are_counted_without_a_model(shape: tuple[int, int], tiny: Config) -> None:
     config = replace(tiny, model_dim=shape[0], num_layers=shape[1])
     model = Transformer(11, config)
-    assert parameters(config, 11) == sum(weights.numel() for weights in model.parameters())
+    assert parameter_count(config, 11) == sum(weights.numel() for weights in model.parameters())

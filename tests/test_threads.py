@@ -16,13 +16,14 @@ from conftest import need_kernels
 
 from fundamentallm import train
 from fundamentallm.data import prepare
-from fundamentallm.device import run_alone, suits_kernels, threads
 from fundamentallm.hyperparameters import Config
+from fundamentallm.isolation import run_alone
 from fundamentallm.kernels import call, team
 from fundamentallm.machine import threads_each
 from fundamentallm.range_test import find_learning_rate
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.text import Text
+from fundamentallm.threads import suits_kernels, threads
 from fundamentallm.trackers.folder import FolderTracker
 
 CPU = torch.device("cpu")

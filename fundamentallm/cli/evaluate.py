@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> None:
     """Score DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
-    from fundamentallm.device import is_out_of_memory, pick_device, suits_kernels, threads
+    from fundamentallm.device import is_out_of_memory, pick_device
     from fundamentallm.evaluate import score
     from fundamentallm.learner import OutOfMemoryError
     from fundamentallm.text import DataError, read_text
+    from fundamentallm.threads import suits_kernels, threads
 
     where = pick_device(device)
     path = find_checkpoint(run)

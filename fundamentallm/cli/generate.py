@@ -42,9 +42,9 @@ def generate(
         raise click.UsageError(f"--seed: got {seed}; give a number from 0 to 2^63 - 1")
 
     from fundamentallm.checkpoint import Checkpoint, find_checkpoint
-    from fundamentallm.device import threads
     from fundamentallm.generate import Sampling
     from fundamentallm.generate import generate as write
+    from fundamentallm.threads import threads
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     checkpoint = Checkpoint.load(find_checkpoint(run))

@@ -227,7 +227,8 @@ def main(order: Order, pipe: Connection) -> None:
 
 
 def _measured(order: Order, pipe: Connection) -> Iterator[Parts]:
-    from fundamentallm.device import pick_device, run_alone
+    from fundamentallm.device import pick_device
+    from fundamentallm.isolation import run_alone
 
     keep_freed_memory()
     config, device = Config(**order.settings), pick_device(order.device)
@@ -243,7 +244,8 @@ def _parts(order: Order, whole: Config, device: Device, pipe: Connection) -> Ite
     from fundamentallm.generate import continue_text
     from fundamentallm.graphs import WARM
     from fundamentallm.learner import Learner
-    from fundamentallm.plan import SAMPLE_TIMES, Plan, parameters
+    from fundamentallm.plan import SAMPLE_TIMES, Plan
+    from fundamentallm.size import parameter_count
     from fundamentallm.sweep.trial import dataset_of
     from fundamentallm.text import DataError
 
@@ -261,7 +263,7 @@ def _parts(order: Order, whole: Config, device: Device, pipe: Connection) -> Ite
         tried=part.batch_size / (whole.batch_size * whole.gradient_accumulation),
         scored=len(dataset.scored) / tokens,
         max_seconds=60 * whole.max_minutes or math.inf,
-        weights=parameters(whole, len(dataset.vocabulary)),
+        weights=parameter_count(whole, len(dataset.vocabulary)),
         begin=0.0,
         on_gpu=device.type == "cuda",
     )
