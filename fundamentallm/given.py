@@ -9,7 +9,9 @@ from typing import Any
 from fundamentallm.declaration import ConfigError
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 
-DATA_KEYS = ("data", "data_sha256")
+DATA = "data"
+"""The name, beside the hyperparameters, of the text."""
+DATA_KEYS = (DATA, "data_sha256")
 """What a run's config holds beside hyperparameters: which text it was trained on."""
 
 

@@ -34,6 +34,7 @@ RUNGS = {
     "presets": 0,
     "run_name": 0,
     "samples": 0,
+    "printable": 0,
     "sweep": 1,
     "sweep.bayes": 2,
     "sweep.methods": 2,

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.hyperparameters import Config
 from fundamentallm.model import Transformer
-from fundamentallm.samples import Sample, format_sample, parse_samples, printable
+from fundamentallm.printable import printable
+from fundamentallm.samples import Sample, format_sample, parse_samples
 from fundamentallm.vocabulary import Vocabulary
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(

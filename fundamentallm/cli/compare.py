@@ -10,7 +10,7 @@ import click
 from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.results import metric_option, results_of, say_notes
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 
 NARROWEST = 12  # characters of a column, its borders included, in which a number can be read
 

@@ -9,7 +9,7 @@ import click
 
 from fundamentallm.cli.messages import say, warn, warn_of_unknown
 from fundamentallm.cli.options import PATH
-from fundamentallm.samples import fit_for
+from fundamentallm.printable import fit_for
 from fundamentallm.unknown import examples
 
 

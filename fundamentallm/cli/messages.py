@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 from fundamentallm.unknown import describe_unknown
 
 

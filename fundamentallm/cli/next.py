@@ -7,7 +7,7 @@ import sys
 import click
 
 from fundamentallm.cli.results import metric_option, places_argument, results_of, say_notes
-from fundamentallm.samples import fit_for
+from fundamentallm.printable import fit_for
 
 
 @click.command("next")

@@ -10,7 +10,7 @@ from typing import Any
 from fundamentallm.cli.messages import say
 from fundamentallm.declaration import shown
 from fundamentallm.metrics import score_text
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import FAILED, Attempt, Run, best_of, told

@@ -181,7 +181,7 @@ def engine_for(
     from fundamentallm.cli.sweep_wandb import PRELOADED, WandbRuns
     from fundamentallm.sweep.engine import Engine
     from fundamentallm.sweep.order import Data
-    from fundamentallm.sweep.orders import Orders
+    from fundamentallm.sweep.order import Orders
     from fundamentallm.sweep.workers import Workers
 
     wandb = None

@@ -14,7 +14,8 @@ from fundamentallm.sweep.checking import unscored
 from fundamentallm.sweep.distributions import Categorical
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.order import Data
-from fundamentallm.sweep.points import DATA, Points
+from fundamentallm.given import DATA
+from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.spec import Sweep, parse_sweep
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.metrics import score_text
 from fundamentallm.presets import PRESETS
 from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 from fundamentallm.sweep.assignment import Assignment
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from fundamentallm.declaration import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.report.results import Results, RunResult
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 
 LONGEST = 300
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 
 PALETTE = ("#2D8BCB", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#7F7F7F")
 """After Okabe and Ito, Color Universal Design (2008), without yellow, which is lost on white."""

@@ -26,7 +26,7 @@ from fundamentallm.report.explain import HEADINGS, explain
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 from fundamentallm.sweep.records import told
 
 LONGEST = 1_000  # characters of a setting or sample

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fundamentallm.disk import DiskError, writing
 from fundamentallm.held_folder import HeldFolder
-from fundamentallm.samples import printable
+from fundamentallm.printable import printable
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order
 

@@ -26,7 +26,8 @@ from fundamentallm.sweep.checking import extremes, size
 from fundamentallm.sweep.crew import PATIENCE, Means, fitting
 from fundamentallm.sweep.order import Data, Order
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.points import DATA, Points, fits, hyperparameter_name
+from fundamentallm.given import DATA
+from fundamentallm.sweep.points import Points, fits, hyperparameter_name
 from fundamentallm.sweep.probing import probe
 from fundamentallm.sweep.search import GridPoints, RandomSearch
 from fundamentallm.sweep.workers import Workers

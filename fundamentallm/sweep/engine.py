@@ -19,7 +19,7 @@ from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
 from fundamentallm.sweep.order import Ended, Row
-from fundamentallm.sweep.orders import Orders
+from fundamentallm.sweep.order import Orders
 from fundamentallm.sweep.records import (
     FAILED,
     RANKED,

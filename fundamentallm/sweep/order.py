@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fundamentallm.corpus import BUILTIN
+from fundamentallm.given import DATA
+
+if TYPE_CHECKING:  # a trial's process imports this file, and starts at once
+    from fundamentallm.sweep.crew import Means
+    from fundamentallm.sweep.points import Points
+    from fundamentallm.sweep.records import Run
+    from fundamentallm.sweep.search import Values
+    from fundamentallm.sweep.sweep_folder import SweepFolder
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,61 @@ class Order:
     """For W&B's client; empty for a trial that does not show itself there."""
     wandb: Mapping[str, Any] | None = None
     """`WandbTracker`'s arguments."""
+
+
+class Orders:
+    """What all runs of a sweep have in common on this machine."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        points: Points,
+        data: Data,
+        means: Means,
+        *,
+        patience: float,
+        wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
+    ) -> None:
+        """What runs share.
+
+        Args:
+            folder: Where runs are written.
+            points: From values to settings.
+            data: The text.
+            means: What this machine gives.
+            patience: Seconds without a step that may always pass.
+            wandb: Gives the environment and the tracker's arguments of a run; None for no W&B.
+        """
+        self.folder, self.points, self.data, self.means = folder, points, data, means
+        self.patience, self.wandb = patience, wandb
+
+    def order(self, run: Run, slot: int) -> Order:
+        """For the process that has `slot`.
+
+        Raises:
+            ConfigError: A value is none that a hyperparameter can have.
+        """
+        settings = self.points.settings(run.values)
+        named = settings.pop(DATA, None)
+        path, name, sha256 = self.data.text(None if named is None else str(named))
+        environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
+        gpus, device = self.means.gpus, self.means.device
+        if gpus:  # of which a trial sees one, its first
+            device = device.partition(":")[0]
+        return Order(
+            folder=self.folder.run(run.number).path,
+            settings=settings,
+            data=path,
+            data_name=name,
+            data_sha256=sha256,
+            tokens=self.folder.tokens,
+            threads=self.means.threads,
+            device=device,
+            patience=self.patience,
+            visible_gpu=gpus[slot % len(gpus)] if gpus else None,
+            environment=environment,
+            wandb=wandb,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from fundamentallm.declaration import ConfigError
-from fundamentallm.given import nearest_name
+from fundamentallm.given import DATA, nearest_name
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.metrics import METRICS
 from fundamentallm.sweep.distributions import Categorical, Continuous, IntUniform, suggested
@@ -17,8 +17,6 @@ from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.search import Values, too_many_points
 from fundamentallm.sweep.spec import Sweep
 
-DATA = "data"
-"""The parameter, beside the hyperparameters, that names the text."""
 MOST_TOGETHER = 64  # combinations that are searched as one choice
 
 

@@ -18,7 +18,8 @@ from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.checking import LENGTHS
 from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key
 from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.points import DATA, Points, hyperparameter_name
+from fundamentallm.given import DATA
+from fundamentallm.sweep.points import Points, hyperparameter_name
 from fundamentallm.sweep.records import Run, loss_by
 from fundamentallm.sweep.spec import Metric, Sweep
 

@@ -18,7 +18,8 @@ from fundamentallm.learner import CompilingError, OutOfMemoryError
 from fundamentallm.machine import keep_freed_memory
 from fundamentallm.plan import Plan, compiles
 from fundamentallm.run_folder import RunFolder, RunFolderError
-from fundamentallm.samples import Sample, printable
+from fundamentallm.printable import printable
+from fundamentallm.samples import Sample
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order, Row
 from fundamentallm.text import DataError, read_text

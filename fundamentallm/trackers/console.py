@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from tqdm import tqdm
 
 from fundamentallm.metrics import score_text
-from fundamentallm.samples import Sample, fit_for
+from fundamentallm.printable import fit_for
+from fundamentallm.samples import Sample
 from fundamentallm.trackers.protocol import Number
 
 SHOWN: Mapping[str, Callable[[float], str]] = {
