@@ -23,8 +23,7 @@ from fundamentallm.impossible import summary_of_impossible
 from fundamentallm.sweep.disk_watch import DiskWatch
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.order import Data
-from fundamentallm.sweep.order import Orders
+from fundamentallm.sweep.order import Data, Orders
 from fundamentallm.sweep.points import Points, check_points
 from fundamentallm.sweep.program import words_of_every_run
 from fundamentallm.sweep.records import Attempt

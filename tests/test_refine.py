@@ -10,11 +10,12 @@ from conftest import Run
 from tiny_sweep import FLAGS, metric_rows, summaries
 
 from fundamentallm.cli.refine import _labels
+from fundamentallm.report.standings import Standing, in_order, verdict
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Attempt
 from fundamentallm.sweep.records import Run as SweepRun
-from fundamentallm.sweep.refining import Standing, distinct, finalists, in_order, verdict
+from fundamentallm.sweep.refining import distinct, finalists
 from fundamentallm.sweep.spec import Metric, parse_sweep
 
 LOSS = Metric("val_loss")

@@ -19,13 +19,10 @@ from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.records import Run, loss_by
 from fundamentallm.sweep.refining import (
     NEAR,
-    Standing,
     continue_from,
     distinct,
     finalists,
-    in_order,
     refined_sweep,
-    verdict,
 )
 from fundamentallm.sweep.spec import parse_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -151,6 +148,8 @@ def _is_begun_otherwise(new: Facts, begun: Facts) -> bool:
 
 def _show(fine: SweepFolder, url: str) -> None:
     """The table and the verdict, if all runs have finished."""
+    from fundamentallm.report.standings import Standing, in_order, verdict
+
     with opened(url, fine) as (facts, ledger):
         runs = ledger.runs()
     metric = parse_sweep(facts["text"], facts["file"]).ranks_by

@@ -180,8 +180,7 @@ def engine_for(
     """An engine for the sweep that `facts` describe."""
     from fundamentallm.cli.sweep_wandb import PRELOADED, WandbRuns
     from fundamentallm.sweep.engine import Engine
-    from fundamentallm.sweep.order import Data
-    from fundamentallm.sweep.order import Orders
+    from fundamentallm.sweep.order import Data, Orders
     from fundamentallm.sweep.workers import Workers
 
     wandb = None

@@ -10,11 +10,11 @@ import click
 
 from fundamentallm.cli.messages import warn
 from fundamentallm.corpus import BUILTIN
+from fundamentallm.given import DATA
 from fundamentallm.sweep.checking import unscored
 from fundamentallm.sweep.distributions import Categorical
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.order import Data
-from fundamentallm.given import DATA
 from fundamentallm.sweep.points import Points
 from fundamentallm.sweep.spec import Sweep, parse_sweep
 

@@ -24,8 +24,8 @@ from fundamentallm.given import DATA_KEYS
 from fundamentallm.hyperparameters import Config
 from fundamentallm.metrics import score_text
 from fundamentallm.presets import PRESETS
-from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder
 from fundamentallm.printable import printable
+from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder
 from fundamentallm.sweep.assignment import Assignment
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 from fundamentallm.declaration import shown
 from fundamentallm.metrics import score_text
-from fundamentallm.report.results import Results, RunResult
 from fundamentallm.printable import printable
+from fundamentallm.report.results import Results, RunResult
 
 LONGEST = 300
 

@@ -22,11 +22,11 @@ from fundamentallm.declaration import shown
 from fundamentallm.disk import replacing
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import score_text
+from fundamentallm.printable import printable
 from fundamentallm.report.explain import HEADINGS, explain
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.printable import printable
 from fundamentallm.sweep.records import told
 
 LONGEST = 1_000  # characters of a setting or sample

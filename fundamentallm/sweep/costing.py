@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.declaration import ConfigError, Hyperparameter
+from fundamentallm.given import DATA
 from fundamentallm.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.machine import free_gb
 from fundamentallm.plan import sequences_at_once
@@ -26,7 +27,6 @@ from fundamentallm.sweep.checking import extremes, size
 from fundamentallm.sweep.crew import PATIENCE, Means, fitting
 from fundamentallm.sweep.order import Data, Order
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.given import DATA
 from fundamentallm.sweep.points import Points, fits, hyperparameter_name
 from fundamentallm.sweep.probing import probe
 from fundamentallm.sweep.search import GridPoints, RandomSearch

@@ -18,8 +18,7 @@ from fundamentallm.sweep.disk_watch import DiskWatch
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
-from fundamentallm.sweep.order import Ended, Row
-from fundamentallm.sweep.order import Orders
+from fundamentallm.sweep.order import Ended, Orders, Row
 from fundamentallm.sweep.records import (
     FAILED,
     RANKED,

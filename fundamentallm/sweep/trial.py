@@ -17,8 +17,8 @@ from fundamentallm.impossible import summary_of_impossible
 from fundamentallm.learner import CompilingError, OutOfMemoryError
 from fundamentallm.machine import keep_freed_memory
 from fundamentallm.plan import Plan, compiles
-from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.printable import printable
+from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order, Row

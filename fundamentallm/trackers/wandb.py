@@ -23,8 +23,8 @@ from wandb.sdk.lib.runid import generate_id
 from fundamentallm import exit_codes
 from fundamentallm.disk import read_file, replace_text
 from fundamentallm.metrics import OF_EVALUATIONS
-from fundamentallm.run_folder import RunFolder
 from fundamentallm.printable import printable
+from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
 from fundamentallm.trackers import wandb_service
 from fundamentallm.trackers.protocol import Number

@@ -1,0 +1,72 @@
+"""How configurations stand after runs with several seeds, and whether the first leads."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fundamentallm.lead import SIGNIFICANT, chance_of, noise_of
+from fundamentallm.metrics import score_text
+from fundamentallm.sweep.spec import Metric
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A configuration's scores over seeds."""
+
+    label: str
+    scores: tuple[float, ...]
+    diverged: int = 0
+    """Seeds with which it did, beside those that have a score."""
+
+    @property
+    def mean(self) -> float:
+        """Of the scores, of which there is one at least."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation; 0 of one score."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+def in_order(standings: Sequence[Standing], metric: Metric) -> list[Standing]:
+    """The best mean first; after all others, those that diverged with a seed."""
+
+    def place(each: Standing) -> tuple[bool, float]:
+        return each.diverged > 0, metric.sign * each.mean if each.scores else math.inf
+
+    return sorted(standings, key=place)
+
+
+def verdict(standings: Sequence[Standing], metric: Metric) -> str:
+    """Whether the winner can be told from the rest, in words with the numbers they stand on.
+
+    One that diverged with a seed is not compared. The test: `fundamentallm/lead.py`.
+    """
+    ranked = in_order([each for each in standings if each.scores and not each.diverged], metric)
+    if not ranked:
+        return "each diverged with a seed, or has no score, so none can be called best"
+    best, rest = ranked[0], ranked[1:]
+    if not rest:
+        alone = "is the only one" if len(standings) == 1 else "alone has a score and never diverged"
+        return f"{best.label} {alone}; there is nothing to tell it from"
+    lead = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
+    lead += f"{score_text(rest[0].mean)}"
+    by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)
+    sigma, freedom, _ = noise_of([each.scores for each in by_mean])
+    if not freedom:
+        return f"{lead}; with one seed nobody can say whether that is more than chance"
+    if sigma == 0:
+        return f"{lead}; the scores of each do not differ at all between seeds"
+    doubtful: list[str] = []
+    for each in rest:
+        gap, runs = abs(each.mean - best.mean), (len(best.scores), len(each.scores))
+        p = chance_of(gap, sigma=sigma, freedom=freedom, runs=runs)
+        doubtful += [f"{each.label} (p = {p:.2g})"] if p >= SIGNIFICANT else []
+    basis = f"the noise between seeds is {score_text(sigma)}"
+    if not doubtful:
+        return f"{lead}; it is separable from all others ({basis})"
+    return f"{lead}; it is not separable from {', '.join(doubtful)} ({basis})"
