@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from fundamentallm import bounded_yaml
 from fundamentallm.disk import make_folder, read_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
@@ -26,11 +27,7 @@ LARGEST_SUMMARY = 1 << 20
 LARGEST_METRICS = 1 << 27
 """Bytes of metrics.jsonl: half a million rows of ours."""
 LARGEST_SAMPLES = 1 << 24
-DEEPEST = 32
-MOST_VALUES = 100_000  # once aliases are written out
 MOST_STEPS = 2**53
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 2,000 runs are read in one report
 
 
 class RunFolderError(FundamentallmError):
@@ -283,17 +280,14 @@ def read_flat_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
         RunFolderError: It is missing, not YAML, or not flat.
     """
     try:
-        text = read_file(path, LARGEST_SETTINGS, root=root).decode("utf-8")
-        _check_bounds(text)
-        content = yaml.load(text, Loader=_Loader)
+        content = bounded_yaml.load(read_file(path, LARGEST_SETTINGS, root=root).decode("utf-8"))
     except OSError as error:
         raise RunFolderError(f"{path}: {error.strerror}; give a config.yaml of a run") from None
     except UnicodeDecodeError as error:
         raise RunFolderError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RunFolderError(f"{where}: not YAML; give lines of `name: value`") from None
+    except bounded_yaml.YamlError as error:
+        reason = f"{error.problem}; give lines of `name: value`"
+        raise RunFolderError(f"{error.where(path)}: {reason}") from None
     content = {} if content is None else content
     if theirs := unwrapped(content):
         return theirs
@@ -301,36 +295,6 @@ def read_flat_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
     if not flat:
         raise RunFolderError(f"{path}: not a flat list; give lines of `name: value`")
     return content
-
-
-def _check_bounds(text: str) -> None:
-    """See that YAML is neither deep nor, with its aliases written out, large; nothing recurses.
-
-    Raises:
-        ValueError: It is, or a value contains itself.
-    """
-    sizes: dict[str, tuple[int, int]] = {}  # values and levels of what an anchor names
-    within: list[list[Any]] = []  # anchor, values before and levels of what is open
-    count = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        values, levels = 1, 0
-        if isinstance(event, yaml.AliasEvent):
-            values, levels = sizes[event.anchor]  # KeyError: it contains itself
-        elif isinstance(event, yaml.CollectionStartEvent):
-            within.append([event.anchor, count, 1])
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before, levels = within.pop()
-            sizes[anchor] = count - before, levels
-            values = 0
-        elif isinstance(event, yaml.ScalarEvent):
-            sizes[event.anchor] = 1, 0
-        else:
-            continue
-        count += values
-        if within:
-            within[-1][2] = max(within[-1][2], levels + 1)
-        if count > MOST_VALUES or len(within) + levels > DEEPEST:
-            raise ValueError
 
 
 def new_run_folder(root: Path, name: str) -> RunFolder:

@@ -116,7 +116,8 @@ def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     monkeypatch.setattr(sweeping, "work", work)
     facts = {"text": grid(), "file": "t.yaml", "fixed": {}, "seed": 0, "sampler": "auto"}
-    facts |= {"data": None, "data_name": "", "data_sha256": ""}
+    facts |= {"data": None, "data_name": "", "data_sha256": "", "device": "auto"}
+    facts |= {"wandb": "", "wandb_sweep_id": ""}
     for lease in (600.0, 60.0):
         folder = SweepFolder(tmp_path / "t")
         sweeping.begin({**facts, "lease": lease}, folder, None, data=None, wait=0.0)

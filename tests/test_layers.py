@@ -18,6 +18,7 @@ from results_on_disk import write_sweep
 
 PACKAGE = ROOT / "fundamentallm"
 RUNGS = {
+    "bounded_yaml": 0,
     "errors": 0,
     "disk": 0,
     "held_folder": 0,
@@ -41,6 +42,8 @@ RUNGS = {
     "sweep.database": 2,
     "sweep.ledger": 2,
     "sweep.heartbeats": 2,
+    "sweep.stored": 2,
+    "sweep.trial_store": 2,
     "sweep.as_optuna": 2,
     "sweep.trial": 3,
     "sweep.child": 3,
@@ -92,8 +95,8 @@ RUNGS = {
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
     "yaml": (
+        "bounded_yaml",
         "run_folder",
-        "sweep.assignment",
         "sweep.sweep_yaml",
         "sweep.refining",
         "report",
@@ -121,8 +124,9 @@ ONLY_IN = {  # library: the only places that import it
         "sweep.as_optuna",
         "sweep.database",
         "sweep.trial_store",
+        "sweep.stored",
     ),
-    "sqlalchemy": ("sweep.database", "sweep.heartbeats", "sweep.trial_store"),
+    "sqlalchemy": ("sweep.database", "sweep.heartbeats", "sweep.trial_store", "sweep.stored"),
     "filelock": ("sweep.database", "sweep.ledger", "run_folder"),
     "rich": ("cli",),
 }

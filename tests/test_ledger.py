@@ -25,6 +25,11 @@ SWEEP = parse_sweep(
     "  kind: {values: [a, [1, 2], null, 3]}\n  fixed: {value: 7}\n",
     "s.yaml",
 )
+FACTS: dict[str, Any] = {
+    "text": SWEEP.text, "file": "s.yaml", "fixed": {"seed": 1}, "device": "auto", "seed": 0,
+    "sampler": "auto", "lease": 60.0, "data": None, "data_name": "x", "data_sha256": "0",
+    "wandb": "", "wandb_sweep_id": "", "id": "0508a089",
+}  # fmt: skip
 VALUES = {"rate": 0.002, "wide": -0.5, "size": 4, "kind": [1, 2], "fixed": 7}
 
 
@@ -282,12 +287,8 @@ def test_facts_and_where_they_are_not(ledger: Ledger, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.raises(SweepError, match="has no sweep tiny"):
         read_study(url, "tiny", tmp_path)
-    ledger.facts = {"text": "x", "fixed": {"seed": 1}}
-    assert read_study(url, "tiny", tmp_path) == (
-        {"text": "x", "fixed": {"seed": 1}},
-        "minimize",
-        [],
-    )
+    ledger.facts = FACTS
+    assert read_study(url, "tiny", tmp_path) == (FACTS, "minimize", [])
     with pytest.raises(SweepError, match="it has: tiny"):
         read_study(url, "other", tmp_path)
 

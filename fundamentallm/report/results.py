@@ -25,6 +25,7 @@ OTHER_LOSSES = ("data", "data_sha256", "tokenizer", "val_split")
 """Settings with another of which a loss is a loss of something else."""
 FARTHEST = {"done": 0, "diverged": 0, "stopped": 1, "impossible": 2}
 """Of a run's endings, the one that went farthest; any other went less far."""
+TEXTS = ("status", "stopped_by", "device", "precision")
 NUMBERS = (
     *("best_step", "step", "total_steps", "seconds", "parameters"),
     *("vocabulary_size", "characters_per_token", "unknown_characters"),
@@ -261,11 +262,12 @@ def without_metric(runs: Sequence[RunResult], metric: Metric) -> str:
 
 
 def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary whose numbers are numbers: what is of another kind is left out."""
+    """A summary whose numbers are numbers and texts texts: what is of another kind is left out."""
     kept = {
         name: value
         for name, value in summary.items()
-        if name not in NUMBERS or finite(value) is not None
+        if (name not in NUMBERS or finite(value) is not None)
+        and (name not in TEXTS or isinstance(value, str))
     }
     test = summary.get("range_test")
     if not (isinstance(test, Mapping) and all(finite(test.get(end)) for end in ("low", "high"))):

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fundamentallm import bounded_yaml
 from fundamentallm.declaration import ConfigError
+from fundamentallm.disk import read_file
 from fundamentallm.given import read_config, unwrapped
+from fundamentallm.run_folder import LARGEST_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class Assignment:
                 "name; give letters, digits, - and _"
             )
         try:
-            parameters = unwrapped(yaml.safe_load(Path(path).read_text("utf-8")))
-        except (OSError, ValueError, yaml.YAMLError, AttributeError):
+            text = read_file(Path(path), LARGEST_SETTINGS, root=None).decode("utf-8")
+            parameters = unwrapped(bounded_yaml.load(text))
+        except (OSError, ValueError):
             parameters = None
         if parameters is None:
             raise ConfigError(
@@ -97,7 +99,7 @@ class Assignment:
     def _is_json(self, word: str) -> bool:
         try:
             return word.startswith("{") and json.loads(word) == self.parameters
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
 
 

@@ -19,6 +19,7 @@ from fundamentallm.exit_codes import FAILED
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.sqlite_file import OwnFile
 from fundamentallm.sweep.storage_address import StorageAddress
+from fundamentallm.sweep.stored import StoredError
 
 BUSY_SECONDS = 60
 """How long SQLite waits for another writer."""
@@ -26,6 +27,7 @@ AWAY_SECONDS = 2.0
 """Between looks at whether a database is back."""
 LOCK_SECONDS = 0.05
 """Between looks at whether a lock that others hold is free."""
+LONGEST_REASON = 500  # characters
 ODD_TRIES = 5
 """How often in a row an error is met that a broken connection may have led to, or may not."""
 AWAY_CLASSES = ("08", "25", "40", "53", "57", "58")
@@ -159,6 +161,8 @@ class Database:
                 if not reason and odd < ODD_TRIES and _is_of_database(error):
                     odd += 1  # a connection that broke: what it was shows at the next try
                     continue
+                if not reason and (isinstance(error, StoredError) or _is_of_database(error)):
+                    raise self._unusable(error) from error
                 if not reason or isinstance(error, AwayError) or self._is_refused(reason):
                     raise
                 odd = 0
@@ -250,11 +254,18 @@ class Database:
                 "pip install 'fundamentallm[postgres]'"
             ) from None
         except Exception as error:  # optuna's and SQLAlchemy's have no base in common
-            cause = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
-            raise SweepError(f"the storage {self.shown} cannot be used: {reason}") from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: BaseException) -> SweepError:
+        for each in _causes(error):
+            if isinstance(each, StoredError):
+                reason = " ".join(str(each).split())[:LONGEST_REASON]
+                what = "holds what no sweep has written"
+                return SweepError(f"the storage {self.shown} {what}: {reason}")
+        while error.__cause__ is not None:
+            error = error.__cause__
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        return SweepError(f"the storage {self.shown} cannot be used: {reason[:LONGEST_REASON]}")
 
     def close(self) -> None:
         """End the connections that are not in use; the next use opens others."""

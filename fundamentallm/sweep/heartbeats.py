@@ -15,6 +15,8 @@ import sqlalchemy
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
+from fundamentallm.sweep.stored import reading
+
 
 class Heartbeats:
     """The heartbeats of one study's attempts, as this process sees them."""
@@ -57,5 +59,5 @@ class Heartbeats:
             trial.state == TrialState.RUNNING,
         )
         query = sqlalchemy.select(beat.trial_id, beat.heartbeat).where(is_running)
-        with self.storage.engine.connect() as connection:
+        with self.storage.engine.connect() as connection, reading():
             return {row.trial_id: row.heartbeat for row in connection.execute(query)}

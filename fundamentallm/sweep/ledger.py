@@ -30,6 +30,7 @@ with warnings.catch_warnings():
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from fundamentallm.disk import writing
 from fundamentallm.sweep.as_optuna import as_optuna
 from fundamentallm.sweep.database import Database, patient
 from fundamentallm.sweep.findings import SweepError
@@ -37,6 +38,7 @@ from fundamentallm.sweep.heartbeats import Heartbeats
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.records import FAILED, FINISHED, Attempt, Run, Runs, runs_of
 from fundamentallm.sweep.search import Values
+from fundamentallm.sweep.stored import ValueCheck, attempt_of, check_facts, reading
 from fundamentallm.sweep.trial_store import TrialStore
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -83,23 +85,27 @@ class Ledger:
         self.study_id = self.study._study_id
         self.trials = TrialStore(self.storage, self.study_id)
         self.known = Runs()
+        self.check_values: Callable[[object], None] = lambda values: None
+        """Told the values of every attempt, once the sweep is known."""
         self.heartbeats = Heartbeats(self.storage, self.study_id, lease)
         self.held: set[int] = set()
         """Attempts that `claim` has given to this worker, and `finish` has not ended."""
         self.host = socket.gethostname()
         self.owner = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-        (folder / "workers").mkdir(parents=True, exist_ok=True)
-        self.alive = filelock.FileLock(self._life(self.owner))
-        self.alive.acquire(blocking=False)
+        with writing(folder / "workers"):
+            (folder / "workers").mkdir(parents=True, exist_ok=True)
+            self.alive = filelock.FileLock(self._life(self.owner))
+            self.alive.acquire(blocking=False)
 
     def _open(self, name: str, direction: optuna.study.StudyDirection) -> optuna.Study:
         # Under the lock: two that make the tables at once are in each other's way.
         with self.database.lock(name):
             self.database.prepare()
             self.storage = self.database.open_storage()
-            return optuna.create_study(
-                storage=self.storage, study_name=name, direction=direction, load_if_exists=True
-            )
+            with reading():
+                return optuna.create_study(
+                    storage=self.storage, study_name=name, direction=direction, load_if_exists=True
+                )
 
     def close(self) -> None:
         """Let go of the storage, and say that this worker is gone."""
@@ -116,7 +122,8 @@ class Ledger:
     @patient
     def facts(self) -> dict[str, Any]:
         """What the sweep's maker wrote down for every worker."""
-        return self.study.user_attrs.get("sweep", {})
+        with reading():
+            return self.study.user_attrs.get("sweep", {})
 
     @facts.setter
     @patient
@@ -133,7 +140,9 @@ class Ledger:
         with self.database.lock(self.study.study_name):
             if not self.facts:
                 self.facts = facts
-            return self.facts
+            known = self.facts
+            self.check_values = ValueCheck(check_facts(known).parameters)
+            return known
 
     @patient
     def runs(self) -> list[Run]:
@@ -141,7 +150,7 @@ class Ledger:
         return self._runs()
 
     def _runs(self) -> list[Run]:
-        self.known.take(_attempts(self.trials.changed()))
+        self.known.take(_attempts(self.trials.changed(), self.check_values))
         return self.known.all()
 
     @patient
@@ -309,6 +318,7 @@ def read_study(
     database = Database(url, folder)
     database.wait_at_start(wait, say)
 
+    @reading()
     def read() -> tuple[dict[str, FrozenStudy], list[FrozenTrial]]:
         storage = database.open_storage()
         studies = {study.study_name: study for study in storage.get_all_studies()}
@@ -324,35 +334,12 @@ def read_study(
         others = ", ".join(sorted(studies)[:5]) or "none"
         raise SweepError(f"{database.shown} has no sweep {name}; it has: {others}")
     facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
-    return facts, goal, runs_of(list(_attempts(trials)))
+    with database.errors():
+        check = ValueCheck(check_facts(facts).parameters)
+        return facts, goal, runs_of(list(_attempts(trials, check)))
 
 
-def _attempts(trials: Sequence[FrozenTrial]) -> Iterator[Attempt]:
+def _attempts(trials: Sequence[FrozenTrial], check: Callable[[object], None]) -> Iterator[Attempt]:
     for trial in trials:
         if "run" in trial.user_attrs:  # not one that somebody added by hand
-            yield _attempt(trial)
-
-
-def _attempt(trial: FrozenTrial) -> Attempt:
-    attributes = trial.user_attrs
-    past = {int(step): value for step, value in attributes.get("past", {}).items()}
-    history = past | trial.intermediate_values
-    result: Mapping[str, Any] = attributes.get("result") or {}
-    if not trial.state.is_finished():
-        status, result = trial.state.name.lower(), {}
-    elif trial.state == TrialState.FAIL and result.get("status") in (None, *FINISHED):
-        status, result = "lost", {}
-    else:
-        status = result["status"]
-    return Attempt(
-        id=trial._trial_id,
-        run=attributes["run"],
-        values=attributes["values"],
-        status=status,
-        owner=str(attributes.get("owner", "")),
-        score=result.get("score"),
-        history=tuple(history[step] for step in sorted(history)),
-        seconds=result.get("seconds", 0.0),
-        note=result.get("note", ""),
-        guess=result.get("guess"),
-    )
+            yield attempt_of(trial, check)

@@ -15,21 +15,18 @@ from typing import Any
 
 import yaml
 
+from fundamentallm import bounded_yaml
 from fundamentallm.disk import read_file
 from fundamentallm.sweep.findings import Findings, Key, SweepError
 from fundamentallm.sweep.writing import spelled_out
 
 LARGEST = 256 * 1024  # bytes
-DEEPEST = 32
-MOST_NODES = 100_000  # once aliases are written out
 PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}
 COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 MERGE = "tag:yaml.org,2002:merge"
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 """A number to people and to YAML 1.2. PyYAML, as YAML 1.1, wants a dot and a signed exponent."""
 TEXTS = ("name", "description", "program", "project", "entity", "command", "job", "image_uri")
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_sweep_yaml(
@@ -64,48 +61,24 @@ def parse_sweep_yaml(text: str, file: str) -> tuple[dict[str, Any], Findings]:
     """
     findings = Findings(file)
     try:
-        _check_depth(text, file)
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else file
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise SweepError(f"{where}: not YAML: {problem}") from None
+        root = bounded_yaml.compose(text)
+    except bounded_yaml.YamlError as error:
+        raise SweepError(f"{error.where(file)}: {error.problem}") from None
     if not isinstance(root, yaml.MappingNode):
         raise SweepError(f"{file}: not a sweep; give a mapping with method and parameters")
     return _Reader(findings).mapping(root, ()), findings
 
 
-def _check_depth(text: str, file: str) -> None:
-    """See that nothing nests too deep, before anything recurses."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > DEEPEST:
-                line = event.start_mark.line + 1
-                raise SweepError(f"{file}:{line}: nested more than {DEEPEST} deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
 class _Reader:
-    """Turns nodes into plain Python, counting them."""
+    """Turns nodes into plain Python."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
-        self.nodes = 0
         self.constructor = yaml.SafeLoader("")
 
     def value(self, node: yaml.Node, key: Key) -> Any:
         """The content of any node."""
-        self.nodes += 1
-        file, line = self.findings.file, node.start_mark.line + 1
-        if self.nodes > MOST_NODES:
-            raise SweepError(f"{file}: more than {MOST_NODES:,} values once aliases are followed")
-        if len(key) > DEEPEST:
-            raise SweepError(f"{file}:{line}: nested more than {DEEPEST} deep, by an alias")
-        self.findings.lines.setdefault(key, line)
+        self.findings.lines.setdefault(key, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, key)
         if node.tag not in COLLECTIONS:

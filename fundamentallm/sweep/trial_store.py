@@ -20,6 +20,8 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 
+from fundamentallm.sweep.stored import reading
+
 TRIALS: sqlalchemy.Table = models.TrialModel.__table__
 STUDIES: sqlalchemy.Table = models.StudyModel.__table__
 BEATS: sqlalchemy.Table = models.TrialHeartbeatModel.__table__
@@ -40,7 +42,9 @@ class TrialStore:
 
         Finished trials never change, so that 10,000 of them cost nothing here.
         """
-        trials = self.storage._get_trials(self.study_id, None, set(self.unfinished), self.newest)
+        with reading():
+            known = set(self.unfinished)
+            trials = self.storage._get_trials(self.study_id, None, known, self.newest)
         for trial in trials:
             self.newest = max(self.newest, trial._trial_id)
             self.unfinished[trial._trial_id] = trial
@@ -118,7 +122,7 @@ class TrialStore:
     @contextmanager
     def _session(self) -> Iterator[orm.Session]:
         """A transaction, which takes place if nothing is raised."""
-        with _create_scoped_session(self.storage.scoped_session) as session:
+        with reading(), _create_scoped_session(self.storage.scoped_session) as session:
             yield session
 
     def _hold(

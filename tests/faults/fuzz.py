@@ -1,8 +1,10 @@
 """What readers of foreign files and flags are fed: anything, and nearly what they expect.
 
     python tests/faults/fuzz.py --inputs 100000
+    python tests/faults/fuzz.py --folders 20000 --seed 1
 
-Every input must be taken, or refused by an error of the project's own; and none may take long. The
+The second form gives whole folders to commands (fuzz_folders.py). In the first, every input must be
+taken, or refused by an error of the project's own; and none may take long. The
 short form is in test_fuzz.py; the last figures of the long one are in docs/reliability.md.
 """
 
@@ -186,9 +188,17 @@ def feed(name: str, inputs: int) -> tuple[int, int, float]:
 
 @click.command()
 @click.option("--inputs", default=100_000, show_default=True, help="To each reader.")
-def main(inputs: int) -> None:
-    """Print a table."""
+@click.option("--folders", default=0, help="Change so many folders instead.")
+@click.option("--seed", default=0, show_default=True, help="Of the first folder; then +1.")
+def main(inputs: int, folders: int, seed: int) -> None:
+    """Print a table; exit by 1 if a folder shows a fault."""
     torch.set_num_threads(1)
+    if folders:
+        from fuzz_folders import fuzz
+
+        faults, table = fuzz(folders, seed)
+        click.echo(table)
+        sys.exit(bool(faults))
     click.echo("| reader | inputs | refused | slowest, seconds |\n|---|---|---|---|")
     for name in READERS:
         fed, refused, slowest = feed(name, inputs)

@@ -1,0 +1,158 @@
+"""A storage from others may say anything of a sweep: what no sweep says is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_sweep import grid
+
+from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.ledger import Ledger, read_study
+from fundamentallm.sweep.spec import parse_sweep
+
+TEXT = grid(rates=2, seeds=1)
+PARAMETERS = parse_sweep(TEXT, "t.yaml").parameters
+VALUES = {"learning_rate": 0.001, "seed": 0, "max_steps": 16, "eval_every": 8}
+FACTS: dict[str, Any] = {
+    "text": TEXT, "file": "t.yaml", "fixed": {"num_heads": 2}, "device": "auto", "seed": 0,
+    "sampler": "auto", "lease": 60.0, "data": None, "data_name": "x", "data_sha256": "0",
+    "wandb": "", "wandb_sweep_id": "", "id": "0508a089",
+}  # fmt: skip
+RESULT = {"status": "done", "score": 2.0, "seconds": 1.0, "note": ""}
+SAID = "holds what no sweep has written: "
+FACTS_CHANGED = [
+    ({"text": 5}, "its text is of another kind"),
+    ({"text": "a: [" * 90}, "t.yaml:1: nested more than 32 deep"),
+    ({"lease": "x"}, "its lease is of another kind"),
+    ({"wandb": "http://evil"}, "its wandb is of another kind"),
+    ({"fixed": {"num_heads": [1]}}, "--num-heads: got '[1]'"),
+    ({"fixed": {"lr": 1}}, "lr is not a hyperparameter"),
+    ({"points": [{"seed": 1}]}, "its values are not for the sweep's parameters"),
+    ({"texts": {"a": 1}}, "its texts is of another kind"),
+]
+ATTRIBUTES_CHANGED = [
+    ("run", -1, "its run has no number"),
+    ("run", True, "its run has no number"),
+    ("values", [], "its values are not for the sweep's parameters"),
+    ("values", {**VALUES, "learning_rate": 0.5}, "its learning_rate is none that the sweep has"),
+    ("values", {**VALUES, "seed": {}}, "its seed is none that the sweep has"),
+    ("values", {"seed": 0}, "its values are not for the sweep's parameters"),
+    ("past", 3, "AttributeError"),
+    ("result", {"score": 1.0}, "KeyError: 'status'"),
+    ("result", {"status": "\x1b[2J"}, "it ended in no way that a run can"),
+]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep with a run that is done."""
+    folder = tmp_path_factory.mktemp("begun")
+    with closing(open_ledger(folder)) as ledger:
+        ledger.begin(FACTS)
+        run = ledger.claim(
+            next_values=lambda number, runs: VALUES, again=lambda run: True, parameters=PARAMETERS
+        )
+        assert run is not None
+        ledger.report(run.last.id, {8: 2.5, 16: 2.0})
+        ledger.finish(run.last.id, "done", score=2.0, seconds=1.0, note="")
+    return folder
+
+
+@pytest.fixture
+def folder(begun: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(begun, tmp_path / "copy")
+
+
+def open_ledger(folder: Path) -> Ledger:
+    return Ledger(f"sqlite:///{folder}/study.db", "t", folder, lease=60, goal="minimize")
+
+
+def alter(folder: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(folder / "study.db")) as opened:
+        changed = opened.execute(statement, values)
+        assert changed.rowcount != 0
+        opened.commit()
+
+
+def read_as_a_worker(ledger: Ledger) -> None:
+    ledger.begin(FACTS)
+    ledger.runs()
+
+
+def refusal(folder: Path) -> str:
+    """What a report and a worker say, which must be the same."""
+    with pytest.raises(SweepError) as reading:
+        read_study(f"sqlite:///{folder}/study.db", "t", folder)
+    with closing(open_ledger(folder)) as ledger, pytest.raises(SweepError) as working:
+        read_as_a_worker(ledger)
+    assert str(reading.value) == str(working.value)
+    assert "\n" not in str(working.value)
+    return str(working.value)
+
+
+def test_what_a_worker_has_written_is_taken(folder: Path) -> None:
+    facts, goal, (run,) = read_study(f"sqlite:///{folder}/study.db", "t", folder)
+    assert (facts, goal, run.last.score, run.history) == (FACTS, "minimize", 2.0, (2.5, 2.0))
+
+
+@pytest.mark.parametrize(("changed", "reason"), FACTS_CHANGED)
+def test_facts_that_no_sweep_has(changed: dict[str, Any], reason: str, folder: Path) -> None:
+    facts = json.dumps({**FACTS, **changed})
+    alter(folder, "UPDATE study_user_attributes SET value_json = ? WHERE key = 'sweep'", facts)
+    said = refusal(folder)
+    assert SAID in said
+    assert reason in said
+
+
+@pytest.mark.parametrize("missing", FACTS)
+def test_facts_of_which_one_is_missing(missing: str, folder: Path) -> None:
+    facts = json.dumps({name: value for name, value in FACTS.items() if name != missing})
+    alter(folder, "UPDATE study_user_attributes SET value_json = ? WHERE key = 'sweep'", facts)
+    assert refusal(folder).endswith(f"{SAID}its {missing} is missing")
+
+
+@pytest.mark.parametrize(("key", "value", "reason"), ATTRIBUTES_CHANGED)
+def test_a_trial_that_no_worker_has_made(
+    key: str, value: object, reason: str, folder: Path
+) -> None:
+    text = json.dumps(value)
+    alter(folder, "UPDATE trial_user_attributes SET value_json = ? WHERE key = ?", text, key)
+    said = refusal(folder)
+    assert f"{SAID}trial 0: " in said
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trials SET state = 'x'",
+        "UPDATE trials SET datetime_start = 'COMPLETE'",
+        "UPDATE trial_user_attributes SET value_json = '['",
+        "UPDATE trial_user_attributes SET value_json = NULL",
+        f"UPDATE trial_user_attributes SET value_json = '{'[' * 100_000}'",
+        f"UPDATE trial_user_attributes SET value_json = '{'9' * 5000}'",
+    ],
+    ids=["state", "date", "JSON", "null", "depth", "digits"],
+)
+def test_what_optuna_cannot_read(statement: str, folder: Path) -> None:
+    alter(folder, statement)
+    assert SAID in refusal(folder)
+
+
+def test_numbers_that_are_none_do_not_count(folder: Path) -> None:
+    odd = {**RESULT, "score": float("nan"), "seconds": "x", "guess": [], "note": {}}
+    alter(
+        folder,
+        "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'result'",
+        json.dumps(odd),
+    )
+    _, _, (run,) = read_study(f"sqlite:///{folder}/study.db", "t", folder)
+    assert (run.last.score, run.last.seconds, run.last.guess) == (None, 0.0, None)
+    assert not run.is_ranked
