@@ -45,6 +45,7 @@ Exit codes: 0 done, 1 failed or diverged, 2 bad input, 129 SIGHUP (a closed term
 | `OMP_WAIT_POLICY` | how torch's own threads wait; `passive` unless it is set |
 | `CUDA_VISIBLE_DEVICES` | the GPUs that may be used |
 | `XDG_CACHE_HOME` | where encoded texts and the built `kernels.c` are kept (`~/.cache`) |
+| `XDG_STATE_HOME` | where it is noted what you began (`~/.local/state`) |
 | `WANDB_API_KEY`, `WANDB_MODE`, `WANDB_BASE_URL`, ... | W&B's own, which its client heeds as ever |
 """
 

@@ -74,14 +74,15 @@ def text_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache; but kernels are built once for all of them."""
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache or state; but kernels are built once for all."""
     cache = tmp_path_factory.mktemp("cache")
     built = tmp_path_factory.getbasetemp().parent / "kernels"
     built.mkdir(mode=0o700, exist_ok=True)
     (cache / "fundamentallm").mkdir()
     (cache / "fundamentallm/kernels").symlink_to(built)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,7 @@ RUNGS = {
     "graphs": 2,
     "optimizer": 2,
     "checkpoint": 2,
+    "consent": 0,
     "evaluate": 2,
     "generate": 2,
     "learner": 2,

@@ -9,6 +9,7 @@ import click
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import opened, storage_url
 from fundamentallm.cli.sweep import worker_options
+from fundamentallm.cli.sweep_wandb import with_allowed_wandb
 from fundamentallm.cli.sweeping import check_file, work
 from fundamentallm.cli.texts import text_here
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -19,10 +20,16 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 @click.option(
     "--data", type=PATH, metavar="DATA.TXT", help="Where the sweep's text lies on this machine."
 )
+@click.option(
+    "--wandb",
+    metavar="PLACE",
+    help="Send runs to this place on W&B; off: nowhere.  [default: as you began the sweep]",
+)
 @worker_options
 def agent(
     folder: str,
     data: str | None,
+    wandb: str | None,
     storage: str | None,
     **options: Any,
 ) -> int:
@@ -34,5 +41,6 @@ def agent(
     place = SweepFolder(folder)
     with opened(storage_url(storage, place), place, minutes=options["wait"]) as (facts, ledger):
         data = text_here(facts, data)
+        facts = with_allowed_wandb(facts, place, wandb)
         check_file(place, facts)
         return work(facts, ledger, place, data=data, **options)

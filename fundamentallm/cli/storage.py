@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from fundamentallm.cli.messages import notice, place
+from fundamentallm.cli.messages import notice, place, warn
+from fundamentallm.consent import remember, was_asked
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.storage_address import StorageAddress
 from fundamentallm.sweep.sweep_folder import SweepFolder
@@ -24,20 +25,26 @@ Facts = dict[str, Any]
 
 
 def storage_url(typed: str | None, folder: SweepFolder) -> str:
-    """Where the sweep's runs are kept: what was typed, the environment's, or beside the runs.
+    """Where the sweep's runs are kept: what was typed, the environment's, or what the folder says.
 
     Raises:
-        SweepError: A password was typed, where every user of the machine could read it, or it is
-            no address.
+        SweepError: A password was typed, where every user of the machine could read it; it is no
+            address; or the folder alone names a server, and not this user gave it that.
     """
     if typed and StorageAddress.parse(typed).has_secret:
         raise SweepError(
             f"--storage: leave the password out, for others can read a command line; give the "
             f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
         )
-    url = typed or os.environ.get(STORAGE) or folder.url
-    StorageAddress.parse(url)  # refuses what it does not know
-    return url
+    url = typed or os.environ.get(STORAGE)
+    address = StorageAddress.parse(url or folder.url)  # refuses what it does not know
+    if not (url or address.is_local or was_asked(folder.path, storage=address.kept)):
+        raise SweepError(
+            f"{place(folder.storage)} names a server, {address.shown}, and no record on this "
+            "machine says that you chose it; if you know it, add --storage with the address that "
+            f"is in the file, or set {STORAGE}"
+        )
+    return url or folder.url
 
 
 def study_name(url: str, folder: SweepFolder) -> str:
@@ -78,10 +85,15 @@ def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> No
 def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
     """Write down where the sweep is kept, if not beside its runs; without a password.
 
-    Once: who comes later may know the server by a name that means nothing to others.
+    Once: who comes later may know the server by a name that means nothing to others. That this user
+    chose it is noted each time.
     """
-    if not (ledger.database.is_local or folder.storage.exists()):
+    if ledger.database.is_local:
+        return
+    if not folder.storage.exists():
         folder.write_storage(ledger.database.address.kept)
+    if reason := remember(folder.path, storage=ledger.database.address.kept):
+        warn(reason)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from fundamentallm.cli.storage import (
     storage_url,
     study_name,
 )
+from fundamentallm.cli.sweep_wandb import PRELOADED, WandbRuns, remember_wandb
 from fundamentallm.cli.texts import same_texts
 from fundamentallm.disk import read_file
 from fundamentallm.errors import FundamentallmError
@@ -118,6 +119,7 @@ def begin(
             ledger.facts = facts
             ledger.keep_lease(facts["lease"])
         remember_storage(ledger, folder)  # which proves the file beside it a sweep's
+        remember_wandb(facts, folder)
         folder.write_file(read.text)
         before()
         return work(facts, ledger, folder, data=data, **options)
@@ -178,7 +180,6 @@ def engine_for(
     wait: float,
 ) -> Engine:
     """An engine for the sweep that `facts` describe."""
-    from fundamentallm.cli.sweep_wandb import PRELOADED, WandbRuns
     from fundamentallm.sweep.engine import Engine
     from fundamentallm.sweep.order import Data, Orders
     from fundamentallm.sweep.workers import Workers

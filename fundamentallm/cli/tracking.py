@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import say, warn
 from fundamentallm.cli.request import Request
 from fundamentallm.hyperparameters import Config
 from fundamentallm.run_folder import RunFolder
@@ -32,6 +32,9 @@ def wandb_tracker(
         if reason:
             say(f"fundamentallm: {reason}", err=True)
         return None
+    if request.sweep is None and (foreign := wandb.why_not_there(folder)):
+        warn(foreign)
+        return None
     log_model = request.sweep is None if request.log_model is None else request.log_model
     if request.sweep is None and wandb.is_online():
         _say_what_is_sent(log_model)
@@ -41,6 +44,7 @@ def wandb_tracker(
         tags=[request.preset] if request.preset else [],
         swept=list(request.sweep.parameters) if request.sweep else None,
         log_model=log_model,
+        in_sweep=request.sweep is not None,
     )
 
 

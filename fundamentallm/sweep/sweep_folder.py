@@ -133,6 +133,12 @@ class SweepFolder:
         self.check_whole()
         if not self.path.is_dir():
             return
+        for settings in (self.path / ".wandb", self.path / "wandb/settings"):
+            if os.path.lexists(settings):
+                raise SweepError(
+                    f"{settings}: W&B's client would take from it which server it sends runs to, "
+                    "and no sweep of fundamentallm wrote it; move it away"
+                )
         advice = "move it away, or give another --output-dir"
         if self.database.exists() and not self._is_a_sweeps():
             raise SweepError(f"{self.database}: not the storage of a sweep; {advice}")

@@ -21,6 +21,7 @@ import wandb
 from wandb.sdk.lib.runid import generate_id
 
 from fundamentallm import exit_codes
+from fundamentallm.consent import remember, was_asked
 from fundamentallm.disk import read_file, replace_text
 from fundamentallm.metrics import OF_EVALUATIONS
 from fundamentallm.printable import printable
@@ -72,6 +73,40 @@ def is_online() -> bool:
     return wandb_service.started().settings.mode not in OFFLINE
 
 
+def stored_place(folder: RunFolder) -> tuple[str | None, str | None, str | None]:
+    """Entity, project and id on W&B of the run in `folder`; an older file has the id alone."""
+    try:
+        content = read_file(folder.wandb_id, LONGEST_ID, root=folder.root)
+    except FileNotFoundError:
+        content = b""
+    words = content.decode("utf-8", "replace").strip().split("/")
+    entity, project, run_id = [None, None, None, *words][-3:]
+    return entity or None, project or None, run_id or None
+
+
+def why_not_there(folder: RunFolder) -> str:
+    """Why the run in `folder` is not sent to its place on W&B: it may be the choice of others.
+
+    Returns:
+        One line that says how to allow it; empty if this user chose it, or there is none.
+    """
+    try:
+        place = stored_place(folder)
+    except OSError as error:
+        return f"{folder.wandb_id}: cannot be read ({error.strerror}), so nothing is sent to W&B"
+    known = wandb_service.started().settings
+    given = known.entity, known.project, known.run_id
+    typed = all(ours in (None, own) for ours, own in zip(place, given, strict=True))
+    if typed or was_asked(folder.path, wandb="/".join(part or "" for part in place)):
+        return ""
+    names = ("WANDB_ENTITY", "WANDB_PROJECT", "WANDB_RUN_ID")
+    words = (f"{name}={shlex.quote(part)}" for name, part in zip(names, place, strict=True) if part)
+    return (
+        f"{folder.wandb_id}: this run is on W&B, and no record on this machine says that you began "
+        f"it, so nothing is sent; to go on there, set {' '.join(words)}"
+    )
+
+
 class WandbTracker:
     """A `Tracker` that logs rows and samples under the optimizer step, and at the end the model.
 
@@ -87,6 +122,7 @@ class WandbTracker:
         swept: Sequence[str] | None = None,
         log_model: bool = False,
         cache: str = "",
+        in_sweep: bool = False,
     ) -> None:
         """Nothing is sent until `start`.
 
@@ -97,9 +133,11 @@ class WandbTracker:
             swept: The names of the sweep's parameters, which only W&B may set; None outside one.
             log_model: Whether best.pt becomes an artifact.
             cache: The client's WANDB_CACHE_DIR, if that is this run's alone and ends with it.
+            in_sweep: Whether a sweep says to which entity and project the run belongs.
         """
         self.folder, self.name, self.tags = folder, name, tuple(tags)
         self.swept, self.log_model, self.cache = swept, log_model, cache
+        self.in_sweep = in_sweep
         self.stopped_by_wandb = False
         """Whether W&B asked for the run to end; set at any time, by another thread."""
         self.verdict = ""
@@ -301,21 +339,15 @@ class WandbTracker:
 
     def _keep_id(self, entity: str | None, project: str | None, run_id: str) -> None:
         self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(
-            self.folder.wandb_id, f"{entity or ''}/{project or ''}/{run_id}\n", self.folder.root
-        )
+        place = f"{entity or ''}/{project or ''}/{run_id}"
+        replace_text(self.folder.wandb_id, f"{place}\n", self.folder.root)
+        if not self.in_sweep and (reason := remember(self.folder.path, wandb=place)):
+            _say(reason)
 
     def _stored_id(self) -> tuple[str | None, str | None, str | None]:
-        """Entity, project and id of the run as it was; an older file has the id alone."""
-        try:
-            stored = read_file(self.folder.wandb_id, LONGEST_ID, root=self.folder.root).decode(
-                "utf-8", "replace"
-            )
-        except FileNotFoundError:
-            stored = ""
-        words = stored.strip().split("/") if stored else []
-        entity, project, run_id = [None, None, None, *words][-3:]
-        return entity or None, project or None, run_id or None
+        """Entity, project and id of the run as it was; in a sweep the id alone."""
+        entity, project, run_id = stored_place(self.folder)
+        return (None, None, run_id) if self.in_sweep else (entity, project, run_id)
 
     def _stop_was_asked(self) -> bool:
         """Whether W&B wants this run stopped, asked now: the stream tells only every 15 s."""
