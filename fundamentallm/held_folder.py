@@ -245,3 +245,52 @@ def why_misplaced(folder: Path, *, files: str = "", folders: str = "") -> str:
                         "nothing beside it is used; move it away"
                     )
     return ""
+
+
+def why_anothers(folder: Path, *, files: str) -> str:
+    """Why this user must not write into `folder`: what we have there belongs to another user.
+
+    Files that one of two users leaves there, SQLite's or locks, lock out the other. Where this user
+    can make no file, none can be left, and nothing is said.
+
+    Args:
+        folder: Where; it need not be there.
+        files: A regular expression that the names of our files and folders match as a whole.
+
+    Returns:
+        One line that names the file and its owner; empty if all are this user's.
+    """
+    if not hasattr(os, "geteuid"):  # Windows
+        return ""
+    with suppress(OSError), os.scandir(folder) as entries:
+        ours = (entry for entry in entries if re.fullmatch(files, entry.name))
+        owners = {entry.stat(follow_symlinks=False).st_uid: entry.name for entry in ours}
+        others = {owner: name for owner, name in owners.items() if owner != os.geteuid()}
+        # Asked of the file system itself: some give all files one owner, or root's to nobody.
+        if others and (others := {k: v for k, v in others.items() if k != _owner_of_new(folder)}):
+            owner, name = min(others.items())
+            return (
+                f"{folder / name}: it belongs to {_user(owner)}, and a folder of runs has one user, "
+                f"or one locks out the other; work there as {_user(owner)}, or copy the folder"
+            )
+    return ""
+
+
+def _owner_of_new(folder: Path) -> int:
+    """Who owns a file that this process makes in `folder`."""
+    name = f".writable-{os.getpid()}"
+    with HeldFolder(folder) as held:
+        try:
+            with held.new(name) as file:
+                return os.fstat(file.fileno()).st_uid
+        finally:
+            held.remove(name)
+
+
+def _user(number: int) -> str:
+    import pwd  # not on Windows
+
+    try:
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"user {number}"

@@ -16,9 +16,9 @@ from fundamentallm import bounded_yaml
 from fundamentallm.disk import make_folder, read_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
-from fundamentallm.held_folder import HeldFolder
+from fundamentallm.held_folder import HeldFolder, why_anothers
 from fundamentallm.metrics import finite
-from fundamentallm.ownership import LOCK, why_foreign
+from fundamentallm.ownership import FILES, LOCK, why_foreign
 from fundamentallm.samples import Sample, format_sample, parse_samples
 
 LARGEST_SETTINGS = 1 << 18
@@ -60,12 +60,12 @@ class RunFolder:
         return any(os.path.lexists(file) for file in self.files)
 
     def check_ownership(self) -> None:
-        """See that no file here that a run would overwrite or remove is somebody else's.
+        """See that no file here that a run would overwrite or remove is another's, program or user.
 
         Raises:
             RunFolderError: One is.
         """
-        if reason := why_foreign(self.path, self.root):
+        if reason := why_foreign(self.path, self.root) or why_anothers(self.path, files=FILES):
             raise RunFolderError(reason)
 
     def check_spares(self, text: str | Path | None) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.held_folder import why_misplaced
+from fundamentallm.held_folder import why_anothers, why_misplaced
 from fundamentallm.sweep.findings import SweepError
 
 FILES = r"study\.db(-wal|-shm|-journal)?"
@@ -25,10 +25,13 @@ class OwnFile(sqlite3.Connection):
         """Connect.
 
         Raises:
-            SweepError: It is a link, or is used by links, to somewhere else.
+            SweepError: It is a link, or is used by links, to somewhere else; or it is another
+                user's, whom the files that SQLite leaves beside it would lock out.
         """
         path = Path(database)
-        if reason := why_misplaced(path.parent, files=FILES):
+        reason = why_misplaced(path.parent, files=FILES)
+        is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # whose files SQLite gives the owner
+        if reason := reason or ("" if is_root else why_anothers(path.parent, files=FILES)):
             raise SweepError(reason)
         super().__init__(database, *args, **kwargs)
         opened = Path(self.execute("PRAGMA database_list").fetchone()[2])

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fundamentallm.disk import read_file, replace_text
-from fundamentallm.held_folder import HeldFolder, why_misplaced
+from fundamentallm.held_folder import HeldFolder, why_anothers, why_misplaced
 from fundamentallm.ownership import FILES as RUN_FILES
 from fundamentallm.ownership import LOCK
 from fundamentallm.run_folder import RunFolder
@@ -26,7 +26,8 @@ OF_OTHERS = """SELECT 1 FROM studies WHERE study_id IN (SELECT study_id FROM tri
 AND study_id NOT IN (SELECT study_id FROM study_user_attributes WHERE key = 'sweep')"""
 """Finds the studies that a sweep has not begun."""
 RUN = r"run-\d+|\.run-\d+-(left|part)-\w+"
-FILES = rf"sweep\.yaml|storage\.txt|ledger\.lock|report\.html|{DATABASE_FILES}"
+OF_WORKERS = rf"sweep\.yaml|storage\.txt|ledger\.lock|{DATABASE_FILES}"
+FILES = rf"{OF_WORKERS}|report\.html"
 OF_WANDB = "(offline-)?run-.+"
 INNER: Mapping[str, Mapping[str, str]] = {
     "workers": {"files": r".+\.lock"},
@@ -34,6 +35,8 @@ INNER: Mapping[str, Mapping[str, str]] = {
     "wandb": {"folders": rf"{OF_WANDB}|cache-\d+"},
 }
 """What names in a sweep's folders for all runs match."""
+WRITTEN = "|".join((RUN, OF_WORKERS, *INNER))
+"""What names match that every worker writes to."""
 LONGEST_ADDRESS = 1 << 14
 
 
@@ -125,12 +128,14 @@ class SweepFolder:
                 yield why_misplaced(folder / name, folders="tmp|files|artifacts|logs")
 
     def check_is_ours(self) -> None:
-        """See that a sweep, or nothing, is here, and that it is whole.
+        """See that a sweep of this user, or nothing, is here, and that it is whole.
 
         Raises:
             SweepError: Other things are.
         """
         self.check_whole()
+        if reason := why_anothers(self.path, files=WRITTEN):
+            raise SweepError(reason)
         if not self.path.is_dir():
             return
         for settings in (self.path / ".wandb", self.path / "wandb/settings"):
