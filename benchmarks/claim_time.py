@@ -1,10 +1,13 @@
-"""Milliseconds that a worker takes to claim a run, by how many runs have finished.
+"""Milliseconds of a worker's own work for a run of a sweep, by how many runs have finished.
 
     python benchmarks/claim_time.py [URL]
 
-Without URL of a PostgreSQL database it is SQLite. Runs are filled in as finished trials, with five
-logged values each; then CLAIMS runs are claimed and finished one by one, and the median is printed.
-Two workers with as many finished runs take turns, so that a busy machine slows both.
+Without URL of a PostgreSQL database it is SQLite. Runs are filled in as finished trials, with nine
+logged values each. A claim is timed with two other runs in progress, and without the choice of
+values. A whole run is a claim with values at random, nine rows that hyperband judges, its end, and
+what the view is told. Workers with as many finished runs take turns, so that a busy machine slows
+all alike. Then the memory that one finished run takes in a worker, and the time of one suggestion
+of bayes, whose model is fitted to every run.
 """
 
 from __future__ import annotations
@@ -14,98 +17,156 @@ import statistics
 import sys
 import tempfile
 import time
+import tracemalloc
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import optuna
+from instant_trials import EVALUATIONS, instant_engine, loss, write_end
+from optuna.trial import TrialState
 
 from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.methods import make_method
+from fundamentallm.sweep.optuna_tables import (
+    ATTRIBUTES,
+    SCORES,
+    STEPS,
+    TRIALS,
+    stored_score,
+    stored_step,
+)
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import Runs, tries
 from fundamentallm.sweep.spec import parse_sweep
 
 FINISHED = (300, 1_000, 3_000, 10_000)
-CLAIMS = 40
-SWEEP = parse_sweep(
-    "program: train.py\nmethod: random\nmetric: {name: val_loss}\nparameters:\n"
-    "  rate: {distribution: log_uniform_values, min: 0.001, max: 0.01}\n"
-    "  size: {min: 1, max: 9}\n",
-    "s.yaml",
-)
-VALUES = {"rate": 0.002, "size": 4}
-RESULT = {"status": "done", "score": 1.0, "seconds": 1.0, "note": "", "guess": None}
+ROUNDS = 40
+TEXT = """program: train.py
+method: {method}
+metric: {{name: val_loss, target: 0.1}}
+early_terminate: {{type: hyperband, min_iter: 1, eta: 3}}
+parameters:
+  rate: {{distribution: log_uniform_values, min: 0.001, max: 0.01}}
+  size: {{min: 1, max: 9}}
+"""
+SWEEP = parse_sweep(TEXT.format(method="random"), "s.yaml")
+BAYES = parse_sweep(TEXT.format(method="bayes"), "s.yaml")
+
+
+def values_of(number: int) -> dict[str, Any]:
+    """Values that differ from run to run."""
+    return {"rate": round(0.001 + number * 1e-7, 9), "size": 1 + number % 9}
 
 
 def fill(ledger: Ledger, count: int) -> None:
-    """Write finished runs as a sweep would have left them, in a few large transactions."""
-    from optuna.storages._rdb import models
-
-    engine = ledger.storage.engine
-    trial, attribute = models.TrialModel.__table__, models.TrialUserAttributeModel.__table__
-    step, value = models.TrialIntermediateValueModel.__table__, models.TrialValueModel.__table__
-    done = optuna.trial.TrialState.COMPLETE
-    with engine.begin() as connection:
-        rows = [{"number": n, "study_id": ledger.study_id, "state": done} for n in range(count)]
-        connection.execute(trial.insert(), rows)
-        query = trial.select().where(trial.c.study_id == ledger.study_id)
-        ids = {row.number: row.trial_id for row in connection.execute(query)}
-        attributes = [
-            {"trial_id": ids[n], "key": key, "value_json": json.dumps(content)}
+    """Leave finished runs as a sweep would have, in a few large transactions."""
+    for number in range(count):
+        write_end(ledger.folder / f"run-{number + 1:04}")
+    with ledger.storage.engine.begin() as connection:
+        rows = [
+            {"number": n, "study_id": ledger.study_id, "state": TrialState.COMPLETE}
             for n in range(count)
-            for key, content in {
-                "run": n,
-                "values": VALUES,
-                "owner": "h:1:x",
-                "result": RESULT,
-            }.items()
         ]
-        connection.execute(attribute.insert(), attributes)
-        logged = [
-            {"trial_id": each, "step": s, "intermediate_value": 1.0,
-             "intermediate_value_type": "FINITE"}
-            for each in ids.values() for s in range(5)
-        ]  # fmt: skip
-        connection.execute(step.insert(), logged)
-        scores = [
-            {"trial_id": each, "objective": 0, "value": 1.0, "value_type": "FINITE"}
-            for each in ids.values()
-        ]
-        connection.execute(value.insert(), scores)
+        connection.execute(TRIALS.insert(), rows)
+        query = TRIALS.select().where(TRIALS.c.study_id == ledger.study_id)
+        ids = {row.number: row.trial_id for row in connection.execute(query)}
+        attributes: list[dict[str, Any]] = []
+        logged: list[dict[str, Any]] = []
+        scores: list[dict[str, Any]] = []
+        for number, trial in ids.items():
+            values = values_of(number)
+            history = {step: loss(values, step) for step in range(1, EVALUATIONS + 1)}
+            score = min(history.values())
+            result = {"status": "done", "score": score, "seconds": 1.0, "note": "", "guess": None}
+            kept = {"run": number, "values": values, "owner": "h:1:x", "result": result}
+            attributes += [
+                {"trial_id": trial, "key": key, "value_json": json.dumps(content)}
+                for key, content in kept.items()
+            ]
+            logged += [{"trial_id": trial} | stored_step(*each) for each in history.items()]
+            scores.append({"trial_id": trial} | stored_score(score))
+        connection.execute(ATTRIBUTES.insert(), attributes)
+        connection.execute(STEPS.insert(), logged)
+        connection.execute(SCORES.insert(), scores)
 
 
-def choose(number: int, runs: Sequence[Run]) -> Any:
-    """Values that take no time to choose: the search is measured elsewhere."""
-    return VALUES
+def milliseconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """How long that takes, and what comes of it."""
+    began = time.perf_counter()
+    result = work()
+    return 1000 * (time.perf_counter() - began), result
+
+
+class Worker:
+    """One with many finished runs, which is timed."""
+
+    def __init__(self, url: str, folder: Path, count: int) -> None:
+        """Fill its study, and claim two runs that stay in progress; `other` times whole runs."""
+        folder.mkdir()
+        url = url or f"sqlite:///{folder}/study.db"
+        name = f"claim-{count}-{uuid.uuid4().hex[:8]}"
+        self.ledger, self.other = (
+            Ledger(url, name, folder, lease=600, goal="minimize") for _ in range(2)
+        )
+        fill(self.ledger, count)
+        for _ in range(2):
+            self.claim()
+        self.engine = instant_engine(self.other, SWEEP)
+        self.engine.run(lambda: "now")  # reads what is there
+        self.claims: list[float] = []
+        self.runs: list[float] = []
+
+    def claim(self) -> Any:
+        """One run."""
+        return self.ledger.claim(
+            next_values=lambda number, runs: values_of(number),
+            retries=0,
+            parameters=SWEEP.parameters,
+        )
+
+    def turn(self) -> None:
+        """Time a claim, and a whole run."""
+        taken, run = milliseconds(self.claim)
+        self.claims.append(taken)
+        self.ledger.finish(run.last.id, "done", score=1.0, seconds=1, note="")
+        self.runs.append(milliseconds(self.whole_run)[0])
+
+    def whole_run(self) -> None:
+        """What the engine does for a run, from the claim to the look after its end."""
+        self.engine._fill()
+        while self.engine.active:
+            self.engine._hear()
+        self.engine.watcher.look(self.other.runs(), None)
 
 
 def main() -> None:
     """Print a line for each number of finished runs."""
     with tempfile.TemporaryDirectory() as name:
-        ledgers: list[Ledger] = []
-        times: dict[int, list[float]] = {count: [] for count in FINISHED}
-        for count in FINISHED:
-            folder = Path(name) / str(count)
-            folder.mkdir()
-            url = sys.argv[1] if len(sys.argv) > 1 else f"sqlite:///{folder}/study.db"
-            study = f"claim-{count}-{uuid.uuid4().hex[:8]}"
-            ledgers.append(Ledger(url, study, folder, lease=600, goal="minimize"))
-            fill(ledgers[-1], count)
-        for _ in range(CLAIMS):
-            for count, ledger in zip(FINISHED, ledgers, strict=True):
-                began = time.perf_counter()
-                run = ledger.claim(
-                    next_values=choose, again=lambda run: True, parameters=SWEEP.parameters
-                )
-                times[count].append(1000 * (time.perf_counter() - began))
-                assert run is not None
-                ledger.finish(run.last.id, "done", score=1.0, seconds=1, note="")
-        for ledger in ledgers:
-            with closing(ledger):
+        url = sys.argv[1] if len(sys.argv) > 1 else ""
+        workers = {count: Worker(url, Path(name) / str(count), count) for count in FINISHED}
+        for _ in range(ROUNDS + 2):
+            for worker in workers.values():
+                worker.turn()
+        for count, worker in workers.items():
+            claim, run = (statistics.median(all_[2:]) for all_ in (worker.claims, worker.runs))
+            print(f"{count:>6,} finished runs: claim {claim:6.1f} ms, whole run {run:6.1f} ms")
+        most = workers[max(FINISHED)]
+        search = make_method(Points(BAYES, {}), seed=0).search
+        for count, worker in workers.items():
+            known = worker.other.known
+            taken = milliseconds(lambda: search.suggest(len(known), tries(known, BAYES.ranks_by)))  # noqa: B023
+            print(f"{count:>6,} finished runs: bayes {taken[0]:8.1f} ms a suggestion")
+        tracemalloc.start()
+        most.other.trials.__init__(most.other.storage, most.other.study_id)
+        most.other.known = Runs()
+        found = most.other.runs()
+        taken_memory = tracemalloc.get_traced_memory()[0]
+        print(f"memory: {taken_memory / len(found) / 1000:.1f} kB a finished run")
+        for worker in workers.values():
+            with closing(worker.ledger), closing(worker.other):
                 pass
-    for count, taken in times.items():
-        print(f"{count:>6,} finished runs: {statistics.median(taken[1:]):6.1f} ms a claim")
 
 
 if __name__ == "__main__":

@@ -124,10 +124,17 @@ ONLY_IN = {  # library: the only places that import it
         "sweep.heartbeats",
         "sweep.as_optuna",
         "sweep.database",
+        "sweep.optuna_tables",
+        "sweep.stored",
+        "sweep.trial_store",
+    ),
+    "sqlalchemy": (
+        "sweep.database",
+        "sweep.heartbeats",
+        "sweep.optuna_tables",
         "sweep.trial_store",
         "sweep.stored",
     ),
-    "sqlalchemy": ("sweep.database", "sweep.heartbeats", "sweep.trial_store", "sweep.stored"),
     "filelock": ("sweep.database", "sweep.ledger", "run_folder"),
     "rich": ("cli",),
 }

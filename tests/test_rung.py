@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_another_programs_sweep_may_have_any_values() -> None:
 
 def test_how_runs_stand_in_words() -> None:
     statuses = ["unfinished", "diverged", *["stopped"] * 12, "done", "done", "hung", "failed"]
-    assert told(statuses) == (
+    assert told(Counter(statuses)) == (
         "2 done, 12 stopped early, 1 diverged, 2 failed, 1 unfinished (in progress, or killed)"
     )
-    assert told([]) == ""
+    assert told({}) == ""

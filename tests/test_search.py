@@ -16,7 +16,7 @@ from fundamentallm.sweep.checking import size
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.methods import Method, make_method
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt, Run, in_vain, target_is_reached, tried
+from fundamentallm.sweep.records import Attempt, Run, Runs, in_vain, target_is_reached, tried
 from fundamentallm.sweep.search import Tried, key_of
 from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 
@@ -237,12 +237,12 @@ def test_every_bundled_bayes_has_its_defaults_among_the_possible() -> None:
     ],
 )
 def test_a_target_is_reached_by_any_run(goal: str, target: float | None, reached: bool) -> None:
-    runs = [
-        Run(0, (Attempt(1, 0, {}, "running", "a", history=(3.0, 1.5, 1.6)),)),
-        Run(1, (Attempt(2, 1, {}, "done", "b", score=1.7, history=(2.0, 1.7)),)),
-        Run(2, (Attempt(3, 2, {}, "failed", "b"),)),
+    attempts = [
+        Attempt(1, 0, {}, "running", "a", history=(3.0, 1.5, 1.6)),
+        Attempt(2, 1, {}, "done", "b", score=1.7, history=(2.0, 1.7)),
+        Attempt(3, 2, {}, "failed", "b"),
     ]
-    assert target_is_reached(runs, Metric("m", goal, target)) == reached
+    assert target_is_reached(Runs.of(attempts), Metric("m", goal, target)) == reached
 
 
 def test_what_an_earlier_attempt_reached_is_not_forgotten() -> None:
@@ -250,7 +250,7 @@ def test_what_an_earlier_attempt_reached_is_not_forgotten() -> None:
     before = Attempt(1, 0, {}, "interrupted", "a", history=(3.0, 0.9))
     now = Attempt(2, 0, {}, "running", "a")
     run = Run(0, (before, now))
-    assert target_is_reached([run], Metric("val_loss", target=1.0))
+    assert target_is_reached(Runs.of([before, now]), Metric("val_loss", target=1.0))
     assert run.history == (3.0, 0.9)
     assert Run(0, (before, replace(now, history=(2.0,)))).history == (2.0,)
 

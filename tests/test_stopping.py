@@ -8,13 +8,30 @@ a run with a greater one ends.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
 from fundamentallm.sweep.findings import Findings
-from fundamentallm.sweep.stopping import Hyperband, bands_from_max, bands_from_min, read_hyperband
+from fundamentallm.sweep.stopping import (
+    Hyperband,
+    Reached,
+    bands_from_max,
+    bands_from_min,
+    read_hyperband,
+)
 
 RULE = Hyperband((2, 6, 18))
+
+
+def reached(rule: Hyperband, histories: Sequence[Sequence[float]]) -> Reached:
+    """What runs with these histories had at the bands."""
+    found = Reached(rule)
+    for history in histories:
+        found.change((), history)
+    return found
+
+
 NINE = [[9.0, float(value)] for value in range(1, 10)]  # at the second iteration: 1, 2, ..., 9
 
 
@@ -55,7 +72,7 @@ def test_bands_from_max_iter(max_iter: int, s: int, eta: float, expected: tuple[
     ],
 )
 def test_strict(history: list[float], others: list[list[float]], stops: bool) -> None:
-    assert RULE.stops(history, [*others]) is stops
+    assert RULE.stops(history, reached(RULE, others)) is stops
 
 
 @pytest.mark.parametrize(
@@ -68,13 +85,15 @@ def test_strict(history: list[float], others: list[list[float]], stops: bool) ->
     ],
 )
 def test_not_strict(history: list[float], stops: bool) -> None:
-    assert Hyperband(RULE.bands, strict=False).stops(history, NINE) is stops
+    rule = Hyperband(RULE.bands, strict=False)
+    assert rule.stops(history, reached(rule, NINE)) is stops
 
 
 def test_eta_sets_how_many_stay() -> None:
     for eta, threshold in [(3, 4.0), (2, 5.0), (9, 2.0), (10, 1.0)]:  # int(9 / eta): 3, 4, 1, 0
-        assert Hyperband((2,), eta).threshold(2, NINE) == threshold
-    assert RULE.threshold(6, NINE) == math.inf
+        rule = Hyperband((2,), eta)
+        assert rule.threshold(reached(rule, NINE).values[2]) == threshold
+    assert RULE.threshold([]) == math.inf
 
 
 def test_what_a_file_says() -> None:

@@ -148,7 +148,7 @@ def test_the_lock_is_let_go_of_when_its_holder_dies(tmp_path: Path, server: str)
         for ledger in (one, two):
             claimed = ledger.claim(
                 next_values=lambda number, runs: {"x": 1},
-                again=lambda run: True,
+                retries=0,
                 parameters=sweep.parameters,
             )
             assert claimed is not None
@@ -176,9 +176,7 @@ def test_a_lock_that_was_lost_hands_nothing_out_twice(tmp_path: Path, server: st
         return values[number]
 
     def claim(ledger: Ledger, choose: Any) -> int:
-        found = ledger.claim(
-            next_values=choose, again=lambda run: False, parameters=sweep.parameters
-        )
+        found = ledger.claim(next_values=choose, retries=0, parameters=sweep.parameters)
         assert found is not None
         return found.number
 

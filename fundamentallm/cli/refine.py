@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -106,7 +106,7 @@ def _refined(
     facts: Facts,
     coarse: SweepFolder,
     fine: SweepFolder,
-    runs: list[Run],
+    runs: Sequence[Run],
     top: int,
     seeds: int,
     epochs: int | None,

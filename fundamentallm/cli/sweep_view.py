@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fundamentallm.cli.messages import say
@@ -13,7 +13,7 @@ from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.sweep.order import Row
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import FAILED, Attempt, Run, best_of, told
+from fundamentallm.sweep.records import FAILED, FINISHED, Attempt, Run, Runs, told
 from fundamentallm.sweep.spec import Metric
 
 WORDS = {
@@ -36,22 +36,22 @@ class Lines:
         self.names = [parameter.name for parameter in points.searched]
         self.metric = metric
         self.limit: int | None = None
-        self.runs: Sequence[Run] = ()
-        self.rows: dict[int, tuple[Row, float]] = {}
+        self.runs = Runs()
+        self.rows: dict[int, tuple[Row, float, Run]] = {}
         """The last row of each run in progress here, and when the run began."""
         self.began = time.monotonic()
 
     def started(self, run: Run, *, going_on: bool) -> None:
         """Say what is tried."""
-        self.rows[run.number] = (Row(0, 0, {}), time.monotonic())
+        self.rows[run.number] = (Row(0, 0, {}), time.monotonic(), run)
         again = " goes on" if going_on else " starts again" if len(run.attempts) > 1 else " starts"
         self.line(f"run {self.counted(run.number)}{again}: {self.values(run.values)}")
 
     def row(self, run: Run, row: Row) -> None:
         """Keep it for the table."""
-        before, since = self.rows.get(run.number, (row, time.monotonic()))
+        before, since, _ = self.rows.get(run.number, (row, time.monotonic(), run))
         shown = dict(before.metrics) | dict(row.metrics)
-        self.rows[run.number] = (Row(row.step, row.total_steps, shown), since)
+        self.rows[run.number] = (Row(row.step, row.total_steps, shown), since, run)
 
     def ended(self, run: Run, ended: Attempt) -> None:
         """Say how it went, and what is best so far."""
@@ -60,19 +60,25 @@ class Lines:
         if ended.status in FAILED:
             what += f": {ended.note}"
         score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"
-        others = [r for r in self.runs if r.number != run.number]
-        best = best_of([*others, Run(run.number, (*run.attempts[:-1], ended))], self.metric)
+        best = self.runs.best(self.metric)
+        made = Runs.of([*run.attempts[:-1], ended]).best(self.metric)
+        if made is not None and (best is None or self._is_better(made, best)):
+            best = made
         best_text = (
             "" if best is None else f" (best {score_text(best.last.score)}, run {best.number + 1})"
         )
         self.line(f"run {self.counted(run.number)} {what}{score} after {ended.seconds:.1f} s"
                   f"{best_text}")  # fmt: skip
 
+    def _is_better(self, run: Run, other: Run) -> bool:
+        scores = [self.metric.sign * (each.last.score or 0.0) for each in (run, other)]
+        return (scores[0], run.number) < (scores[1], other.number)
+
     def say(self, line: str) -> None:
         """Pass it on."""
         self.line(line)
 
-    def look(self, runs: Sequence[Run], limit: int | None) -> None:
+    def look(self, runs: Runs, limit: int | None) -> None:
         """Keep them for the count and the best."""
         self.runs, self.limit = runs, limit
 
@@ -128,39 +134,37 @@ class Table(Lines):
         for name in dict.fromkeys(columns):
             table.add_column(name, justify="left" if name == "tries" else "right", no_wrap=True)
         now = time.monotonic()
-        values = {run.number: run.values for run in self.runs}
-        for number, (row, since) in sorted(self.rows.items()):
+        for number, (row, since, run) in sorted(self.rows.items()):
             cells = [str(number + 1), f"{row.step}/{row.total_steps}" if row.total_steps else ""]
             for name in dict.fromkeys(("train_loss", self.metric.name)):
                 found = row.metrics.get(name)
                 cells.append(score_text(found))
-            tries = self.values(values[number]) if number in values else ""
-            table.add_row(*cells, f"{now - since:.0f}", Text(tries, overflow="ellipsis"))
+            tries = Text(self.values(run.values), overflow="ellipsis")
+            table.add_row(*cells, f"{now - since:.0f}", tries)
         table.caption = Text(self.summary(now))
         return table
 
     def summary(self, now: float) -> str:
         """Runs done and running, the best, and the time left."""
-        done = [run for run in self.runs if run.is_finished]
-        running = sum(run.last.status == "running" for run in self.runs)
+        ended, done = self.runs.how_many(*FINISHED), self.runs.how_many("done")
+        running = self.runs.how_many("running")
         of = "" if self.limit is None else f" of {self.limit}"
-        parts = [f"{len(done)}{of} ended{ended_as(done)}", f"{running} running"]
-        if best := best_of(self.runs, self.metric):
+        parts = [f"{ended}{of} ended{ended_as(self.runs)}", f"{running} running"]
+        if best := self.runs.best(self.metric):
             parts.append(
                 f"best {self.metric.name} {score_text(best.last.score)} (run {best.number + 1})"
             )
         parts.append(f"{_clock(now - self.began)} gone")
-        lengths = [run.last.seconds for run in done if run.last.status == "done"]
-        if lengths and self.limit is not None and running:
-            left = (self.limit - len(done)) * sum(lengths) / len(lengths) / running
+        if done and self.limit is not None and running:
+            left = (self.limit - ended) * self.runs.seconds / done / running
             parts.append(f"about {_clock(left)} left")
         return ", ".join(parts)
 
 
-def ended_as(runs: Sequence[Run]) -> str:
-    """How these ended, where not all are done."""
-    statuses = [run.last.status for run in runs]
-    return f" ({told(statuses)})" if set(statuses) - {"done"} else ""
+def ended_as(runs: Runs) -> str:
+    """How the finished of these ended, where not all are done."""
+    statuses = {each: count for each, count in runs.statuses().items() if each in FINISHED}
+    return f" ({told(statuses)})" if statuses.keys() - {"done"} else ""
 
 
 def view(points: Points, metric: Metric) -> Lines:

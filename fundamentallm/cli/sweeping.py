@@ -26,7 +26,7 @@ from fundamentallm.metrics import score_text
 from fundamentallm.sweep.changes import differences, differences_in_file
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import FAILED, Run, best_of
+from fundamentallm.sweep.records import FAILED, FINISHED, Run
 from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.sweep_yaml import LARGEST
@@ -265,16 +265,15 @@ def _conclude(
     from fundamentallm.cli.sweep_view import ended_as
 
     runs = ledger.runs()
-    ended = [run for run in runs if run.is_finished]
-    finished = len(ended)
+    finished = runs.how_many(*FINISHED)
     failed = [run for run in runs if run.last.status in FAILED]
     there = place(folder.path)
-    best = best_of(runs, metric)
+    best = runs.best(metric)
     if best is not None:
         where = place(folder.run(best.number).path)
         say(
             f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
-            f"{finished} finished{ended_as(ended)}; try: fundamentallm generate {where}"
+            f"{finished} finished{ended_as(runs)}; try: fundamentallm generate {where}"
         )
     for line in _failures(failed, len(runs)):
         say(line, err=True)

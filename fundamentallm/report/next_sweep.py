@@ -7,6 +7,7 @@ points lie at its boundary.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -60,7 +61,7 @@ def next_sweep(results: Results) -> str:
         found = f"{runs} runs with a {results.metric.name}"
         if runs < FEWEST_TO_FIT:
             found += f" that can be compared are too few to learn from; {FEWEST_TO_FIT} are needed"
-            found += f" ({told(run.status for run in evidence.results.observations)})"
+            found += f" ({told(Counter(run.status for run in evidence.results.observations))})"
         else:
             found += (
                 " differ in none, or in no setting that can be compared; there is nothing to learn"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -68,7 +69,7 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
         results=results,
         version=__version__,
         refresh=refresh,
-        counts=told(run.status for run in results.runs),
+        counts=told(Counter(run.status for run in results.runs)),
         sections=_sections(results, evidence),
         command=_command(results),
         columns=_columns(results),

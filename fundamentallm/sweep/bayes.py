@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key, suggested
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.search import IsPossible, RandomSearch, Tried, Values, key_of
+from fundamentallm.sweep.search import IsPossible, RandomSearch, Tried, Values, key_of, keys_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -211,7 +211,7 @@ class BayesSearch:
         values = self._ask(k, tried)
         if not self.is_possible(values):
             values = self._off_the_ends(values)
-        before = {key_of(run.values) for run in tried}
+        before = keys_of(tried)
         if self.is_possible(values) and key_of(values) not in before:
             return values
         near = self._nearest(values, before)

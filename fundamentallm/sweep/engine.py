@@ -24,14 +24,16 @@ from fundamentallm.sweep.records import (
     RANKED,
     Attempt,
     Run,
+    Runs,
     in_vain,
     score_of,
     target_is_reached,
-    tried,
+    tries,
 )
 from fundamentallm.sweep.score_cap import score_of_guess
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.spec import Sweep
+from fundamentallm.sweep.stopping import Reached
 from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.watcher import Watcher
 from fundamentallm.sweep.workers import Workers
@@ -84,6 +86,9 @@ class Engine:
         self.gone: set[int] = set()
         """Finished runs without a whole folder, when we began."""
         self.ends: dict[int, str] = {}  # how each run that was tried here ended at last
+        if sweep.hyperband is not None:
+            self.reached = Reached(sweep.hyperband)
+            ledger.known.read_by(self._note_reached)
         self.crew = Crew(means, watcher.say)
         self.over = threading.Event()
         self.listened = time.monotonic()
@@ -114,7 +119,7 @@ class Engine:
                         self._fill()
                     self.watcher.look(runs := self.ledger.runs(), self.limit)
                     if not (self.active or self.disk.waits):
-                        elsewhere = sum(run.last.status in ("running", "waiting") for run in runs)
+                        elsewhere = runs.how_many("running", "waiting")
                         if not elsewhere or self._has_claimed_all():
                             return ""
                         if not waiting:
@@ -157,7 +162,7 @@ class Engine:
             try:
                 run = self.ledger.claim(
                     next_values=self._next_values,
-                    again=lambda run: run.may_be_tried_again(self.retries),
+                    retries=self.retries,
                     redo=[number for number in sorted(self.gone) if self._is_not_whole(number)],
                     parameters=self.sweep.parameters,
                 )
@@ -190,19 +195,19 @@ class Engine:
     def _is_not_whole(self, number: int) -> bool:
         return not self.folder.run(number).shows_its_end()
 
-    def _next_values(self, number: int, runs: Sequence[Run]) -> Values | None:
+    def _next_values(self, number: int, runs: Runs) -> Values | None:
         """The values of a new run; None if the sweep has enough."""
         if self.limit is not None and number >= self.limit:
             return None
         if target_is_reached(runs, self.metric):
             return None
-        return self.method.search.suggest(number, tried(runs, self.metric))
+        return self.method.search.suggest(number, tries(runs, self.metric))
 
     def _start(self, run: Run, slot: int) -> None:
         before = run.attempts[-2] if len(run.attempts) > 1 else None
         folder = self.folder.run(run.number)
         try:
-            if (before is not None and before.status == "lost") or self.folder.was_left(run.number):
+            if before is not None and (before.status == "lost" or self.folder.was_left(run.number)):
                 with writing(folder.path):
                     self.folder.take_over(run.number)
             self.folder.create_run(run.number)
@@ -285,15 +290,21 @@ class Engine:
         return True
 
     def _stop_if_far_behind(self, each: Active) -> None:
-        hyperband, sign = self.sweep.hyperband, self.metric.sign
+        hyperband = self.sweep.hyperband
         if hyperband is None or each.lost:
             return
-        histories = [
-            [sign * value for value in run.history] for run in self.ledger.runs() if run.history
-        ]
-        own = [sign * each.history[step] for step in sorted(each.history)]
-        if hyperband.stops(own, histories):
+        self.ledger.runs()  # which tells `reached` of what is new
+        own = self._losses([each.history[step] for step in sorted(each.history)])
+        if hyperband.stops(own, self.reached):
             each.trial.stop("hyperband")
+
+    def _note_reached(self, before: Run | None, now: Run) -> None:
+        had = () if before is None else before.history
+        self.reached.change(self._losses(had), self._losses(now.history))
+
+    def _losses(self, history: Sequence[float]) -> list[float]:
+        """Values of the metric so that less is better."""
+        return [self.metric.sign * value for value in history]
 
     def _lose(self, each: Active) -> None:
         each.lost = True

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import optuna
 import sqlalchemy
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
+from fundamentallm.sweep.optuna_tables import BEATS, TRIALS
 from fundamentallm.sweep.stored import reading
 
 
@@ -52,12 +52,14 @@ class Heartbeats:
             return {each: beat for each, (beat, since) in seen if now - since > self.lease}
 
     def _read(self) -> dict[int, object]:
-        trial, beat = models.TrialModel, models.TrialHeartbeatModel
-        is_running = sqlalchemy.exists().where(
-            trial.trial_id == beat.trial_id,
-            trial.study_id == self.study_id,
-            trial.state == TrialState.RUNNING,
+        # Asked of each heartbeat, for finished trials have none: PostgreSQL would turn an EXISTS
+        # into a look at every trial of the study.
+        study = (
+            sqlalchemy.select(TRIALS.c.study_id)
+            .where(TRIALS.c.trial_id == BEATS.c.trial_id, TRIALS.c.state == TrialState.RUNNING)
+            .scalar_subquery()
         )
-        query = sqlalchemy.select(beat.trial_id, beat.heartbeat).where(is_running)
+        query = sqlalchemy.select(BEATS.c.trial_id, BEATS.c.heartbeat)
+        query = query.where(study == self.study_id)
         with self.storage.engine.connect() as connection, reading():
             return {row.trial_id: row.heartbeat for row in connection.execute(query)}

@@ -27,16 +27,16 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import optuna
 
-from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from fundamentallm.disk import writing
 from fundamentallm.sweep.as_optuna import as_optuna
 from fundamentallm.sweep.database import Database, patient
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.heartbeats import Heartbeats
+from fundamentallm.sweep.optuna_tables import StoredTrial, index_by_study
 from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.records import FAILED, FINISHED, Attempt, Run, Runs, runs_of
+from fundamentallm.sweep.records import FINISHED, Attempt, Run, Runs
 from fundamentallm.sweep.search import Values
 from fundamentallm.sweep.stored import ValueCheck, attempt_of, check_facts, reading
 from fundamentallm.sweep.trial_store import TrialStore
@@ -82,7 +82,7 @@ class Ledger:
         direction = optuna.study.StudyDirection[goal.upper()]
         with self.database.errors():
             self.study = self.database.insist(lambda: self._open(name, direction))
-        self.study_id = self.study._study_id
+        self.study_id = self.storage.get_study_id_from_name(name)
         self.trials = TrialStore(self.storage, self.study_id)
         self.known = Runs()
         self.check_values: Callable[[object], None] = lambda values: None
@@ -102,6 +102,7 @@ class Ledger:
         with self.database.lock(name):
             self.database.prepare()
             self.storage = self.database.open_storage()
+            index_by_study(self.storage.engine)
             with reading():
                 return optuna.create_study(
                     storage=self.storage, study_name=name, direction=direction, load_if_exists=True
@@ -145,20 +146,20 @@ class Ledger:
             return known
 
     @patient
-    def runs(self) -> list[Run]:
-        """All runs, in order."""
+    def runs(self) -> Runs:
+        """All runs, in order; each call brings the same up to date."""
         return self._runs()
 
-    def _runs(self) -> list[Run]:
+    def _runs(self) -> Runs:
         self.known.take(_attempts(self.trials.changed(), self.check_values))
-        return self.known.all()
+        return self.known
 
     @patient
     def claim(
         self,
         *,
-        next_values: Callable[[int, Sequence[Run]], Values | None],
-        again: Callable[[Run], bool],
+        next_values: Callable[[int, Runs], Values | None],
+        retries: int,
         redo: Iterable[int] = (),
         parameters: Sequence[Parameter],
     ) -> Run | None:
@@ -166,7 +167,7 @@ class Ledger:
 
         Args:
             next_values: Chooses the values of a new run; None if the sweep has enough.
-            again: Whether an unfinished run is worth another attempt.
+            retries: How often a run that failed by an error of its own is tried again.
             redo: Finished runs that are to be run again.
             parameters: The sweep's, to store values by.
 
@@ -180,19 +181,19 @@ class Ledger:
             while True:
                 runs = self._reap()
                 # Given to us, and then the database went away before it could say so.
-                ours = [run for run in self.known.unfinished("running") if self._is_new(run.last)]
+                ours = [run for run in runs.standing("running") if self._is_new(run.last)]
                 if ours:
                     self.held.add(ours[0].last.id)
                     return ours[0]
-                waiting = self.known.unfinished("waiting")
-                open_runs = self.known.unfinished("lost", "interrupted")
-                open_runs += self.known.unfinished(*FAILED)
-                open_runs = [run for run in open_runs if again(run)]
-                open_runs += [self.known.known[n] for n in redo if self.known.known[n].is_finished]
+                waiting = runs.standing("waiting")
+                left = runs.to_try_again(retries)
+                if left is None:
+                    to_redo = (runs.numbered(number) for number in redo)
+                    left = next((run for run in to_redo if run.is_finished), None)
                 if waiting:  # of an older version, which was killed in the middle of this method
                     self.trials.start(waiting[0].last.id, self.owner)
-                elif open_runs:
-                    self._create(open_runs[0].number, open_runs[0].values, parameters)
+                elif left is not None:
+                    self._create(left.number, left.values, parameters)
                 elif (values := next_values(len(runs), runs)) is not None:
                     self._create(len(runs), values, parameters)
                 else:
@@ -236,10 +237,8 @@ class Ledger:
         result["guess"] = guess
         try:
             # Else it was written, and the database went away before it could say so.
-            if not self._settle(attempt, result):
-                trial = self.storage.get_trial(attempt)
-                if trial.user_attrs.get("result") != result:
-                    raise LostError
+            if not self._settle(attempt, result) and self.trials.result(attempt) != result:
+                raise LostError
         except LostError:
             self.held.discard(attempt)
             raise
@@ -256,18 +255,18 @@ class Ledger:
         state = TrialState.PRUNED if status == "stopped" else TrialState.COMPLETE
         return self.trials.finish(attempt, state, result=result, value=score)
 
-    def _reap(self) -> list[Run]:
+    def _reap(self) -> Runs:
         """Take the runs of workers that are gone from them; all runs as they stand then."""
         stale = self.heartbeats.stale()
         runs, reaped = self._runs(), False
         for attempt, trial in self.trials.unfinished.items():
-            owner = str(trial.user_attrs.get("owner"))
+            owner = str(trial.attributes.get("owner"))
             if trial.state != TrialState.RUNNING or owner == self.owner:
                 continue
             is_dead = self._is_dead(owner)
             if not (is_dead or attempt in stale):
                 continue
-            result, reaped = trial.user_attrs.get("result"), True
+            result, reaped = trial.attributes.get("result"), True
             if result is not None:  # of an older version, which was killed while it was saying so
                 self._settle(attempt, result)
             else:
@@ -291,13 +290,8 @@ class Ledger:
     def _create(self, run: int, values: Values, parameters: Sequence[Parameter]) -> None:
         """Make an attempt of ours, unless another worker has made one since the last look."""
         params, distributions = as_optuna(values, parameters)
-        template = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions=distributions,
-            user_attrs={"run": run, "values": dict(values), "owner": self.owner},
-        )
-        self.trials.create(template)
+        attributes = {"run": run, "values": dict(values), "owner": self.owner}
+        self.trials.create(attributes, params, distributions)
 
 
 def read_study(
@@ -307,7 +301,7 @@ def read_study(
     *,
     wait: float = 0.0,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[dict[str, Any], str, list[Run]]:
+) -> tuple[dict[str, Any], str, Runs]:
     """What the maker of sweep `name` wrote down, the metric's goal, and all runs; only looked at.
 
     `wait` and `say` are as of a `Ledger`.
@@ -319,12 +313,12 @@ def read_study(
     database.wait_at_start(wait, say)
 
     @reading()
-    def read() -> tuple[dict[str, FrozenStudy], list[FrozenTrial]]:
+    def read() -> tuple[dict[str, Any], list[StoredTrial]]:
         storage = database.open_storage()
         studies = {study.study_name: study for study in storage.get_all_studies()}
-        study = studies.get(name)
-        trials = [] if study is None else storage.get_all_trials(study._study_id, deepcopy=False)
-        return studies, trials
+        if name not in studies:
+            return studies, []
+        return studies, TrialStore(storage, storage.get_study_id_from_name(name)).changed()
 
     with database.errors():
         studies, trials = database.insist(read)
@@ -336,10 +330,10 @@ def read_study(
     facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
     with database.errors():
         check = ValueCheck(check_facts(facts).parameters)
-        return facts, goal, runs_of(list(_attempts(trials, check)))
+        return facts, goal, Runs.of(_attempts(trials, check))
 
 
-def _attempts(trials: Sequence[FrozenTrial], check: Callable[[object], None]) -> Iterator[Attempt]:
+def _attempts(trials: Sequence[StoredTrial], check: Callable[[object], None]) -> Iterator[Attempt]:
     for trial in trials:
-        if "run" in trial.user_attrs:  # not one that somebody added by hand
+        if "run" in trial.attributes:  # not one that somebody added by hand
             yield attempt_of(trial, check)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import math
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar, overload
 
 from fundamentallm.metrics import finite
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.sweep.score_cap import ScoreCap
-from fundamentallm.sweep.search import Tried, Values
+from fundamentallm.sweep.search import Tried, Tries, Values, key_of
 from fundamentallm.sweep.spec import Metric
 
 RANKED = ("done", "stopped")
@@ -27,6 +30,7 @@ WORDS |= {"lost": "interrupted", "waiting": "running"}
 WORDS |= {"unfinished": "unfinished (in progress, or killed)"}
 """What is said of a run whose status is another word."""
 FEWEST_IN_VAIN = 5  # as W&B's agent gives up
+T = TypeVar("T")
 DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
 
 
@@ -84,16 +88,12 @@ class Run:
         """Whether its score says something of its settings."""
         return self.last.status in RANKED and self.last.score is not None
 
-    def may_be_tried_again(self, retries: int) -> bool:
-        """Whether an unfinished run is worth another attempt.
-
-        `retries` attempts may fail by an error of their own, or be killed beyond `DEATHS`.
-        """
-        return self.last.status in UNFINISHED and self.retries_needed <= retries
-
     @property
     def retries_needed(self) -> int:
-        """How many `retries` it takes for an unfinished run to be tried again."""
+        """How many `retries` it takes for an unfinished run to be tried again.
+
+        So many attempts failed by an error of their own, or were killed beyond `DEATHS`.
+        """
         if self.last.status in ("interrupted", "lost"):
             return 0
         if self.last.status == "died":
@@ -106,48 +106,142 @@ class Run:
         return sum(attempt.status in FAILED[:-1] for attempt in self.attempts)
 
 
-class Runs:
-    """The runs of a sweep, brought up to date by the attempts that changed."""
+Reader = Callable[[Run | None, Run], None]
+"""Told of a run that has changed: what it was, if it was there, and what it is."""
+
+
+class Runs(Sequence[Run]):
+    """The runs of a sweep in the order of their numbers, and what is to be known of all together.
+
+    Brought up to date by the attempts that changed. What is asked of it for every run or row of a
+    sweep is kept up to date, too, so that no answer takes longer after 10,000 runs than after ten.
+    """
 
     def __init__(self) -> None:
         """There is none yet."""
-        self.known: dict[int, Run] = {}
-        self.open: dict[int, Run] = {}
-        """Those without a result."""
+        self.runs: list[Run] = []
+        self.places: dict[int, int] = {}
+        """Of runs in `runs`, by their numbers."""
+        self.by_status: defaultdict[str, list[int]] = defaultdict(list)
+        """Numbers of runs by how they stand, rising as all that is sorted here."""
+        self.failed: defaultdict[int, list[int]] = defaultdict(list)
+        """Numbers of runs that a fault ended, by the retries that they need."""
+        self.scores: list[tuple[float, int]] = []
+        """Of the runs that are ranked, each with the number."""
+        self.seconds = 0.0
+        """That the runs which are `done` took together."""
+        self.least, self.most = math.inf, -math.inf
+        """Values of the metric that any attempt reached."""
+        self.keys: set[str] = set()
+        """`key_of` the values of every run."""
+        self.readers: list[Reader] = []
+
+    @classmethod
+    def of(cls, attempts: Iterable[Attempt]) -> Runs:
+        """The runs that were attempted."""
+        runs = cls()
+        runs.take(attempts)
+        return runs
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Run]: ...
+    def __getitem__(self, index: int | slice) -> Run | list[Run]:
+        return self.runs[index]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def numbered(self, number: int) -> Run:
+        """The run of this number."""
+        return self.runs[self.places[number]]
 
     def take(self, attempts: Iterable[Attempt]) -> None:
         """Note attempts that are new or have changed; one that was made later has a higher id."""
         for attempt in attempts:
-            number = attempt.run
-            run = self.known.get(number)
-            if run is None and self.known and number < next(reversed(self.known)):
-                later = {n: self.known.pop(n) for n in sorted(self.known) if n > number}
-            else:
-                later = {}
-            known = () if run is None else run.attempts
+            place = self.places.get(attempt.run)
+            before = None if place is None else self.runs[place]
+            known = () if before is None else before.attempts
             same = [each for each in known if each.id != attempt.id]
-            made = Run(number, tuple(sorted([*same, attempt], key=lambda each: each.id)))
-            self.known[number] = made
-            self.known.update(later)
-            self.open.pop(number, None)
-            if not made.is_finished:
-                self.open[number] = made
+            run = Run(attempt.run, tuple(sorted([*same, attempt], key=lambda each: each.id)))
+            if place is not None:
+                self.runs[place] = run
+            else:
+                self._insert(run)
+            if before is not None:
+                self._count(before, _remove, -1)
+            self._count(run, insort, 1)
+            for value in (attempt.score, *attempt.history):
+                if value is not None:
+                    self.least, self.most = min(self.least, value), max(self.most, value)
+            for reader in self.readers:
+                reader(before, run)
 
-    def all(self) -> list[Run]:
-        """Every run, in the order of their numbers."""
-        return list(self.known.values())
+    def _insert(self, run: Run) -> None:
+        place = bisect_left(self.runs, run.number, key=lambda each: each.number)
+        self.runs.insert(place, run)
+        for index in range(place, len(self.runs)):  # nearly always it alone, the last
+            self.places[self.runs[index].number] = index
+        self.keys.add(key_of(run.values))
 
-    def unfinished(self, *statuses: str) -> list[Run]:
-        """The runs without a result whose last attempt has one of these statuses, in order."""
-        open_runs = [self.open[number] for number in sorted(self.open)]
-        return [run for run in open_runs if run.last.status in statuses]
+    def _count(self, run: Run, change: Callable[[list[Any], Any], None], by: int) -> None:
+        """Take a run into all that is counted, or out of it again."""
+        status, score = run.last.status, finite(run.last.score)
+        change(self.by_status[status], run.number)
+        if status in FAILED:
+            change(self.failed[run.retries_needed], run.number)
+        if status == "done":
+            self.seconds += by * run.last.seconds
+        if run.is_ranked and score is not None:
+            change(self.scores, (score, run.number))
+
+    def read_by(self, reader: Reader) -> None:
+        """Tell `reader` of every run, and from now on of each change: what it was, what it is."""
+        for run in self.runs:
+            reader(None, run)
+        self.readers.append(reader)
+
+    def statuses(self) -> dict[str, int]:
+        """How many runs stand how."""
+        found = self.by_status.copy().items()  # a terminal view reads in a thread of its own
+        return {status: len(numbers) for status, numbers in found if numbers}
+
+    def how_many(self, *statuses: str) -> int:
+        """How many runs have one of these statuses."""
+        return sum(len(self.by_status[status]) for status in statuses)
+
+    def standing(self, status: str) -> list[Run]:
+        """The runs with this status."""
+        return [self.numbered(number) for number in self.by_status[status]]
+
+    def to_try_again(self, retries: int) -> Run | None:
+        """The first unfinished run that is worth another attempt; those without a fault go first.
+
+        `retries`: how many more attempts than one may fail by an error of their own.
+        """
+        firsts = [numbers[0] for s in ("interrupted", "lost") if (numbers := self.by_status[s])]
+        firsts = firsts or [
+            numbers[0] for needed, numbers in self.failed.items() if numbers and needed <= retries
+        ]
+        return self.numbered(min(firsts)) if firsts else None
+
+    def best(self, metric: Metric) -> Run | None:
+        """The run with the best score, of those that neither diverged nor could not be."""
+        if not self.scores:
+            return None
+        place = 0
+        if metric.sign < 0:  # the first of the runs that share the highest score
+            place = bisect_left(self.scores, (self.scores[-1][0],))
+        return self.numbered(self.scores[place][1])
 
 
-def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
-    """Runs in the order of their numbers, attempts in the order in which they were made."""
-    runs = Runs()
-    runs.take(attempts)
-    return runs.all()
+def _remove(values: list[T], value: T) -> None:
+    """Take a value out of a list that is sorted."""
+    del values[bisect_left(values, value)]  # pyright: ignore
 
 
 def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
@@ -160,9 +254,11 @@ def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
     return finite(folder.read_summary().get(metric.name))
 
 
-def told(statuses: Iterable[str]) -> str:
-    """How runs stand: `7 done, 5 stopped early, 1 diverged`."""
-    counts = Counter(WORDS.get(status, status) for status in statuses)
+def told(statuses: Mapping[str, int]) -> str:
+    """How runs stand, by how many have which status: `7 done, 5 stopped early, 1 diverged`."""
+    counts: Counter[str] = Counter()
+    for status, count in statuses.items():
+        counts[WORDS.get(status, status)] += count
     order = dict.fromkeys((*RANKED, *FINISHED, *FAILED, *counts))
     words = dict.fromkeys(WORDS.get(status, status) for status in order)
     return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
@@ -170,26 +266,20 @@ def told(statuses: Iterable[str]) -> str:
 
 def in_vain(ends: Iterable[str]) -> str:
     """Why a worker whose runs ended with these statuses had better stop; "" if it need not."""
-    counted = [status for status in ends if status != "interrupted"]
-    if len(counted) < FEWEST_IN_VAIN or set(counted) != {"failed"}:
-        return ""
-    return f"errors: all of the first {len(counted)} runs here failed"
+    failed = 0
+    for status in ends:
+        if status not in ("failed", "interrupted"):
+            return ""
+        failed += status == "failed"
+    return f"errors: all of the first {failed} runs here failed" if failed >= FEWEST_IN_VAIN else ""
 
 
-def best_of(runs: Sequence[Run], metric: Metric) -> Run | None:
-    """The run with the best score, of those that neither diverged nor could not be."""
-    ranked = [run for run in runs if run.is_ranked]
-    return min(ranked, key=lambda run: metric.sign * (run.last.score or 0.0), default=None)
-
-
-def target_is_reached(runs: Sequence[Run], metric: Metric) -> bool:
+def target_is_reached(runs: Runs, metric: Metric) -> bool:
     """Whether a run, also one that goes on, has come as far as `metric.target` asks."""
     if metric.target is None:
         return False
-    attempts = (attempt for run in runs for attempt in run.attempts)
-    reached = (value for each in attempts for value in (each.score, *each.history))
-    aim = metric.sign * metric.target
-    return any(value is not None and metric.sign * value <= aim for value in reached)
+    reached = runs.least if metric.sign > 0 else runs.most
+    return metric.sign * reached <= metric.sign * metric.target
 
 
 def loss_by(runs: Sequence[Run], metric: Metric) -> Callable[[Run, float], float]:
@@ -228,3 +318,8 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[Tried]:
             score = imputed(run, how) if how else None
         found.append(Tried(run.values, score, running=running, failed=failed))
     return found
+
+
+def tries(runs: Runs, metric: Metric) -> Tries:
+    """What a search may learn from `runs`; no more is worked out than it asks for."""
+    return Tries(runs.keys, lambda: tried(runs, metric))

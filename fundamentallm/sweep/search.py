@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from fundamentallm.sweep.distributions import same_key, suggested
 from fundamentallm.sweep.findings import SweepError
@@ -41,6 +41,34 @@ class Tried:
     running: bool = False
     failed: bool = False
     """It diverged or broke: its score, if any, is not what such a run reaches."""
+
+
+class Tries(Sequence[Tried]):
+    """Runs that a search may learn from, with the keys of their values.
+
+    What it may learn takes work for every run, and is worked out when it is looked at first.
+    """
+
+    def __init__(self, keys: Set[str], read: Callable[[], list[Tried]]) -> None:
+        self.keys, self.read = keys, read
+
+    @cached_property
+    def runs(self) -> list[Tried]:
+        """All of them."""
+        return self.read()
+
+    @overload
+    def __getitem__(self, index: int) -> Tried: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tried]: ...
+    def __getitem__(self, index: int | slice) -> Tried | list[Tried]:
+        return self.runs[index]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Tried]:
+        return iter(self.runs)
 
 
 class Search(Protocol):
@@ -102,6 +130,11 @@ def key_of(values: Values) -> str:
     return ",".join(f"{name}={same_key(values[name])}" for name in sorted(values))
 
 
+def keys_of(tried: Sequence[Tried]) -> Set[str]:
+    """The keys of their values."""
+    return tried.keys if isinstance(tried, Tries) else {key_of(run.values) for run in tried}
+
+
 def every_point(
     parameters: Sequence[Parameter], is_possible: IsPossible
 ) -> dict[str, Values] | None:
@@ -140,7 +173,7 @@ class RandomSearch:
         """Possible points that were not tried, where they can be listed."""
         if not self.points:
             return None
-        taken = {key_of(run.values) for run in tried}
+        taken = keys_of(tried)
         return [point for key, point in self.points.items() if key not in taken]
 
     def suggest(self, k: int, tried: Sequence[Tried]) -> Values | None:
@@ -153,7 +186,7 @@ class RandomSearch:
         if left == []:
             return None
         dice = random.Random(f"{self.seed}:{k}")
-        taken, repeats = {key_of(run.values) for run in tried}, 0
+        taken, repeats = keys_of(tried), 0
         values: Values = {}
         for _ in range(MOST_DRAWS if left is None else MOST_REPEATS):
             values = {p.name: suggested(p.distribution, _inside(dice)) for p in self.parameters}

@@ -7,6 +7,7 @@ package 0.3.0. An iteration is one logged value of the metric.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,26 +29,47 @@ class Hyperband:
     strict: bool = True
     """Whether a run is judged by its value at the band, and not by the best since it began."""
 
-    def stops(self, history: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+    def stops(self, history: Sequence[float], reached: Reached) -> bool:
         """Whether a run with `history` should end now.
 
         Args:
             history: The values of the metric so far; less is better.
-            others: The histories of every run of the sweep, this one among them.
+            reached: What every run of the sweep, this one among them, had at the bands.
         """
-        reached = [band for band in self.bands if band <= len(history)]
-        if not reached:
+        passed = [band for band in self.bands if band <= len(history)]
+        if not passed:
             return False
-        band = reached[-1]
+        band = passed[-1]
         value = history[band - 1] if self.strict else min(history)
-        return value > self.threshold(band, others)
+        return value > self.threshold(reached.values[band])
 
-    def threshold(self, band: int, histories: Sequence[Sequence[float]]) -> float:
-        """The value that a run must not exceed at `band`; infinite where no run got so far."""
-        values = sorted(history[band - 1] for history in histories if len(history) >= band)
+    def threshold(self, values: Sequence[float]) -> float:
+        """What a run must not exceed where all had `values`, rising; infinite where none had."""
         return (
             values[int(1 / self.eta * len(values))] if values else math.inf
         )  # rounded as W&B does
+
+
+class Reached:
+    """What the runs of a sweep had at each band, brought up to date by the runs that changed."""
+
+    def __init__(self, rule: Hyperband) -> None:
+        """No run has got anywhere yet."""
+        self.values: dict[int, list[float]] = {band: [] for band in rule.bands}
+        """By the band; both rise."""
+
+    def change(self, before: Sequence[float], now: Sequence[float]) -> None:
+        """Note that a run whose history was `before` has another; less is better."""
+        for band, values in self.values.items():
+            if band > max(len(before), len(now)):
+                break
+            had, has = before[band - 1 : band], now[band - 1 : band]
+            if had == has:
+                continue
+            for value in had:
+                del values[bisect_left(values, value)]
+            for value in has:
+                insort(values, value)
 
 
 def bands_from_min(min_iter: float, eta: float) -> tuple[int, ...]:

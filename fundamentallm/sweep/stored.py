@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from fundamentallm.errors import FundamentallmError
@@ -14,6 +14,7 @@ from fundamentallm.given import read_config
 from fundamentallm.metrics import finite
 from fundamentallm.sweep.distributions import Categorical, Distribution, IntUniform, same_key
 from fundamentallm.sweep.methods import CHOICES
+from fundamentallm.sweep.optuna_tables import StoredTrial
 from fundamentallm.sweep.parameters import Parameter
 from fundamentallm.sweep.records import FINISHED, UNFINISHED, Attempt
 from fundamentallm.sweep.spec import Sweep, parse_sweep
@@ -136,7 +137,7 @@ def _fitting(distribution: Distribution) -> Callable[[Any], bool]:
     return _is_number
 
 
-def attempt_of(trial: FrozenTrial, check: Callable[[object], None]) -> Attempt:
+def attempt_of(trial: StoredTrial, check: Callable[[object], None]) -> Attempt:
     """An attempt as a trial of the study has it; `check` is told its values.
 
     Raises:
@@ -151,14 +152,14 @@ def attempt_of(trial: FrozenTrial, check: Callable[[object], None]) -> Attempt:
     raise StoredError(f"trial {trial.number}: {reason}")
 
 
-def _attempt(trial: FrozenTrial, check: Callable[[object], None]) -> Attempt:
-    attributes = trial.user_attrs
+def _attempt(trial: StoredTrial, check: Callable[[object], None]) -> Attempt:
+    attributes = trial.attributes
     number, values = attributes["run"], attributes["values"]
     if not (type(number) is int and 0 <= number < MOST_RUNS):
         raise StoredError("its run has no number")
     check(values)
     past = {int(step): value for step, value in attributes.get("past", {}).items()}
-    history = past | trial.intermediate_values
+    history = past | trial.history
     result: Mapping[str, Any] = attributes.get("result") or {}
     if not trial.state.is_finished():
         status, result = trial.state.name.lower(), {}
@@ -169,7 +170,7 @@ def _attempt(trial: FrozenTrial, check: Callable[[object], None]) -> Attempt:
         if status not in (*FINISHED, *UNFINISHED):
             raise StoredError("it ended in no way that a run can")
     return Attempt(
-        id=trial._trial_id,
+        id=trial.id,
         run=number,
         values=values,
         status=status,

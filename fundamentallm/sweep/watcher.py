@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from fundamentallm.sweep.order import Row
-from fundamentallm.sweep.records import Attempt, Run
+from fundamentallm.sweep.records import Attempt, Run, Runs
 
 
 class Watcher(Protocol):
@@ -24,5 +23,5 @@ class Watcher(Protocol):
     def say(self, line: str) -> None:
         """Something that a person would want to know."""
 
-    def look(self, runs: Sequence[Run], limit: int | None) -> None:
+    def look(self, runs: Runs, limit: int | None) -> None:
         """All runs of the sweep, on every machine, as they stand; and how many there will be."""

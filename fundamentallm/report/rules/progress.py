@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
@@ -20,7 +22,8 @@ def in_progress(evidence: Evidence) -> list[Claim]:
     if not results.ranked or not (missing or "unfinished" in statuses):
         return []
     of = f" of {asked}" if missing else ""
-    says = f"{made}{of} runs so far: {told(statuses)}; what follows is of these, and may change"
+    stand = told(Counter(statuses))
+    says = f"{made}{of} runs so far: {stand}; what follows is of these, and may change"
     return [Claim("in_progress", "in_progress", says)]
 
 

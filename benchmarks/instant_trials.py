@@ -1,0 +1,108 @@
+"""Trials that end at once, with losses by a formula: what is left is the engine's own work."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fundamentallm.cli.sweep_view import Lines
+from fundamentallm.run_folder import RunFolder
+from fundamentallm.sweep.crew import Means
+from fundamentallm.sweep.engine import Engine
+from fundamentallm.sweep.ledger import Ledger
+from fundamentallm.sweep.methods import Method, make_method
+from fundamentallm.sweep.order import Ended, Row
+from fundamentallm.sweep.points import Points
+from fundamentallm.sweep.records import Run
+from fundamentallm.sweep.spec import Sweep
+from fundamentallm.sweep.sweep_folder import SweepFolder
+
+EVALUATIONS = 9
+
+
+def loss(values: Mapping[str, Any], step: int) -> float:
+    """A valley over the logs of all numbers, which every step brings nearer."""
+    numbers = [float(value) for value in values.values() if type(value) in (int, float)]
+    distance = sum((math.log10(abs(number) + 1e-9) + 2) ** 2 for number in numbers)
+    return round(1.0 + distance / 10 + 1.0 / step, 6)
+
+
+def write_end(folder: Path) -> None:
+    """All that an engine looks for in the folder of a run that has finished."""
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").write_text('{"status": "done"}')
+
+
+class InstantTrial:
+    """Says a row whenever it is listened to, and ends after EVALUATIONS, or when it is stopped."""
+
+    pid = 0
+
+    def __init__(self, values: Mapping[str, Any], folder: RunFolder) -> None:
+        self.values, self.folder, self.step, self.stop_reason = values, folder, 0, ""
+        self.heard = 0.0
+
+    def messages(self) -> list[Row | Ended]:
+        """The next row, or the end."""
+        self.heard = time.monotonic()
+        if self.stop_reason or self.step == EVALUATIONS:
+            write_end(self.folder.path)
+            return [Ended("interrupted" if self.stop_reason else "done", self.stop_reason)]
+        self.step += 1
+        return [Row(self.step, EVALUATIONS, {"val_loss": loss(self.values, self.step)})]
+
+    def stop(self, reason: str) -> None:
+        """End with the next message."""
+        self.stop_reason = self.stop_reason or reason
+
+    def kill(self) -> None:
+        """Nothing runs."""
+
+    close = kill
+
+
+class InstantWorkers:
+    """Starts `InstantTrial`s; takes runs for orders."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self.folder = folder
+
+    def order(self, run: Run, slot: int) -> Run:
+        """The run itself."""
+        return run
+
+    def start(self, order: Run) -> InstantTrial:
+        """A trial of a run."""
+        return InstantTrial(order.values, self.folder.run(order.number))
+
+    def wait(self, trials: Sequence[InstantTrial], seconds: float) -> None:
+        """None is needed."""
+
+
+class Quiet(Lines):
+    """Keeps what a view keeps, and prints nothing."""
+
+    def line(self, text: str) -> None:
+        """Say nothing."""
+
+
+def instant_engine(
+    ledger: Ledger, sweep: Sweep, *, method: Method | None = None, count: int | None = None
+) -> Engine:
+    """An engine that does one instant trial at a time."""
+    points, folder = Points(sweep, {}), SweepFolder(ledger.folder)
+    workers: Any = InstantWorkers(folder)
+    return Engine(
+        ledger,
+        folder,
+        sweep,
+        method or make_method(points, seed=7),
+        means=Means(workers=1, threads=1),
+        orders=workers,
+        watcher=Quiet(points, sweep.ranks_by),
+        workers=workers,
+        count=count,
+    )

@@ -1,0 +1,225 @@
+"""A worker's work for a run does not grow with the runs before it, and comes to the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from claim_time import fill  # noqa: E402
+from instant_trials import instant_engine  # noqa: E402
+
+from fundamentallm.sweep.ledger import Ledger  # noqa: E402
+from fundamentallm.sweep.methods import make_method  # noqa: E402
+from fundamentallm.sweep.points import Points  # noqa: E402
+from fundamentallm.sweep.records import (  # noqa: E402
+    FAILED,
+    FINISHED,
+    UNFINISHED,
+    Attempt,
+    Run,
+    Runs,
+    target_is_reached,
+    tried,
+    tries,
+)
+from fundamentallm.sweep.search import Search, Tried, Values, key_of  # noqa: E402
+from fundamentallm.sweep.spec import Metric, parse_sweep  # noqa: E402
+from fundamentallm.sweep.stopping import Hyperband, Reached  # noqa: E402
+
+TEXT = """program: train.py
+method: {method}
+run_cap: {cap}
+metric: {{name: val_loss}}
+parameters:
+  learning_rate: {rates}
+  num_layers: {{values: [1, 2, 3, 4, 6, 8]}}
+  dropout: {{values: [0.0, 0.05, 0.1]}}
+early_terminate: {{type: hyperband, min_iter: 1, eta: 3}}
+"""
+NEVER_STOPS = parse_sweep(
+    TEXT.format(method="random", rates="{min: 0.001, max: 0.01}", cap=1000).replace(
+        "min_iter: 1, eta: 3", "max_iter: 9, s: 2, eta: 1.0001"
+    ),
+    "s.yaml",
+)
+RANGE = "{distribution: log_uniform_values, min: 0.0001, max: 0.1}"
+LIST = "{values: [0.0003, 0.001, 0.003, 0.01, 0.03]}"
+
+
+def opened(folder: Path) -> Ledger:
+    return Ledger(f"sqlite:///{folder}/study.db", "many", folder, lease=600, goal="minimize")
+
+
+def work(runs: int, finished: int) -> tuple[int, int]:
+    """Steps of Python and of SQLite that an engine takes to begin, and for some `runs`."""
+    steps = {"python": 0, "sqlite": 0}
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if "fundamentallm" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        steps["python"] += event == "opcode"
+        return trace
+
+    def count() -> None:
+        steps["sqlite"] += 1
+
+    with tempfile.TemporaryDirectory() as name, closing(opened(Path(name))) as ledger:
+        fill(ledger, finished)
+        engine = instant_engine(ledger, NEVER_STOPS, count=runs)
+        pool = ledger.storage.engine
+        sqlalchemy.event.listen(
+            pool, "checkout", lambda connection, *_: connection.set_progress_handler(count, 10)
+        )
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            engine.run(lambda: "")
+        finally:
+            sys.settrace(before)
+        assert len(ledger.runs()) == finished + runs
+    return steps["python"], steps["sqlite"]
+
+
+def test_no_run_takes_more_work_than_those_before_it() -> None:
+    (python, sqlite), (python_of_many, sqlite_of_many) = (
+        [more - few for more, few in zip(work(7, count), work(2, count), strict=True)]
+        for count in (20, 200)
+    )
+    assert python_of_many < 1.1 * python
+    assert sqlite_of_many < 1.1 * sqlite
+
+
+class CheckedSearch:
+    """A search that must suggest the same whether it is told of all runs or of what it asks for."""
+
+    def __init__(self, search: Search, ledger: Ledger, metric: Metric) -> None:
+        self.search, self.ledger, self.metric = search, ledger, metric
+
+    @property
+    def size(self) -> int | None:
+        """As the search's."""
+        return self.search.size
+
+    def suggest(self, k: int, tried_here: Sequence[Tried]) -> Values | None:
+        """The suggestion."""
+        found = self.search.suggest(k, tried_here)
+        assert found == self.search.suggest(k, tried(list(self.ledger.known), self.metric))
+        return found
+
+
+@dataclass(frozen=True)
+class CheckedHyperband(Hyperband):
+    """A rule that sees to it that it is told of every run."""
+
+    ledger: Any = None
+
+    def stops(self, history: Sequence[float], reached: Reached) -> bool:
+        """The rule's word."""
+        histories = [run.history for run in self.ledger.known]
+        for band, values in reached.values.items():
+            assert values == sorted(each[band - 1] for each in histories if len(each) >= band)
+        return super().stops(history, reached)
+
+
+# What the engine did when it read every run for every claim and row; for bayes that depends on
+# Optuna's version, so it is compared with a search that is told of every run alone.
+@pytest.mark.parametrize(
+    ("method", "rates", "cap", "runs", "stopped", "digest"),
+    [
+        ("grid", LIST, 40, 40, 25, "333eb2f9cc1928a8"),
+        ("random", RANGE, 40, 40, 32, "b79401bd7832499a"),
+        ("random", LIST, 200, 90, 79, "df3fa5ecfb0a6cff"),  # until no point is left
+        ("bayes", RANGE, 24, 24, None, ""),
+        ("bayes", LIST, 24, 24, None, ""),
+    ],
+)
+def test_what_is_proposed_and_stopped_stays_the_same(
+    tmp_path: Path, method: str, rates: str, cap: int, runs: int, stopped: int | None, digest: str
+) -> None:
+    sweep = parse_sweep(TEXT.format(method=method, rates=rates, cap=cap), "s.yaml")
+    with closing(opened(tmp_path)) as ledger:
+        assert sweep.hyperband is not None
+        rule = CheckedHyperband(**vars(sweep.hyperband), ledger=ledger)
+        sweep = replace(sweep, hyperband=rule)
+        made = make_method(Points(sweep, {}), seed=7)
+        made = replace(made, search=CheckedSearch(made.search, ledger, sweep.ranks_by))
+        instant_engine(ledger, sweep, method=made).run(lambda: "")
+        found = [
+            [[run.values[name] for name in sorted(run.values)], run.last.status, len(run.history)]
+            for run in ledger.runs()
+        ]
+    assert len(found) == runs
+    if digest:
+        assert sum(status == "stopped" for _, status, _ in found) == stopped
+        assert hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] == digest
+
+
+def attempts_at_random(dice: random.Random) -> list[Attempt]:
+    """Attempts as a ledger reads them: begun, growing, ended, tried again; some out of order."""
+    statuses = ("waiting", "running", *FINISHED, *UNFINISHED)
+    found: list[Attempt] = []
+    for number in range(300):
+        run = dice.randrange(1 + number // 3)
+        history = tuple(round(dice.uniform(1, 3), 1) for _ in range(dice.randrange(6)))
+        score = round(dice.uniform(1, 3), 1) if dice.random() < 0.8 else None
+        last = Attempt(number, run, {"x": run % 7}, "running", "me", seconds=dice.random())
+        for length in range(len(history)):
+            found.append(replace(last, history=history[:length]))
+        ended = replace(last, status=dice.choice(statuses), score=score, history=history)
+        found.append(ended)
+    return found
+
+
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+def test_what_is_kept_up_to_date_is_what_a_look_at_all_runs_would_find(goal: str) -> None:
+    rule, runs = Hyperband((1, 2, 5)), Runs()
+    reached = Reached(rule)
+    runs.read_by(lambda before, now: reached.change(before.history if before else (), now.history))
+    attempts = attempts_at_random(random.Random(3))
+    for place, attempt in enumerate(attempts):
+        runs.take([attempt])
+        if place % 50 and place < len(attempts) - 1:
+            continue
+        last = {each.id: each for each in attempts[: place + 1]}
+        numbers = sorted({each.run for each in last.values()})
+        every = [Run(n, tuple(a for a in last.values() if a.run == n)) for n in numbers]
+        assert list(runs) == every
+        ranked = [run for run in every if run.is_ranked]
+        reach = [v for a in last.values() for v in (a.score, *a.history) if v is not None]
+        for target in (0.5, 1.0, 1.1, 2.9, 3.0, 3.5):
+            metric = Metric("m", goal, target)
+            best = min(ranked, key=lambda run: metric.sign * (run.last.score or 0), default=None)
+            assert runs.best(metric) == best
+            is_there = any(metric.sign * value <= metric.sign * target for value in reach)
+            assert target_is_reached(runs, metric) == is_there
+        assert runs.statuses() == {
+            status: count
+            for status in ("waiting", "running", *FINISHED, *UNFINISHED)
+            if (count := sum(run.last.status == status for run in every))
+        }
+        done = [run.last.seconds for run in every if run.last.status == "done"]
+        assert runs.seconds == pytest.approx(sum(done), abs=1e-9)
+        assert runs.keys == tries(runs, metric).keys == {key_of(run.values) for run in every}
+        for retries in range(3):
+            left = [run for run in every if run.last.status in ("interrupted", "lost")] or [
+                run for run in every if run.last.status in FAILED and run.retries_needed <= retries
+            ]
+            assert runs.to_try_again(retries) == next(iter(left), None)
+        for band, values in reached.values.items():
+            has = [run.history[band - 1] for run in every if len(run.history) >= band]
+            assert values == sorted(has)
