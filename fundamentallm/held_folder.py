@@ -269,9 +269,10 @@ def why_anothers(folder: Path, *, files: str) -> str:
         # Asked of the file system itself: some give all files one owner, or root's to nobody.
         if others and (others := {k: v for k, v in others.items() if k != _owner_of_new(folder)}):
             owner, name = min(others.items())
+            whose = _user(owner)
             return (
-                f"{folder / name}: it belongs to {_user(owner)}, and a folder of runs has one user, "
-                f"or one locks out the other; work there as {_user(owner)}, or copy the folder"
+                f"{folder / name}: it belongs to {whose}, and a folder of runs has one user, "
+                "or one locks out the other; work there as its owner, or copy the folder"
             )
     return ""
 

@@ -1,4 +1,4 @@
-"""Two users of one machine and one folder: who comes second changes nothing and locks out nobody."""
+"""Two users of one machine and one folder: the second changes nothing, and locks nobody out."""
 
 from __future__ import annotations
 
