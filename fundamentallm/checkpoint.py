@@ -20,7 +20,7 @@ from fundamentallm.data import Dataset
 from fundamentallm.disk import opened, read_file, replacing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import read_values
-from fundamentallm.held_folder import why_misplaced
+from fundamentallm.held_folder import Root, why_misplaced
 from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.learner import check_state
 from fundamentallm.machine import free_gb
@@ -69,8 +69,10 @@ class Checkpoint:
     training: dict[str, Any]
     """The optimizers' state, the gradient scaler's and the random generators'."""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, root: Root | None = None) -> None:
         """Write to `path` so that at every instant it holds the old state or the new, whole.
+
+        `root`: below it no link is followed; by default the file's folder.
 
         Raises:
             DiskError: It cannot be written; the old state is still there.
@@ -84,13 +86,13 @@ class Checkpoint:
             "progress": self.progress,
             "training": self.training,
         }
-        with replacing(path) as file:
+        with replacing(path, root) as file:
             hashing = _HashingWriter(file)
             hashing.save(content)
             file.write(hashing.sha256.digest() + MARK)
 
     @classmethod
-    def load(cls, path: Path, root: Path | None = None) -> Checkpoint:
+    def load(cls, path: Path, root: Root | None = None) -> Checkpoint:
         """Read `path`, having checked its SHA-256. No code in it is run.
 
         `root`: below it no link is followed; None if the user named the file itself.
@@ -246,7 +248,7 @@ def _check_kinds(content: dict[str, Any]) -> None:
         raise ValueError("data names no text")
 
 
-def _ends_with_mark(path: Path, root: Path | None) -> bool:
+def _ends_with_mark(path: Path, root: Root | None) -> bool:
     """Look at a file's end, before the rest is read: it may have any size."""
     if not path.is_file():
         return True  # what it is instead is said by who reads it

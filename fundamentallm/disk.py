@@ -11,7 +11,7 @@ from typing import IO
 
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
-from fundamentallm.held_folder import HeldFolder, read_up_to
+from fundamentallm.held_folder import HeldFolder, Root, read_up_to
 
 OF_A_PROCESS = ("/dev/", "/proc/")
 
@@ -37,7 +37,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path, root: Path | None) -> Iterator[IO[bytes]]:
+def opened(path: Path, root: Root | None) -> Iterator[IO[bytes]]:
     """A file to read.
 
     Args:
@@ -58,7 +58,7 @@ def opened(path: Path, root: Path | None) -> Iterator[IO[bytes]]:
         yield file
 
 
-def read_file(path: Path, most: int, *, root: Path | None) -> bytes:
+def read_file(path: Path, most: int, *, root: Root | None) -> bytes:
     """What a file of at most `most` bytes holds; `root` as of `opened`.
 
     Raises:
@@ -74,7 +74,7 @@ def followed(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path, root: Path | None = None, *, part: str = "") -> Iterator[IO[bytes]]:
+def replacing(path: Path, root: Root | None = None, *, part: str = "") -> Iterator[IO[bytes]]:
     """Write a file so that at every instant it holds the old content or the new, whole.
 
     Afterwards the new content outlasts a power cut.
@@ -103,18 +103,24 @@ def replacing(path: Path, root: Path | None = None, *, part: str = "") -> Iterat
         folder.sync()
 
 
-def replace_text(path: Path, text: str, root: Path | None = None, *, part: str = "") -> None:
+def replace_text(path: Path, text: str, root: Root | None = None, *, part: str = "") -> None:
     """`replacing` for a small file."""
     with replacing(path, root, part=part) as file:
         file.write(text.encode())
 
 
-def make_folder(path: Path, *, exist_ok: bool = True) -> None:
-    """Make a folder and those above it, so that they outlast a power cut.
+def make_folder(path: Path, root: Root | None = None, *, exist_ok: bool = True) -> None:
+    """Make a folder and those above it, so that they outlast a power cut; in one held, only it.
 
     Raises:
         OSError: It cannot be made.
     """
+    if isinstance(root, HeldFolder):
+        with HeldFolder(path.parent, root) as above:
+            if not (exist_ok and above.has(path.name)):
+                above.make_folder(path.name)
+                above.sync()
+        return
     missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=exist_ok)
     for each in missing:

@@ -29,25 +29,30 @@ MODES = {
     "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
     "xb": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
 }
+DESCRIPTORS = "/proc/self/fd"
+"""Where Linux has paths of what a process has opened."""
 LINK = "a link, which is not followed"
 
 
 class HeldFolder:
     """The folder `path`, open until `close`; all that raises raises OSError."""
 
-    def __init__(self, path: Path, root: Path | None = None) -> None:
+    def __init__(self, path: Path, root: Root | None = None) -> None:
         """Open it.
 
         Args:
             path: The folder.
             root: It or a folder above it: below, no link is followed. By default `path` itself,
-                which may be reached by links, as everything that the user types.
+                which may be reached by links, as everything that the user types. One that is held
+                is found wherever it has been moved to.
         """
         self.path = path
         self.handle: int | None = None
-        inner = path.relative_to(root).parts if root is not None else ()
-        place = path if root is None else root
-        if BY_DESCRIPTOR:
+        place = root.path if isinstance(root, HeldFolder) else root or path
+        inner = path.relative_to(place).parts
+        if isinstance(root, HeldFolder) and root.handle is not None:
+            self.handle = os.open(".", FOLDER, dir_fd=root.handle)
+        elif BY_DESCRIPTOR:
             self.handle = os.open(place, FOLDER)
         for name in inner:
             place /= name
@@ -56,6 +61,8 @@ class HeldFolder:
             except BaseException:
                 self.close()
                 raise
+        self.known = _identity(os.stat(path if self.handle is None else self.handle))
+        """What tells it from another folder that comes into its place."""
 
     def _enter(self, name: str, place: Path) -> None:
         if self.handle is None:
@@ -83,6 +90,33 @@ class HeldFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def identity(self, name: str) -> tuple[int, int] | None:
+        """What tells something in it from all else; None if it is not there."""
+        status = self._status(name)
+        return None if status is None else _identity(status)
+
+    def why_displaced(self) -> str:
+        """What has become of it, if its path no longer leads to it; empty if that does."""
+        now = self.place_now()
+        if now is None:
+            return "moved away or removed"
+        return "" if now == self.path else f"moved to {now}"
+
+    def place_now(self) -> Path | None:
+        """Where it is: at its path, or where Linux says it was moved to; None if at neither."""
+        if self._is_at(self.path):
+            return self.path
+        try:
+            moved = Path(os.readlink(f"{DESCRIPTORS}/{self.handle}"))
+        except OSError:
+            return None
+        return moved if self._is_at(moved) else None
+
+    def lasting_path(self, name: str) -> Path:
+        """A path of something in it, for those who take no descriptor; on Linux it lasts a move."""
+        by_descriptor = Path(DESCRIPTORS, str(self.handle))
+        return (by_descriptor if by_descriptor.exists() else self.path) / name
 
     def open(self, name: str, mode: str) -> IO[bytes]:
         """A regular file in it: to read (`rb`), to add to (`ab`), or a new one (`xb`)."""
@@ -190,6 +224,12 @@ class HeldFolder:
         """A descriptor of the folder that, unlike `handle`, may be listed and synced."""
         return os.open(".", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0), dir_fd=self.handle)
 
+    def _is_at(self, path: Path) -> bool:
+        try:
+            return _identity(path.stat()) == self.known
+        except OSError:
+            return False
+
     def _at(self, name: str) -> str:
         return name if self.handle is not None else str(self.path / name)
 
@@ -202,6 +242,14 @@ class HeldFolder:
     def _is_link(self, name: str) -> bool:
         status = self._status(name)
         return status is not None and stat.S_ISLNK(status.st_mode)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+Root = Path | HeldFolder
+"""A folder below which no link is followed."""
 
 
 def read_up_to(file: IO[bytes], most: int) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.given import DATA_KEYS
-from fundamentallm.held_folder import HeldFolder, why_misplaced
+from fundamentallm.held_folder import HeldFolder, Root, why_misplaced
 from fundamentallm.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import METRICS
 from fundamentallm.samples import HEADING
@@ -44,7 +44,7 @@ class Verdict(Enum):
     PROVES = "a run"
 
 
-def why_foreign(folder: Path, root: Path | None = None) -> str:
+def why_foreign(folder: Path, root: Root | None = None) -> str:
     """Why a run must not write into `folder`: a file has a run's name and is not a run's.
 
     Args:

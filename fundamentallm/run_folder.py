@@ -16,7 +16,7 @@ from fundamentallm import bounded_yaml
 from fundamentallm.disk import make_folder, read_file, replace_text, writing
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.given import unwrapped
-from fundamentallm.held_folder import HeldFolder, why_anothers
+from fundamentallm.held_folder import HeldFolder, Root, why_anothers
 from fundamentallm.metrics import finite
 from fundamentallm.ownership import FILES, LOCK, why_foreign
 from fundamentallm.samples import Sample, format_sample, parse_samples
@@ -37,10 +37,10 @@ class RunFolderError(FundamentallmError):
 class RunFolder:
     """The files of one run under `path`; nothing is touched until a method is called."""
 
-    def __init__(self, path: str | Path, root: Path | None = None) -> None:
+    def __init__(self, path: str | Path, root: Root | None = None) -> None:
         """`root`: it or a folder above it, below which no link is followed; by default itself."""
         self.path = Path(path)
-        self.root = root or self.path
+        self.root: Root = root or self.path
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
@@ -99,7 +99,7 @@ class RunFolder:
         """
         probe = f".writable-{os.getpid()}"
         try:
-            make_folder(self.path)
+            make_folder(self.path, self.root)
             with HeldFolder(self.path, self.root) as folder:
                 folder.new(probe).close()
                 folder.remove(probe)
@@ -113,10 +113,12 @@ class RunFolder:
     def held(self, wait: float = 0.0) -> Iterator[None]:
         """Let no other run write here; the system lets go when this process ends, however it does.
 
-        `wait`: seconds for another one to end.
+        Until then what is written here follows the folder, if that is moved, and reaches no other
+        that comes into its place. `wait`: seconds for another run to end.
 
         Raises:
             RunFolderError: A run is going on here; by which process, if it has said so.
+            DiskError: The folder is gone.
         """
         import filelock
 
@@ -132,12 +134,32 @@ class RunFolder:
                 "or give another folder"
             ) from None
         except (OSError, NotImplementedError):  # a file system without locks
-            yield
-            return
+            pass
+        named = self.root
         try:
-            yield
+            with writing(self.path):
+                self.root = HeldFolder(self.path, named)
+            with self.root:
+                yield
         finally:
+            self.root = named
             lock.release()
+
+    def identity(self) -> tuple[int, int]:
+        """What tells the folder from another that comes into its place.
+
+        Raises:
+            DiskError: It is gone.
+        """
+        with writing(self.path), HeldFolder(self.path, self.root) as folder:
+            return folder.known
+
+    def moved(self) -> RunFolder | None:
+        """The folder, held, where it is now; None if it was removed."""
+        if not isinstance(self.root, HeldFolder):
+            return self
+        now = self.root.place_now()
+        return None if now is None else RunFolder(now, self.root)
 
     def clear(self, *, starts_over: bool = False) -> None:
         """Remove the files of the run that is here, and nothing else.
@@ -271,7 +293,7 @@ class RunFolder:
                 folder.sync_file(file.name)
 
 
-def read_flat_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
+def read_flat_yaml(path: Path, root: Root | None = None) -> dict[str, Any]:
     """Read a file of `name: value` lines, or of `name: {value: ...}`, as W&B shows a run's config.
 
     `root`: below it no link is followed; None if the user named the file itself.

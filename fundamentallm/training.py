@@ -303,7 +303,8 @@ class Run:
             data={"name": self.dataset.name, "sha256": self.dataset.sha256},
             model=self.model.state_dict(), progress=asdict(self.progress), training=training,
         )  # fmt: skip
-        checkpoint.save(self.folder.best if name == "best" else self.folder.last)
+        file = self.folder.best if name == "best" else self.folder.last
+        checkpoint.save(file, self.folder.root)
         self.row_started = time.perf_counter()
 
     def finish(self, status: str, stopped_by: str) -> Result:

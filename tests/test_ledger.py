@@ -284,12 +284,12 @@ def test_many_threads_claim_each_run_once(tmp_path: Path) -> None:
 def test_facts_and_where_they_are_not(ledger: Ledger, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.raises(SweepError, match="has no sweep tiny"):
-        read_study(url, "tiny", tmp_path)
+        read_study(url, "tiny")
     ledger.facts = FACTS
-    facts, goal, runs = read_study(url, "tiny", tmp_path)
+    facts, goal, runs = read_study(url, "tiny")
     assert (facts, goal, len(runs)) == (FACTS, "minimize", 0)
     with pytest.raises(SweepError, match="it has: tiny"):
-        read_study(url, "other", tmp_path)
+        read_study(url, "other")
 
 
 def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

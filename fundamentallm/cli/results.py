@@ -103,7 +103,7 @@ def _with_stored_runs(results: Results, folder: SweepFolder) -> Results:
             return replace(results, notes=[*results.notes, note])
         url = os.environ[STORAGE]
     try:
-        facts, _, runs = read_study(url, study_name(url, folder), folder.path)
+        facts, _, runs = read_study(url, study_name(url, folder))
         return with_stored_runs(results, folder, runs, facts["fixed"])
     except FundamentallmError as error:
         return replace(results, notes=[*results.notes, f"{note}{error}"])

@@ -115,7 +115,7 @@ def opened(
     folder.check_is_ours()
     check_storage(url, folder, joining=True)
     name, wait = study_name(url, folder), 60 * minutes
-    facts, goal, _ = read_study(url, name, folder.path, wait=wait, say=notice)
+    facts, goal, _ = read_study(url, name, wait=wait, say=notice)
     folder.create()
     ledger = Ledger(url, name, folder.path, lease=facts["lease"], goal=goal, wait=wait, say=notice)
     try:

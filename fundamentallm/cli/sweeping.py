@@ -229,7 +229,7 @@ def work(
     sweep = parse_sweep(facts["text"], facts["file"])
     points = Points(sweep, facts["fixed"])
     metric = sweep.ranks_by
-    with view(points, metric) as shown, StopSignals() as signals:
+    with view(points, metric) as shown, StopSignals() as signals, folder.held():
         method = method_of(facts, points)
         most = [n for n in (sweep.run_cap, method.search.size, count) if n is not None]
         here = means(workers, workers_per_gpu, facts["device"], min(most, default=None))
@@ -255,6 +255,7 @@ def work(
             return signals.name
 
         stopped_by = engine.run(who_stops)
+        folder.check_in_place()
     return _conclude(ledger, folder, metric, stopped_by, engine.limit)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import say, warn
+from fundamentallm.cli.messages import place, say, warn
 from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
 from fundamentallm.cli.preparing import prepare_here, read_recorded_text
 from fundamentallm.cli.request import Request
@@ -218,13 +218,32 @@ def _run_in(
     except DiskError as error:
         raise DiskError(
             f"{error}; the checkpoint before is whole; when that is mended, go on with: "
-            f"{_going_on(folder, request, text)}"
+            f"{_going_on(_where_it_is(folder), request, text)}"
         ) from None
+    folder = _where_it_is(folder)
     stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
     _report(result, stopped_by, folder, plan, _going_on(folder, request, text))
     if wandb is not None and wandb.verdict:
         say(wandb.verdict, err=True)
     return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
+
+
+def _where_it_is(named: RunFolder) -> RunFolder:
+    """The folder that a run has written, wherever it was moved to in the meantime.
+
+    Raises:
+        DiskError: It was removed.
+    """
+    folder = named.moved()
+    if folder is None:
+        raise DiskError(
+            f"{named.path}: removed while the run wrote there; start it again, or, if the folder "
+            "was copied, give the copy to --output-dir, with --resume"
+        ) from None
+    if folder.path != named.path:
+        warn(f"{named.path} was moved to {place(folder.path)} while the run wrote there, and all "
+             "of the run is there")  # fmt: skip
+    return folder
 
 
 def _check_nothing_is_lost(folder: RunFolder) -> None:

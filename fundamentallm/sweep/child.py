@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from fundamentallm.disk import DiskError, writing
 from fundamentallm.held_folder import HeldFolder
@@ -34,7 +34,7 @@ def main(order: Order, pipe: Connection) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.visible_gpu
     threading.Thread(target=line.beat, daemon=True).start()
     try:
-        _enter(order.folder)
+        _enter(order)
         from fundamentallm.sweep.trial import run_trial
 
         ended = run_trial(order, line)
@@ -53,13 +53,16 @@ def main(order: Order, pipe: Connection) -> None:
     os._exit(0)
 
 
-def _enter(folder: Path) -> None:
+def _enter(order: Order) -> None:
     """Work by names relative to the run's folder from now on, and print into its output.txt.
 
     Later, another worker may think this one dead and move the folder away to try again. What is
     written by such a name then ends where nobody looks.
     """
+    folder = order.folder
     with writing(folder / "output.txt"), HeldFolder(folder, folder.parent) as held:
+        if order.identity not in (None, held.known):
+            raise OSError(errno.ESTALE, "another folder has come into its place")
         held.enter()
         with held.open("output.txt", "ab") as output:
             os.dup2(output.fileno(), 1)

@@ -16,7 +16,8 @@ import sqlalchemy
 import sqlalchemy.exc
 
 from fundamentallm.exit_codes import FAILED
-from fundamentallm.sweep.findings import SweepError
+from fundamentallm.held_folder import HeldFolder
+from fundamentallm.sweep.findings import DisplacedError, SweepError
 from fundamentallm.sweep.sqlite_file import OwnFile
 from fundamentallm.sweep.storage_address import StorageAddress
 from fundamentallm.sweep.stored import StoredError
@@ -95,12 +96,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 class Database:
     """How to reach it, and a lock that all who use it share."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, place: HeldFolder | None = None) -> None:
         """Nothing is connected yet.
 
         Args:
             url: `sqlite:///PATH` or `postgresql://...`.
-            folder: The sweep's, where SQLite's users meet at a lock file.
+            place: The sweep's folder, where SQLite's users meet at a lock file; without it nothing
+                can be locked.
 
         Raises:
             SweepError: It is neither.
@@ -108,7 +110,14 @@ class Database:
         self.address = StorageAddress.parse(url)
         self.shown, self.url = self.address.shown, self.address.driver_url
         self.is_local = self.address.is_local
-        self.file_lock = filelock.FileLock(folder / "ledger.lock")
+        self.path = str(sqlalchemy.make_url(self.url).database)
+        """Of SQLite's file."""
+        self.place = place
+        self.file_lock: filelock.BaseFileLock | None = None
+        if place is not None:  # FileLock would make a folder anew that has been moved away
+            self.file_lock = filelock.FileLock(place.lasting_path("ledger.lock"))
+        self.file: tuple[int, int] | None = None
+        """SQLite's, as it was at first."""
         self.engine: sqlalchemy.Engine | None = None
         self.storages: list[optuna.storages.RDBStorage] = []
         self.was_reached = False
@@ -124,20 +133,39 @@ class Database:
         Else a worker that is stopped while it reads, by Ctrl-Z say, holds up all the others.
         """
         if self.is_local:
-            path = sqlalchemy.make_url(self.url).database
             arguments = self.engine_arguments["connect_args"]
-            with closing(sqlite3.connect(str(path), **arguments)) as connection:
+            with closing(sqlite3.connect(self.path, **arguments)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
 
     @property
     def engine_arguments(self) -> dict[str, Any]:
         """For SQLAlchemy's `create_engine`."""
         if self.is_local:
-            return {"connect_args": {"timeout": BUSY_SECONDS, "factory": OwnFile}}
+            return {"connect_args": {"timeout": BUSY_SECONDS, "factory": self._connect}}
         return {
             "connect_args": {"connect_timeout": 10, "client_encoding": "utf8"},
             "pool_pre_ping": True,
         }
+
+    def _connect(self, path: str, *args: Any, **kwargs: Any) -> OwnFile:
+        self._check_in_place()
+        return OwnFile(path, *args, **kwargs)
+
+    def _check_in_place(self) -> None:
+        """See that SQLite's file is where it was, and not another that has come into its place.
+
+        Raises:
+            DisplacedError: It is not.
+        """
+        if self.place is None:
+            return
+        now = self.place.identity(Path(self.path).name)
+        why = self.place.why_displaced()
+        if not why and self.file not in (None, now):
+            why = "its database was removed or replaced"
+        if why:
+            raise DisplacedError(f"{self.place.path}: {why} while the sweep ran; see what is there")
+        self.file = now
 
     def open_storage(self) -> optuna.storages.RDBStorage:
         """Open Optuna's storage, and make its tables if they are not there."""
@@ -200,9 +228,12 @@ class Database:
 
         Raises:
             InterruptedError: Others hold it, and `meanwhile` said that nobody waits any longer.
+            DisplacedError: SQLite's file is not where it was.
         """
         if self.is_local:
+            assert self.file_lock is not None
             while True:
+                self._check_in_place()
                 try:
                     self.file_lock.acquire(timeout=LOCK_SECONDS)
                     break

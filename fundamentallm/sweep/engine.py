@@ -15,7 +15,7 @@ from fundamentallm.sweep.active import Active
 from fundamentallm.sweep.crew import Crew, Means
 from fundamentallm.sweep.database import AwayError
 from fundamentallm.sweep.disk_watch import DiskWatch
-from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.findings import DisplacedError, SweepError
 from fundamentallm.sweep.ledger import Ledger, LostError
 from fundamentallm.sweep.methods import Method
 from fundamentallm.sweep.order import Ended, Orders, Row
@@ -108,7 +108,7 @@ class Engine:
         self._look_for_folders(runs)
         try:
             while True:
-                if not stopping and (stopping := stop_requested() or in_vain(self.ends.values())):
+                if not stopping and (stopping := self._why_to_stop()):
                     for each in self.active:
                         each.trial.stop(stopping)
                 size = self.crew.size
@@ -128,14 +128,18 @@ class Engine:
                 if stopping and not self.active:
                     return stopping
                 self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
-        except (AwayError, DiskError) as error:
+        except (AwayError, DiskError, DisplacedError) as error:
             self._save_all(str(error))
+            self.folder.check_in_place()  # else that is why
             raise
         finally:
             self.over.set()
             for each in self.active:
                 each.trial.kill()
             beating.join(timeout=5)
+
+    def _why_to_stop(self) -> str:
+        return self.stop_requested() or in_vain(self.ends.values()) or self.folder.why_displaced()
 
     def _save_all(self, reason: str) -> None:
         """Ask trials to save, and wait for them; nobody can be told how they ended."""
@@ -158,6 +162,8 @@ class Engine:
         taken = {each.slot for each in self.active}
         for slot in sorted(set(range(self.means.workers)) - taken):
             if len(self.active) >= self.crew.size or self._has_claimed_all():
+                return
+            if self.folder.why_displaced():
                 return
             try:
                 run = self.ledger.claim(
@@ -241,7 +247,7 @@ class Engine:
     def _meet_full_disk(self, run: Run, reason: str) -> None:
         if self.left_to_claim is not None:  # the run is none of those that were asked for
             self.left_to_claim += 1
-        if not self.stop_requested():
+        if not (self.stop_requested() or self.folder.why_displaced()):
             self.disk.trouble(run.number, reason)
 
     def _hear(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.exit_codes import FAILED
 
 Key = tuple[str | int, ...]
 """Where something stands in the file: the keys, and the positions in lists, that lead to it."""
@@ -12,6 +13,12 @@ Key = tuple[str | int, ...]
 
 class SweepError(FundamentallmError):
     """A sweep file, or the folder of a sweep, cannot be used; every reason in one message."""
+
+
+class DisplacedError(SweepError):
+    """The folder of a sweep, or its database, was moved or removed while the sweep ran."""
+
+    exit_code = FAILED
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ with warnings.catch_warnings():
 from optuna.trial import TrialState
 
 from fundamentallm.disk import writing
+from fundamentallm.held_folder import HeldFolder
 from fundamentallm.sweep.as_optuna import as_optuna
 from fundamentallm.sweep.database import Database, patient
 from fundamentallm.sweep.findings import SweepError
@@ -76,12 +77,18 @@ class Ledger:
         Raises:
             SweepError: The database cannot be used.
         """
-        self.lease, self.folder = lease, folder
-        self.database = Database(url, folder)
+        self.lease = lease
+        with writing(folder):
+            self.place = HeldFolder(folder)
+        self.database = Database(url, self.place)
         self.database.wait_at_start(wait, say)
         direction = optuna.study.StudyDirection[goal.upper()]
-        with self.database.errors():
-            self.study = self.database.insist(lambda: self._open(name, direction))
+        try:
+            with self.database.errors():
+                self.study = self.database.insist(lambda: self._open(name, direction))
+        except BaseException:
+            self.place.close()
+            raise
         self.study_id = self.storage.get_study_id_from_name(name)
         self.trials = TrialStore(self.storage, self.study_id)
         self.known = Runs()
@@ -118,6 +125,7 @@ class Ledger:
             self._life(self.owner).unlink(missing_ok=True)
         self.storage.remove_session()
         self.database.close()
+        self.place.close()
 
     @property
     @patient
@@ -285,7 +293,7 @@ class Ledger:
             return False
 
     def _life(self, owner: str) -> Path:
-        return self.folder / "workers" / f"{owner.rpartition(':')[2]}.lock"
+        return self.place.lasting_path("workers") / f"{owner.rpartition(':')[2]}.lock"
 
     def _create(self, run: int, values: Values, parameters: Sequence[Parameter]) -> None:
         """Make an attempt of ours, unless another worker has made one since the last look."""
@@ -297,7 +305,6 @@ class Ledger:
 def read_study(
     url: str,
     name: str,
-    folder: Path,
     *,
     wait: float = 0.0,
     say: Callable[[str], None] = lambda line: None,
@@ -309,7 +316,7 @@ def read_study(
     Raises:
         SweepError: The storage cannot be used, or has no such sweep.
     """
-    database = Database(url, folder)
+    database = Database(url)
     database.wait_at_start(wait, say)
 
     @reading()

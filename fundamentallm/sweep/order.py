@@ -72,6 +72,8 @@ class Order:
     """CUDA_VISIBLE_DEVICES, where workers share GPUs out."""
     patience: float
     """Seconds without a step that may always pass before it is said to hang."""
+    identity: tuple[int, int] | None = None
+    """Of the folder, if it is the run's own: another that comes into its place is not entered."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """For W&B's client; empty for a trial that does not show itself there."""
     wandb: Mapping[str, Any] | None = None
@@ -109,16 +111,19 @@ class Orders:
 
         Raises:
             ConfigError: A value is none that a hyperparameter can have.
+            DiskError: The run's folder is gone.
         """
         settings = self.points.settings(run.values)
         named = settings.pop(DATA, None)
         path, name, sha256 = self.data.text(None if named is None else str(named))
         environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
+        folder = self.folder.run(run.number)
         gpus, device = self.means.gpus, self.means.device
         if gpus:  # of which a trial sees one, its first
             device = device.partition(":")[0]
         return Order(
-            folder=self.folder.run(run.number).path,
+            folder=folder.path,
+            identity=folder.identity(),
             settings=settings,
             data=path,
             data_name=name,

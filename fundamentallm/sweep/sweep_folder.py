@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from fundamentallm.disk import read_file, replace_text
-from fundamentallm.held_folder import HeldFolder, why_anothers, why_misplaced
+from fundamentallm.held_folder import HeldFolder, Root, why_anothers, why_misplaced
 from fundamentallm.ownership import FILES as RUN_FILES
 from fundamentallm.ownership import LOCK
 from fundamentallm.run_folder import RunFolder
-from fundamentallm.sweep.findings import SweepError
+from fundamentallm.sweep.findings import DisplacedError, SweepError
 from fundamentallm.sweep.sqlite_file import FILES as DATABASE_FILES
 from fundamentallm.sweep.sqlite_file import OwnFile
 
@@ -45,6 +46,7 @@ class SweepFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
+        self.root: Root = self.path
         self.name = self.path.name
         self.file = self.path / "sweep.yaml"
         """The sweep file, as it was given."""
@@ -79,9 +81,41 @@ class SweepFolder:
         stored = os.path.lexists(self.database) or os.path.lexists(self.storage)
         return stored and os.path.lexists(self.file)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Until its end, runs are read and written in the folder that is there now.
+
+        They follow it if it is moved; nothing is made anew where it was.
+        """
+        named = self.root
+        try:
+            with HeldFolder(self.path) as self.root:
+                yield
+        finally:
+            self.root = named
+
+    def why_displaced(self) -> str:
+        """What has become of the folder, if it is held and was moved or removed; else nothing."""
+        return self.root.why_displaced() if isinstance(self.root, HeldFolder) else ""
+
+    def check_in_place(self) -> None:
+        """See that the folder, where it is held, is still there.
+
+        Raises:
+            DisplacedError: It was moved or removed; its new place is named if that is known.
+        """
+        why = self.why_displaced()
+        now = self.root.place_now() if isinstance(self.root, HeldFolder) else self.path
+        if why:
+            there = "its new place" if now is None else shlex.quote(str(now))
+            raise DisplacedError(
+                f"{self.path}: {why} while the sweep ran, which stops here; runs in progress have "
+                f"saved themselves; go on with: fundamentallm agent {there}"
+            )
+
     def run(self, number: int) -> RunFolder:
         """The folder of run `number`, counted from 0; its name counts from 1."""
-        return RunFolder(self.path / f"run-{number + 1:04}", self.path)
+        return RunFolder(self.path / f"run-{number + 1:04}", self.root)
 
     def create_run(self, number: int) -> RunFolder:
         """Make the folder of run `number`.
@@ -205,7 +239,7 @@ class SweepFolder:
 
     def was_left(self, number: int) -> bool:
         """Whether a `take_over` of run `number` was begun and could not end."""
-        with HeldFolder(self.path) as sweep:
+        with HeldFolder(self.path, self.root) as sweep:
             return bool(sweep.names(f".{self.run(number).path.name}-left-*"))
 
     def take_over(self, number: int) -> None:
@@ -215,7 +249,7 @@ class SweepFolder:
         now on follows the folder that is moved away, and none of it reaches the copy.
         """
         name = self.run(number).path.name
-        with HeldFolder(self.path) as sweep:
+        with HeldFolder(self.path, self.root) as sweep:
             for path in sweep.names(f".{name}-part-*"):  # of one who was killed, or had no room
                 sweep.remove_tree(path)
             earlier = sorted(sweep.names(f".{name}-left-*"), key=sweep.age)
@@ -234,8 +268,8 @@ class SweepFolder:
         part = f".{name}-part-{uuid.uuid4().hex[:8]}"
         sweep.make_folder(part)
         with (
-            HeldFolder(self.path / left, self.path) as source,
-            HeldFolder(self.path / part, self.path) as target,
+            HeldFolder(self.path / left, self.root) as source,
+            HeldFolder(self.path / part, self.root) as target,
         ):
             # last.pt first: rows are written before it, so the copy has all that it builds on.
             try:

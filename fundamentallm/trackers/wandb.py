@@ -249,8 +249,9 @@ class WandbTracker:
                 score = {name: summary[name] for name in OF_EVALUATIONS if name in summary}
                 self._send(run, score, [], run.step)
         run.summary.update({**summary, "stopped_by": stopped_by})
-        if self.log_model and summary.get("best_step") and self.folder.best.exists():
-            self._log_model(run, summary)
+        folder = self.folder.moved()
+        if self.log_model and summary.get("best_step") and folder and folder.best.exists():
+            self._log_model(run, folder, summary)
         if code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP):
             run.mark_preempting()
         self._end(run, code)
@@ -363,11 +364,11 @@ class WandbTracker:
         names = {"entityName": run.entity, "projectName": run.project, "runId": run.id}
         return api._service_api.execute_graphql(STOPPED, names)["project"]["run"]
 
-    def _log_model(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
+    def _log_model(self, run: wandb.Run, folder: RunFolder, summary: Mapping[str, Any]) -> None:
         metadata = {key: summary[key] for key in ("best_val_loss", "best_step")}
         with self.files.used():
             artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=metadata)
-            artifact.add_file(str(self.folder.best), name="best.pt")
+            artifact.add_file(str(folder.best), name="best.pt")
             run.log_artifact(artifact, aliases=["best", "latest"])
 
     def _end(self, run: wandb.Run, code: int) -> None:

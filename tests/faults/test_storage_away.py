@@ -49,7 +49,7 @@ class Account:
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     """One that nobody connects to."""
     monkeypatch.setattr(database_module, "AWAY_SECONDS", 0.01)
-    return Database(f"sqlite:///{tmp_path}/x.db", tmp_path)
+    return Database(f"sqlite:///{tmp_path}/x.db")
 
 
 def test_what_is_away_is_tried_again_and_said_once(database: Database) -> None:

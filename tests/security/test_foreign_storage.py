@@ -89,7 +89,7 @@ def read_as_a_worker(ledger: Ledger) -> None:
 def refusal(folder: Path) -> str:
     """What a report and a worker say, which must be the same."""
     with pytest.raises(SweepError) as reading:
-        read_study(f"sqlite:///{folder}/study.db", "t", folder)
+        read_study(f"sqlite:///{folder}/study.db", "t")
     with closing(open_ledger(folder)) as ledger, pytest.raises(SweepError) as working:
         read_as_a_worker(ledger)
     assert str(reading.value) == str(working.value)
@@ -98,7 +98,7 @@ def refusal(folder: Path) -> str:
 
 
 def test_what_a_worker_has_written_is_taken(folder: Path) -> None:
-    facts, goal, (run,) = read_study(f"sqlite:///{folder}/study.db", "t", folder)
+    facts, goal, (run,) = read_study(f"sqlite:///{folder}/study.db", "t")
     assert (facts, goal, run.last.score, run.history) == (FACTS, "minimize", 2.0, (2.5, 2.0))
 
 
@@ -153,6 +153,6 @@ def test_numbers_that_are_none_do_not_count(folder: Path) -> None:
         "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'result'",
         json.dumps(odd),
     )
-    _, _, (run,) = read_study(f"sqlite:///{folder}/study.db", "t", folder)
+    _, _, (run,) = read_study(f"sqlite:///{folder}/study.db", "t")
     assert (run.last.score, run.last.seconds, run.last.guess) == (None, 0.0, None)
     assert not run.is_ranked
