@@ -73,9 +73,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     return found
 
 
-def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """Every trial in the storage beside the runs of the sweep in `folder`."""
-    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db")
+def trials(folder: Path, name: str = "") -> list[optuna.trial.FrozenTrial]:
+    """Every trial in the storage beside the runs of the sweep in `folder`, made as `name`."""
+    study = optuna.load_study(
+        study_name=name or folder.name, storage=f"sqlite:///{folder}/study.db"
+    )
     return study.get_trials(deepcopy=False)
 
 

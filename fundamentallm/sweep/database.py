@@ -161,10 +161,13 @@ class Database:
             return
         now = self.place.identity(Path(self.path).name)
         why = self.place.why_displaced()
-        if not why and self.file not in (None, now):
-            why = "its database was removed or replaced"
         if why:
-            raise DisplacedError(f"{self.place.path}: {why} while the sweep ran; see what is there")
+            raise DisplacedError(f"{self.place.path}: {why} while the sweep ran")
+        if self.file not in (None, now):
+            raise DisplacedError(
+                f"{self.path}: removed or replaced while the sweep ran, which stops here; put it "
+                "back, or begin the sweep again with another --output-dir"
+            )
         self.file = now
 
     def open_storage(self) -> optuna.storages.RDBStorage:

@@ -104,14 +104,14 @@ class SweepFolder:
         Raises:
             DisplacedError: It was moved or removed; its new place is named if that is known.
         """
-        why = self.why_displaced()
-        now = self.root.place_now() if isinstance(self.root, HeldFolder) else self.path
-        if why:
-            there = "its new place" if now is None else shlex.quote(str(now))
-            raise DisplacedError(
-                f"{self.path}: {why} while the sweep ran, which stops here; runs in progress have "
-                f"saved themselves; go on with: fundamentallm agent {there}"
-            )
+        if not (why := self.why_displaced()):
+            return
+        now = self.root.place_now() if isinstance(self.root, HeldFolder) else None
+        advice = "runs in progress have saved themselves; go on with: fundamentallm agent "
+        advice += shlex.quote(str(now))
+        if now is None:
+            advice = "if it was moved, go on with fundamentallm agent and its new place"
+        raise DisplacedError(f"{self.path}: {why} while the sweep ran, which stops here; {advice}")
 
     def run(self, number: int) -> RunFolder:
         """The folder of run `number`, counted from 0; its name counts from 1."""
