@@ -65,7 +65,8 @@ class Order:
     data_sha256: str
     """Empty if the sweep itself says which text, and it was not there when that was made."""
     tokens: Path
-    """Where encoded texts are kept for every trial of the sweep."""
+    """Where encoded texts are kept for every trial of the sweep; from the run's own folder, which
+    is beside it wherever the sweep is moved."""
     threads: int
     device: str
     visible_gpu: str | None
@@ -128,7 +129,7 @@ class Orders:
             data=path,
             data_name=name,
             data_sha256=sha256,
-            tokens=self.folder.tokens,
+            tokens=Path("..", self.folder.tokens.name),
             threads=self.means.threads,
             device=device,
             patience=self.patience,

@@ -87,7 +87,7 @@ def test_a_database_that_was_replaced_is_not_written(tmp_path: Path) -> None:
     ledger = Ledger(SweepFolder(tmp_path).url, "a", tmp_path, lease=60, goal="minimize")
     for file in tmp_path.glob("study.db*"):
         file.unlink()
-    with pytest.raises(DisplacedError, match="study.db: removed or replaced while the sweep ran"):
+    with pytest.raises(DisplacedError, match=r"study\.db: removed or replaced while the sweep ran"):
         ledger.begin({})
     assert not list(tmp_path.glob("study.db*"))
     ledger.close()
