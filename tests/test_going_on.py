@@ -314,7 +314,9 @@ def test_gpus_are_shared_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sweeping.means(None, None, "cuda", None).workers == 2 * sweeping.MOST_ON_A_GPU
     assert sweeping.means(None, None, "cuda", 3).workers == 3
     points = Points(parse_sweep(grid(), "t.yaml"), {})
-    orders = Orders(SweepFolder(tmp_path), points, Data(None, "t", ""), here, patience=1.0)
+    folder = SweepFolder(tmp_path)
+    folder.create_run(0)
+    orders = Orders(folder, points, Data(None, "t", ""), here, patience=1.0)
     values = {"learning_rate": 0.1, "seed": 1, "max_steps": 2, "eval_every": 1}
     run = SweepRun(0, (Attempt(0, 0, values, "running", "me"),))
     seen = [orders.order(run, slot) for slot in range(4)]

@@ -30,6 +30,7 @@ from fundamentallm.cli.train import train
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from fundamentallm.given import nearest_name
+from fundamentallm.system_limits import limit_reached
 
 
 @click.group(
@@ -102,12 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except OSError as error:
-        if error.filename is not None:
-            raise
+        code = _meet(error)
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _meet(error: OSError) -> int:
+    """Say what a limit of the system, or stdout, has refused."""
+    if why := limit_reached(error):
+        _refuse(why)
+    elif error.filename is not None or error.strerror is None:
+        raise error
+    else:
         _refuse(f"stdout: {error.strerror}")  # a full disk, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left would fail again, at exit
-        code = FAILED
-    sys.exit(code if isinstance(code, int) else DONE)
+    return FAILED
 
 
 def _open_closed_streams() -> None:

@@ -13,6 +13,7 @@ from fundamentallm.consent import remember, was_asked
 from fundamentallm.sweep.findings import SweepError
 from fundamentallm.sweep.storage_address import StorageAddress
 from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.system_limits import open_enough_files
 
 if TYPE_CHECKING:
     from fundamentallm.sweep.ledger import Ledger
@@ -107,6 +108,7 @@ def opened(
     """
     from fundamentallm.sweep.ledger import Ledger, read_study
 
+    open_enough_files()
     if url.startswith("sqlite") and not folder.database.exists():
         raise SweepError(
             f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "

@@ -30,6 +30,7 @@ from fundamentallm.sweep.records import FAILED, FINISHED, Run
 from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
 from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.sweep_yaml import LARGEST
+from fundamentallm.system_limits import open_enough_files
 
 if TYPE_CHECKING:
     from fundamentallm.cli.sweep_view import Lines
@@ -80,6 +81,7 @@ def begin(
     """
     from fundamentallm.sweep.ledger import Ledger
 
+    open_enough_files()
     folder.check_is_ours()
     url = storage_url(storage, folder)
     check_storage(url, folder)

@@ -14,6 +14,7 @@ from fundamentallm.held_folder import HeldFolder
 from fundamentallm.printable import printable
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order
+from fundamentallm.system_limits import limit_reached
 
 OF_ANOTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
 """What the environment may have of the run that the sweep itself was started in."""
@@ -44,7 +45,9 @@ def main(order: Order, pipe: Connection) -> None:
         import traceback
 
         sys.stderr.write(printable(traceback.format_exc()))
-        ended = Ended("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        why = limit_reached(error) if isinstance(error, OSError) else ""
+        why = why or f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ended = Ended("failed", why[:500])
     sys.stdout.flush()
     sys.stderr.flush()
     line.ended.set()

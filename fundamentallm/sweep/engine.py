@@ -37,6 +37,7 @@ from fundamentallm.sweep.stopping import Reached
 from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.watcher import Watcher
 from fundamentallm.sweep.workers import Workers
+from fundamentallm.system_limits import SystemLimitError
 
 LOOK_SECONDS = 2.0  # between looks at what other workers have left behind
 LISTEN_SECONDS = 0.25
@@ -128,7 +129,7 @@ class Engine:
                 if stopping and not self.active:
                     return stopping
                 self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
-        except (AwayError, DiskError, DisplacedError) as error:
+        except (AwayError, DiskError, DisplacedError, SystemLimitError) as error:
             self._save_all(str(error))
             self.folder.check_in_place()  # else that is why
             raise

@@ -21,6 +21,7 @@ from typing import Any
 
 from fundamentallm.sweep import child
 from fundamentallm.sweep.order import Alive, Ended, Order, Row, Stop
+from fundamentallm.system_limits import starting_processes
 
 PRELOADED = ["fundamentallm.cli.main", "fundamentallm.sweep.trial"]
 
@@ -98,7 +99,8 @@ class Workers:
             # Read when torch is loaded; a pool of more threads than a trial uses would only wait.
             before = os.environ.get("OMP_NUM_THREADS")
             os.environ["OMP_NUM_THREADS"] = str(threads)
-            forkserver.ensure_running()
+            with starting_processes():
+                forkserver.ensure_running()
             if before is None:
                 del os.environ["OMP_NUM_THREADS"]
             else:
@@ -107,10 +109,15 @@ class Workers:
             self.context = multiprocessing.get_context("spawn")
 
     def start(self, order: Order) -> Trial:
-        """A new process for `order`. A server that was killed is replaced."""
+        """A new process for `order`. A server that was killed is replaced.
+
+        Raises:
+            SystemLimitError: There may be no more.
+        """
         while True:
             try:
-                return Trial(self.context, order)
+                with starting_processes():
+                    return Trial(self.context, order)
             except (EOFError, ConnectionError):
                 time.sleep(0.1)  # killed just now; the next start notices
 

@@ -1,0 +1,90 @@
+"""Errors by a limit of the system, in words that say what to change."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.exit_codes import FAILED
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+SOCKET_PATH = "AF_UNIX path too long"
+"""What Python says of it, without a number; Linux allows 107 bytes."""
+
+
+FEWEST_FILES = 32
+"""That a sweep's worker opens, with its storage and a few runs at a time."""
+ENOUGH_FILES = 1024
+
+
+class SystemLimitError(FundamentallmError):
+    """No more processes or open files may be had, or a path is too long."""
+
+    exit_code = FAILED
+
+
+def limit_reached(error: OSError) -> str:
+    """Which limit an error comes from, and what to do; empty if from none."""
+    where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        most = f", of which this process may have {_most('NOFILE')}" * (error.errno == errno.EMFILE)
+        return f"{where}too many open files{most}; raise the limit, e.g. by: ulimit -n 1024"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where}the path is longer than the system allows; give a shorter one"
+    if str(error) == SOCKET_PATH:
+        folder = tempfile.gettempdir()
+        return f"TMPDIR={folder}: too long for a socket in it; give a shorter one, e.g. TMPDIR=/tmp"
+    return ""
+
+
+@contextmanager
+def starting_processes() -> Iterator[None]:
+    """What keeps a process from being started inside becomes one line.
+
+    Raises:
+        SystemLimitError: It was a limit.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = limit_reached(error)
+        if error.errno == errno.EAGAIN:
+            why = (
+                f"no process can be started: this user may have {_most('NPROC')}; end others, or "
+                "raise the limit, e.g. by: ulimit -u 4096"
+            )
+        if not why:
+            raise
+        raise SystemLimitError(why) from error
+
+
+def open_enough_files() -> None:
+    """Let this process and those that it starts open as many files as a sweep needs.
+
+    Raises:
+        SystemLimitError: They may not.
+    """
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < ENOUGH_FILES:
+        soft = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+        with suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] < FEWEST_FILES:
+        raise SystemLimitError(limit_reached(OSError(errno.EMFILE, "")))
+
+
+def _most(name: str) -> str:
+    if resource is None:
+        return "few"
+    most = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0]
+    return "any number" if most == resource.RLIM_INFINITY else f"{most:,}"
