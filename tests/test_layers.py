@@ -35,6 +35,7 @@ RUNGS = {
     "presets": 0,
     "run_name": 0,
     "samples": 0,
+    "system_limits": 0,
     "printable": 0,
     "sweep": 1,
     "sweep.bayes": 2,
