@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import socket
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import TEXT, Run
-from tiny_sweep import FLAGS, grid
+from tiny_sweep import FLAGS, grid, start, wait_for
 from wandb_client import Client
 from wandb_server import WandbServer
 
@@ -111,14 +111,10 @@ def test_a_server_that_a_folder_names_is_not_asked(tmp_path: Path, run: Run) -> 
             with pytest.raises(BlockingIOError):
                 listener.accept()
         remember(folder, storage=address)  # this user chose it
-        asked = subprocess.Popen(
-            ["python", "-m", "fundamentallm", "agent", "runs/g"], cwd=tmp_path,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        listener.settimeout(None)
+        asked = start(tmp_path, "agent", "runs/g")
+        wait_for(lambda: select.select([listener], [], [], 0)[0] or asked.poll() is not None)
+        assert asked.poll() is None
         listener.accept()[0].close()
-        asked.kill()
-        asked.wait()
 
 
 def test_wandb_settings_in_a_sweep_are_refused(tmp_path: Path, run: Run) -> None:
