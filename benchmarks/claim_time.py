@@ -63,7 +63,7 @@ def values_of(number: int) -> dict[str, Any]:
 def fill(ledger: Ledger, count: int) -> None:
     """Leave finished runs as a sweep would have, in a few large transactions."""
     for number in range(count):
-        write_end(ledger.folder / f"run-{number + 1:04}")
+        write_end(ledger.place.path / f"run-{number + 1:04}")
     with ledger.storage.engine.begin() as connection:
         rows = [
             {"number": n, "study_id": ledger.study_id, "state": TrialState.COMPLETE}

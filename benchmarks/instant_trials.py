@@ -93,7 +93,7 @@ def instant_engine(
     ledger: Ledger, sweep: Sweep, *, method: Method | None = None, count: int | None = None
 ) -> Engine:
     """An engine that does one instant trial at a time."""
-    points, folder = Points(sweep, {}), SweepFolder(ledger.folder)
+    points, folder = Points(sweep, {}), SweepFolder(ledger.place.path)
     workers: Any = InstantWorkers(folder)
     return Engine(
         ledger,

@@ -186,9 +186,9 @@ class Checkpoint:
         """What of the run so far is no longer in its folder, as after a power cut, in a line."""
         progress = Progress.of(self.progress)
         missing: list[str] = []
-        row = max((r["step"] for r in folder.rows() if r["step"] <= progress.step), default=0)
-        if "losses" in self.progress and row < progress.logged_step:  # else it is an older one
-            missing.append(f"the rows of steps {row + 1:,} to {progress.logged_step:,}")
+        rows = [row for row in folder.rows() if row["step"] <= progress.step]
+        if "losses" in self.progress and (lost := progress.missing_rows(rows)):  # not an older one
+            missing.append(lost)
         sample = max((step for step, _ in folder.written() if step <= progress.step), default=0)
         if sample < progress.sampled_step:
             missing.append(f"the samples of steps {sample + 1:,} to {progress.sampled_step:,}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from fundamentallm.metrics import score_text
 
@@ -29,6 +30,10 @@ class Result:
     """The step that reached it; 0 before any."""
     val_loss: float
     """The last validation loss, or as above."""
+
+
+LOG_EVERY = 10
+"""Steps between rows of metrics; a row waits for the device, so there is none for every step."""
 
 
 @dataclass
@@ -81,6 +86,18 @@ class Progress:
     def logged_step(self) -> int:
         """The step of the last row of metrics."""
         return self.step - len(self.losses)
+
+    def missing_rows(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Which rows of metrics a run that stands here has written, and are not among `rows`."""
+        known = {row["step"] for row in rows if row["step"] <= self.logged_step}
+        due = {*range(LOG_EVERY, self.logged_step + 1, LOG_EVERY), self.logged_step} - {0}
+        lost = sorted(due - known)
+        if lost:
+            first = max((step for step in known if step < lost[0]), default=0) + 1
+            whole = not any(lost[0] < step < lost[-1] for step in known)
+            return f"{'' if whole else 'some of '}the rows of steps {first:,} to {lost[-1]:,}"
+        scored = self.evaluations - sum("val_loss" in row for row in rows)
+        return f"{scored:,} of the rows with a val_loss" if scored > 0 else ""
 
     def worse_than(self, guess: float, warmup_steps: int) -> str:
         """Say that a run which has come to its end was never better than a uniform guess.

@@ -22,13 +22,11 @@ from fundamentallm.isolation import run_alone
 from fundamentallm.kernels import kernels, team
 from fundamentallm.learner import Learner, OutOfMemoryError, in_our_words
 from fundamentallm.plan import Plan, compiles
-from fundamentallm.progress import Progress, Result
+from fundamentallm.progress import LOG_EVERY, Progress, Result
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.text import Text
 from fundamentallm.trackers.protocol import Number, Tracker
 from fundamentallm.unknown import summary_of_unknown
-
-LOG_EVERY = 10  # steps; a row waits for the device, so not after every step
 
 
 class StopRequestedError(Exception):

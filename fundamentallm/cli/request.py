@@ -15,7 +15,7 @@ from fundamentallm.cli.messages import place, warn
 from fundamentallm.declaration import ConfigError
 from fundamentallm.given import DATA_KEYS, read_config
 from fundamentallm.presets import PRESETS
-from fundamentallm.run_folder import RunFolder, read_flat_yaml
+from fundamentallm.run_folder import RunFolder, RunFolderError, read_flat_yaml
 from fundamentallm.sweep.assignment import Assignment
 from fundamentallm.sweep.sweep_folder import SweepFolder
 
@@ -110,6 +110,8 @@ class Request:
         settings: dict[str, Any] = {}
         if self.resumes and self.folder:
             settings |= _read_recorded(self.folder)
+            if self.resume:
+                _check_is_known(self.folder, settings)
         if self.preset:
             settings |= PRESETS[self.preset].values
         if self.config_file:
@@ -146,3 +148,17 @@ def _read_recorded(folder: RunFolder) -> dict[str, Any]:
         recorded = {**vars(checkpoint.config), "data": data, "data_sha256": sha256}
         warn(f"{folder.config} holds nothing; last.pt beside it says what the run was begun with")
     return recorded
+
+
+def _check_is_known(folder: RunFolder, recorded: Mapping[str, Any]) -> None:
+    """See that a run which is there says what it was begun with, or nothing is there.
+
+    Raises:
+        RunFolderError: It says nothing, and would start over as another run.
+    """
+    if os.path.exists(folder.config) and not recorded:
+        raise RunFolderError(
+            f"--resume: {folder.config} holds nothing, and no last.pt is beside it, so that nobody "
+            "knows what the run was begun with; put one of them back, or begin again with "
+            "--overwrite"
+        )

@@ -194,6 +194,44 @@ def test_what_an_earlier_version_lost(
     assert reproducible(out) == rows[:1]
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ({8, 10, 20, 24}, "1 of the rows with a val_loss are missing"),
+        ({16, 24}, "some of the rows of steps 1 to 20 are missing"),
+        ({8, 10, 16, 20}, "the rows of steps 21 to 24 are missing"),
+    ],
+)
+def test_rows_that_are_missing_in_the_middle(
+    kept: set[int], said: str, run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run("train", text_file, *tiny_flags, "--no-wandb", f"--output-dir={out}")
+    assert done.returncode == 0, done.stderr
+    lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert [json.loads(line)["step"] for line in lines] == [8, 10, 16, 20, 24]
+    left = [line for line in lines if json.loads(line)["step"] in kept]
+    (out / "metrics.jsonl").write_text("".join(left))
+    again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
+    assert again.returncode == 0, again.stderr
+    assert said in again.stderr
+
+
+def test_settings_that_are_gone_are_not_replaced_by_defaults(
+    run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run("train", text_file, *tiny_flags, "--no-wandb", f"--output-dir={out}")
+    assert done.returncode == 0, done.stderr
+    (out / "config.yaml").write_bytes(b"")
+    (out / "last.pt").unlink()
+    before = reproducible(out)
+    again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
+    assert again.returncode == 2
+    assert "config.yaml holds nothing, and no last.pt is beside it" in again.stderr
+    assert reproducible(out) == before
+
+
 def test_what_an_earlier_version_lost_of_a_sweep(run: Run, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(grid(3, 1, steps=16, every=8))
     done = run("sweep", "grid.yaml", text_file, "--output-dir=lr", "--", *FLAGS)
