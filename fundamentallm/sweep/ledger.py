@@ -332,7 +332,7 @@ def read_study(
         database.close()
     study = studies.get(name)
     if study is None or "sweep" not in study.user_attrs:
-        others = ", ".join(sorted(studies)[:5]) or "none"
+        others = ", ".join(sorted(map(str, studies))[:5]) or "none"
         raise SweepError(f"{database.shown} has no sweep {name}; it has: {others}")
     facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
     with database.errors():
