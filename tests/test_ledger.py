@@ -342,6 +342,25 @@ def test_retries_also_try_again_what_was_killed_too_often(deaths: int, again: bo
     assert (Runs.of(attempts).to_try_again(1) is not None) is again
 
 
+def test_a_beat_that_comes_after_the_end_leaves_nothing(ledger: Ledger) -> None:
+    """The thread that beats knows what its worker held a moment ago."""
+    attempt = claimed(ledger)
+    first = ledger.heartbeats._read()[attempt.id]
+    with ledger.storage.engine.begin() as connection:  # the beat's clock has whole seconds
+        connection.execute(
+            sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'")
+        )
+    silent = ledger.heartbeats._read()[attempt.id]
+    assert silent != first
+    ledger.beat([attempt.id])
+    assert ledger.heartbeats._read()[attempt.id] != silent
+    ledger.finish(attempt.id, "done", score=1.0, seconds=1, note="")
+    ledger.beat([attempt.id])
+    with ledger.storage.engine.connect() as connection:
+        beats = connection.execute(sqlalchemy.text("SELECT trial_id FROM trial_heartbeats"))
+        assert beats.scalars().all() == []
+
+
 def test_finished_runs_are_read_once_and_not_listened_to(ledger: Ledger) -> None:
     for _ in range(3):
         ledger.finish(claimed(ledger).id, "done", score=1.0, seconds=1, note="")

@@ -19,7 +19,7 @@ import sqlalchemy
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from claim_time import fill  # noqa: E402
+from claim_time import SWEEP, fill  # noqa: E402
 from instant_trials import instant_engine  # noqa: E402
 
 from fundamentallm.sweep.ledger import Ledger  # noqa: E402
@@ -102,6 +102,30 @@ def test_no_run_takes_more_work_than_those_before_it() -> None:
     )
     assert python_of_many < 1.1 * python
     assert sqlite_of_many < 1.1 * sqlite
+
+
+@pytest.mark.parametrize("since", ["interrupted", "failed"])
+def test_a_run_that_was_lost_is_taken_over_whatever_came_after(tmp_path: Path, since: str) -> None:
+    """Whoever lost it may still write to its folder, as when the next attempt was elsewhere."""
+    options: Any = {
+        "next_values": lambda number, runs: {"rate": 0.002, "size": 4},
+        "parameters": SWEEP.parameters,
+        "retries": 1,
+    }
+    with closing(opened(tmp_path)) as ledger, closing(opened(tmp_path)) as lost:
+        assert lost.claim(**options) is not None
+        lost.alive.release()
+        run = ledger.claim(**options)
+        assert run is not None
+        assert [attempt.status for attempt in run.attempts] == ["lost", "running"]
+        ledger.finish(run.last.id, since, score=None, seconds=1, note="")
+        (tmp_path / "run-0001").mkdir()
+        before = (tmp_path / "run-0001").stat().st_ino
+        engine = instant_engine(ledger, SWEEP, count=1)
+        engine.retries = 1
+        engine.run(lambda: "")
+        assert ledger.runs()[0].last.status == "done"
+        assert (tmp_path / "run-0001").stat().st_ino != before
 
 
 class CheckedSearch:

@@ -214,7 +214,9 @@ class Engine:
         before = run.attempts[-2] if len(run.attempts) > 1 else None
         folder = self.folder.run(run.number)
         try:
-            if before is not None and (before.status == "lost" or self.folder.was_left(run.number)):
+            # Whoever lost an earlier attempt may still write there, whatever came after it.
+            was_lost = any(attempt.status == "lost" for attempt in run.attempts[:-1])
+            if was_lost or (before is not None and self.folder.was_left(run.number)):
                 with writing(folder.path):
                     self.folder.take_over(run.number)
             self.folder.create_run(run.number)

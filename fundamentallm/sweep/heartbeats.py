@@ -29,9 +29,17 @@ class Heartbeats:
         self.looking = threading.Lock()
 
     def beat(self, attempts: Sequence[int]) -> None:
-        """Say that these attempts' worker lives."""
-        for attempt in attempts:
-            self.storage.record_heartbeat(attempt)
+        """Say that these attempts' worker lives; of one that has ended, nothing is said.
+
+        Optuna's own would write a heartbeat anew that a `finish` has removed at the same moment,
+        and every look of every worker would read it from then on.
+        """
+        if not attempts:
+            return
+        now = sqlalchemy.func.current_timestamp()
+        lives = BEATS.update().where(BEATS.c.trial_id.in_(attempts)).values(heartbeat=now)
+        with self.storage.engine.begin() as connection:
+            connection.execute(lives)
 
     def stale(self) -> dict[int, object]:
         """Running attempts whose heartbeat has not changed for a lease of watching, and it."""
