@@ -113,7 +113,7 @@ def test_a_run_that_diverged_is_so_called_if_it_is_stopped_before_anybody_saw(
 def test_a_disk_that_is_full_when_a_run_is_stopped(
     tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Checkpoint, path: Path) -> None:
+    def full(self: Checkpoint, path: Path, root: object) -> None:
         raise DiskError(f"{path}: cannot be written (No space left on device)")
 
     folder = RunFolder(tmp_path / "out")
