@@ -8,13 +8,15 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+LOG = logging.getLogger(__name__)
 
 WARM = 3
 """Steps that are taken as they are before one is recorded: libraries set themselves up in them."""
@@ -107,8 +109,7 @@ class GraphedUpdate:
             self.graph = graph
         except RuntimeError as error:  # also for want of memory: as it is, the step is known to fit
             self.refused = str(error).splitlines()[0]
-            print(f"warning: steps could not be recorded ({self.refused}); they go on as they are",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            LOG.warning("steps could not be recorded (%s); they go on as they are", self.refused)
 
     def _aside(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Update on a stream of its own, as autograd keeps to the one where it first ran.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -26,6 +27,8 @@ from pathlib import Path
 import torch
 
 from fundamentallm.token_cache import cache_folder
+
+LOG = logging.getLogger(__name__)
 
 SWITCH = "FUNDAMENTALLM_KERNELS"
 FLAGS = ("-O3", "-funroll-loops", "-march=native", "-fno-math-errno", "-pthread")
@@ -102,8 +105,9 @@ def kernels() -> ctypes.CDLL | None:
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.strerror else str(error)
     if reason:
-        print(f"warning: kernels.c could not be built and kept: {reason}; training goes on "
-              "without it, slower", file=sys.stderr)  # fmt: skip
+        LOG.warning(
+            "kernels.c could not be built and kept: %s; training goes on without it, slower", reason
+        )
     return None
 
 
@@ -187,8 +191,11 @@ def _folder() -> Iterator[Path]:
     if unsafe is None:
         yield kept
         return
-    print(f"warning: {unsafe} can be written by others: kernels.c is built for this process alone; "
-          "give XDG_CACHE_HOME a folder that only you can write", file=sys.stderr)  # fmt: skip
+    LOG.warning(
+        "%s can be written by others: kernels.c is built for this process alone; give "
+        "XDG_CACHE_HOME a folder that only you can write",
+        unsafe,
+    )
     with tempfile.TemporaryDirectory(prefix="kernels-") as private:
         own = Path(os.path.realpath(private))
         if unsafe := _open_to_others(own):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -28,6 +28,8 @@ from fundamentallm.optimizer import Optimizers
 from fundamentallm.plan import sequences_at_once
 from fundamentallm.size import parameter_count
 from fundamentallm.stored_tensors import StoredTensorError, check_same, shapes_only
+
+LOG = logging.getLogger(__name__)
 
 HALVINGS = 3
 COMPILERS = ("torch._dynamo", "torch._inductor")
@@ -150,8 +152,10 @@ class Learner:
                     torch.cuda.empty_cache()
             self.halvings += 1
             self.at_once = (self.at_once + 1) // 2
-            print(f"warning: out of memory; steps go on with {self.at_once} sequences at a time, "
-                  "and the same batch", file=sys.stderr, flush=True)  # fmt: skip
+            LOG.warning(
+                "out of memory; steps go on with %d sequences at a time, and the same batch",
+                self.at_once,
+            )
 
     def _may_go_on_uncompiled(self, error: Exception) -> bool:
         """Give up compiling, if it was our idea: what it needs is not known before it is tried.
@@ -170,8 +174,7 @@ class Learner:
             raise CompilingError(
                 f"the model could not be compiled ({reason}); give --compile false, or a compiler"
             ) from None
-        print(f"warning: the model could not be compiled ({reason}); it is trained as it is",
-              file=sys.stderr, flush=True)  # fmt: skip
+        LOG.warning("the model could not be compiled (%s); it is trained as it is", reason)
         self.compiled, self.forward = False, self.model
         self.update = self._update_for_device()
         self.model.zero_grad()
@@ -209,8 +212,7 @@ class Learner:
             return False
         self.model.zero_grad()  # the gradients lie in that memory
         torch.cuda.empty_cache()  # nothing, where there is no GPU
-        print("warning: out of memory; steps are no longer recorded ones", file=sys.stderr,
-              flush=True)  # fmt: skip
+        LOG.warning("out of memory; steps are no longer recorded ones")
         return True
 
     @property

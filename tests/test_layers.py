@@ -37,6 +37,7 @@ RUNGS = {
     "samples": 0,
     "system_limits": 0,
     "printable": 0,
+    "warning_lines": 0,
     "sweep": 1,
     "sweep.bayes": 2,
     "sweep.methods": 2,

@@ -20,7 +20,7 @@ from fundamentallm.cli.evaluate import evaluate
 from fundamentallm.cli.explain import explain
 from fundamentallm.cli.find import find
 from fundamentallm.cli.generate import generate
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import say, warn
 from fundamentallm.cli.next import next_
 from fundamentallm.cli.refine import refine
 from fundamentallm.cli.report import report
@@ -31,6 +31,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from fundamentallm.given import nearest_name
 from fundamentallm.system_limits import limit_reached
+from fundamentallm.warning_lines import say_warnings
 
 
 @click.group(
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see __main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
     outlive_the_terminal()
+    say_warnings(warn)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot encode is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

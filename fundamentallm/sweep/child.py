@@ -15,6 +15,7 @@ from fundamentallm.printable import printable
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order
 from fundamentallm.system_limits import limit_reached
+from fundamentallm.warning_lines import say_warnings
 
 OF_ANOTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
 """What the environment may have of the run that the sweep itself was started in."""
@@ -36,6 +37,7 @@ def main(order: Order, pipe: Connection) -> None:
     threading.Thread(target=line.beat, daemon=True).start()
     try:
         _enter(order)
+        say_warnings()
         from fundamentallm.sweep.trial import run_trial
 
         ended = run_trial(order, line)

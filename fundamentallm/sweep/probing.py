@@ -24,6 +24,7 @@ from fundamentallm.hyperparameters import Config
 from fundamentallm.machine import keep_freed_memory, own_memory_gb
 from fundamentallm.plan import sequences_at_once
 from fundamentallm.sweep.order import Order
+from fundamentallm.warning_lines import say_warnings
 
 if TYPE_CHECKING:
     from fundamentallm.device import Device
@@ -204,6 +205,7 @@ def main(order: Order, pipe: Connection) -> None:
     from fundamentallm.device import is_out_of_memory
     from fundamentallm.learner import OutOfMemoryError
 
+    say_warnings()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if order.visible_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.visible_gpu

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -17,7 +17,6 @@ from fundamentallm.impossible import summary_of_impossible
 from fundamentallm.learner import CompilingError, OutOfMemoryError
 from fundamentallm.machine import keep_freed_memory
 from fundamentallm.plan import Plan, compiles
-from fundamentallm.printable import printable
 from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.line import Line
@@ -26,6 +25,8 @@ from fundamentallm.text import DataError, read_text
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.trackers.protocol import Number, Tracker
 from fundamentallm.training import train
+
+LOG = logging.getLogger(__name__)
 
 COMPILING = 600.0  # seconds that a first step may take more
 LETTING_GO = 5.0  # seconds: a process that was killed just now may not be gone yet
@@ -79,7 +80,7 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     if compiles(config, plan.total_steps, on_cuda=order.visible_gpu is not None):
         line.patience += COMPILING
     for warning in [*dataset.warnings(), *plan.warnings()]:
-        _warn(warning)
+        LOG.warning("%s", warning)
     try:
         checkpoint = _checkpoint(folder, config, dataset)
     except UnreadError as error:  # nothing of it may be cleared away
@@ -105,13 +106,8 @@ def _run_in(folder: RunFolder, order: Order, line: Line) -> Ended:
     if verdict and order.environment.get("WANDB_MODE") == "offline":
         verdict = ""  # as it was asked for
     if verdict:
-        _warn(verdict)
+        LOG.warning("%s", verdict)
     return Ended(result.status, result.stopped_by, verdict=verdict)
-
-
-def _warn(line: str) -> None:
-    """One line of output.txt, whatever names and values from files are in it."""
-    print(f"warning: {printable(line, lines=False)}", file=sys.stderr)
 
 
 def _trackers(order: Order, folder: RunFolder, line: Line) -> list[Tracker]:
@@ -160,7 +156,7 @@ def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoi
     except UnreadError:
         raise
     except CheckpointError as error:
-        _warn(f"{error}; the run starts again")
+        LOG.warning("%s; the run starts again", error)
         return None
     return checkpoint
 

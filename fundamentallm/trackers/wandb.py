@@ -6,9 +6,9 @@ when W&B is away, and how the settings here were chosen, is in docs/wandb.md.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,13 +24,14 @@ from fundamentallm import exit_codes
 from fundamentallm.consent import remember, was_asked
 from fundamentallm.disk import read_file, replace_text
 from fundamentallm.metrics import OF_EVALUATIONS
-from fundamentallm.printable import printable
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.samples import Sample
 from fundamentallm.trackers import wandb_service
 from fundamentallm.trackers.protocol import Number
 from fundamentallm.trackers.reach import unreachable
 from fundamentallm.trackers.wandb_files import OwnFiles
+
+LOG = logging.getLogger(__name__)
 
 LONGEST_ID = 1 << 12
 INIT_SECONDS = 10.0
@@ -158,7 +159,7 @@ class WandbTracker:
         self.settings, self.step = settings, step
         self._attempt(lambda run: None)
         if self.given_up:
-            _say(self.verdict)
+            LOG.warning("%s", self.verdict)
 
     def _start(self) -> wandb.Run:
         self.held, self.why_offline = -1, ""
@@ -183,7 +184,7 @@ class WandbTracker:
             return
         self._attempt(lambda run: self._send(run, metrics, samples, step))
         if self.given_up:
-            _say(f"{self.verdict}; the run goes on without W&B")
+            LOG.warning("%s; the run goes on without W&B", self.verdict)
 
     def _send(
         self, run: wandb.Run, metrics: Mapping[str, Any], samples: Sequence[Sample], step: int
@@ -227,7 +228,7 @@ class WandbTracker:
                 reason = f"W&B's client failed ({what})"
                 if again and self.restarts_left:
                     self.restarts_left -= 1
-                    _say(f"{reason} and is started again")
+                    LOG.warning("%s and is started again", reason)
                     continue
                 self.given_up = True
                 self.verdict = f"{reason}; the whole run is in its own folder"
@@ -301,7 +302,7 @@ class WandbTracker:
                 self._keep_id(run.entity, run.project, run.id)
                 return run
         if known.mode == "online":
-            _say(f"W&B cannot be reached ({self.why_offline}); the run goes on without it")
+            LOG.warning("W&B cannot be reached (%s); the run goes on without it", self.why_offline)
         run = wandb.init(**options, mode="offline", settings=self._limits())
         self._keep_id(run.entity, run.project, run.id)
         return run
@@ -343,7 +344,7 @@ class WandbTracker:
         place = f"{entity or ''}/{project or ''}/{run_id}"
         replace_text(self.folder.wandb_id, f"{place}\n", self.folder.root)
         if not self.in_sweep and (reason := remember(self.folder.path, wandb=place)):
-            _say(reason)
+            LOG.warning("%s", reason)
 
     def _stored_id(self) -> tuple[str | None, str | None, str | None]:
         """Entity, project and id of the run as it was; in a sweep the id alone."""
@@ -400,7 +401,3 @@ class WandbTracker:
 
 def _in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _say(line: str) -> None:
-    print(f"warning: {printable(line, lines=False)}", file=sys.stderr)

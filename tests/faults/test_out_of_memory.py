@@ -40,14 +40,14 @@ def step_with_room_for(most: int, config: Config) -> Learner:
 
 @pytest.mark.parametrize("most", [8, 4, 2, 1])
 def test_parts_are_halved_and_the_update_is_the_same(
-    most: int, tiny: Config, capfd: pytest.CaptureFixture[str]
+    most: int, tiny: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = replace(tiny, batch_size=8, dropout=0.0)
     whole, parts = step_with_room_for(8, config), step_with_room_for(most, config)
     assert parts.at_once == most
     for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         assert torch.allclose(one, other, atol=2e-5)
-    assert capfd.readouterr().err.count("out of memory; steps go on with") == parts.halvings
+    assert caplog.text.count("out of memory; steps go on with") == parts.halvings
 
 
 def test_a_resumed_run_goes_on_in_the_same_parts(tiny: Config) -> None:

@@ -73,7 +73,7 @@ def test_a_library_below_a_folder_that_others_write_is_not_run(
     (tmp_path / open_to_all).chmod(0o777)
     done = loaded(tmp_path / "shared")
     assert done.stdout == "True\n"
-    assert f"warning: {tmp_path / open_to_all} can be written by others" in done.stderr
+    assert f"{tmp_path / open_to_all} can be written by others" in done.stderr
     assert done.stderr.count("\n") == 1
     assert [path.name for path in folder.iterdir()] == [library.name]
 

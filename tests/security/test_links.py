@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -34,6 +35,7 @@ from fundamentallm.sweep.sweep_folder import SweepFolder
 from fundamentallm.sweep.trial import _checkpoint
 from fundamentallm.text import Text
 from fundamentallm.training import train
+from fundamentallm.warning_lines import say_warnings
 
 OLD = time.time() - 3 * 24 * 3600
 LINKS = {  # where in a sweep's folder, and where it leads below the home folder
@@ -353,8 +355,13 @@ def test_links_that_come_and_go_are_never_followed(swapping: Path, home: Path) -
 
 
 def test_what_a_checkpoint_says_is_one_line_of_a_log(
-    tmp_path: Path, tiny: Config, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny: Config,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("fundamentallm"), "handlers", [])
+    say_warnings()
     dataset = prepare(Text.of(TEXT, "cats.txt"), tiny)
     folder = RunFolder(tmp_path)
     evil = {"name": "x\ntouch evil\n\x1b[2J", "sha256": "0" * 64}

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import ast
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, Run
+from tiny_sweep import FLAGS, grid
+
+from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.cli.messages import warn
+from fundamentallm.warning_lines import on_stderr, say_warnings
 
 TITLE = "\x1b]0;owned\x07\x1b[2J\u202e"
 CLI = ROOT / "fundamentallm/cli"
@@ -23,6 +30,35 @@ def test_one_function_prints() -> None:
             and ast.unparse(node.func) in ("click.echo", "click.secho")
         ]
         assert len(calls) == others.get(path.name, 0), path.name
+
+
+def test_library_code_warns_by_logging() -> None:
+    """Raw writes remain where a process ends at once: a trial's traceback, and what hangs."""
+    others = {"sweep/child.py": 1, "sweep/line.py": 1, "warning_lines.py": 1}
+    for path in (ROOT / "fundamentallm").rglob("*.py"):
+        if CLI in path.parents:
+            continue
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("print", "sys.stderr.write", "sys.stdout.write")
+        ]
+        name = path.relative_to(ROOT / "fundamentallm").as_posix()
+        assert len(calls) == others.get(name, 0), name
+
+
+def test_what_library_code_warns_of_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("fundamentallm"), "handlers", [])
+    for say in (warn, on_stderr):
+        say_warnings(say)
+        logging.getLogger("fundamentallm.learner").warning("named %s", f"{TITLE}\nx")
+    said = capsys.readouterr().err
+    assert said.splitlines() == [said.splitlines()[0]] * 2
+    assert said.startswith("warning: named ")
+    assert not set("\x1b\x07\u202e") & set(said)
 
 
 @pytest.mark.parametrize(
@@ -52,4 +88,46 @@ def test_no_escape_reaches_the_terminal(
     assert done.returncode != 0
     said = done.stdout + done.stderr
     assert "\N{REPLACEMENT CHARACTER}" in said or "owned" not in said
+    assert not set("\x1b\x07\u202e") & set(said)
+
+
+def test_resuming_what_others_have_named(
+    run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = ("--no-wandb", "--resume", "--output-dir")
+    said = run("train", text_file, *tiny_flags, *flags, TITLE).stderr  # it is not there yet
+    assert "--resume: no run in \N{REPLACEMENT CHARACTER}" in said
+    out = tmp_path / TITLE
+    last = out / "last.pt"
+    checkpoint = Checkpoint.load(last)
+    replace(checkpoint, data={"name": TITLE, "sha256": "0" * 64}).save(last)
+    again = run("train", text_file, *flags, TITLE)
+    assert again.returncode == 2
+    assert "the run was trained on \N{REPLACEMENT CHARACTER}" in again.stderr
+    last.write_bytes(b"")
+    cut = run("train", text_file, *flags, TITLE)
+    assert "not a whole fundamentallm checkpoint" in cut.stderr
+    (out / "config.yaml").write_text('"\\x1b]0;owned\\x07": 1\n')
+    unknown = run("train", text_file, *flags, TITLE)
+    assert unknown.returncode == 2
+    for each in (said, again.stderr, cut.stderr, unknown.stderr):
+        assert not set("\x1b\x07\u202e") & set(each)
+
+
+def test_a_run_that_failed_for_a_reason_with_escapes(
+    run: Run, text_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
+    folder = f"sweep {TITLE}"
+    flags = ("--workers=1", "--", *FLAGS)
+    begun = run("sweep", "t.yaml", text_file, f"--output-dir={folder}", "--count=0", *flags)
+    assert begun.returncode == 0, begun.stderr
+    (tmp_path / folder / "run-0001").mkdir()
+    (tmp_path / folder / "run-0001/best.pt").write_text("of somebody else")
+    done = run("agent", folder, "--workers=1")
+    assert done.returncode == 1
+    failed = next(line for line in done.stderr.splitlines() if line.startswith("run 1 failed: "))
+    assert "sweep \N{REPLACEMENT CHARACTER}]0;owned" in failed
+    assert "best.pt: not written by a run" in failed
+    said = begun.stdout + begun.stderr + done.stdout + done.stderr
     assert not set("\x1b\x07\u202e") & set(said)
