@@ -25,7 +25,7 @@ from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.learner import check_state
 from fundamentallm.machine import free_gb
 from fundamentallm.model import Transformer
-from fundamentallm.ownership import FILES, MARK
+from fundamentallm.ownership import FILES, MARK, ends_with_mark
 from fundamentallm.progress import Progress
 from fundamentallm.run_folder import RunFolder
 from fundamentallm.size import parameter_count
@@ -102,7 +102,7 @@ class Checkpoint:
             CheckpointError: It is truncated, altered or of another format.
         """
         try:
-            whole = _ends_with_mark(path, root)
+            whole = _is_whole(path, root)
             raw = read_file(path, int(1e9 * free_gb()), root=root) if whole else b""
         except OSError as error:
             raise UnreadError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
@@ -248,13 +248,12 @@ def _check_kinds(content: dict[str, Any]) -> None:
         raise ValueError("data names no text")
 
 
-def _ends_with_mark(path: Path, root: Root | None) -> bool:
+def _is_whole(path: Path, root: Root | None) -> bool:
     """Look at a file's end, before the rest is read: it may have any size."""
     if not path.is_file():
         return True  # what it is instead is said by who reads it
     with opened(path, root) as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK)))
-        return file.read() == MARK
+        return ends_with_mark(file)
 
 
 def _check_sizes(body: bytes) -> None:

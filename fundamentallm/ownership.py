@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fundamentallm.given import DATA_KEYS
 from fundamentallm.held_folder import HeldFolder, Root, why_misplaced
@@ -87,6 +87,12 @@ def _content(folder: HeldFolder, name: str) -> bytes:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(len(content), size - len(MARK)))
         return content + file.read()
+
+
+def ends_with_mark(file: IO[bytes]) -> bool:
+    """Whether an open file ends as a checkpoint does, seen without reading the rest of it."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK)))
+    return file.read() == MARK
 
 
 def _judge_config(content: bytes) -> Verdict:

@@ -111,13 +111,14 @@ def read_lasting_text(path: str | Path | None) -> Text:
     Raises:
         DataError: They could not, or it cannot be read.
     """
-    text = read_text(path)
-    if is_read_once(text.name):
+    typed = STDIN if str(path) == "-" else os.path.expanduser(str(path))
+    # Not opened: a pipe in a folder from others has nobody who writes.
+    if path is not None and is_read_once(typed) and not os.path.isdir(typed):
         raise DataError(
-            f"{text.name}: it can be read only once, and every run of a sweep reads the text; "
+            f"{typed}: it can be read only once, and every run of a sweep reads the text; "
             "save it to a file and give that"
         )
-    return text
+    return read_text(path)
 
 
 def _measured(name: str, pieces: Callable[[], Iterable[str]]) -> Text:

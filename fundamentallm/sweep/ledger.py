@@ -334,8 +334,8 @@ def read_study(
     if study is None or "sweep" not in study.user_attrs:
         others = ", ".join(sorted(map(str, studies))[:5]) or "none"
         raise SweepError(f"{database.shown} has no sweep {name}; it has: {others}")
-    facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
-    with database.errors():
+    with database.errors(), reading():
+        facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
         check = ValueCheck(check_facts(facts).parameters)
         return facts, goal, Runs.of(_attempts(trials, check))
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
-from fundamentallm.given import DATA
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.given import DATA, read_config
 from fundamentallm.held_folder import HeldFolder
 from fundamentallm.hyperparameters import Config
+from fundamentallm.ownership import ends_with_mark
 from fundamentallm.plan import Plan
-from fundamentallm.run_folder import RunFolder
+from fundamentallm.run_folder import MOST_STEPS, RunFolder
 from fundamentallm.sweep.checking import LENGTHS
 from fundamentallm.sweep.distributions import Continuous, IntUniform, same_key
 from fundamentallm.sweep.findings import SweepError
@@ -23,6 +25,8 @@ from fundamentallm.sweep.spec import Metric, Sweep
 
 NEAR = 0.05
 """As a share of a range, in the range's own scale: two values that lie closer are nearly one."""
+MOST_COMPARED = 10_000_000
+"""Steps of which the learning rate is compared with that of a longer run."""
 REFINED = "# The best of"
 """How the file of such a sweep begins."""
 
@@ -145,16 +149,24 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
     rows = [row for row in before.rows() if row.get("epoch")]
     if after.path.exists() or not rows or not before.last.exists():
         return False
-    old_settings = before.read_config()
-    known = {name: value for name, value in old_settings.items() if not name.startswith(DATA)}
-    old, new = Config(**known), Config(**{**known, **settings})
-    batches = round(rows[-1]["step"] / rows[-1]["epoch"] * old.gradient_accumulation)
-    plans = Plan(old, batches), Plan(new, batches)
-    if plans[1].total_steps < rows[-1]["step"]:
+    last = rows[-1]
+    try:
+        known = read_config(before.read_config(), str(before.config))
+        known = {name: value for name, value in known.items() if not name.startswith(DATA)}
+        old, new = Config(**known), Config(**{**known, **settings})
+    except FundamentallmError:  # files that no run has left so
         return False
-    for step in range(rows[-1]["step"]):
+    batches = last["step"] / last["epoch"] * old.gradient_accumulation
+    if not 0.5 < batches < MOST_STEPS or last["step"] > MOST_COMPARED:
+        return False
+    plans = Plan(old, round(batches)), Plan(new, round(batches))
+    if min(plan.total_steps for plan in plans) < last["step"]:
+        return False
+    for step in range(last["step"]):
         if plans[0].learning_rate(step) != plans[1].learning_rate(step):
             return False
+    if not all(_is_whole(before, file.name) for file in (before.best, before.last)):
+        return False
     after.create()
     # A checkpoint first: it proves that the folder is a run's, if this is killed in the middle.
     with (
@@ -165,3 +177,12 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
             if source.has(file.name):
                 source.copy(file.name, target)
     return True
+
+
+def _is_whole(folder: RunFolder, name: str) -> bool:
+    """Whether a checkpoint is whole, if it is there: one of holes would fill the disk."""
+    with HeldFolder(folder.path, folder.root) as held:
+        if not held.has(name):
+            return True
+        with held.open(name, "rb") as file:
+            return ends_with_mark(file)

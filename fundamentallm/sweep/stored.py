@@ -36,7 +36,7 @@ def reading() -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, FundamentallmError, OSError):
+    except (SQLAlchemyError, FundamentallmError, OSError, StoredError):
         raise
     except Exception as error:
         raise StoredError(f"{type(error).__name__}: {error}") from error

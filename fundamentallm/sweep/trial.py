@@ -21,7 +21,7 @@ from fundamentallm.run_folder import RunFolder, RunFolderError
 from fundamentallm.samples import Sample
 from fundamentallm.sweep.line import Line
 from fundamentallm.sweep.order import Ended, Order, Row
-from fundamentallm.text import DataError, read_text
+from fundamentallm.text import DataError, read_lasting_text
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.trackers.protocol import Number, Tracker
 from fundamentallm.training import train
@@ -130,7 +130,7 @@ def dataset_of(order: Order, config: Config) -> Dataset:
         kept = load_prepared(order.data_name, order.data_sha256, config, order.tokens)
     if kept is not None:
         return kept
-    text = read_text(order.data)
+    text = read_lasting_text(order.data)
     if order.data_sha256 not in ("", text.sha256):
         raise DataError(
             f"{text.name} has changed since the sweep began: its SHA-256 is {text.sha256[:12]} "
@@ -163,7 +163,7 @@ def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoi
 
 def _score_impossible(order: Order, trackers: Sequence[Tracker], reason: str) -> Ended:
     """What a run that cannot exist is worth: a uniform guess, as on W&B."""
-    summary = summary_of_impossible(order.settings, read_text(order.data), reason)
+    summary = summary_of_impossible(order.settings, read_lasting_text(order.data), reason)
     for tracker in trackers:
         tracker.start({**order.settings, "data": order.data_name}, total_steps=0, step=0)
         tracker.finish(summary)

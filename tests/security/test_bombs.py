@@ -8,16 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fundamentallm.checkpoint import Checkpoint, CheckpointError
 from fundamentallm.cli.storage import lease_seconds
+from fundamentallm.declaration import ConfigError
 from fundamentallm.disk import DiskError
+from fundamentallm.hyperparameters import Config
 from fundamentallm.ownership import MARK
+from fundamentallm.report.results import plain_summary
 from fundamentallm.run_folder import RunFolder, RunFolderError, read_flat_yaml
+from fundamentallm.sweep.assignment import Assignment
 from fundamentallm.sweep.findings import Findings, SweepError
 from fundamentallm.sweep.parameters import read_distribution
 from fundamentallm.sweep.records import score_of
+from fundamentallm.sweep.refining import continue_from
 from fundamentallm.sweep.spec import Metric
+from fundamentallm.text import DataError, read_lasting_text
 
 LOSS = Metric("val_loss", "minimize")
 
@@ -137,3 +144,85 @@ def test_a_lease_that_is_none(lease: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("FUNDAMENTALLM_LEASE", lease)
     with pytest.raises(SweepError, match="give whole seconds"):
         lease_seconds()
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def of_aliases(path: Path) -> None:
+    path.write_text(doubled(30))
+
+
+def of_digits(path: Path) -> None:
+    path.write_text("seed: {value: " + "9" * 6000 + "}")
+
+
+def not_utf_8(path: Path) -> None:
+    path.write_bytes(b"seed: {value: \xff}")
+
+
+@pytest.mark.parametrize("made", [sparse, fifo, os.mkdir, of_aliases, of_digits, not_utf_8])
+def test_the_values_of_an_agent_are_read_within_bounds(
+    made: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "values.yaml"
+    made(path)
+    names = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+    with pytest.raises(ConfigError, match="not a file of sweep values"):
+        Assignment.from_environment(dict(zip(names, ("s", "r", str(path)), strict=True)))
+
+
+def test_a_pipe_is_no_text_of_a_sweep(tmp_path: Path) -> None:
+    """It would be waited for without end, for nobody writes there."""
+    os.mkfifo(tmp_path / "text")
+    with pytest.raises(DataError, match="it can be read only once"):
+        read_lasting_text(tmp_path / "text")
+
+
+def test_a_summary_of_other_kinds() -> None:
+    odd = {"status": ["done"], "stopped_by": {"a": 1}, "device": 5, "step": "x", "threads": 2}
+    assert plain_summary(odd) == {"threads": 2}
+
+
+ROW = {"step": 4, "epoch": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("row", "settings"),
+    [
+        ({**ROW, "step": 2**52}, {}),
+        ({**ROW, "step": 2**52, "epoch": 1e10}, {"epochs": 2**40}),
+        ({**ROW, "epoch": 5e-324}, {}),
+        ({**ROW, "epoch": -1}, {}),
+        (ROW, {"learning_rate": "x"}),
+        (ROW, {"mine": 1}),
+    ],
+)
+def test_a_run_that_is_none_is_not_gone_on_with(
+    row: dict[str, float], settings: dict[str, object], tmp_path: Path
+) -> None:
+    before, after = RunFolder(tmp_path / "before"), RunFolder(tmp_path / "after")
+    before.path.mkdir()
+    before.metrics.write_text(json.dumps(row) + "\n")
+    before.config.write_text(
+        yaml.safe_dump({**vars(Config()), "lr_schedule": "constant", **settings})
+    )
+    before.last.write_bytes(MARK)
+    assert not continue_from(before, after, {"epochs": 2**41})
+    assert not after.path.exists()
+
+
+def test_a_checkpoint_of_holes_is_not_copied(tmp_path: Path) -> None:
+    before, after = RunFolder(tmp_path / "before"), RunFolder(tmp_path / "after")
+    before.path.mkdir()
+    before.metrics.write_text(json.dumps(ROW) + "\n")
+    before.config.write_text(yaml.safe_dump({**vars(Config()), "lr_schedule": "constant"}))
+    before.last.write_bytes(b"x" + MARK)
+    with before.best.open("wb") as file:
+        file.truncate(12 << 40)
+    assert not continue_from(before, after, {"epochs": 100})
+    assert not after.path.exists()
+    before.best.unlink()
+    assert continue_from(before, after, {"epochs": 100})
+    assert after.last.read_bytes() == before.last.read_bytes()

@@ -56,7 +56,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with closing(open_ledger(folder)) as ledger:
         ledger.begin(FACTS)
         run = ledger.claim(
-            next_values=lambda number, runs: VALUES, again=lambda run: True, parameters=PARAMETERS
+            next_values=lambda number, runs: VALUES, retries=0, parameters=PARAMETERS
         )
         assert run is not None
         ledger.report(run.last.id, {8: 2.5, 16: 2.0})
@@ -133,13 +133,12 @@ def test_a_trial_that_no_worker_has_made(
     "statement",
     [
         "UPDATE trials SET state = 'x'",
-        "UPDATE trials SET datetime_start = 'COMPLETE'",
         "UPDATE trial_user_attributes SET value_json = '['",
         "UPDATE trial_user_attributes SET value_json = NULL",
         f"UPDATE trial_user_attributes SET value_json = '{'[' * 100_000}'",
         f"UPDATE trial_user_attributes SET value_json = '{'9' * 5000}'",
     ],
-    ids=["state", "date", "JSON", "null", "depth", "digits"],
+    ids=["state", "JSON", "null", "depth", "digits"],
 )
 def test_what_optuna_cannot_read(statement: str, folder: Path) -> None:
     alter(folder, statement)
