@@ -29,12 +29,12 @@ from sweeps.grid_search import grid_search_next_runs
 from sweeps.hyperband_stopping import hyperband_stop_runs
 from sweeps.params import HyperParameter
 
-from fundamentallm.sweep.findings import Findings
-from fundamentallm.sweep.format import DISTRIBUTIONS
-from fundamentallm.sweep.parameters import read_distribution, read_parameters
-from fundamentallm.sweep.search import GridPoints
-from fundamentallm.sweep.spec import examine_sweep
-from fundamentallm.sweep.stopping import read_hyperband
+from fundamentallm.sweep.file.diagnostics import Diagnostics
+from fundamentallm.sweep.file.hyperband import read_hyperband
+from fundamentallm.sweep.file.parameters import read_distribution, read_parameters
+from fundamentallm.sweep.file.schema import DISTRIBUTIONS
+from fundamentallm.sweep.file.sweep_file import examine_sweep
+from fundamentallm.sweep.search.base import Grid
 
 EXAMPLES = {
     "value": 7, "values": [3, "a", True], "probabilities": [0.2, 0.5, 0.3],
@@ -60,7 +60,7 @@ for kind, (fields, _) in DISTRIBUTIONS.items():
     for q in (None, 2, 0.5) if "q" in fields else (None,):
         entry = {name: EXAMPLES[name] for name in fields if name in EXAMPLES}
         entry |= {"distribution": kind} | ({} if q is None else {"q": q})
-        ours = read_distribution(entry, (), Findings("x"))
+        ours = read_distribution(entry, (), Diagnostics("x"))
         theirs = HyperParameter("p", dict(entry))
         for u in np.linspace(0.0005, 0.9995, 370).tolist():
             got, expected = ours.quantile(u), theirs.ppf(u)
@@ -80,8 +80,8 @@ GRIDS = [
     {"a": {"distribution": "q_uniform", "min": 0, "max": 9, "q": 2}},
 ]  # fmt: skip
 for parameters in GRIDS:
-    findings = Findings("x")
-    points = GridPoints(read_parameters(parameters, findings))
+    findings = Diagnostics("x")
+    points = Grid(read_parameters(parameters, findings))
     found = grid_search_next_runs([], {"method": "grid", "parameters": parameters}, n=10_000)
     theirs = []
     for run in found[:-1] if found[-1] is None else found:
@@ -103,7 +103,7 @@ for _ in range(3000):
     goal = dice.choice(["minimize", "maximize"])
     histories = [[dice.choice([1, 2, 3, 4.5]) for _ in range(dice.randint(0, 12))]
                  for _ in range(dice.randint(1, 9))]  # fmt: skip
-    hyperband = read_hyperband(rule, Findings("x"))
+    hyperband = read_hyperband(rule, Diagnostics("x"))
     if hyperband is None:
         continue
     config = {"method": "random", "metric": {"name": "m", "goal": goal}, "early_terminate": rule}

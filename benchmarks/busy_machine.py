@@ -24,10 +24,10 @@ from comparing import in_process, in_turns, machine, ratio, write_section
 from train_speed import our_step
 
 from fundamentallm import Config
-from fundamentallm.kernels import SWITCH
-from fundamentallm.machine import usable_cores
-from fundamentallm.presets import PRESETS
-from fundamentallm.threads import threads
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.machine.cores_and_memory import usable_cores
+from fundamentallm.model.native import SWITCH
+from fundamentallm.model.threads import threads
 
 STEPS = 3  # to a round of a variant
 LOOP = "import time\nend = time.time() + 3600\nwhile time.time() < end: pass"

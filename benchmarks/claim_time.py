@@ -27,9 +27,10 @@ from typing import Any
 from instant_trials import EVALUATIONS, instant_engine, loss, write_end
 from optuna.trial import TrialState
 
-from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.methods import make_method
-from fundamentallm.sweep.optuna_tables import (
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.choose import choose_search
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.optuna_tables import (
     ATTRIBUTES,
     SCORES,
     STEPS,
@@ -37,9 +38,8 @@ from fundamentallm.sweep.optuna_tables import (
     stored_score,
     stored_step,
 )
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Runs, tries
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.store.records import RunIndex, tries
+from fundamentallm.sweep.store.run_store import RunStore
 
 FINISHED = (300, 1_000, 3_000, 10_000)
 ROUNDS = 40
@@ -60,7 +60,7 @@ def values_of(number: int) -> dict[str, Any]:
     return {"rate": round(0.001 + number * 1e-7, 9), "size": 1 + number % 9}
 
 
-def fill(ledger: Ledger, count: int) -> None:
+def fill(ledger: RunStore, count: int) -> None:
     """Leave finished runs as a sweep would have, in a few large transactions."""
     for number in range(count):
         write_end(ledger.place.path / f"run-{number + 1:04}")
@@ -108,7 +108,7 @@ class Worker:
         url = url or f"sqlite:///{folder}/study.db"
         name = f"claim-{count}-{uuid.uuid4().hex[:8]}"
         self.ledger, self.other = (
-            Ledger(url, name, folder, lease=600, goal="minimize") for _ in range(2)
+            RunStore(url, name, folder, lease=600, goal="minimize") for _ in range(2)
         )
         fill(self.ledger, count)
         for _ in range(2):
@@ -153,14 +153,14 @@ def main() -> None:
             claim, run = (statistics.median(all_[2:]) for all_ in (worker.claims, worker.runs))
             print(f"{count:>6,} finished runs: claim {claim:6.1f} ms, whole run {run:6.1f} ms")
         most = workers[max(FINISHED)]
-        search = make_method(Points(BAYES, {}), seed=0).search
+        search = choose_search(SearchSpace(BAYES, {}), seed=0).search
         for count, worker in workers.items():
             known = worker.other.known
             taken = milliseconds(lambda: search.suggest(len(known), tries(known, BAYES.ranks_by)))  # noqa: B023
             print(f"{count:>6,} finished runs: bayes {taken[0]:8.1f} ms a suggestion")
         tracemalloc.start()
         most.other.trials.__init__(most.other.storage, most.other.study_id)
-        most.other.known = Runs()
+        most.other.known = RunIndex()
         found = most.other.runs()
         taken_memory = tracemalloc.get_traced_memory()[0]
         print(f"memory: {taken_memory / len(found) / 1000:.1f} kB a finished run")

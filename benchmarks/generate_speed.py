@@ -19,8 +19,8 @@ import torch
 from comparing import in_turns, machine, ratio, write_section
 
 from fundamentallm import Config
-from fundamentallm.generate import Sampling, draw_tokens
-from fundamentallm.model import Transformer
+from fundamentallm.model.sampling import Sampling, draw_tokens
+from fundamentallm.model.transformer import Transformer
 
 CHARACTERS, VOCABULARY = 400, 66
 

@@ -29,7 +29,7 @@ import click
 import yaml
 from comparing import machine
 
-from fundamentallm.corpus import builtin_corpus
+from fundamentallm.data.builtin_corpus import builtin_corpus
 from fundamentallm.report.read_runs import read_results
 
 ROOT = Path(__file__).parent.parent

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.cli.sweep_view import Lines
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.sweep.crew import Means
-from fundamentallm.sweep.engine import Engine
-from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.methods import Method, make_method
-from fundamentallm.sweep.order import Ended, Row
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Run
-from fundamentallm.sweep.spec import Sweep
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.cli.terminal_view import PlainView
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.sweep.engine.concurrency import Resources
+from fundamentallm.sweep.engine.engine import Engine
+from fundamentallm.sweep.engine.job import Outcome, Row
+from fundamentallm.sweep.file.sweep_file import SweepFile
+from fundamentallm.sweep.search.choose import ChosenSearch, choose_search
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import Run
+from fundamentallm.sweep.store.run_store import RunStore
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 EVALUATIONS = 9
 
@@ -45,12 +45,12 @@ class InstantTrial:
         self.values, self.folder, self.step, self.stop_reason = values, folder, 0, ""
         self.heard = 0.0
 
-    def messages(self) -> list[Row | Ended]:
+    def messages(self) -> list[Row | Outcome]:
         """The next row, or the end."""
         self.heard = time.monotonic()
         if self.stop_reason or self.step == EVALUATIONS:
             write_end(self.folder.path)
-            return [Ended("interrupted" if self.stop_reason else "done", self.stop_reason)]
+            return [Outcome("interrupted" if self.stop_reason else "done", self.stop_reason)]
         self.step += 1
         return [Row(self.step, EVALUATIONS, {"val_loss": loss(self.values, self.step)})]
 
@@ -82,7 +82,7 @@ class InstantWorkers:
         """None is needed."""
 
 
-class Quiet(Lines):
+class Quiet(PlainView):
     """Keeps what a view keeps, and prints nothing."""
 
     def line(self, text: str) -> None:
@@ -90,17 +90,21 @@ class Quiet(Lines):
 
 
 def instant_engine(
-    ledger: Ledger, sweep: Sweep, *, method: Method | None = None, count: int | None = None
+    ledger: RunStore,
+    sweep: SweepFile,
+    *,
+    method: ChosenSearch | None = None,
+    count: int | None = None,
 ) -> Engine:
     """An engine that does one instant trial at a time."""
-    points, folder = Points(sweep, {}), SweepFolder(ledger.place.path)
+    points, folder = SearchSpace(sweep, {}), SweepFolder(ledger.place.path)
     workers: Any = InstantWorkers(folder)
     return Engine(
         ledger,
         folder,
         sweep,
-        method or make_method(points, seed=7),
-        means=Means(workers=1, threads=1),
+        method or choose_search(points, seed=7),
+        means=Resources(workers=1, threads=1),
         orders=workers,
         watcher=Quiet(points, sweep.ranks_by),
         workers=workers,

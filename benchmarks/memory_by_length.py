@@ -21,9 +21,9 @@ CODE = r"""
 import re, sys, torch
 torch.set_num_threads(1)
 from fundamentallm import Config
-from fundamentallm.data import prepare, training_batch
-from fundamentallm.learner import Learner
-from fundamentallm.text import read_text
+from fundamentallm.data.dataset import prepare, training_batch
+from fundamentallm.training.train_step import Learner
+from fundamentallm.data.text import read_text
 
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) * 1024 / 1e6

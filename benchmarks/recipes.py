@@ -22,13 +22,13 @@ import click
 import torch
 
 from fundamentallm import Config
-from fundamentallm.data import Dataset, prepare, training_batch
-from fundamentallm.evaluate import score
-from fundamentallm.learner import Learner
-from fundamentallm.machine import keep_freed_memory
-from fundamentallm.plan import Plan
-from fundamentallm.presets import PRESETS
-from fundamentallm.text import read_text
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.data.dataset import Dataset, prepare, training_batch
+from fundamentallm.data.text import read_text
+from fundamentallm.machine.cores_and_memory import keep_freed_memory
+from fundamentallm.training.evaluate import score
+from fundamentallm.training.plan import Plan
+from fundamentallm.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
 TIMED = 15  # steps, after as many that are not
@@ -36,32 +36,32 @@ TIMED = 15  # steps, after as many that are not
 
 def steps_in(config: Config, data: Dataset, seconds: float) -> int:
     """How many steps one core takes in `seconds`."""
-    learner = Learner(len(data.vocabulary), config, CPU)
+    train_step = TrainStep(len(data.vocabulary), config, CPU)
     for step in range(2 * TIMED):
         if step == TIMED:
             began = time.process_time()
-        learner.step(training_batch(data.train, config, step), config.learning_rate)
+        train_step.step(training_batch(data.train, config, step), config.learning_rate)
     return max(1, int(seconds / ((time.process_time() - began) / TIMED)))
 
 
-def train_for(config: Config, data: Dataset, seconds: float) -> tuple[Learner, Config, float]:
+def train_for(config: Config, data: Dataset, seconds: float) -> tuple[TrainStep, Config, float]:
     """Train for about `seconds` of processor time, the schedule ending with it."""
     keep_freed_memory()  # as `fundamentallm train` does
     config = replace(config, max_steps=steps_in(config, data, seconds), epochs=1_000_000)
     plan = Plan(config, data.batches_per_epoch(config))
-    learner = Learner(len(data.vocabulary), config, CPU)
+    train_step = TrainStep(len(data.vocabulary), config, CPU)
     began = time.process_time()
     for step in range(plan.total_steps):
-        learner.step(training_batch(data.train, config, step), plan.learning_rate(step))
-    return learner, config, time.process_time() - began
+        train_step.step(training_batch(data.train, config, step), plan.learning_rate(step))
+    return train_step, config, time.process_time() - began
 
 
-def score_halves(learner: Learner, data: Dataset) -> tuple[float, float]:
+def score_halves(train_step: TrainStep, data: Dataset) -> tuple[float, float]:
     """Validation loss on the first and on the second half of the validation text."""
-    learner.model.eval()
+    train_step.model.eval()
     middle = len(data.val) // 2
     first, second = (
-        score(learner.model, part, len(part), learner.config, CPU).loss
+        score(train_step.model, part, len(part), train_step.config, CPU).loss
         for part in (data.val[:middle], data.val[middle:])
     )
     return first, second
@@ -80,8 +80,8 @@ def main(text: Path, seconds: float, seed: int, preset: str, settings: tuple[str
     values = {**PRESETS[preset].values, "max_steps": 0, "seed": seed, **changed}
     config = Config(**values)  # pyright: ignore
     data = prepare(read_text(text), config)
-    learner, used, taken = train_for(config, data, seconds)
-    first, second = score_halves(learner, data)
+    train_step, used, taken = train_for(config, data, seconds)
+    first, second = score_halves(train_step, data)
     row = {"settings": changed, "seed": seed, "steps": used.max_steps, "seconds": round(taken, 1)}
     click.echo(json.dumps(row | {"val_first": round(first, 4), "val_second": round(second, 4)}))
 

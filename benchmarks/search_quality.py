@@ -24,26 +24,26 @@ from typing import Any
 
 from simulated_training import SWEEP, UNIFORM_GUESS, SimulatedTraining
 
-from fundamentallm.sweep.methods import make_method
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt, Run, tried
-from fundamentallm.sweep.search import Values
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.base import Values
+from fundamentallm.sweep.search.choose import choose_search
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import Run, Trial, tried
 
 RUNS = 30
 SHOWN = (10, 20, 30)
-Suggest = Callable[[int, Sequence[Attempt]], Values]
+Suggest = Callable[[int, Sequence[Trial]], Values]
 
 
 def ours(sampler: str, seed: int) -> Suggest:
     """Told what our storage has of the runs: of those beyond the cliff, that they diverged."""
-    points = Points(parse_sweep(SWEEP, "simulated"), {})
+    points = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
     metric = points.sweep.ranks_by
-    search = make_method(points, seed=seed, sampler=sampler).search
+    search = choose_search(points, seed=seed, sampler=sampler).search
     if hasattr(search, "defaults"):
         search.defaults = None  # pyright: ignore  (the benchmark itself puts them first, or not)
 
-    def suggest(k: int, attempts: Sequence[Attempt]) -> Values:
+    def suggest(k: int, attempts: Sequence[Trial]) -> Values:
         return search.suggest(k, tried([Run(each.run, (each,)) for each in attempts], metric))
 
     return suggest
@@ -56,7 +56,7 @@ def optuna_default(seed: int) -> Suggest:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     fields = parse_sweep(SWEEP, "simulated").content["parameters"]
 
-    def suggest(k: int, attempts: Sequence[Attempt]) -> Values:
+    def suggest(k: int, attempts: Sequence[Trial]) -> Values:
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed * 1000 + k))
         space = {}
         for name, entry in fields.items():
@@ -91,7 +91,7 @@ def wandb_bayes(python: str, seed: int) -> Suggest:
     assert process.stdout
     pipe_in, pipe_out = process.stdin, process.stdout
 
-    def suggest(k: int, attempts: Sequence[Attempt]) -> Values:
+    def suggest(k: int, attempts: Sequence[Trial]) -> Values:
         runs = [[dict(run.values), run.score] for run in attempts]
         print(
             json.dumps({"sweep": SWEEP, "runs": runs, "seed": seed * 1000 + k}),
@@ -106,16 +106,16 @@ def study(make: Callable[[int], Suggest], workers: int, defaults: bool, seed: in
     """Regret of the run that would be picked, after each of RUNS runs."""
     landscape = SimulatedTraining(seed)
     suggest = make(seed)
-    first = Points(parse_sweep(SWEEP, "simulated"), {}).defaults()
+    first = SearchSpace(parse_sweep(SWEEP, "simulated"), {}).defaults()
     clock = random.Random(f"durations {seed}")
-    attempts: list[Attempt] = []
+    attempts: list[Trial] = []
     in_flight: list[tuple[float, int]] = []  # when it ends, which run
     now, best, regrets = 0.0, (UNIFORM_GUESS + 1, UNIFORM_GUESS), []
     while len(regrets) < RUNS:
         while len(in_flight) < workers and len(attempts) < RUNS:
             k = len(attempts)
             values = first if defaults and k == 0 else suggest(k, attempts)
-            attempts.append(Attempt(k, k, values, "running", ""))
+            attempts.append(Trial(k, k, values, "running", ""))
             in_flight.append((now + clock.uniform(0.8, 1.2), k))
         now, k = min(in_flight)
         in_flight.remove((now, k))
@@ -170,7 +170,7 @@ def main() -> None:
                 label = f"{name}, defaults first" if defaults else name
                 results[label] = list(pool.map(one, seeds))
             print(f"# {label}: {time.time() - started:.0f} s", flush=True)
-    points = Points(parse_sweep(SWEEP, "simulated"), {})
+    points = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
     own = [SimulatedTraining(seed).regret(points.defaults()) for seed in seeds]
     peer = "W&B's bayes" if "W&B's bayes" in results else "random"
     report(results, own, peer, len(seeds))

@@ -84,7 +84,7 @@ def main() -> None:
             place = Path(folder)
             text = arguments.text
             if text is None:
-                from fundamentallm.corpus import builtin_corpus
+                from fundamentallm.data.builtin_corpus import builtin_corpus
 
                 text = place / "text.txt"
                 text.write_text(builtin_corpus(), "utf-8")

@@ -35,9 +35,9 @@ from comparing import machine, write_section
 from recipes import score_halves, train_for
 
 from fundamentallm import Config
-from fundamentallm.data import Dataset, prepare, scoring_windows, training_batch
-from fundamentallm.presets import PRESETS
-from fundamentallm.text import read_text
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.data.dataset import Dataset, prepare, scoring_windows, training_batch
+from fundamentallm.data.text import read_text
 
 CONTEXT = 64
 RECIPE = {"batch": 12, "rate": 1e-3}
@@ -98,8 +98,8 @@ def one(who: str, length: float, seed: int, text: Path, nanogpt: Path) -> dict[s
             values |= {"max_seq_len": CONTEXT, "batch_size": 16}
         config = Config(**values)  # pyright: ignore
         data = prepare(read_text(text), config)
-        learner, _, seconds = train_for(config, data, length)
-        first, second = score_halves(learner, data)
+        train_step, _, seconds = train_for(config, data, length)
+        first, second = score_halves(train_step, data)
     else:
         sys.path.insert(0, str(nanogpt))
         import model as module

@@ -28,10 +28,10 @@ import torch
 from comparing import in_process, in_turns, machine, ratio, write_section
 
 from fundamentallm import Config
-from fundamentallm.data import prepare, training_batch
-from fundamentallm.learner import Learner
-from fundamentallm.machine import keep_freed_memory
-from fundamentallm.text import read_text
+from fundamentallm.data.dataset import prepare, training_batch
+from fundamentallm.data.text import read_text
+from fundamentallm.machine.cores_and_memory import keep_freed_memory
+from fundamentallm.training.train_step import TrainStep
 
 PRODUCTS = 20
 SHAPES = {
@@ -49,12 +49,12 @@ ABOUT = {
 def our_step(config: Config) -> Callable[[], float]:
     keep_freed_memory()  # as `fundamentallm train` does
     data = prepare(read_text(None), config)
-    learner = Learner(len(data.vocabulary), config, torch.device("cpu"))
+    train_step = TrainStep(len(data.vocabulary), config, torch.device("cpu"))
     count = iter(range(1 << 30))
 
     def step() -> float:
         windows = training_batch(data.train, config, next(count))
-        loss, _ = learner.step(windows, config.learning_rate)
+        loss, _ = train_step.step(windows, config.learning_rate)
         return loss.item()
 
     return step

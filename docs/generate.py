@@ -17,13 +17,13 @@ import click
 
 from fundamentallm.cli.main import cli
 from fundamentallm.cli.options import HyperparameterCommand
-from fundamentallm.declaration import markdown_table
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.fields import markdown_table
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.presets import PRESETS, Preset
 from fundamentallm.metrics import METRICS, OF_EVALUATIONS
-from fundamentallm.presets import PRESETS, Preset
-from fundamentallm.sweep import format as sweep_format
-from fundamentallm.sweep.findings import Findings
-from fundamentallm.sweep.parameters import read_distribution
+from fundamentallm.sweep.file import schema as sweep_format
+from fundamentallm.sweep.file.diagnostics import Diagnostics
+from fundamentallm.sweep.file.parameters import read_distribution
 
 DOCS = Path(__file__).parent
 COMMANDS = """\
@@ -130,7 +130,7 @@ def draw(kind: str) -> tuple[str, str, str, str]:
     if kind in sweep_format.BY_EXPONENTS:
         example = {"min": 0, "max": 2}
     example |= {"q": 0.1 if "beta" in kind else 2} if "q" in fields else {}
-    distribution = read_distribution({"distribution": kind, **example}, (), Findings(kind))
+    distribution = read_distribution({"distribution": kind, **example}, (), Diagnostics(kind))
     assert distribution is not None
     endless = kind.endswith("normal")
     shares = (0.01, 0.25, 0.5, 0.75, 0.99) if endless else (0, 0.25, 0.5, 0.75, 1)

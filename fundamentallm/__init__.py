@@ -8,17 +8,17 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own, without the import: a signal may come meanwhile
 if TYPE_CHECKING:
+    from fundamentallm.config.hyperparameters import Config
     from fundamentallm.errors import FundamentallmError
-    from fundamentallm.hyperparameters import Config
-    from fundamentallm.training import Result, train
+    from fundamentallm.training.loop import Result, train
 
 __version__ = "0.1.0"
 __all__ = ["Config", "FundamentallmError", "Result", "train"]
 WHERE = {
-    "Config": "hyperparameters",
+    "Config": "config.hyperparameters",
     "FundamentallmError": "errors",
-    "Result": "training",  # which imports torch, and that takes seconds
-    "train": "training",
+    "Result": "training.state",  # which imports torch, and that takes seconds
+    "train": "training.loop",
 }
 
 

@@ -16,8 +16,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the suites run side by side, and results 
 import pytest
 from hypothesis import settings
 
-from fundamentallm import kernels
-from fundamentallm.hyperparameters import Config
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.model import native
 
 # In the background, or under nohup, they are ignored, and would be by all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -141,7 +141,7 @@ def browser() -> Iterator[Any]:
 
 def need_kernels() -> None:
     """Skip the test where there is no C compiler to build kernels.c; CI allows no skip."""
-    if kernels.kernels() is None:
+    if native.kernels() is None:
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail("needs a C compiler, and REQUIRE_ALL=1 allows no skip")
         pytest.skip("there is no C compiler")

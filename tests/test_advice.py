@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from fundamentallm.hyperparameters import Config
-from fundamentallm.text import DataError, read_text
-from fundamentallm.training import train
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.text import DataError, read_text
+from fundamentallm.training.loop import train
 
 ENGLISH = "\u201cDon\u2019t,\u201d she said, \u2014 \u20ac5 for a cr\u00e8me?\n" * 20
 GERMAN = "\u00dcber die Stra\u00dfe, \u00e4\u00f6\u00fc\n" * 20 + "Der Gru\u00df\u201c\n"

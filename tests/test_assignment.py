@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.declaration import ConfigError
-from fundamentallm.sweep.assignment import Assignment
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.sweep.wandb_agent import Assignment
 
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-05,

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from conftest import ROOT, nightly
 
-from fundamentallm.corpus import builtin_corpus
-from fundamentallm.hyperparameters import Config
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.builtin_corpus import builtin_corpus
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 SEARCHES = ("random", "bayes", "full", "coarse", "fine")

@@ -10,12 +10,12 @@ import pytest
 from conftest import ROOT, Run
 from results_on_disk import write_sweep
 
-from fundamentallm.sweep import probing
-from fundamentallm.sweep.checking import evaluations
-from fundamentallm.sweep.costing import corners, measure_costs, wall_clock
-from fundamentallm.sweep.crew import Means
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.check import probe
+from fundamentallm.sweep.check.cost import corners, measure_costs, wall_clock
+from fundamentallm.sweep.check.warnings import evaluations
+from fundamentallm.sweep.engine.concurrency import Resources
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.space import SearchSpace
 
 START = "program: train.py\nmetric: {name: val_loss}\n"
 BROKEN = {
@@ -175,7 +175,7 @@ def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
 )
 def test_what_is_tried_for_its_cost_can_be_a_run(parameters: str, ends: list[int]) -> None:
     text = START + f"method: random\nrun_cap: 3\nparameters: {{{parameters}}}\n"
-    tried = corners(Points(parse_sweep(text, "s"), {}))
+    tried = corners(SearchSpace(parse_sweep(text, "s"), {}))
     assert [settings["model_dim"] for settings in tried] == ends
 
 
@@ -221,12 +221,12 @@ def test_a_run_that_takes_too_long_to_try_has_a_bound(
 ) -> None:
     """Not one step is over in the time for it, so the run takes longer than so many."""
     (tmp_path / "long.txt").write_text(text * 10)
-    monkeypatch.setattr(probing, "SECONDS", 2.0)
+    monkeypatch.setattr(probe, "SECONDS", 2.0)
     sweep = parse_sweep(
         START + "method: grid\nparameters: {num_layers: {values: [1, 48]}}\n", "s.yaml"
     )
     fixed = {"model_dim": 1024, "max_seq_len": 2048, "batch_size": 64, "max_steps": 1000}
-    costs = measure_costs(Points(sweep, fixed), str(tmp_path / "long.txt"), Means(1, 1))
+    costs = measure_costs(SearchSpace(sweep, fixed), str(tmp_path / "long.txt"), Resources(1, 1))
     assert costs is not None
     assert (costs.dearest.at_least, costs.known) == (True, False)
     lines = "\n".join(costs.lines())
@@ -311,7 +311,7 @@ def test_evaluations_are_counted_on_the_text(parameters: str, most: int) -> None
     fixed = {"max_seq_len": 64, "batch_size": 32}
     if "batch_size" in parameters:
         del fixed["batch_size"]
-    points = Points(parse_sweep(text, "s.yaml"), fixed)
+    points = SearchSpace(parse_sweep(text, "s.yaml"), fixed)
     characters = round(25 * 64 * 32 / 0.9)
     found = evaluations(points, characters)
     assert found is not None

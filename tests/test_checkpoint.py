@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fundamentallm.checkpoint import Checkpoint, CheckpointError, find_checkpoint
-from fundamentallm.disk import DiskError
-from fundamentallm.hyperparameters import Config
-from fundamentallm.model import Transformer
-from fundamentallm.vocabulary import Vocabulary
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.vocabulary import Vocabulary
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.model.transformer import Transformer
+from fundamentallm.training.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import yaml
 from conftest import ROOT, Run
 
 from fundamentallm.cli.main import cli, main
-from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
-from fundamentallm.presets import PRESETS
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.config.presets import PRESETS
 
 
 def parsed(arguments: list[str]) -> dict[str, object]:
@@ -39,7 +39,7 @@ def test_help_config_and_docs_are_one_table() -> None:
     listed = re.findall(r"^\| `(--[\w-]+)` \|", page, flags=re.M)
     names = [field.name for field in fields(Config)]
     assert [HYPERPARAMETERS[name].flag for name in names] == shown == listed
-    from fundamentallm.declaration import markdown_table
+    from fundamentallm.config.fields import markdown_table
 
     table = markdown_table(HYPERPARAMETERS.values())
     assert table in page, f"docs/hyperparameters.md is stale; its table should be:\n{table}"

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from tiny_sweep import FLAGS, grid, start
 
-from fundamentallm.machine import free_gb, own_memory_gb
-from fundamentallm.sweep import crew as crew_module
-from fundamentallm.sweep.crew import ROWS, Crew, Means
+from fundamentallm.machine.cores_and_memory import free_gb, own_memory_gb
+from fundamentallm.sweep.engine import concurrency as crew_module
+from fundamentallm.sweep.engine.concurrency import ROWS, Concurrency, Resources
 
-ON_CPU = Means(workers=4, threads=1, fixed=False)
-ON_GPUS = Means(workers=16, threads=1, gpus=("0", "1"), fixed=False)
+ON_CPU = Resources(workers=4, threads=1, fixed=False)
+ON_GPUS = Resources(workers=16, threads=1, gpus=("0", "1"), fixed=False)
 
 
 def test_a_number_that_was_asked_for_is_kept() -> None:
     said: list[str] = []
-    crew = Crew(Means(workers=3, threads=1), said.append, free=0.0)
+    crew = Concurrency(Resources(workers=3, threads=1), said.append, free=0.0)
     crew.started(0)
     crew.heard(0, os.getpid(), {"perf/tokens_per_second": 1.0})
     assert crew.size == 3
@@ -34,7 +34,7 @@ def test_as_many_as_fit_into_memory(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(crew_module, "own_memory_gb", lambda pid: 1.4)
-    crew = Crew(ON_CPU, said.append, free=free)
+    crew = Concurrency(ON_CPU, said.append, free=free)
     assert crew.size == 1
     crew.started(0)
     crew.heard(0, 1, {})
@@ -47,7 +47,7 @@ def test_a_larger_run_makes_it_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     needs = iter([1.0, 1.1, 3.0])
     monkeypatch.setattr(crew_module, "own_memory_gb", lambda pid: next(needs))
-    crew = Crew(ON_CPU, said.append, free=8.0)
+    crew = Concurrency(ON_CPU, said.append, free=8.0)
     sizes: list[int] = []
     for slot in range(3):
         crew.started(slot)
@@ -61,22 +61,22 @@ def test_a_larger_run_makes_it_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_first_run_without_a_row_holds_nobody_up(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crew = Crew(ON_CPU, lambda line: None)
+    crew = Concurrency(ON_CPU, lambda line: None)
     crew.started(0)
     if how == "it ends":
         crew.ended(0)
     else:
         crew.wait_no_longer()
         assert crew.size == 1
-        monkeypatch.setattr(crew_module, "PATIENCE", -1.0)
+        monkeypatch.setattr(crew_module, "FIRST_ROW_SECONDS", -1.0)
         crew.wait_no_longer()
     assert crew.size == 4
 
 
-def settle(total: Callable[[int], float]) -> tuple[Crew, list[str]]:
+def settle(total: Callable[[int], float]) -> tuple[Concurrency, list[str]]:
     """A crew on two GPUs, where `n` runs together make `total(n)` tokens a second."""
     said: list[str] = []
-    crew = Crew(ON_GPUS, said.append)
+    crew = Concurrency(ON_GPUS, said.append)
     running = 0
     for _ in range(20):
         while running < crew.size:

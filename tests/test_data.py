@@ -14,17 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm import text as text_module
-from fundamentallm import token_cache
-from fundamentallm.data import (
-    TooShortError,
-    prepare,
-    scoring_windows,
-    training_batch,
-)
-from fundamentallm.hyperparameters import Config
-from fundamentallm.text import DataError, Text, read_text
-from fundamentallm.vocabulary import UNKNOWN, Vocabulary, train_length
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data import text as text_module
+from fundamentallm.data import token_cache
+from fundamentallm.data.dataset import TooShortError, prepare, scoring_windows, training_batch
+from fundamentallm.data.text import DataError, Text, read_text
+from fundamentallm.data.vocabulary import UNKNOWN, Vocabulary, train_length
 
 any_text = st.text(st.characters(exclude_categories=()))
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.sweep.distributions import Continuous, Distribution, suggested
-from fundamentallm.sweep.findings import Findings
-from fundamentallm.sweep.parameters import read_distribution
+from fundamentallm.sweep.file.diagnostics import Diagnostics
+from fundamentallm.sweep.file.distributions import Continuous, Distribution, suggested
+from fundamentallm.sweep.file.parameters import read_distribution
 
 UNIT = st.floats(0.0005, 0.9995)
 SMOOTH = [
@@ -32,7 +32,7 @@ STEPS = [
 
 
 def make(entry: dict[str, object]) -> Distribution:
-    made = read_distribution(dict(entry), (), Findings("s"))
+    made = read_distribution(dict(entry), (), Diagnostics("s"))
     assert made is not None
     return made
 

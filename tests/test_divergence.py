@@ -11,10 +11,10 @@ import pytest
 from conftest import Run
 
 from fundamentallm import Config, train
-from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.progress import Result
-from fundamentallm.run_folder import RunFolder
+from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.trackers.folder import FolderTracker
+from fundamentallm.training.checkpoint import Checkpoint
+from fundamentallm.training.state import Result
 
 GUESS = math.log(32)  # of `text`
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, nightly
 
-from fundamentallm.corpus import builtin_corpus
+from fundamentallm.data.builtin_corpus import builtin_corpus
 
 SHORT = (
     "--model-dim 16 --num-layers 1 --num-heads 2 --max-seq-len 16 --batch-size 64 --max-steps 20"

@@ -7,12 +7,12 @@ import torch
 from conftest import need_kernels
 from torch import Tensor
 
-from fundamentallm import kernels
-from fundamentallm.attention import rotations
-from fundamentallm.dropout import add_dropped, drop
-from fundamentallm.hyperparameters import Config
-from fundamentallm.model import MLP, Attention
-from fundamentallm.projection import mlp, project
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.model import native
+from fundamentallm.model.attention import rotations
+from fundamentallm.model.dropout import add_dropped, drop
+from fundamentallm.model.linear import mlp, project
+from fundamentallm.model.transformer import MLP, Attention
 
 COUNT = 1 << 20
 
@@ -21,7 +21,7 @@ COUNT = 1 << 20
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With kernels.c and without."""
     if request.param == "torch":
-        monkeypatch.setattr(kernels, "kernels", lambda: None)
+        monkeypatch.setattr(native, "kernels", lambda: None)
     else:
         need_kernels()
 

@@ -22,8 +22,8 @@ from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.read_runs import ReportError, read_results
 from fundamentallm.report.rules.budget import _best_of
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.sweep.points import Points, check_points
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.space import SearchSpace, check_space
 
 RISING = [4.0, 3.0, 2.0, 1.8, 1.7, 1.6, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
 OVERFIT = [3.0, 2.0, 1.6, 1.5, *[1.55 + 0.02 * i for i in range(8)]]
@@ -100,8 +100,8 @@ def test_next_of_lists_of_one_and_of_steps(tmp_path: Path) -> None:
     following = next_sweep(read_results([tmp_path]))
     assert "value: 10  # was 5" in following
     sweep = parse_sweep(following, "next.yaml")
-    points = Points(sweep, {})
-    assert not check_points(sweep, {}).errors, following
+    points = SearchSpace(sweep, {})
+    assert not check_space(sweep, {}).errors, following
     assert "q_log_uniform_values" in following
     widths = next(p for p in points.searched if p.name == "model_dim").distribution
     assert {widths.quantile(u / 50 + 0.01) % 8 for u in range(50)} == {0}

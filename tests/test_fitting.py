@@ -11,7 +11,7 @@ import pytest
 
 from fundamentallm.report.effects import Surface, fit_surface
 from fundamentallm.report.results import EMPTY, Results, RunResult
-from fundamentallm.sweep.spec import Metric
+from fundamentallm.sweep.file.sweep_file import Metric
 
 Loss = Callable[[np.ndarray], float]
 LEARNING_RATE, OTHERS = "learning_rate", ("dropout", "weight_decay", "warmup", "beta2")

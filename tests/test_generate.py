@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.generate import Sampling, SamplingError, draw_tokens, generate
-from fundamentallm.hyperparameters import Config
-from fundamentallm.model import Transformer
-from fundamentallm.vocabulary import Vocabulary
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.vocabulary import Vocabulary
+from fundamentallm.model.sampling import Sampling, SamplingError, draw_tokens, generate
+from fundamentallm.model.transformer import Transformer
 
 LOGITS = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
 

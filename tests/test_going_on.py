@@ -16,21 +16,21 @@ import pytest
 from conftest import TEXT, Run
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
-from fundamentallm.cli import sweeping
-from fundamentallm.cli.texts import named_texts
-from fundamentallm.disk import DiskError
-from fundamentallm.impossible import summary_of_impossible
-from fundamentallm.sweep.disk_watch import DiskWatch
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.order import Data, Orders
-from fundamentallm.sweep.points import Points, check_points
+from fundamentallm.cli import worker
+from fundamentallm.cli.sweep_texts import named_texts
+from fundamentallm.data.text import Text
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.sweep.engine.disk_wait import DiskWait
+from fundamentallm.sweep.engine.job import JobMaker, TextSource
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.program import words_of_every_run
-from fundamentallm.sweep.records import Attempt
-from fundamentallm.sweep.records import Run as SweepRun
-from fundamentallm.sweep.spec import parse_sweep
-from fundamentallm.sweep.sweep_folder import SweepFolder
-from fundamentallm.text import Text
+from fundamentallm.sweep.search.space import SearchSpace, check_space
+from fundamentallm.sweep.store.records import Run as SweepRun
+from fundamentallm.sweep.store.records import Trial
+from fundamentallm.sweep.store.run_store import RunStore
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.training.impossible import summary_of_impossible
 
 ON_ITS_TEXT = grid(rates=1).replace("parameters:", "parameters:\n  data: {value: cats.txt}")
 
@@ -110,17 +110,17 @@ def test_an_agent_keeps_to_the_storage_of_the_folder(
 def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     leases: list[tuple[float, float]] = []
 
-    def work(facts: Any, ledger: Ledger, folder: SweepFolder, **_: Any) -> int:
+    def work(facts: Any, ledger: RunStore, folder: SweepFolder, **_: Any) -> int:
         leases.append((ledger.lease, ledger.heartbeats.lease))
         return 0
 
-    monkeypatch.setattr(sweeping, "work", work)
+    monkeypatch.setattr(worker, "work", work)
     facts = {"text": grid(), "file": "t.yaml", "fixed": {}, "seed": 0, "sampler": "auto"}
     facts |= {"data": None, "data_name": "", "data_sha256": "", "device": "auto"}
     facts |= {"wandb": "", "wandb_sweep_id": ""}
     for lease in (600.0, 60.0):
         folder = SweepFolder(tmp_path / "t")
-        sweeping.begin({**facts, "lease": lease}, folder, None, data=None, wait=0.0)
+        worker.begin({**facts, "lease": lease}, folder, None, data=None, wait=0.0)
     assert leases == [(600.0, 600.0)] * 2
 
 
@@ -141,7 +141,7 @@ def test_variables_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_text_that_the_sweep_names_is_looked_for_where_it_was_made(tmp_path: Path) -> None:
-    data = Data(None, "", "", {"cats.txt": "12"}, str(tmp_path))
+    data = TextSource(None, "", "", {"cats.txt": "12"}, str(tmp_path))
     here = str(Path("cats.txt").absolute())
     assert data.text("cats.txt") == (here, "cats.txt", "12")
     (tmp_path / "cats.txt").touch()
@@ -156,7 +156,7 @@ def test_the_texts_that_a_sweep_names_are_known(more: str) -> None:
 
 
 def test_room_for_small_files_does_not_end_the_wait_for_a_disk(tmp_path: Path) -> None:
-    watch = DiskWatch(tmp_path, 0.0, lambda _: None)
+    watch = DiskWait(tmp_path, 0.0, lambda _: None)
     watch.trouble(1, "last.pt cannot be written")
     assert watch.waits
     assert watch.has_room()  # for something small
@@ -173,7 +173,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_full(
 ) -> None:
     (tmp_path / "run-0001").mkdir()
     (tmp_path / "run-0001/last.pt").write_bytes(bytes(2000))
-    watch = DiskWatch(tmp_path, 60.0, lambda _: None)
+    watch = DiskWait(tmp_path, 60.0, lambda _: None)
     watch.trouble(0, "last.pt cannot be written")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1999))
     assert not watch.has_room()
@@ -186,7 +186,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_full(
     [(["failed"], 1), (["failed", "oom"], 2), (["died"] * 7, 3), (["died"], 0), (["lost"], 0)],
 )
 def test_the_number_of_retries_that_helps_is_known(statuses: list[str], needed: int) -> None:
-    run = SweepRun(0, tuple(Attempt(i, 0, {}, each, "") for i, each in enumerate(statuses)))
+    run = SweepRun(0, tuple(Trial(i, 0, {}, each, "") for i, each in enumerate(statuses)))
     assert run.retries_needed == needed
     assert run.may_be_tried_again(needed)
     assert not needed or not run.may_be_tried_again(needed - 1)
@@ -212,8 +212,8 @@ def test_a_distribution_beyond_all_numbers_is_a_mistake() -> None:
         f"parameters: {{learning_rate: {entry}}}\n",
         "t",
     )
-    assert check_points(sweep, {}).errors
-    assert Points(sweep, {}).searched[0].distribution.quantile(0.5) == float("inf")
+    assert check_space(sweep, {}).errors
+    assert SearchSpace(sweep, {}).searched[0].distribution.quantile(0.5) == float("inf")
 
 
 def test_a_run_that_cannot_exist_has_a_score_by_every_metric() -> None:
@@ -300,25 +300,25 @@ def test_a_sweep_in_which_all_fails_ends(run: Run, tmp_path: Path, text_file: Pa
 
 def test_runs_share_out_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("fundamentallm.machine.usable_cores", lambda: 8)
+    monkeypatch.setattr("fundamentallm.machine.cores_and_memory.usable_cores", lambda: 8)
     for runs, expected in ((2, (2, 4)), (None, (8, 1)), (0, (8, 1)), (50, (8, 1))):
-        found = sweeping.means(None, None, "cpu", runs)
+        found = worker.means(None, None, "cpu", runs)
         assert (found.workers, found.threads) == expected
 
 
 def test_gpus_are_shared_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trial sees one, as its first; two on each at a time."""
-    monkeypatch.setattr("fundamentallm.gpus.visible_gpus", lambda device: ["3", "GPU-ab"])
-    here = sweeping.means(None, 2, "cuda:1", None)
+    monkeypatch.setattr("fundamentallm.machine.gpus.visible_gpus", lambda device: ["3", "GPU-ab"])
+    here = worker.means(None, 2, "cuda:1", None)
     assert (here.workers, here.fixed) == (4, True)
-    assert sweeping.means(None, None, "cuda", None).workers == 2 * sweeping.MOST_ON_A_GPU
-    assert sweeping.means(None, None, "cuda", 3).workers == 3
-    points = Points(parse_sweep(grid(), "t.yaml"), {})
+    assert worker.means(None, None, "cuda", None).workers == 2 * worker.MOST_ON_A_GPU
+    assert worker.means(None, None, "cuda", 3).workers == 3
+    points = SearchSpace(parse_sweep(grid(), "t.yaml"), {})
     folder = SweepFolder(tmp_path)
     folder.create_run(0)
-    orders = Orders(folder, points, Data(None, "t", ""), here, patience=1.0)
+    orders = JobMaker(folder, points, TextSource(None, "t", ""), here, patience=1.0)
     values = {"learning_rate": 0.1, "seed": 1, "max_steps": 2, "eval_every": 1}
-    run = SweepRun(0, (Attempt(0, 0, values, "running", "me"),))
+    run = SweepRun(0, (Trial(0, 0, values, "running", "me"),))
     seen = [orders.order(run, slot) for slot in range(4)]
     assert [order.visible_gpu for order in seen] == ["3", "GPU-ab", "3", "GPU-ab"]
     assert {order.device for order in seen} == {"cuda"}

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fundamentallm import evaluate, train
-from fundamentallm.data import prepare, training_batch
-from fundamentallm.evaluate import Score
-from fundamentallm.graphs import WARM, GraphedUpdate
-from fundamentallm.hyperparameters import Config
-from fundamentallm.learner import HALVINGS, Learner
-from fundamentallm.text import Text
+from fundamentallm import train
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.dataset import prepare, training_batch
+from fundamentallm.data.text import Text
+from fundamentallm.training import evaluate
+from fundamentallm.training.cuda_graphs import WARMUP_CALLS, GraphedUpdate
+from fundamentallm.training.evaluate import Score
+from fundamentallm.training.train_step import HALVINGS, TrainStep
 
 CPU = torch.device("cpu")
 
@@ -63,28 +64,30 @@ class RecordedOperations(TorchDispatchMode):
 @pytest.fixture
 def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """kernels.c is not seen by torch's dispatcher, nor is it on a GPU."""
-    monkeypatch.setattr("fundamentallm.kernels.kernels", lambda: None)
+    monkeypatch.setattr("fundamentallm.model.native.kernels", lambda: None)
 
 
-def changed_by(learner: Learner) -> list[Tensor]:
+def changed_by(train_step: TrainStep) -> list[Tensor]:
     """All that a step changes, but the gradients."""
-    states = [state for part in learner.optimizers.parts for state in part.state.values()]
-    return [*learner.model.parameters(), *(t for state in states for t in state.values())]
+    states = [state for part in train_step.optimizers.parts for state in part.state.values()]
+    return [*train_step.model.parameters(), *(t for state in states for t in state.values())]
 
 
-def steps(learner: Learner, config: Config, text: str, count: int) -> list[tuple[float, float]]:
+def steps(
+    train_step: TrainStep, config: Config, text: str, count: int
+) -> list[tuple[float, float]]:
     """Losses and norms of `count` steps, each with a learning rate of its own."""
     torch.manual_seed(5)  # for dropout
     data = prepare(Text.of(text), config)
     taken = [
-        learner.step(training_batch(data.train, config, n), config.learning_rate / (n + 1))
+        train_step.step(training_batch(data.train, config, n), config.learning_rate / (n + 1))
         for n in range(count)
     ]
     return [(loss.item(), norm.item()) for loss, norm in taken]  # fetched late, as in training
 
 
-def learner_of(config: Config, text: str) -> Learner:
-    return Learner(len(prepare(Text.of(text), config).vocabulary), config, CPU)
+def learner_of(config: Config, text: str) -> TrainStep:
+    return TrainStep(len(prepare(Text.of(text), config).vocabulary), config, CPU)
 
 
 @pytest.mark.parametrize("change", [{}, {"dropout": 0.2, "gradient_accumulation": 3}])
@@ -93,10 +96,10 @@ def test_replayed_steps_are_the_steps(
 ) -> None:
     config = replace(tiny, **change)
     plain, graphed = learner_of(config, text), learner_of(config, text)
-    expected = steps(plain, config, text, WARM + 5)
+    expected = steps(plain, config, text, WARMUP_CALLS + 5)
     recorded = RecordedOperations(lambda: changed_by(graphed))
     graphed.update = update = GraphedUpdate(graphed.update, lambda _: recorded)
-    assert steps(graphed, config, text, WARM + 5) == expected
+    assert steps(graphed, config, text, WARMUP_CALLS + 5) == expected
     assert update.graph is recorded
     assert graphed.graphed
     for ours, theirs in zip(changed_by(graphed), changed_by(plain), strict=True):
@@ -112,7 +115,7 @@ def test_a_number_from_python_would_be_replayed_as_it_was() -> None:
         return total + 0, total + 0
 
     graphed = GraphedUpdate(update, lambda _: RecordedOperations(lambda: [total]))
-    losses = [graphed(torch.zeros(1))[0].item() for _ in range(WARM + 3)]
+    losses = [graphed(torch.zeros(1))[0].item() for _ in range(WARMUP_CALLS + 3)]
     assert losses == [1, 3, 6, 10, 14, 18]
 
 
@@ -137,8 +140,8 @@ def test_what_cannot_be_recorded_is_done_as_it_is(
     plain, graphed = learner_of(tiny, text), learner_of(tiny, text)
     error = RuntimeError("operation not permitted when stream is capturing\nmore")
     graphed.update = update = GraphedUpdate(graphed.update, lambda _: Refusing(error))
-    expected = steps(plain, tiny, text, WARM + 3)
-    assert steps(graphed, tiny, text, WARM + 3) == expected
+    expected = steps(plain, tiny, text, WARMUP_CALLS + 3)
+    assert steps(graphed, tiny, text, WARMUP_CALLS + 3) == expected
     assert update.refused == "operation not permitted when stream is capturing"
     assert caplog.text.count(update.refused) == 1
     assert not graphed.graphed
@@ -151,7 +154,9 @@ def test_memory_that_runs_out_while_recording_costs_nothing_but_the_recording(
     graphed.at_once = plain.at_once = 8
     error = torch.OutOfMemoryError("out of memory")
     graphed.update = update = GraphedUpdate(graphed.update, lambda _: Refusing(error))
-    assert steps(graphed, tiny, text, WARM + 3) == steps(plain, tiny, text, WARM + 3)
+    assert steps(graphed, tiny, text, WARMUP_CALLS + 3) == steps(
+        plain, tiny, text, WARMUP_CALLS + 3
+    )
     assert (update.refused, graphed.at_once) == ("out of memory", 8)
     assert "could not be recorded" in caplog.text
 
@@ -172,7 +177,9 @@ def test_only_steps_that_were_taken_count_before_one_is_recorded(
 
     recorded = RecordedOperations(lambda: changed_by(graphed))
     graphed.update = GraphedUpdate(short_of_memory, lambda _: recorded)
-    assert steps(graphed, config, text, WARM + 4) == steps(plain, config, text, WARM + 4)
+    assert steps(graphed, config, text, WARMUP_CALLS + 4) == steps(
+        plain, config, text, WARMUP_CALLS + 4
+    )
     assert graphed.graphed
     for ours, theirs in zip(changed_by(graphed), changed_by(plain), strict=True):
         assert torch.equal(ours, theirs)
@@ -191,13 +198,15 @@ def test_what_cannot_be_compiled_is_trained_as_it_is_unless_that_was_asked_for(
     monkeypatch.setattr(torch, "compile", compiled)
     config = replace(tiny, compile=choice)
     plain = learner_of(config, text)
-    learner = Learner(len(prepare(Text.of(text), config).vocabulary), config, CPU, compiled=True)
+    train_step = TrainStep(
+        len(prepare(Text.of(text), config).vocabulary), config, CPU, compiled=True
+    )
     if choice == "true":
         with pytest.raises(RuntimeError, match="C compiler"):
-            steps(learner, config, text, 2)
+            steps(train_step, config, text, 2)
         return
-    assert steps(learner, config, text, 2) == steps(plain, config, text, 2)
-    assert not learner.compiled
+    assert steps(train_step, config, text, 2) == steps(plain, config, text, 2)
+    assert not train_step.compiled
 
 
 def test_a_half_precision_run_goes_on_where_there_is_no_bfloat16(tiny: Config, text: str) -> None:
@@ -212,10 +221,10 @@ def test_an_evaluation_gets_the_memory_of_a_recorded_step(
 ) -> None:
     """And the run goes on to the numbers that it would have had."""
     expected = train(tiny, text, device="cpu")
-    learners: list[Learner] = []
+    learners: list[TrainStep] = []
     failed: list[str] = []
 
-    def graphed(self: Learner) -> GraphedUpdate:
+    def graphed(self: TrainStep) -> GraphedUpdate:
         learners.append(self)
         return GraphedUpdate(self._update, lambda _: RecordedOperations(lambda: changed_by(self)))
 
@@ -225,8 +234,8 @@ def test_an_evaluation_gets_the_memory_of_a_recorded_step(
             raise torch.OutOfMemoryError
         return evaluate.score(*args, **more)
 
-    monkeypatch.setattr(Learner, "_update_for_device", graphed)
-    monkeypatch.setattr("fundamentallm.training.score", score)
+    monkeypatch.setattr(TrainStep, "_update_for_device", graphed)
+    monkeypatch.setattr("fundamentallm.training.loop.score", score)
     assert train(tiny, text, device="cpu") == expected
     assert failed == ["once"]
     assert not learners[0].graphed

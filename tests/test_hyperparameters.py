@@ -8,12 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.declaration import ConfigError, Interval
-from fundamentallm.given import nearest_name, read_values
-from fundamentallm.hyperparameters import (
-    HYPERPARAMETERS,
-    Config,
-)
+from fundamentallm.config.fields import ConfigError, Interval
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.config.parsing import nearest_name, read_values
 
 GUIDE = {  # name: default, documented range
     "model_dim": (128, (64, 1024)),

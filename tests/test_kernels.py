@@ -15,11 +15,17 @@ import torch.nn.functional as F
 from conftest import need_kernels
 from torch import Tensor
 
-from fundamentallm.attention import attend, attend_with_torch, rotate, rotations, suits_kernel
-from fundamentallm.optimizer import orthogonalise, orthogonalise_with_torch
-from fundamentallm.pointwise import norm, swiglu
-from fundamentallm.projection import mlp, project
-from fundamentallm.projection import suits_kernel as suits_projection
+from fundamentallm.model.attention import (
+    attend,
+    attend_with_torch,
+    rotate,
+    rotations,
+    suits_kernel,
+)
+from fundamentallm.model.linear import mlp, project
+from fundamentallm.model.linear import suits_kernel as suits_projection
+from fundamentallm.model.norm import norm, swiglu
+from fundamentallm.training.optimizer import orthogonalise, orthogonalise_with_torch
 
 SHAPES = [
     (3, 37, 2, 8),
@@ -290,7 +296,7 @@ def test_results_do_not_depend_on_threads() -> None:
 
 def found_in(folder: Path, **environment: str) -> str:
     """Whether a new process finds kernels, with its cache in `folder`; and what it says."""
-    code = "from fundamentallm.kernels import kernels as k; k(); print(k() is not None)"
+    code = "from fundamentallm.model.native import kernels as k; k(); print(k() is not None)"
     own = {**os.environ, "XDG_CACHE_HOME": str(folder), **environment}
     done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -336,7 +342,7 @@ def test_where_they_cannot_be_kept_is_said_in_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "closed").mkdir(mode=0o500)
-    code = "from fundamentallm.kernels import kernels as k; k(); print(k() is not None)"
+    code = "from fundamentallm.model.native import kernels as k; k(); print(k() is not None)"
     for folder in ("file", "closed"):
         own = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / folder)}
         done = subprocess.run(

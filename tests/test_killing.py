@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.training.checkpoint import Checkpoint
 
 
 def rows(folder: Path) -> list[dict[str, object]]:

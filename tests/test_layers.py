@@ -17,127 +17,33 @@ from conftest import ROOT
 from results_on_disk import write_sweep
 
 PACKAGE = ROOT / "fundamentallm"
-RUNGS = {
-    "bounded_yaml": 0,
-    "errors": 0,
-    "disk": 0,
-    "held_folder": 0,
-    "encoding": 0,
-    "declaration": 0,
-    "exit_codes": 0,
-    "given": 0,
-    "gpus": 0,
-    "hyperparameters": 0,
-    "lead": 0,
-    "machine": 0,
-    "metrics": 0,
-    "progress": 0,
-    "presets": 0,
-    "run_name": 0,
-    "samples": 0,
-    "system_limits": 0,
-    "printable": 0,
-    "warning_lines": 0,
-    "sweep": 1,
-    "sweep.bayes": 2,
-    "sweep.methods": 2,
-    "sweep.database": 2,
-    "sweep.ledger": 2,
-    "sweep.heartbeats": 2,
-    "sweep.stored": 2,
-    "sweep.trial_store": 2,
-    "sweep.as_optuna": 2,
-    "sweep.trial": 3,
-    "sweep.child": 3,
-    "sweep.workers": 3,
-    "sweep.engine": 3,
-    "sweep.active": 3,
-    "sweep.costing": 3,
-    "sweep.probing": 3,
-    "corpus": 1,
-    "text": 1,
-    "token_cache": 1,
-    "unknown": 0,
-    "vocabulary": 1,
-    "data": 1,
-    "impossible": 2,
-    "schedules": 1,
-    "plan": 1,
-    "model": 1,
-    "device": 1,
-    "size": 1,
-    "threads": 1,
-    "isolation": 1,
-    "dropout": 1,
-    "kernels": 1,
-    "attention": 1,
-    "pointwise": 1,
-    "stored_tensors": 0,
-    "projection": 1,
-    "run_folder": 1,
-    "ownership": 1,
-    "trackers": 1,
-    "trackers.protocol": 1,
-    "trackers.console": 2,
-    "trackers.folder": 2,
-    "trackers.wandb": 2,
-    "trackers.wandb_service": 2,
-    "trackers.wandb_files": 2,
-    "report": 2,
-    "graphs": 2,
-    "optimizer": 2,
-    "checkpoint": 2,
-    "consent": 0,
-    "evaluate": 2,
-    "generate": 2,
-    "learner": 2,
-    "training": 3,
-    "range_test": 3,
-    "cli": 4,
-}
+LAYERS = (  # from the bottom up: a package imports from those above its line, and from its own
+    ("errors", "exit_codes", "metrics", "printable"),
+    ("config", "machine"),
+    ("files",),
+    ("data", "trackers"),
+    ("model",),
+    ("training",),
+    ("sweep.file",),
+    ("sweep.search",),
+    ("sweep.store",),
+    ("sweep.engine",),
+    ("sweep.check",),
+    ("sweep",),
+    ("report",),
+    ("cli",),
+)
 ONLY_IN = {  # library: the only places that import it
     "click": ("cli",),
-    "yaml": (
-        "bounded_yaml",
-        "run_folder",
-        "sweep.sweep_yaml",
-        "sweep.refining",
-        "report",
-        "cli",
-    ),
-    "scipy": (
-        "lead",
-        "sweep.distributions",
-        "report.effects",
-        "report.fitting",
-    ),
-    "torch": (
-        *("attention", "dropout", "pointwise", "projection", "kernels", "model", "optimizer"),
-        *("graphs", "stored_tensors", "threads", "isolation"),
-        *("data", "device", "learner", "checkpoint", "evaluate", "generate"),
-        *("training", "range_test", "sweep.trial"),
-    ),
+    "yaml": ("files.bounded_yaml", "files.run_folder", "sweep", "report", "cli"),
+    "scipy": ("sweep.file.distributions", "report"),
+    "torch": ("data.dataset", "machine.device", "model", "training", "sweep.engine.trial"),
     "tqdm": ("trackers.console",),
     "requests": ("report.read_wandb",),
     "wandb": ("trackers.wandb", "report.read_wandb"),
-    "optuna": (
-        "sweep.bayes",
-        "sweep.ledger",
-        "sweep.heartbeats",
-        "sweep.as_optuna",
-        "sweep.database",
-        "sweep.optuna_tables",
-        "sweep.stored",
-        "sweep.trial_store",
-    ),
-    "sqlalchemy": (
-        "sweep.database",
-        "sweep.heartbeats",
-        "sweep.optuna_tables",
-        "sweep.trial_store",
-        "sweep.stored",
-    ),
-    "filelock": ("sweep.database", "sweep.ledger", "run_folder"),
+    "optuna": ("sweep.search.bayes", "sweep.store"),
+    "sqlalchemy": ("sweep.store",),
+    "filelock": ("sweep.store", "files.run_folder"),
     "rich": ("cli",),
 }
 
@@ -165,11 +71,14 @@ def name_of(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-def rung(name: str) -> int:
-    """The rung of a module, or of the folder that it is in."""
-    if name in ("", "__main__"):
-        return 5
-    return RUNGS[name] if name in RUNGS else RUNGS[name.split(".")[0]]
+def layer(name: str) -> int:
+    """The layer of a module: that of the innermost package that has one."""
+    while name:
+        for number, packages in enumerate(LAYERS):
+            if name in packages:
+                return number
+        name = name.rpartition(".")[0]
+    return len(LAYERS)  # the package itself, and __main__
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
@@ -182,7 +91,7 @@ def test_imports_go_down(name: str) -> None:
         while inner and inner not in known:
             inner = inner.rpartition(".")[0]
         if inner and inner != name:
-            assert rung(inner) <= rung(name), f"{name} imports {inner}, which is above it"
+            assert layer(inner) <= layer(name), f"{name} imports {inner}, which is above it"
 
 
 def test_nothing_imports_itself_by_a_detour() -> None:

@@ -13,10 +13,10 @@ import optuna
 import pytest
 import sqlalchemy
 
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.ledger import Ledger, LostError, read_study
-from fundamentallm.sweep.records import Attempt, Run, Runs
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.store.records import Run, RunIndex, Trial
+from fundamentallm.sweep.store.run_store import RunStore, TrialLostError, read_study
 
 SWEEP = parse_sweep(
     "program: train.py\nmethod: random\nrun_cap: 3\nmetric: {name: val_loss}\nparameters:\n"
@@ -33,30 +33,30 @@ FACTS: dict[str, Any] = {
 VALUES = {"rate": 0.002, "wide": -0.5, "size": 4, "kind": [1, 2], "fixed": 7}
 
 
-def open_ledger(folder: Path, lease: float = 60) -> Ledger:
-    return Ledger(f"sqlite:///{folder}/study.db", "tiny", folder, lease=lease, goal="minimize")
+def open_ledger(folder: Path, lease: float = 60) -> RunStore:
+    return RunStore(f"sqlite:///{folder}/study.db", "tiny", folder, lease=lease, goal="minimize")
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path: Path) -> Iterator[RunStore]:
     with closing(open_ledger(tmp_path)) as opened:
         yield opened
 
 
-def claim(ledger: Ledger, limit: int = 3, retries: int = 9) -> Run | None:
+def claim(ledger: RunStore, limit: int = 3, retries: int = 9) -> Run | None:
     def values(number: int, runs: Sequence[Run]) -> Any:
         return VALUES if number < limit else None
 
     return ledger.claim(next_values=values, retries=retries, parameters=SWEEP.parameters)
 
 
-def claimed(ledger: Ledger, **options: Any) -> Attempt:
+def claimed(ledger: RunStore, **options: Any) -> Trial:
     run = claim(ledger, **options)
     assert run is not None
     return run.last
 
 
-def test_runs_are_handed_out_once_and_no_more_than_there_are(ledger: Ledger) -> None:
+def test_runs_are_handed_out_once_and_no_more_than_there_are(ledger: RunStore) -> None:
     numbers = [claimed(ledger).run for _ in range(3)]
     assert numbers == [0, 1, 2]
     assert claim(ledger) is None
@@ -64,7 +64,7 @@ def test_runs_are_handed_out_once_and_no_more_than_there_are(ledger: Ledger) -> 
     assert ledger.runs()[0].values == VALUES
 
 
-def test_what_is_found_is_kept(ledger: Ledger, tmp_path: Path) -> None:
+def test_what_is_found_is_kept(ledger: RunStore, tmp_path: Path) -> None:
     attempt = claimed(ledger)
     for values in [{20: 1.5}, {10: 2.0}, {5: 3.0, 20: 9.0}]:  # many: what it goes on from
         ledger.report(attempt.id, values)
@@ -82,7 +82,9 @@ def test_what_is_found_is_kept(ledger: Ledger, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["failed", "died", "interrupted"])
-def test_an_unfinished_run_is_handed_out_again_with_its_values(ledger: Ledger, status: str) -> None:
+def test_an_unfinished_run_is_handed_out_again_with_its_values(
+    ledger: RunStore, status: str
+) -> None:
     first = claimed(ledger)
     ledger.finish(first.id, status, score=None, seconds=1, note="why")
     again = claim(ledger)
@@ -95,12 +97,12 @@ def test_an_unfinished_run_is_handed_out_again_with_its_values(ledger: Ledger, s
     assert len(ledger.runs()) == number + 1
 
 
-def test_a_result_is_carved_in_stone(ledger: Ledger) -> None:
+def test_a_result_is_carved_in_stone(ledger: RunStore) -> None:
     attempt = claimed(ledger)
     ledger.finish(attempt.id, "done", score=1.0, seconds=1, note="")
-    with pytest.raises(LostError):
+    with pytest.raises(TrialLostError):
         ledger.finish(attempt.id, "done", score=0.5, seconds=1, note="")
-    with pytest.raises(LostError):
+    with pytest.raises(TrialLostError):
         ledger.report(attempt.id, {1: 0.5})
     assert ledger.runs()[0].last.score == 1.0
 
@@ -113,7 +115,7 @@ def test_a_worker_that_is_gone_loses_its_run_at_once_on_the_same_machine(tmp_pat
     other.finish(next_one.id, "done", score=1.0, seconds=1, note="")
     gone.alive.release()  # what the system does when a process dies
     assert claimed(other).run == 0
-    with pytest.raises(LostError):
+    with pytest.raises(TrialLostError):
         gone.finish(attempt.id, "done", score=0.1, seconds=1, note="")
     assert [each.status for each in other.runs()[0].attempts] == ["lost", "running"]
     for each in (gone, other):
@@ -144,7 +146,7 @@ def test_a_worker_of_which_nothing_is_heard_loses_its_run(tmp_path: Path) -> Non
     while (run := claim(other, limit=1)) is None:
         waited.wait(0.2)
     assert (run.number, len(run.attempts)) == (0, 2)
-    with pytest.raises(LostError):
+    with pytest.raises(TrialLostError):
         quiet.report(attempt.id, {1: 0.5})
     for each in (quiet, other):
         each.close()
@@ -257,7 +259,7 @@ def test_what_was_taken_away_cannot_be_finished_between_two_queries(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("score", "status"), [(None, "done"), (2.0, "stopped")])
-def test_ends_of_every_kind(ledger: Ledger, score: float | None, status: str) -> None:
+def test_ends_of_every_kind(ledger: RunStore, score: float | None, status: str) -> None:
     attempt = claimed(ledger)
     ledger.finish(attempt.id, status, score=score, seconds=1, note="")
     assert ledger.runs()[0].is_finished
@@ -281,7 +283,7 @@ def test_many_threads_claim_each_run_once(tmp_path: Path) -> None:
     assert sorted(found) == list(range(20))
 
 
-def test_facts_and_where_they_are_not(ledger: Ledger, tmp_path: Path) -> None:
+def test_facts_and_where_they_are_not(ledger: RunStore, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.raises(SweepError, match="has no sweep tiny"):
         read_study(url, "tiny")
@@ -297,13 +299,13 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"study.db cannot be used: .*not a database"):
         open_ledger(tmp_path)
     with pytest.raises(SweepError) as error:
-        Ledger("postgresql://me:secret@127.0.0.1:1/x", "n", tmp_path, lease=60, goal="minimize")
+        RunStore("postgresql://me:secret@127.0.0.1:1/x", "n", tmp_path, lease=60, goal="minimize")
     assert "cannot be used" in str(error.value)
     assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_who_is_asked_to_stop_does_not_wait_for_the_lock(ledger: Ledger, tmp_path: Path) -> None:
+def test_who_is_asked_to_stop_does_not_wait_for_the_lock(ledger: RunStore, tmp_path: Path) -> None:
     asked = iter([False, False, True])
     ledger.database.meanwhile = lambda: next(asked)
     with filelock.FileLock(tmp_path / "ledger.lock"), pytest.raises(InterruptedError):
@@ -311,7 +313,7 @@ def test_who_is_asked_to_stop_does_not_wait_for_the_lock(ledger: Ledger, tmp_pat
     assert claim(ledger) is not None
 
 
-def test_the_lock_of_a_worker_is_held_while_it_lives(ledger: Ledger) -> None:
+def test_the_lock_of_a_worker_is_held_while_it_lives(ledger: RunStore) -> None:
     with pytest.raises(filelock.Timeout):
         filelock.FileLock(ledger._life(ledger.owner), blocking=False).acquire()
 
@@ -330,19 +332,19 @@ def test_the_lock_of_a_worker_is_held_while_it_lives(ledger: Ledger) -> None:
     ],
 )
 def test_which_runs_are_worth_another_attempt(statuses: list[str], again: bool) -> None:
-    attempts = tuple(Attempt(i, 0, {}, status, "") for i, status in enumerate(statuses))
-    assert (Runs.of(attempts).to_try_again(0) is not None) is again
+    attempts = tuple(Trial(i, 0, {}, status, "") for i, status in enumerate(statuses))
+    assert (RunIndex.of(attempts).to_try_again(0) is not None) is again
     once = statuses[0] not in ("done", "running")
-    assert (Runs.of(attempts[:1]).to_try_again(1) is not None) is once
+    assert (RunIndex.of(attempts[:1]).to_try_again(1) is not None) is once
 
 
 @pytest.mark.parametrize(("deaths", "again"), [(5, True), (6, False)])
 def test_retries_also_try_again_what_was_killed_too_often(deaths: int, again: bool) -> None:
-    attempts = tuple(Attempt(i, 0, {}, "died", "") for i in range(deaths))
-    assert (Runs.of(attempts).to_try_again(1) is not None) is again
+    attempts = tuple(Trial(i, 0, {}, "died", "") for i in range(deaths))
+    assert (RunIndex.of(attempts).to_try_again(1) is not None) is again
 
 
-def test_a_beat_that_comes_after_the_end_leaves_nothing(ledger: Ledger) -> None:
+def test_a_beat_that_comes_after_the_end_leaves_nothing(ledger: RunStore) -> None:
     """The thread that beats knows what its worker held a moment ago."""
     attempt = claimed(ledger)
     first = ledger.heartbeats._read()[attempt.id]
@@ -361,7 +363,7 @@ def test_a_beat_that_comes_after_the_end_leaves_nothing(ledger: Ledger) -> None:
         assert beats.scalars().all() == []
 
 
-def test_finished_runs_are_read_once_and_not_listened_to(ledger: Ledger) -> None:
+def test_finished_runs_are_read_once_and_not_listened_to(ledger: RunStore) -> None:
     for _ in range(3):
         ledger.finish(claimed(ledger).id, "done", score=1.0, seconds=1, note="")
     assert len(ledger.runs()) == 3

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fundamentallm import gpus
-from fundamentallm.gpus import visible_gpus
-from fundamentallm.machine import busy_cores, busy_warning, free_gb, usable_cores
+from fundamentallm.machine import gpus
+from fundamentallm.machine.cores_and_memory import busy_cores, busy_warning, free_gb, usable_cores
+from fundamentallm.machine.gpus import visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_here() -> None:
 def test_freed_memory_is_kept_for_what_comes_next(kept: bool) -> None:
     code = """
 import resource, sys
-from fundamentallm.machine import keep_freed_memory
+from fundamentallm.machine.cores_and_memory import keep_freed_memory
 
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step(): return [b"x" * (1 << 21) for _ in range(5)]
@@ -169,7 +169,7 @@ def test_others_that_use_the_cores_are_noticed(
         for counts in ((0, 0, 0, 0), worked)
     ]
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr("fundamentallm.machine.usable_cores", lambda: 8)
+    monkeypatch.setattr("fundamentallm.machine.cores_and_memory.usable_cores", lambda: 8)
     monkeypatch.setattr("time.sleep", lambda seconds: stat.write_text(lines[1]))
     stat.write_text(lines[0])
     assert busy_cores(tmp_path) == busy

@@ -22,23 +22,23 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from claim_time import SWEEP, fill  # noqa: E402
 from instant_trials import instant_engine  # noqa: E402
 
-from fundamentallm.sweep.ledger import Ledger  # noqa: E402
-from fundamentallm.sweep.methods import make_method  # noqa: E402
-from fundamentallm.sweep.points import Points  # noqa: E402
-from fundamentallm.sweep.records import (  # noqa: E402
+from fundamentallm.sweep.file.hyperband import Hyperband, Reached  # noqa: E402
+from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep  # noqa: E402
+from fundamentallm.sweep.search.base import PastRun, Search, Values, key_of  # noqa: E402
+from fundamentallm.sweep.search.choose import choose_search  # noqa: E402
+from fundamentallm.sweep.search.space import SearchSpace  # noqa: E402
+from fundamentallm.sweep.store.records import (  # noqa: E402
     FAILED,
     FINISHED,
     UNFINISHED,
-    Attempt,
     Run,
-    Runs,
+    RunIndex,
+    Trial,
     target_is_reached,
     tried,
     tries,
 )
-from fundamentallm.sweep.search import Search, Tried, Values, key_of  # noqa: E402
-from fundamentallm.sweep.spec import Metric, parse_sweep  # noqa: E402
-from fundamentallm.sweep.stopping import Hyperband, Reached  # noqa: E402
+from fundamentallm.sweep.store.run_store import RunStore  # noqa: E402
 
 TEXT = """program: train.py
 method: {method}
@@ -60,8 +60,8 @@ RANGE = "{distribution: log_uniform_values, min: 0.0001, max: 0.1}"
 LIST = "{values: [0.0003, 0.001, 0.003, 0.01, 0.03]}"
 
 
-def opened(folder: Path) -> Ledger:
-    return Ledger(f"sqlite:///{folder}/study.db", "many", folder, lease=600, goal="minimize")
+def opened(folder: Path) -> RunStore:
+    return RunStore(f"sqlite:///{folder}/study.db", "many", folder, lease=600, goal="minimize")
 
 
 def work(runs: int, finished: int) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def test_a_run_that_was_lost_is_taken_over_whatever_came_after(tmp_path: Path, s
 class CheckedSearch:
     """A search that must suggest the same whether it is told of all runs or of what it asks for."""
 
-    def __init__(self, search: Search, ledger: Ledger, metric: Metric) -> None:
+    def __init__(self, search: Search, ledger: RunStore, metric: Metric) -> None:
         self.search, self.ledger, self.metric = search, ledger, metric
 
     @property
@@ -139,7 +139,7 @@ class CheckedSearch:
         """As the search's."""
         return self.search.size
 
-    def suggest(self, k: int, tried_here: Sequence[Tried]) -> Values | None:
+    def suggest(self, k: int, tried_here: Sequence[PastRun]) -> Values | None:
         """The suggestion."""
         found = self.search.suggest(k, tried_here)
         assert found == self.search.suggest(k, tried(list(self.ledger.known), self.metric))
@@ -180,7 +180,7 @@ def test_what_is_proposed_and_stopped_stays_the_same(
         assert sweep.hyperband is not None
         rule = CheckedHyperband(**vars(sweep.hyperband), ledger=ledger)
         sweep = replace(sweep, hyperband=rule)
-        made = make_method(Points(sweep, {}), seed=7)
+        made = choose_search(SearchSpace(sweep, {}), seed=7)
         made = replace(made, search=CheckedSearch(made.search, ledger, sweep.ranks_by))
         instant_engine(ledger, sweep, method=made).run(lambda: "")
         found = [
@@ -193,15 +193,15 @@ def test_what_is_proposed_and_stopped_stays_the_same(
         assert hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] == digest
 
 
-def attempts_at_random(dice: random.Random) -> list[Attempt]:
+def attempts_at_random(dice: random.Random) -> list[Trial]:
     """Attempts as a ledger reads them: begun, growing, ended, tried again; some out of order."""
     statuses = ("waiting", "running", *FINISHED, *UNFINISHED)
-    found: list[Attempt] = []
+    found: list[Trial] = []
     for number in range(300):
         run = dice.randrange(1 + number // 3)
         history = tuple(round(dice.uniform(1, 3), 1) for _ in range(dice.randrange(6)))
         score = round(dice.uniform(1, 3), 1) if dice.random() < 0.8 else None
-        last = Attempt(number, run, {"x": run % 7}, "running", "me", seconds=dice.random())
+        last = Trial(number, run, {"x": run % 7}, "running", "me", seconds=dice.random())
         for length in range(len(history)):
             found.append(replace(last, history=history[:length]))
         ended = replace(last, status=dice.choice(statuses), score=score, history=history)
@@ -211,7 +211,7 @@ def attempts_at_random(dice: random.Random) -> list[Attempt]:
 
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
 def test_what_is_kept_up_to_date_is_what_a_look_at_all_runs_would_find(goal: str) -> None:
-    rule, runs = Hyperband((1, 2, 5)), Runs()
+    rule, runs = Hyperband((1, 2, 5)), RunIndex()
     reached = Reached(rule)
     runs.read_by(lambda before, now: reached.change(before.history if before else (), now.history))
     attempts = attempts_at_random(random.Random(3))

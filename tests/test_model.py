@@ -11,16 +11,16 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from fundamentallm import device
-from fundamentallm import learner as learning
-from fundamentallm.attention import rotate, rotations
-from fundamentallm.device import pick_device
-from fundamentallm.hyperparameters import Config
-from fundamentallm.learner import Learner
-from fundamentallm.model import Cache, Transformer
-from fundamentallm.optimizer import (
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.machine import device
+from fundamentallm.machine.device import pick_device
+from fundamentallm.model.attention import rotate, rotations
+from fundamentallm.model.size import parameter_count
+from fundamentallm.model.transformer import Cache, Transformer
+from fundamentallm.training import train_step as learning
+from fundamentallm.training.optimizer import (
     ADAM_SCALE,
-    MEMORY,
+    EMA_DECAY,
     MOMENTUM,
     MUON_SCALE,
     QUINTICS,
@@ -28,7 +28,7 @@ from fundamentallm.optimizer import (
     orthogonalise,
     orthogonalise_with_torch,
 )
-from fundamentallm.size import parameter_count
+from fundamentallm.training.train_step import TrainStep
 
 
 def scrambled(config: Config) -> Transformer:
@@ -157,7 +157,7 @@ def test_rows_of_a_step_are_divided_by_how_large_they_were_of_late() -> None:
         muon.step()
         mean = MOMENTUM * mean + (1 - MOMENTUM) * gradients
         step = orthogonalise((1 - MOMENTUM) * gradients + MOMENTUM * mean)
-        sizes = MEMORY * sizes + (1 - MEMORY) * step.square().mean(-1, keepdim=True)
+        sizes = EMA_DECAY * sizes + (1 - EMA_DECAY) * step.square().mean(-1, keepdim=True)
         even = step / (sizes.sqrt() + 1e-12)
         even *= step.norm(dim=(1, 2), keepdim=True) / even.norm(dim=(1, 2), keepdim=True)
         taken = before - torch.stack(list(matrices)).detach()
@@ -188,10 +188,10 @@ def test_accumulation_gives_the_update_of_the_large_batch(tiny: Config) -> None:
         replace(tiny, batch_size=8, dropout=0.0),
         replace(tiny, batch_size=2, gradient_accumulation=4, dropout=0.0),
     ):
-        learner = Learner(11, config, torch.device("cpu"))
+        train_step = TrainStep(11, config, torch.device("cpu"))
         for _ in range(3):
-            loss, norm = learner.step(windows, 1e-3)
-        results.append((loss, norm, learner.model.layers[0].attention.query.weight))
+            loss, norm = train_step.step(windows, 1e-3)
+        results.append((loss, norm, train_step.model.layers[0].attention.query.weight))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
@@ -199,9 +199,9 @@ def test_the_norm_is_logged_unclipped_and_0_does_not_clip(tiny: Config) -> None:
     windows = torch.randint(11, (4, 17))
     norms, clipped = [], []
     for clip in (0.0, 1e-3, 1e3):
-        learner = Learner(11, replace(tiny, gradient_clip=clip), torch.device("cpu"))
-        norms.append(learner.step(windows, 1e-3)[1])
-        gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+        train_step = TrainStep(11, replace(tiny, gradient_clip=clip), torch.device("cpu"))
+        norms.append(train_step.step(windows, 1e-3)[1])
+        gradients = [p.grad for p in train_step.model.parameters() if p.grad is not None]
         clipped.append(float(nn.utils.get_total_norm(gradients)))
     assert norms[0] > 1e-2
     assert norms[0] == norms[1] == norms[2]
@@ -211,21 +211,24 @@ def test_the_norm_is_logged_unclipped_and_0_does_not_clip(tiny: Config) -> None:
 def test_weight_decay_and_beta2_are_those_asked_for(tiny: Config) -> None:
     """Without a gradient a matrix shrinks by decay alone; the rest is moved as by torch's Adam."""
     config = replace(tiny, weight_decay=0.25, beta2=0.9, gradient_clip=0.0, dropout=0.0)
-    learner = Learner(11, config, torch.device("cpu"))
-    matrix, embedding = learner.model.layers[0].attention.query.weight, learner.model.embedding
+    train_step = TrainStep(11, config, torch.device("cpu"))
+    matrix, embedding = (
+        train_step.model.layers[0].attention.query.weight,
+        train_step.model.embedding,
+    )
     before = matrix.detach().clone()
     peer = nn.Parameter(embedding.weight.detach().clone())
     rate = 0.01
     torchs = torch.optim.Adam([peer], lr=rate * ADAM_SCALE, betas=(0.9, 0.9))
     for seed in (1, 2, 3):
         torch.manual_seed(seed)
-        for parameter in learner.model.parameters():
+        for parameter in train_step.model.parameters():
             parameter.grad = torch.randn_like(parameter) if parameter.ndim == 2 else None
         matrix.grad = torch.zeros_like(matrix)
         assert embedding.weight.grad is not None
         peer.grad = embedding.weight.grad.clone()
-        learner.optimizers.set_learning_rate(rate)
-        learner.optimizers.step()
+        train_step.optimizers.set_learning_rate(rate)
+        train_step.optimizers.step()
         torchs.step()
     torch.testing.assert_close(matrix, before * (1 - rate * MUON_SCALE * 0.25) ** 3)
     torch.testing.assert_close(embedding.weight, peer)
@@ -244,10 +247,10 @@ def test_attention_dropout_acts_by_itself(tiny: Config) -> None:
 def test_mixed_precision_goes_with_dropout(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "has_bfloat16", lambda: True)  # if need be, emulated
     config = replace(tiny, mixed_precision=True, dropout=0.3, attention_dropout=0.1)
-    learner = Learner(11, config, pick_device("cpu"))
+    train_step = TrainStep(11, config, pick_device("cpu"))
     windows = torch.randint(11, (4, 17))
-    losses = [learner.step(windows, 1e-3)[0].item() for _ in range(60)]
-    assert learner.precision == torch.bfloat16
+    losses = [train_step.step(windows, 1e-3)[0].item() for _ in range(60)]
+    assert train_step.precision == torch.bfloat16
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -259,20 +262,20 @@ def test_a_gradient_that_overflows_in_float16_is_a_step_not_taken(
     for module in (device, learning):
         monkeypatch.setattr(module, "precision", lambda *_: torch.float16)
     config = replace(tiny, mixed_precision=True, gradient_clip=clip)
-    learner = Learner(11, config, torch.device("cpu"))
-    assert learner.scaler.is_enabled()
+    train_step = TrainStep(11, config, torch.device("cpu"))
+    assert train_step.scaler.is_enabled()
     windows = torch.randint(11, (4, 17))
-    first = float(learner.step(windows, 1e-3)[0])
-    scale = learner.scaler.get_scale()
-    before = {name: w.detach().clone() for name, w in learner.model.named_parameters()}
-    matrix = learner.model.layers[0].attention.query.weight
+    first = float(train_step.step(windows, 1e-3)[0])
+    scale = train_step.scaler.get_scale()
+    before = {name: w.detach().clone() for name, w in train_step.model.named_parameters()}
+    matrix = train_step.model.layers[0].attention.query.weight
     overflow = matrix.register_hook(lambda gradient: torch.full_like(gradient, odd))
-    learner.step(windows, 1e-3)
+    train_step.step(windows, 1e-3)
     overflow.remove()
-    for name, weight in learner.model.named_parameters():
+    for name, weight in train_step.model.named_parameters():
         assert torch.equal(weight, before[name]), name
-    assert learner.scaler.get_scale() == scale / 2
-    losses = [float(learner.step(windows, 1e-3)[0]) for _ in range(30)]
+    assert train_step.scaler.get_scale() == scale / 2
+    losses = [float(train_step.step(windows, 1e-3)[0]) for _ in range(30)]
     assert losses[-1] < 0.9 * first
 
 
@@ -281,14 +284,16 @@ def test_a_batch_can_be_learnt_by_heart(
     tiny: Config, mixed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "has_bfloat16", lambda: True)  # if need be, emulated
-    learner = Learner(11, replace(tiny, mixed_precision=mixed, dropout=0.0), pick_device("cpu"))
+    train_step = TrainStep(
+        11, replace(tiny, mixed_precision=mixed, dropout=0.0), pick_device("cpu")
+    )
     windows = torch.randint(11, (4, 17))
-    first = float(learner.step(windows, 1e-3)[0])
+    first = float(train_step.step(windows, 1e-3)[0])
     for _ in range(150):
-        loss, _ = learner.step(windows, 1e-3)
+        loss, _ = train_step.step(windows, 1e-3)
     assert first == pytest.approx(math.log(11), rel=1e-3)
     assert float(loss) < 0.3 * first
-    assert all(weight.dtype == torch.float32 for weight in learner.model.parameters())
+    assert all(weight.dtype == torch.float32 for weight in train_step.model.parameters())
 
 
 def test_dropout_acts_in_training_alone(tiny: Config) -> None:

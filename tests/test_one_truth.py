@@ -13,8 +13,8 @@ from tiny_sweep import FLAGS, grid, summaries, trials
 
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.stored_runs import with_stored_runs
-from fundamentallm.sweep.ledger import read_study
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.sweep.store.run_store import read_study
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 OLD = ROOT / "tests/fixtures/0.1"
 

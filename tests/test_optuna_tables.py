@@ -32,8 +32,8 @@ METHODS = {
 
 def test_optuna_has_every_private_name_that_we_use() -> None:
     advice = (
-        f"optuna {optuna.__version__} lacks it; mend fundamentallm/sweep/optuna_tables.py, or "
-        "lower optuna's bound in pyproject.toml"
+        f"optuna {optuna.__version__} lacks it; mend fundamentallm/sweep/store/optuna_tables.py, "
+        "or lower optuna's bound in pyproject.toml"
     )
     try:
         models = importlib.import_module(MODELS)

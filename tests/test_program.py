@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT, Run
 from tiny_sweep import FLAGS, grid, summaries
 
+from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.program import OUR_COMMAND, command_line, is_ours
-from fundamentallm.sweep.spec import parse_sweep
 
 STRANGERS = "import argparse\n\nprint('training', argparse.ArgumentParser().parse_known_args())\n"
 IMPORTS_OURS = "import fundamentallm\n\nfundamentallm.train('data.txt', learning_rate=0.1)\n"

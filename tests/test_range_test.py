@@ -7,11 +7,11 @@ import math
 import pytest
 from conftest import TEXT
 
-from fundamentallm import range_test
-from fundamentallm.data import prepare
-from fundamentallm.hyperparameters import Config
-from fundamentallm.range_test import FEWEST, HIGHEST, LOWEST, STEPS, smoothed, suggest
-from fundamentallm.text import Text
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import Text
+from fundamentallm.training import lr_range_test
+from fundamentallm.training.lr_range_test import FEWEST, HIGHEST, LOWEST, STEPS, smoothed, suggest
 
 RATES = [LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
 
@@ -56,8 +56,8 @@ def test_it_ends_where_the_loss_blows_up(tiny: Config, monkeypatch: pytest.Monke
         seen.append(rate)
         return {"train_loss": next(losses)}
 
-    monkeypatch.setattr(range_test, "_take_step", step)
-    found = range_test.find_learning_rate(tiny, prepare(Text.of(TEXT), tiny), device="cpu")
+    monkeypatch.setattr(lr_range_test, "_take_step", step)
+    found = lr_range_test.find_learning_rate(tiny, prepare(Text.of(TEXT), tiny), device="cpu")
     assert FEWEST < len(seen) < STEPS / 2
     assert found.fell
     assert found.high < seen[-1]

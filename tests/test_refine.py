@@ -9,14 +9,14 @@ import yaml
 from conftest import Run
 from tiny_sweep import FLAGS, metric_rows, summaries
 
-from fundamentallm.cli.refine import _labels
+from fundamentallm.cli.commands.refine import _labels
 from fundamentallm.report.standings import Standing, in_order, verdict
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt
-from fundamentallm.sweep.records import Run as SweepRun
-from fundamentallm.sweep.refining import distinct, finalists
-from fundamentallm.sweep.spec import Metric, parse_sweep
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
+from fundamentallm.sweep.refine import distinct, finalists
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import Run as SweepRun
+from fundamentallm.sweep.store.records import Trial
 
 LOSS = Metric("val_loss")
 SWEEP = """\
@@ -33,12 +33,12 @@ parameters:
 
 def finished(number: int, values: dict[str, object], score: float | None) -> SweepRun:
     status = "failed" if score is None else "done"
-    return SweepRun(number, (Attempt(number, number, values, status, "", score=score),))
+    return SweepRun(number, (Trial(number, number, values, status, "", score=score),))
 
 
 def test_finalists_are_configurations_seeds_apart() -> None:
     text = "program: train.py\nmethod: grid\nparameters:\n  dropout: {values: [0, 0.1, 0.2]}\n"
-    points = Points(parse_sweep(text + "  seed: {values: [0, 1]}\n", "s"), {"epochs": 5})
+    points = SearchSpace(parse_sweep(text + "  seed: {values: [0, 1]}\n", "s"), {"epochs": 5})
     scores = [(0, 0, 2.0), (0, 1, 2.2), (0.1, 0, 1.9), (0.1, 1, 2.6), (0.2, 0, None)]
     runs = [
         finished(i, {"dropout": dropout, "seed": seed}, score)
@@ -62,7 +62,7 @@ def test_what_is_nearly_a_better_configuration_is_no_finalist() -> None:
         "  num_layers: {min: 2, max: 12}\n  dropout: {values: [0.0, 0.01]}\n"
         "  seed: {values: [0, 1]}\n"
     )
-    points = Points(parse_sweep(text, "s"), {})
+    points = SearchSpace(parse_sweep(text, "s"), {})
     tried = [  # rate, layers, dropout, seed
         (0.0028469, 4, 0.0, 0),
         (0.0028896, 4, 0.0, 1),  # 0.2% of the range away, in its logarithms

@@ -14,7 +14,7 @@ import pytest
 from conftest import Run
 from results_on_disk import write_run, write_sweep
 
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.page import make_page, repeating
 from fundamentallm.report.read_runs import ReportError, read_results
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from fundamentallm.run_folder import RunFolder
+from fundamentallm.files.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fundamentallm.hyperparameters import Config
-from fundamentallm.run_name import run_name
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.config.run_name import run_name
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from fundamentallm.report.page import make_page
 from fundamentallm.report.read_runs import ReportError, read_results
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rung import Rung
-from fundamentallm.sweep.checking import size
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import told
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.check.warnings import size
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import told
 
 SWEEP = """\
 program: train.py
@@ -140,7 +140,7 @@ def test_a_sweep_that_is_finished_is_not_told_to_be_in_progress(tmp_path: Path) 
 
 def test_another_programs_sweep_may_have_any_values() -> None:
     text = "program: other.py\nmethod: random\nrun_cap: 9\nmetric: {name: x}\nparameters:\n"
-    points = Points(parse_sweep(text + "  units: {values: [1, 2, 3]}\n", "s"), {})
+    points = SearchSpace(parse_sweep(text + "  units: {values: [1, 2, 3]}\n", "s"), {})
     assert size(points)[0] == 3
     assert points.is_possible({"units": 1})
 

@@ -17,12 +17,12 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.hyperparameters import Config
-from fundamentallm.model import Transformer
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.vocabulary import Vocabulary
+from fundamentallm.files.samples import Sample, format_sample, parse_samples
+from fundamentallm.model.transformer import Transformer
 from fundamentallm.printable import printable
-from fundamentallm.samples import Sample, format_sample, parse_samples
-from fundamentallm.vocabulary import Vocabulary
+from fundamentallm.training.checkpoint import Checkpoint
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     ["\n", "\n\n", "a\n\nstep 3, temperature 1, prompt of 0 characters\n", "\r\n", " \n ", "step 1"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
-from fundamentallm.schedules import learning_rate
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.training.lr_schedules import learning_rate
 
 
 def rate(step: int, **settings: object) -> float:

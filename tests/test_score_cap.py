@@ -15,11 +15,11 @@ from fundamentallm.report.figures import make_plots
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt, Run, tried
-from fundamentallm.sweep.refining import finalists
-from fundamentallm.sweep.score_cap import ScoreCap, farthest, score_of_guess
-from fundamentallm.sweep.spec import Metric, parse_sweep
+from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
+from fundamentallm.sweep.refine import finalists
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import Run, Trial, tried
+from fundamentallm.sweep.store.score_cap import ScoreCap, farthest, score_of_guess
 
 OURS = {"vocabulary_size": 65, "characters_per_token": 0.5}
 
@@ -124,10 +124,10 @@ def test_tables_show_what_was_logged(blown_up: Results) -> None:
 
 def test_a_search_sees_no_score_beyond_a_uniform_guess() -> None:
     attempts = [
-        Attempt(0, 0, {"x": 0}, "done", "me", score=1.5, guess=4.2),
-        Attempt(1, 1, {"x": 1}, "stopped", "me", score=26485.0, history=(9e4, 26485.0), guess=4.2),
-        Attempt(2, 2, {"x": 2}, "diverged", "me", score=127.0, history=(127.0, 3e5), guess=4.2),
-        Attempt(3, 3, {"x": 3}, "running", "me", history=(700.0,)),
+        Trial(0, 0, {"x": 0}, "done", "me", score=1.5, guess=4.2),
+        Trial(1, 1, {"x": 1}, "stopped", "me", score=26485.0, history=(9e4, 26485.0), guess=4.2),
+        Trial(2, 2, {"x": 2}, "diverged", "me", score=127.0, history=(127.0, 3e5), guess=4.2),
+        Trial(3, 3, {"x": 3}, "running", "me", history=(700.0,)),
     ]
     runs = [Run(each.run, (each,)) for each in attempts]
     for impute in ("worst", "latest", "best"):
@@ -137,7 +137,7 @@ def test_a_search_sees_no_score_beyond_a_uniform_guess() -> None:
 
 def test_an_older_storage_knows_no_guesses_and_its_runs_are_winsorized() -> None:
     scores = [1.5, 1.52, 1.51, 1.6, 26485.0]
-    runs = [Run(i, (Attempt(i, i, {}, "done", "", score=s),)) for i, s in enumerate(scores)]
+    runs = [Run(i, (Trial(i, i, {}, "done", "", score=s),)) for i, s in enumerate(scores)]
     found = [run.score for run in tried(runs, Metric("val_loss"))]
     assert found == [*scores[:4], pytest.approx(1.52 + 10 * 0.02)]
 
@@ -146,10 +146,10 @@ def test_finalists_are_ranked_by_capped_means(tmp_path: Path) -> None:
     """Of two seeds, one blew up: still better than a configuration that is bad with both."""
     text = "program: train.py\nmethod: grid\nparameters:\n"
     text += "  learning_rate: {values: [0.1, 0.001]}\n  seed: {values: [0, 1]}\n"
-    points = Points(parse_sweep(text, "s"), {})
+    points = SearchSpace(parse_sweep(text, "s"), {})
     scores = {(0.1, 0): 1.5, (0.1, 1): 26485.0, (0.001, 0): 4.0, (0.001, 1): 4.1}
     runs = [
-        Run(i, (Attempt(i, i, {"learning_rate": r, "seed": s}, "done", "", score=x, guess=4.2),))
+        Run(i, (Trial(i, i, {"learning_rate": r, "seed": s}, "done", "", score=x, guess=4.2),))
         for i, ((r, s), x) in enumerate(scores.items())
     ]
     best, other = finalists(runs, points, Metric("val_loss"))

@@ -11,14 +11,21 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from fundamentallm.sweep.bayes import GP_LONGEST, BayesSearch, scored
-from fundamentallm.sweep.checking import size
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.methods import Method, make_method
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Attempt, Run, Runs, in_vain, target_is_reached, tried
-from fundamentallm.sweep.search import Tried, key_of
-from fundamentallm.sweep.spec import Metric, parse_sweep, read_sweep
+from fundamentallm.sweep.check.warnings import size
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep, read_sweep
+from fundamentallm.sweep.search.base import PastRun, key_of
+from fundamentallm.sweep.search.bayes import GP_LONGEST, BayesSearch, scored
+from fundamentallm.sweep.search.choose import ChosenSearch, choose_search
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import (
+    Run,
+    RunIndex,
+    Trial,
+    in_vain,
+    target_is_reached,
+    tried,
+)
 
 MIXED = """\
 program: train.py
@@ -44,11 +51,11 @@ METHODS = {
 }
 
 
-def make(name: str, seed: int = 0) -> tuple[Points, Method]:
+def make(name: str, seed: int = 0) -> tuple[SearchSpace, ChosenSearch]:
     method, sampler = METHODS[name]
     rate = "{values: [0.0005, 0.001]}" if method == "grid" else RATE
-    points = Points(parse_sweep(MIXED.format(method=method, rate=rate), "mixed.yaml"), {})
-    return points, make_method(points, seed=seed, sampler=sampler)
+    points = SearchSpace(parse_sweep(MIXED.format(method=method, rate=rate), "mixed.yaml"), {})
+    return points, choose_search(points, seed=seed, sampler=sampler)
 
 
 def loss(values: Any) -> float:
@@ -57,13 +64,13 @@ def loss(values: Any) -> float:
     return 1 + rate + (96 - values["model_dim"]) / 100
 
 
-def study(name: str, runs: int, seed: int = 0, known: list[Tried] | None = None) -> list[Tried]:
+def study(name: str, runs: int, seed: int = 0, known: list[PastRun] | None = None) -> list[PastRun]:
     """`runs` runs one after another, each told to the next."""
     _, method = make(name, seed)
     done = list(known or [])
     while len(done) < min(runs, method.search.size or runs):
         values = method.search.suggest(len(done), done)
-        done.append(Tried(values, loss(values)))
+        done.append(PastRun(values, loss(values)))
     return done
 
 
@@ -105,11 +112,14 @@ def test_suggestions_do_not_warn_or_change_what_they_are_given(name: str) -> Non
 def test_runs_in_progress_and_failures_are_taken(name: str) -> None:
     points, method = make(name)
     done = study(name, 10)
-    running = [Tried(each.values, None, running=True) for each in done[:2]]
-    failed = [Tried(done[2].values, None, failed=True), Tried(done[3].values, 99.0, failed=True)]
+    running = [PastRun(each.values, None, running=True) for each in done[:2]]
+    failed = [
+        PastRun(done[2].values, None, failed=True),
+        PastRun(done[3].values, 99.0, failed=True),
+    ]
     values = method.search.suggest(12, [*running, *failed, *done[4:]])
     assert points.is_possible(values)
-    nothing_good = [Tried(each.values, None, failed=True) for each in done]
+    nothing_good = [PastRun(each.values, None, failed=True) for each in done]
     assert points.is_possible(method.search.suggest(10, nothing_good))
 
 
@@ -151,20 +161,20 @@ def test_what_goes_together_is_one_choice_and_numbers_are_ranks() -> None:
 def test_too_many_to_list_are_moved_to_the_nearest_possible() -> None:
     text = MIXED.format(method="bayes", rate=RATE)
     text = text.replace("{values: [48, 64, 96]}", "{min: 48, max: 512}")
-    points = Points(parse_sweep(text, "s"), {})
-    method = make_method(points, seed=0, sampler="tpe")
+    points = SearchSpace(parse_sweep(text, "s"), {})
+    method = choose_search(points, seed=0, sampler="tpe")
     assert dict(points.together())["model_dim", "num_heads"] is None
-    done: list[Tried] = []
+    done: list[PastRun] = []
     for k in range(14):
         values = method.search.suggest(k, done)
         assert points.is_possible(values)
-        done.append(Tried(values, float(values["model_dim"])))
+        done.append(PastRun(values, float(values["model_dim"])))
 
 
 def test_which_sampler_bayes_means() -> None:
     def label(name: str, change: Callable[[str], str] = lambda text: text) -> str:
         text = change((ROOT / f"sweeps/{name}.yaml").read_text())
-        return make_method(Points(parse_sweep(text, "s"), {}), seed=0).label
+        return choose_search(SearchSpace(parse_sweep(text, "s"), {}), seed=0).label
 
     assert label("lr") == "gp"
     assert label("full") == "tpe"  # it has early_terminate
@@ -177,28 +187,28 @@ def test_a_space_without_a_possible_point_is_refused() -> None:
     text = "program: train.py\nmethod: {}\nrun_cap: 2\nmetric: {{name: val_loss}}\nparameters:\n"
     text += "  model_dim: {{values: [7, 11]}}\n  num_heads: {{values: [2, 4]}}\n"
     for method in ("grid", "random", "bayes"):
-        points = Points(parse_sweep(text.format(method), "s"), {})
+        points = SearchSpace(parse_sweep(text.format(method), "s"), {})
         with pytest.raises(SweepError, match=r"no point|no values of model_dim and num_heads"):
-            make_method(points, seed=0).search.suggest(0, [])
+            choose_search(points, seed=0).search.suggest(0, [])
     huge = "program: train.py\nmethod: grid\nparameters:\n"
     huge += "  seed: {min: 0, max: 1000000}\n  max_steps: {min: 1, max: 1000000}\n"
     with pytest.raises(SweepError, match="points"):
-        make_method(Points(parse_sweep(huge, "s"), {}), seed=0)
+        choose_search(SearchSpace(parse_sweep(huge, "s"), {}), seed=0)
 
 
 def test_failures_count_as_the_worst_that_did_not_fail() -> None:
-    good, worse = Tried({"x": 1}, 1.5), Tried({"x": 2}, 2.5)
-    diverged = Tried({"x": 3}, 1000.0, failed=True)
-    broken = Tried({"x": 4}, None, failed=True)
-    running = Tried({"x": 5}, None, running=True)
+    good, worse = PastRun({"x": 1}, 1.5), PastRun({"x": 2}, 2.5)
+    diverged = PastRun({"x": 3}, 1000.0, failed=True)
+    broken = PastRun({"x": 4}, None, failed=True)
+    running = PastRun({"x": 5}, None, running=True)
     told = scored([good, worse, diverged, broken, running])
     assert [score for _, score in told] == [1.5, 2.5, 2.5, 2.5, None]
     assert [score for _, score in scored([diverged, broken])] == [1000.0, 1000.0]
     assert scored([broken]) == []
 
 
-def attempt(run: int, status: str, score: float | None = None, *history: float) -> Attempt:
-    return Attempt(run, run, {"x": run}, status, "me", score=score, history=history)
+def attempt(run: int, status: str, score: float | None = None, *history: float) -> Trial:
+    return Trial(run, run, {"x": run}, status, "me", score=score, history=history)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +231,7 @@ def test_wandb_s_imputes(impute: str, while_running: str | None, expected: Any) 
 
 def test_every_bundled_bayes_has_its_defaults_among_the_possible() -> None:
     for file in (ROOT / "sweeps").glob("*.yaml"):
-        points = Points(read_sweep(file), {})
+        points = SearchSpace(read_sweep(file), {})
         assert points.is_possible(points.defaults())
 
 
@@ -238,19 +248,19 @@ def test_every_bundled_bayes_has_its_defaults_among_the_possible() -> None:
 )
 def test_a_target_is_reached_by_any_run(goal: str, target: float | None, reached: bool) -> None:
     attempts = [
-        Attempt(1, 0, {}, "running", "a", history=(3.0, 1.5, 1.6)),
-        Attempt(2, 1, {}, "done", "b", score=1.7, history=(2.0, 1.7)),
-        Attempt(3, 2, {}, "failed", "b"),
+        Trial(1, 0, {}, "running", "a", history=(3.0, 1.5, 1.6)),
+        Trial(2, 1, {}, "done", "b", score=1.7, history=(2.0, 1.7)),
+        Trial(3, 2, {}, "failed", "b"),
     ]
-    assert target_is_reached(Runs.of(attempts), Metric("m", goal, target)) == reached
+    assert target_is_reached(RunIndex.of(attempts), Metric("m", goal, target)) == reached
 
 
 def test_what_an_earlier_attempt_reached_is_not_forgotten() -> None:
     """A run that goes on is the same run, before its first new value too."""
-    before = Attempt(1, 0, {}, "interrupted", "a", history=(3.0, 0.9))
-    now = Attempt(2, 0, {}, "running", "a")
+    before = Trial(1, 0, {}, "interrupted", "a", history=(3.0, 0.9))
+    now = Trial(2, 0, {}, "running", "a")
     run = Run(0, (before, now))
-    assert target_is_reached(Runs.of([before, now]), Metric("val_loss", target=1.0))
+    assert target_is_reached(RunIndex.of([before, now]), Metric("val_loss", target=1.0))
     assert run.history == (3.0, 0.9)
     assert Run(0, (before, replace(now, history=(2.0,)))).history == (2.0,)
 
@@ -261,13 +271,13 @@ def test_bayes_takes_a_very_wide_range_of_whole_numbers() -> None:
         "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\n"
         "parameters:\n  seed: {min: 0, max: 4294967295}\n"
     )
-    points = Points(parse_sweep(text, "x.yaml"), {})
-    search = make_method(points, seed=0).search
-    known: list[Tried] = []
+    points = SearchSpace(parse_sweep(text, "x.yaml"), {})
+    search = choose_search(points, seed=0).search
+    known: list[PastRun] = []
     for k in range(6):
         values = search.suggest(k, known)
         assert 0 <= values["seed"] <= 4294967295
-        known.append(Tried(values, float(k)))
+        known.append(PastRun(values, float(k)))
 
 
 FINITE = {  # parameters, and how many points there are
@@ -281,10 +291,10 @@ FINITE = {  # parameters, and how many points there are
 }
 
 
-def finite(kind: str, method: str, run_cap: str = "run_cap: 14") -> Points:
+def finite(kind: str, method: str, run_cap: str = "run_cap: 14") -> SearchSpace:
     parameters, _ = FINITE[kind]
     text = f"program: train.py\nmethod: {method}\n{run_cap}\nmetric: {{name: val_loss}}\n"
-    return Points(parse_sweep(f"{text}parameters: {{{parameters}}}\n", "s.yaml"), {})
+    return SearchSpace(parse_sweep(f"{text}parameters: {{{parameters}}}\n", "s.yaml"), {})
 
 
 @pytest.mark.parametrize(
@@ -295,11 +305,11 @@ def finite(kind: str, method: str, run_cap: str = "run_cap: 14") -> Points:
 def test_a_point_is_tried_once_and_the_search_ends_with_the_last(kind: str, method: str) -> None:
     """A run of the same values and seed is the same run, also while it goes on or if it failed."""
     points, count = finite(kind, method), FINITE[kind][1]
-    found = make_method(points, seed=0)
-    done: list[Tried] = []
+    found = choose_search(points, seed=0)
+    done: list[PastRun] = []
     while (values := found.search.suggest(len(done), done)) is not None:
         kinds = ({"running": True}, {"failed": True}, {})
-        done.append(Tried(values, 2.0 + len(done) % 5, **kinds[len(done) % 3]))
+        done.append(PastRun(values, 2.0 + len(done) % 5, **kinds[len(done) % 3]))
         assert len(done) <= count
     assert len({key_of(run.values) for run in done}) == len(done) == count
     assert found.search.size == count
@@ -318,15 +328,15 @@ def test_a_space_with_no_end_in_sight_is_not_listed(method: str) -> None:
         ("seed: {min: 0, max: 99}", True),
     ):
         text = f"program: train.py\nmethod: {method}\nrun_cap: 9\nmetric: {{name: val_loss}}\n"
-        points = Points(parse_sweep(f"{text}parameters: {{{parameter}}}\n", "s.yaml"), {})
+        points = SearchSpace(parse_sweep(f"{text}parameters: {{{parameter}}}\n", "s.yaml"), {})
         assert size(points)[0] == 9
-        search = make_method(points, seed=0).search
+        search = choose_search(points, seed=0).search
         assert (search.size is not None) == listed
     huge = ", ".join(
         f"{name}: {{min: 1, max: 100}}" for name in ("patience", "epochs", "batch_size")
     )
-    points = Points(parse_sweep(f"{text}parameters: {{{huge}}}\n", "s.yaml"), {})
-    assert make_method(points, seed=0).search.size is None
+    points = SearchSpace(parse_sweep(f"{text}parameters: {{{huge}}}\n", "s.yaml"), {})
+    assert choose_search(points, seed=0).search.size is None
 
 
 def test_bayes_of_fractions_that_are_written_as_whole_numbers_begins() -> None:
@@ -334,23 +344,23 @@ def test_bayes_of_fractions_that_are_written_as_whole_numbers_begins() -> None:
         "program: train.py\nmethod: bayes\nmetric: {name: val_loss}\n"
         "parameters: {weight_decay: {min: 0, max: 1}, seed: {min: 0, max: 4294967295}}\n"
     )
-    search = make_method(Points(parse_sweep(text, "s.yaml"), {}), seed=0).search
+    search = choose_search(SearchSpace(parse_sweep(text, "s.yaml"), {}), seed=0).search
     first = search.suggest(0, [])
     assert first["weight_decay"] in (0, 1)
-    second = search.suggest(1, [Tried(first, 1.0)])  # the seeds are not written out for it
+    second = search.suggest(1, [PastRun(first, 1.0)])  # the seeds are not written out for it
     assert second != first
 
 
 def test_a_sweep_without_end_gives_way_to_tpe() -> None:
     text = "program: train.py\nmethod: bayes\nmetric: {name: val_loss}\nparameters:\n"
-    points = Points(parse_sweep(f"{text}  dropout: {{min: 0.0, max: 0.5}}\n", "s.yaml"), {})
-    search = make_method(points, seed=0).search
+    points = SearchSpace(parse_sweep(f"{text}  dropout: {{min: 0.0, max: 0.5}}\n", "s.yaml"), {})
+    search = choose_search(points, seed=0).search
     assert isinstance(search, BayesSearch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as where it is called
         kinds = [type(search._make_sampler(k)).__name__ for k in (GP_LONGEST - 1, GP_LONGEST)]
     assert kinds == ["GPSampler", "TPESampler"]
-    chosen = make_method(points, seed=0, sampler="gp").search
+    chosen = choose_search(points, seed=0, sampler="gp").search
     assert isinstance(chosen, BayesSearch)
     assert chosen.gp_longest is None
 
@@ -360,27 +370,27 @@ def test_no_combination_is_refused_before_anything_begins(method: str) -> None:
     text = f"program: train.py\nmethod: {method}\nrun_cap: 3\nmetric: {{name: val_loss}}\n"
     text += "parameters:\n  num_heads: {values: [8, 16]}\n  dropout: {min: 0.0, max: 0.5}\n"
     with pytest.raises(SweepError, match="no values of num_heads that the sweep has"):
-        make_method(Points(parse_sweep(text, "s"), {"model_dim": 100}), seed=0)
+        choose_search(SearchSpace(parse_sweep(text, "s"), {"model_dim": 100}), seed=0)
 
 
 def test_bayes_over_steps_of_the_schedule() -> None:
     text = "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\nparameters:\n"
     text += "  lr_schedule: {value: step}\n  lr_steps: {min: 1000, max: 10000}\n"
-    points = Points(parse_sweep(text, "s"), {})
+    points = SearchSpace(parse_sweep(text, "s"), {})
     assert points.defaults() == {"lr_schedule": "step", "lr_steps": 5500}
-    assert 1000 <= make_method(points, seed=0).search.suggest(1, [])["lr_steps"] <= 10000
+    assert 1000 <= choose_search(points, seed=0).search.suggest(1, [])["lr_steps"] <= 10000
 
 
 def test_bayes_never_tries_what_has_no_probability() -> None:
     text = "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\nparameters:\n"
     text += "  num_layers: {values: [2, 4, 6], probabilities: [0.5, 0.5, 0]}\n"
     text += "  dropout: {min: 0.0, max: 0.5}\n"
-    points = Points(parse_sweep(text, "s"), {})
+    points = SearchSpace(parse_sweep(text, "s"), {})
     assert points.defaults()["num_layers"] == 4  # 6 is the default, and has none
-    search, known = make_method(points, seed=0).search, []
+    search, known = choose_search(points, seed=0).search, []
     for k in range(9):
         values = search.suggest(k, known)
-        known.append(Tried(values, 3.0 - values["num_layers"] / 10, running=False, failed=False))
+        known.append(PastRun(values, 3.0 - values["num_layers"] / 10, running=False, failed=False))
     assert {run.values["num_layers"] for run in known} == {2, 4}
 
 
@@ -392,21 +402,21 @@ def test_a_worker_whose_runs_all_fail_gives_up() -> None:
         assert not in_vain([*["failed"] * 3, other, *["failed"] * 5])
 
 
-def gp_of(parameter: str) -> tuple[Points, BayesSearch]:
+def gp_of(parameter: str) -> tuple[SearchSpace, BayesSearch]:
     text = "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\nparameters:\n"
-    points = Points(parse_sweep(f"{text}  {parameter}\n", "s"), {})
-    search = make_method(points, seed=0).search
+    points = SearchSpace(parse_sweep(f"{text}  {parameter}\n", "s"), {})
+    search = choose_search(points, seed=0).search
     assert isinstance(search, BayesSearch)
     return points, search
 
 
 def test_a_search_that_is_drawn_to_an_end_tries_the_end_itself() -> None:
     _, search = gp_of("dropout: {min: 0.0, max: 0.3}")
-    done: list[Tried] = []
+    done: list[PastRun] = []
     for k in range(8):
         values = search.suggest(k, done)
         assert values is not None
-        done.append(Tried(values, 1.5 + values["dropout"]))
+        done.append(PastRun(values, 1.5 + values["dropout"]))
         assert len(str(values["dropout"])) <= len("0.12345")
     assert 0.0 in [run.values["dropout"] for run in done]
 
@@ -414,12 +424,12 @@ def test_a_search_that_is_drawn_to_an_end_tries_the_end_itself() -> None:
 def test_an_end_that_cannot_be_is_come_near_to() -> None:
     """No run has a learning rate of 0."""
     points, search = gp_of("learning_rate: {min: 0.0, max: 0.1}")
-    done: list[Tried] = []
+    done: list[PastRun] = []
     for k in range(8):
         values = search.suggest(k, done)
         assert values is not None
         assert points.is_possible(values)
-        done.append(Tried(values, 1.5 + values["learning_rate"]))
+        done.append(PastRun(values, 1.5 + values["learning_rate"]))
     assert min(run.values["learning_rate"] for run in done) <= 2e-7
 
 

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from fundamentallm.sweep.checking import check_any
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.spec import Sweep, examine_sweep, parse_sweep, read_sweep
+from fundamentallm.sweep.check.warnings import check_any
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep, parse_sweep, read_sweep
 
 HEAD = "program: train.py\nmethod: random\nrun_cap: 5\nmetric: {name: val_loss}\nparameters:\n"
 
 
-def sweep(parameters: str, head: str = HEAD) -> Sweep:
+def sweep(parameters: str, head: str = HEAD) -> SweepFile:
     return parse_sweep(head + parameters, "s.yaml")
 
 

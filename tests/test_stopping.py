@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from fundamentallm.sweep.findings import Findings
-from fundamentallm.sweep.stopping import (
+from fundamentallm.sweep.file.diagnostics import Diagnostics
+from fundamentallm.sweep.file.hyperband import (
     Hyperband,
     Reached,
     bands_from_max,
@@ -97,7 +97,7 @@ def test_eta_sets_how_many_stay() -> None:
 
 
 def test_what_a_file_says() -> None:
-    findings = Findings("s.yaml")
+    findings = Diagnostics("s.yaml")
     rule = read_hyperband({"type": "hyperband", "min_iter": 3}, findings)
     assert rule is not None
     assert (rule.bands[:3], rule.eta, rule.strict) == ((3, 9, 27), 3.0, True)

@@ -12,8 +12,8 @@ import sqlalchemy
 from conftest import TEXT
 from tiny_sweep import grid
 
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.storage_address import StorageAddress
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.store.address import StorageAddress
 
 TWO_READINGS = [
     "postgresql://me:SEC@RET@host/db",

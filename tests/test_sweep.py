@@ -14,8 +14,8 @@ from conftest import ROOT, TEXT, Run, nightly
 from tiny_sweep import FLAGS, grid, metric_rows, processes, start, summaries, trials, wait_for
 
 from fundamentallm.cli.sweep_flags import read_every_run
-from fundamentallm.presets import PRESETS
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.sweep.file.sweep_file import parse_sweep
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from conftest import Run
 from tiny_sweep import FLAGS, grid, summaries
 
-from fundamentallm.cli.sweeping import check_file
-from fundamentallm.sweep.changes import differences
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.cli.worker import check_file
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.store.definition import differences
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 RANDOM = grid().replace("grid", "random")
 

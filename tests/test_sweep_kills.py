@@ -176,9 +176,9 @@ def test_a_warm_trial_imports_nothing(tmp_path: Path, text_file: Path) -> None:
 import json, os, sys
 from multiprocessing import forkserver
 from pathlib import Path
-from fundamentallm.sweep.order import Order
-from fundamentallm.sweep.workers import Workers
-from fundamentallm.text import read_text
+from fundamentallm.sweep.engine.job import Order
+from fundamentallm.sweep.engine.trial_process import Workers
+from fundamentallm.data.text import read_text
 
 if __name__ == "__main__":
     text = read_text({str(text_file)!r})

@@ -20,8 +20,8 @@ from conftest import TEXT, Run
 from postgres import postgres
 from tiny_sweep import FLAGS, grid, kill, processes, start, summaries, wait_for
 
-from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.store.run_store import RunStore
 
 pytestmark = pytest.mark.slow
 
@@ -132,8 +132,8 @@ def test_the_name_of_a_sweep_is_not_taken_twice(tmp_path: Path, server: str, run
 def test_the_lock_is_let_go_of_when_its_holder_dies(tmp_path: Path, server: str) -> None:
     sweep = parse_sweep("program: train.py\nmethod: grid\nparameters: {x: {value: 1}}\n", "s")
 
-    def opened() -> Ledger:
-        return Ledger(server, "locks", tmp_path, lease=60, goal="minimize")
+    def opened() -> RunStore:
+        return RunStore(server, "locks", tmp_path, lease=60, goal="minimize")
 
     with closing(opened()) as one, closing(opened()) as two:
         holding = os.fork()
@@ -159,7 +159,7 @@ def test_a_lock_that_was_lost_hands_nothing_out_twice(tmp_path: Path, server: st
     """Choosing values takes seconds; meanwhile the server may drop the lock's connection."""
     sweep = parse_sweep(grid(rates=2, seeds=1), "s.yaml")
     values = [{p.name: p.distribution.quantile(0.1) for p in sweep.parameters} for _ in range(2)]
-    ledgers = [Ledger(server, "lost-lock", tmp_path, lease=60, goal="minimize") for _ in range(2)]
+    ledgers = [RunStore(server, "lost-lock", tmp_path, lease=60, goal="minimize") for _ in range(2)]
     dropped: list[int] = []
 
     def drop(number: int, runs: Sequence[Run]) -> Any:
@@ -175,7 +175,7 @@ def test_a_lock_that_was_lost_hands_nothing_out_twice(tmp_path: Path, server: st
             claimed.append(claim(ledgers[1], lambda number, runs: values[number]))
         return values[number]
 
-    def claim(ledger: Ledger, choose: Any) -> int:
+    def claim(ledger: RunStore, choose: Any) -> int:
         found = ledger.claim(next_values=choose, retries=0, parameters=sweep.parameters)
         assert found is not None
         return found.number

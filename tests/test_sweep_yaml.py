@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.sweep_yaml import parse_sweep_yaml, read_sweep_yaml
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.yaml_reader import parse_sweep_yaml, read_sweep_yaml
 
 
 def found(text: str) -> list[str]:

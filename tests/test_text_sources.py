@@ -15,11 +15,11 @@ import pytest
 from conftest import ROOT, Run
 from tiny_sweep import grid
 
-from fundamentallm import training
-from fundamentallm.data import prepare
-from fundamentallm.hyperparameters import Config
-from fundamentallm.text import Text
-from fundamentallm.training import train
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import Text
+from fundamentallm.training import loop
+from fundamentallm.training.loop import train
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m fundamentallm"
 
@@ -125,7 +125,7 @@ def test_another_text_has_no_such_parts(
 def test_an_evaluation_of_a_long_text_is_bounded(
     text: str, tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fundamentallm.data.MOST_SCORED", 300)
+    monkeypatch.setattr("fundamentallm.data.dataset.MOST_SCORED", 300)
     data = prepare(Text.of(text, "long.txt"), tiny)
     assert data.warnings() == [
         f"long.txt, validation part: val_loss is of the first 300 of its {len(data.val):,} tokens; "
@@ -144,10 +144,10 @@ def test_kernels_are_built_before_the_clock_starts(
 ) -> None:
     """Where they never were, that takes longer than many a --max-minutes 0.1."""
     order: list[str] = []
-    take_step = training.Run.take_step
-    monkeypatch.setattr(training, "kernels", lambda: order.append("kernels"))
+    take_step = loop.Run.take_step
+    monkeypatch.setattr(loop, "kernels", lambda: order.append("kernels"))
     monkeypatch.setattr(
-        training.Run, "take_step", lambda self: (order.append("step"), take_step(self))[1]
+        loop.Run, "take_step", lambda self: (order.append("step"), take_step(self))[1]
     )
     train(tiny, text, device="cpu")
     assert order[:2] == ["kernels", "step"]

@@ -15,16 +15,16 @@ import torch
 from conftest import need_kernels
 
 from fundamentallm import train
-from fundamentallm.data import prepare
-from fundamentallm.hyperparameters import Config
-from fundamentallm.isolation import run_alone
-from fundamentallm.kernels import call, team
-from fundamentallm.machine import threads_each
-from fundamentallm.range_test import find_learning_rate
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.text import Text
-from fundamentallm.threads import suits_kernels, threads
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import Text
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.machine.cores_and_memory import threads_each
+from fundamentallm.model.native import call, team
+from fundamentallm.model.threads import suits_kernels, threads
 from fundamentallm.trackers.folder import FolderTracker
+from fundamentallm.training.isolation import run_alone
+from fundamentallm.training.lr_range_test import find_learning_rate
 
 CPU = torch.device("cpu")
 WIDE = {"model_dim": 64, "num_heads": 4, "max_seq_len": 64, "batch_size": 8, "max_steps": 6}
@@ -167,7 +167,7 @@ def test_a_process_that_was_forked_has_threads_of_its_own(tmp_path: Path) -> Non
     need_kernels()
     code = """
 import os, torch
-from fundamentallm.projection import project
+from fundamentallm.model.linear import project
 torch.set_num_threads(4)
 x, w = torch.randn(2000, 64), torch.randn(64, 64)
 expected = project(x, w)
@@ -183,7 +183,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 def test_runs_share_the_cores_unless_the_user_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fundamentallm.machine.usable_cores", lambda: 8)
+    monkeypatch.setattr("fundamentallm.machine.cores_and_memory.usable_cores", lambda: 8)
     for typed, expected in (
         ("", (8, 4, 1)),
         ("3", (3, 3, 3)),

@@ -17,17 +17,19 @@ import pytest
 import torch
 from conftest import ROOT
 
-from fundamentallm import Config, device, train, training
-from fundamentallm.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.data import prepare
-from fundamentallm.evaluate import score
+from fundamentallm import Config, train
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import Text
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.machine import device
 from fundamentallm.metrics import METRICS, OF_EVALUATIONS
-from fundamentallm.plan import WORTH_COMPILING, compiles
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.text import Text
+from fundamentallm.trackers.base import Number, Sample
 from fundamentallm.trackers.console import ConsoleTracker
 from fundamentallm.trackers.folder import FolderTracker
-from fundamentallm.trackers.protocol import Number, Sample
+from fundamentallm.training import loop
+from fundamentallm.training.checkpoint import Checkpoint, CheckpointError
+from fundamentallm.training.evaluate import score
+from fundamentallm.training.plan import WORTH_COMPILING, compiles
 
 
 class Recorder:
@@ -181,7 +183,7 @@ def test_what_was_decided_is_kept_when_the_run_gets_longer(
 ) -> None:
     start(replace(tiny, max_steps=8), text, tmp_path)
     checkpoint = Checkpoint.load(tmp_path / "last.pt")
-    monkeypatch.setattr(training, "compiles", lambda *args, **kwargs: True)
+    monkeypatch.setattr(loop, "compiles", lambda *args, **kwargs: True)
     start(tiny, text, tmp_path, checkpoint=checkpoint)
     assert not json.loads((tmp_path / "summary.json").read_text())["compiled"]
 
@@ -279,7 +281,7 @@ def test_what_has_ended_does_not_go_on(
 def test_a_run_that_is_resumed_to_end_where_it_stands_is_scored(
     tiny: Config, text: str, tmp_path: Path, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "LOG_EVERY", 5)
+    monkeypatch.setattr(loop, "LOG_EVERY", 5)
     calls = iter(range(100))
     stopped = start(tiny, text, tmp_path, stop_requested=lambda: "me" * (next(calls) >= asked))
     checkpoint = Checkpoint.load(tmp_path / "last.pt")

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from conftest import Run
 from tiny_sweep import grid
 
-from fundamentallm import token_cache
-from fundamentallm.data import prepare, scoring_windows
-from fundamentallm.evaluate import score
-from fundamentallm.hyperparameters import Config
-from fundamentallm.model import Transformer
-from fundamentallm.text import DataError, Text
-from fundamentallm.unknown import describe_unknown
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data import token_cache
+from fundamentallm.data.dataset import prepare, scoring_windows
+from fundamentallm.data.text import DataError, Text
+from fundamentallm.data.unknown_characters import describe_unknown
+from fundamentallm.model.transformer import Transformer
+from fundamentallm.training.evaluate import score
 
 CPU = torch.device("cpu")
 LINE = (

@@ -15,10 +15,10 @@ from conftest import ROOT, TEXT, TINY, nightly
 from wandb_client import VARYING, Client, check_same, wait_until, without_varying
 from wandb_server import WandbServer
 
-from fundamentallm.hyperparameters import Config
-from fundamentallm.run_folder import RunFolder
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.trackers.folder import FolderTracker
-from fundamentallm.training import train
+from fundamentallm.training.loop import train
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import yaml
 from conftest import ROOT
 from wandb_server import Run, Sweep, WandbServer
 
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.samples import Sample
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.files.samples import Sample
 
 BIN = Path(sys.executable).parent
 VARYING = ("perf/tokens_per_second", "perf/memory_gb")  # differ from one run to the next

@@ -13,24 +13,24 @@ from collections.abc import Sequence
 import click
 
 from fundamentallm import __version__
-from fundamentallm.cli.agent import agent
-from fundamentallm.cli.check import check
-from fundamentallm.cli.compare import compare
-from fundamentallm.cli.evaluate import evaluate
-from fundamentallm.cli.explain import explain
-from fundamentallm.cli.find import find
-from fundamentallm.cli.generate import generate
+from fundamentallm.cli.commands.agent import agent
+from fundamentallm.cli.commands.check import check
+from fundamentallm.cli.commands.compare import compare
+from fundamentallm.cli.commands.evaluate import evaluate
+from fundamentallm.cli.commands.explain import explain
+from fundamentallm.cli.commands.find import find
+from fundamentallm.cli.commands.generate import generate
+from fundamentallm.cli.commands.next import next_
+from fundamentallm.cli.commands.refine import refine
+from fundamentallm.cli.commands.report import report
+from fundamentallm.cli.commands.sweep import sweep
+from fundamentallm.cli.commands.train import train
 from fundamentallm.cli.messages import say, warn
-from fundamentallm.cli.next import next_
-from fundamentallm.cli.refine import refine
-from fundamentallm.cli.report import report
-from fundamentallm.cli.sweep import sweep
 from fundamentallm.cli.terminal import outlive_the_terminal
-from fundamentallm.cli.train import train
+from fundamentallm.config.parsing import nearest_name
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
-from fundamentallm.given import nearest_name
-from fundamentallm.system_limits import limit_reached
+from fundamentallm.machine.system_limits import limit_reached
 from fundamentallm.warning_lines import say_warnings
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
+from fundamentallm.data.unknown_characters import describe_unknown
 from fundamentallm.printable import printable
-from fundamentallm.unknown import describe_unknown
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from fundamentallm.declaration import FALSE_WORDS, TRUE_WORDS, ConfigError, Hyperparameter
-from fundamentallm.hyperparameters import HYPERPARAMETERS
-from fundamentallm.sweep.assignment import Assignment
+from fundamentallm.config.fields import FALSE_WORDS, TRUE_WORDS, ConfigError, Hyperparameter
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.sweep.wandb_agent import Assignment
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?|mps")
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "[true|false]"}

@@ -9,14 +9,14 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from fundamentallm.cli.messages import notice, place, warn
-from fundamentallm.consent import remember, was_asked
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.storage_address import StorageAddress
-from fundamentallm.sweep.sweep_folder import SweepFolder
-from fundamentallm.system_limits import open_enough_files
+from fundamentallm.files.consent import remember, was_asked
+from fundamentallm.machine.system_limits import open_enough_files
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.store.address import StorageAddress
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
-    from fundamentallm.sweep.ledger import Ledger
+    from fundamentallm.sweep.store.run_store import RunStore
 
 STORAGE = "FUNDAMENTALLM_STORAGE"
 LEASE = "FUNDAMENTALLM_LEASE"
@@ -83,30 +83,30 @@ def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> No
         )
 
 
-def remember_storage(ledger: Ledger, folder: SweepFolder) -> None:
+def remember_storage(store: RunStore, folder: SweepFolder) -> None:
     """Write down where the sweep is kept, if not beside its runs; without a password.
 
     Once: who comes later may know the server by a name that means nothing to others. That this user
     chose it is noted each time.
     """
-    if ledger.database.is_local:
+    if store.database.is_local:
         return
     if not folder.storage.exists():
-        folder.write_storage(ledger.database.address.kept)
-    if reason := remember(folder.path, storage=ledger.database.address.kept):
+        folder.write_storage(store.database.address.kept)
+    if reason := remember(folder.path, storage=store.database.address.kept):
         warn(reason)
 
 
 @contextmanager
 def opened(
     url: str, folder: SweepFolder, *, minutes: float = 0.0
-) -> Iterator[tuple[Facts, Ledger]]:
+) -> Iterator[tuple[Facts, RunStore]]:
     """The facts and the ledger of a sweep that is there, waiting so long for its storage.
 
     Raises:
         SweepError: It is not, or its runs are kept elsewhere.
     """
-    from fundamentallm.sweep.ledger import Ledger, read_study
+    from fundamentallm.sweep.store.run_store import RunStore, read_study
 
     open_enough_files()
     if url.startswith("sqlite") and not folder.database.exists():
@@ -119,12 +119,12 @@ def opened(
     name, wait = study_name(url, folder), 60 * minutes
     facts, goal, _ = read_study(url, name, wait=wait, say=notice)
     folder.create()
-    ledger = Ledger(url, name, folder.path, lease=facts["lease"], goal=goal, wait=wait, say=notice)
+    store = RunStore(url, name, folder.path, lease=facts["lease"], goal=goal, wait=wait, say=notice)
     try:
-        remember_storage(ledger, folder)
-        yield facts, ledger
+        remember_storage(store, folder)
+        yield facts, store
     finally:
-        ledger.close()
+        store.close()
 
 
 def lease_seconds() -> float:

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import click
 
+from fundamentallm.cli.commands.train import train
 from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
-from fundamentallm.cli.request import Request
-from fundamentallm.cli.train import train
-from fundamentallm.given import DATA_KEYS
-from fundamentallm.hyperparameters import HYPERPARAMETERS
-from fundamentallm.presets import PRESETS
-from fundamentallm.sweep.points import hyperparameter_name
+from fundamentallm.cli.train_request import Request
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.parsing import DATA_KEYS
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.program import words_of_every_run
-from fundamentallm.sweep.spec import Sweep
+from fundamentallm.sweep.search.space import hyperparameter_name
 
 
 @click.command(cls=HyperparameterCommand, add_help_option=False)
@@ -37,7 +37,7 @@ class EveryRun(NamedTuple):
     """The text of a --config, which is weaker."""
 
 
-def read_every_run(sweep: Sweep, words: Sequence[str]) -> EveryRun:
+def read_every_run(sweep: SweepFile, words: Sequence[str]) -> EveryRun:
     """What the file's command and, stronger, `words` give to every run.
 
     What a preset or a --config sets gives way to the sweep's own values, as in a run on W&B.

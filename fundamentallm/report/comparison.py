@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fundamentallm.declaration import shown
+from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.report.results import Results, RunResult

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from fundamentallm.report.factors import Factor, find_factors
-from fundamentallm.report.fitting import (
+from fundamentallm.report.noise import measure_noise
+from fundamentallm.report.regression import (
     LEAST_FREEDOM,
     Array,
     Fitting,
@@ -19,7 +20,6 @@ from fundamentallm.report.fitting import (
     dummies,
     legendre,
 )
-from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.results import Results, RunResult
 
 CERTAIN = 0.05

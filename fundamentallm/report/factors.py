@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fundamentallm.report.results import OTHER_LOSSES, SEED, Results, RunResult
-from fundamentallm.sweep.checking import LINEAR_TO
-from fundamentallm.sweep.distributions import Continuous
-from fundamentallm.sweep.points import hyperparameter_name
+from fundamentallm.sweep.check.warnings import LINEAR_TO
+from fundamentallm.sweep.file.distributions import Continuous
+from fundamentallm.sweep.search.space import hyperparameter_name
 
 IN_LOGS_FROM = 8  # times that the largest value is the least: doublings, decades
 FEW_LACK = 0.1  # of the runs, which may lack a setting and are then left out

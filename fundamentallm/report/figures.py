@@ -9,9 +9,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fundamentallm.declaration import shown
+from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
-from fundamentallm.report.drawing import (
+from fundamentallm.report.effects import Surface
+from fundamentallm.report.factors import Factor, find_factors
+from fundamentallm.report.parallel import parallel_coordinates
+from fundamentallm.report.plot_style import (
     MOST_AXES,
     PALETTE,
     RED,
@@ -20,13 +23,10 @@ from fundamentallm.report.drawing import (
     label,
     new_figure,
 )
-from fundamentallm.report.effects import Surface
-from fundamentallm.report.factors import Factor, find_factors
-from fundamentallm.report.parallel import parallel_coordinates
 from fundamentallm.report.results import Curve, Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.sweep.score_cap import farthest, score_of_guess
-from fundamentallm.sweep.spec import Metric
+from fundamentallm.sweep.file.sweep_file import Metric
+from fundamentallm.sweep.store.score_cap import farthest, score_of_guess
 
 LOSS = Metric("val_loss")
 MOST_CURVES = 40

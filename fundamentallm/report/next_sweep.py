@@ -13,8 +13,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.declaration import shown
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.fields import shown
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import FEWEST_TO_FIT, Effect
 from fundamentallm.report.explain import explain
@@ -22,15 +22,15 @@ from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.parameters import has_room
-from fundamentallm.sweep.checking import LINEAR_TO
-from fundamentallm.sweep.distributions import Continuous, IntUniform
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.parameters import Parameter
-from fundamentallm.sweep.points import Points, fitting_heads, hyperparameter_name
-from fundamentallm.sweep.records import told
-from fundamentallm.sweep.refining import is_refined
-from fundamentallm.sweep.spec import Sweep, parse_sweep
-from fundamentallm.sweep.writing import Commented, sweep_text
+from fundamentallm.sweep.check.warnings import LINEAR_TO
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.distributions import Continuous, IntUniform
+from fundamentallm.sweep.file.parameters import Parameter
+from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
+from fundamentallm.sweep.file.yaml_writer import Commented, sweep_text
+from fundamentallm.sweep.refine import is_refined
+from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperparameter_name
+from fundamentallm.sweep.store.records import told
 
 ZOOM = 0.5
 """The new range as a share of the old one, around the best."""
@@ -75,7 +75,7 @@ class _Next:
 
     def __init__(self, results: Results, evidence: Evidence) -> None:
         assert results.sweep is not None
-        self.sweep: Sweep = results.sweep
+        self.sweep: SweepFile = results.sweep
         self.results, self.evidence = results, evidence
         self.claims = explain(results, evidence)
         self.effects = {
@@ -262,7 +262,7 @@ class _Next:
         Where fewer than two are left, as between two that do there may be none, the file's own
         stay.
         """
-        if fit := fitting_heads(Points(self._parsed(), self.flags)):
+        if fit := fitting_heads(SearchSpace(self._parsed(), self.flags)):
             heads = next(p for p in self.sweep.parameters if hyperparameter_name(p) == "num_heads")
             entry = heads.entry(self.content)
             entry.clear()
@@ -271,7 +271,7 @@ class _Next:
             else:
                 entry |= heads.entry(self.sweep.content)
 
-    def _parsed(self) -> Sweep:
+    def _parsed(self) -> SweepFile:
         """What has come of it so far.
 
         Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fundamentallm.lead import noise_of
 from fundamentallm.report.results import Results
+from fundamentallm.report.significance import pooled_noise
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Noise:
 
 
 def measure_noise(results: Results) -> Noise | None:
-    """The spread between seeds, as `noise_of` pools it; None if no configuration was repeated."""
+    """The spread between seeds, pooled; None if no configuration was repeated."""
     groups = [[results.loss(run) for run in runs] for runs in results.configurations]
-    sigma, freedom, repeated = noise_of(groups)
+    sigma, freedom, repeated = pooled_noise(groups)
     return Noise(sigma, freedom, repeated) if freedom else None

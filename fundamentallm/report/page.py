@@ -18,17 +18,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from fundamentallm import __version__
-from fundamentallm.corpus import BUILTIN
-from fundamentallm.declaration import shown
-from fundamentallm.disk import replacing
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.fields import shown
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.data.builtin_corpus import BUILTIN
+from fundamentallm.files.atomic import replacing
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.report.explain import HEADINGS, explain
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.sweep.records import told
+from fundamentallm.sweep.store.records import told
 
 LONGEST = 1_000  # characters of a setting or sample
 MOST_SAMPLES = 6

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fundamentallm.declaration import shown
+from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
-from fundamentallm.report.drawing import MOST_AXES, Plot, label, new_figure
 from fundamentallm.report.factors import Factor, find_factors
+from fundamentallm.report.plot_style import MOST_AXES, Plot, label, new_figure
 from fundamentallm.report.results import Results
 
 QUARTERS = (

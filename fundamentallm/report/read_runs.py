@@ -14,13 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.declaration import ConfigError
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import EARLY
-from fundamentallm.held_folder import why_misplaced
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.files.held_folder import why_misplaced
+from fundamentallm.files.ownership import FILES
+from fundamentallm.files.run_folder import RunFolder, RunFolderError
 from fundamentallm.metrics import finite
-from fundamentallm.ownership import FILES
 from fundamentallm.report.results import (
     Curve,
     Results,
@@ -31,10 +32,9 @@ from fundamentallm.report.results import (
     unscored,
     without_metric,
 )
-from fundamentallm.run_folder import RunFolder, RunFolderError
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.spec import Metric, Sweep, read_sweep
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, read_sweep
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 DIGITS = re.compile(r"(\d+)")
 DEEPEST = 3  # folders below the one that was given
@@ -164,7 +164,7 @@ def _nothing_in(path: Path) -> str:
     return f"{path}: no run is there; give a folder that holds config.yaml and metrics.jsonl"
 
 
-def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Sweep | None, list]:
+def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[SweepFile | None, list]:
     """The sweep that all runs are of, if it is one and can be read; and notes."""
     if len(sweeps) != 1 or any(sweeps[0] not in folder.parents for folder in folders):
         return None, []

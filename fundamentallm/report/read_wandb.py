@@ -17,9 +17,10 @@ import wandb
 import yaml
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from fundamentallm.declaration import ConfigError
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.exit_codes import EARLY
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import finite
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import (
@@ -32,9 +33,8 @@ from fundamentallm.report.results import (
     unscored,
     without_metric,
 )
-from fundamentallm.samples import Sample
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.spec import Metric, Sweep, parse_sweep
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, parse_sweep
 
 SECONDS = 30
 A_PAGE = 100
@@ -104,7 +104,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
     return replace(results, runs=runs)
 
 
-def _sweep(content: Mapping[str, Any], address: str) -> tuple[Sweep | None, list[str]]:
+def _sweep(content: Mapping[str, Any], address: str) -> tuple[SweepFile | None, list[str]]:
     try:
         return parse_sweep(yaml.safe_dump(dict(content), sort_keys=False), address), []
     except SweepError as error:

@@ -9,15 +9,15 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
-from fundamentallm.corpus import BUILTIN
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.data.builtin_corpus import BUILTIN
+from fundamentallm.data.unknown_characters import describe_unscored
+from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import LARGER_IS_BETTER, METRICS, finite
-from fundamentallm.samples import Sample
-from fundamentallm.sweep.points import hyperparameter_name
-from fundamentallm.sweep.records import RANKED
-from fundamentallm.sweep.score_cap import ScoreCap, score_of_guess
-from fundamentallm.sweep.spec import Metric, Sweep
-from fundamentallm.unknown import describe_unscored
+from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
+from fundamentallm.sweep.search.space import hyperparameter_name
+from fundamentallm.sweep.store.records import RANKED
+from fundamentallm.sweep.store.score_cap import ScoreCap, score_of_guess
 
 SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
@@ -117,7 +117,7 @@ class Results:
     title: str
     metric: Metric
     runs: Sequence[RunResult]
-    sweep: Sweep | None = None
+    sweep: SweepFile | None = None
     """The sweep file, if the runs are of one sweep."""
     notes: Sequence[str] = ()
     """What is missing or could not be read, a sentence each."""
@@ -224,7 +224,7 @@ class Results:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))
 
 
-def metric_named(name: str, sweep: Sweep | None) -> Metric:
+def metric_named(name: str, sweep: SweepFile | None) -> Metric:
     """The metric of that name, or the sweep's own, or `val_loss`; with which way is better."""
     own = sweep.ranks_by if sweep is not None else Metric("val_loss")
     if not name or name == own.name:
@@ -232,7 +232,7 @@ def metric_named(name: str, sweep: Sweep | None) -> Metric:
     return Metric(name, "maximize" if name in LARGER_IS_BETTER else "minimize")
 
 
-def guessed(metric: Metric, sweep: Sweep | None) -> list[str]:
+def guessed(metric: Metric, sweep: SweepFile | None) -> list[str]:
     """A note if nobody has said which way a metric is better."""
     if metric.name in METRICS or (sweep is not None and metric == sweep.metric):
         return []

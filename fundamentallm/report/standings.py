@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fundamentallm.lead import SIGNIFICANT, chance_of, noise_of
 from fundamentallm.metrics import score_text
-from fundamentallm.sweep.spec import Metric
+from fundamentallm.report.significance import SIGNIFICANT, p_value, pooled_noise
+from fundamentallm.sweep.file.sweep_file import Metric
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def in_order(standings: Sequence[Standing], metric: Metric) -> list[Standing]:
 def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     """Whether the winner can be told from the rest, in words with the numbers they stand on.
 
-    One that diverged with a seed is not compared. The test: `fundamentallm/lead.py`.
+    One that diverged with a seed is not compared. The test: `fundamentallm/report/significance.py`.
     """
     ranked = in_order([each for each in standings if each.scores and not each.diverged], metric)
     if not ranked:
@@ -56,7 +56,7 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     lead = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
     lead += f"{score_text(rest[0].mean)}"
     by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)
-    sigma, freedom, _ = noise_of([each.scores for each in by_mean])
+    sigma, freedom, _ = pooled_noise([each.scores for each in by_mean])
     if not freedom:
         return f"{lead}; with one seed nobody can say whether that is more than chance"
     if sigma == 0:
@@ -64,7 +64,7 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     doubtful: list[str] = []
     for each in rest:
         gap, runs = abs(each.mean - best.mean), (len(best.scores), len(each.scores))
-        p = chance_of(gap, sigma=sigma, freedom=freedom, runs=runs)
+        p = p_value(gap, sigma=sigma, freedom=freedom, runs=runs)
         doubtful += [f"{each.label} (p = {p:.2g})"] if p >= SIGNIFICANT else []
     basis = f"the noise between seeds is {score_text(sigma)}"
     if not doubtful:

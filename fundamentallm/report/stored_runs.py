@@ -9,9 +9,9 @@ from typing import Any
 
 from fundamentallm.report.read_runs import in_order
 from fundamentallm.report.results import Results, RunResult
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.records import Run
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import Run
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 OPEN = ("unfinished", "interrupted")
 
@@ -41,7 +41,7 @@ def with_stored_runs(
         notes.append(f"left out, for they are no runs of this sweep: {_some(others)}")
     merged = {name: run for name, run in here.items() if name not in others}
     shared = {**results.fixed, **_same_text(results), **fixed}
-    points = Points(results.sweep, fixed)
+    points = SearchSpace(results.sweep, fixed)
     away: list[Run] = []
     changed: list[str] = []
     for run in runs:

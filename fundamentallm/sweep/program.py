@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fundamentallm.sweep.spec import ENVIRONMENT, Sweep
+from fundamentallm.sweep.file.sweep_file import ENVIRONMENT, SweepFile
 
 DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
 """The command where a file gives none, as W&B has it."""
@@ -26,7 +26,7 @@ MODULES = ("__main__", "cli.main")
 """That train.py imported over time."""
 
 
-def is_ours(sweep: Sweep) -> bool:
+def is_ours(sweep: SweepFile) -> bool:
     """Whether the sweep trains our model: it runs `fundamentallm train`, or our own train.py."""
     script = _script(sweep)
     if script is None:
@@ -35,19 +35,19 @@ def is_ours(sweep: Sweep) -> bool:
     return path is not None and _is_our_script(path)
 
 
-def missing_program(sweep: Sweep) -> str | None:
+def missing_program(sweep: SweepFile) -> str | None:
     """The script that the sweep would start, if it is not there."""
     script = _script(sweep)
     return script if script and _find(script, sweep) is None else None
 
 
-def command_line(sweep: Sweep) -> str:
+def command_line(sweep: SweepFile) -> str:
     """What would be started, as a line to read."""
     shown = SHOWN | {"${program}": sweep.program}
     return " ".join(shown.get(word, word) for word in sweep.command or DEFAULT)
 
 
-def words_of_every_run(sweep: Sweep) -> list[str]:
+def words_of_every_run(sweep: SweepFile) -> list[str]:
     """What the file's `command` itself hands to every run: the words after what starts it."""
     words = _words(sweep)
     start = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
@@ -65,7 +65,7 @@ def words_of_every_run(sweep: Sweep) -> list[str]:
     return kept
 
 
-def _words(sweep: Sweep) -> list[str]:
+def _words(sweep: SweepFile) -> list[str]:
     return [ENVIRONMENT.sub(_of_environment, word) for word in sweep.command]
 
 
@@ -78,7 +78,7 @@ def _is_our_command(words: list[str]) -> bool:
     return len(words) == 2 and Path(words[0]).name == "fundamentallm" and words[1] == "train"
 
 
-def _script(sweep: Sweep) -> str | None:
+def _script(sweep: SweepFile) -> str | None:
     """The script that is started, or its first word where none is; None for our command."""
     words = _words(sweep) or list(DEFAULT)
     for i, word in enumerate(words):
@@ -91,7 +91,7 @@ def _script(sweep: Sweep) -> str | None:
     return ""
 
 
-def _find(script: str, sweep: Sweep) -> Path | None:
+def _find(script: str, sweep: SweepFile) -> Path | None:
     """The script from here, as W&B's agent starts it; else beside the sweep file, or above it.
 
     Above it, because the bundled sweeps lie in a folder beside train.py.

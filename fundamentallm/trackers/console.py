@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tqdm import tqdm
 
+from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import fit_for
-from fundamentallm.samples import Sample
-from fundamentallm.trackers.protocol import Number
+from fundamentallm.trackers.base import Number
 
 SHOWN: Mapping[str, Callable[[float], str]] = {
     "epoch": "epoch {:.2f}".format,

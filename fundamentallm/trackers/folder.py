@@ -7,9 +7,9 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.samples import Sample, format_sample
-from fundamentallm.trackers.protocol import Number
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.files.samples import Sample, format_sample
+from fundamentallm.trackers.base import Number
 
 
 class FolderTracker:

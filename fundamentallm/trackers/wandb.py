@@ -21,13 +21,13 @@ import wandb
 from wandb.sdk.lib.runid import generate_id
 
 from fundamentallm import exit_codes
-from fundamentallm.consent import remember, was_asked
-from fundamentallm.disk import read_file, replace_text
+from fundamentallm.files.atomic import read_file, replace_text
+from fundamentallm.files.consent import remember, was_asked
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import OF_EVALUATIONS
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.samples import Sample
 from fundamentallm.trackers import wandb_service
-from fundamentallm.trackers.protocol import Number
+from fundamentallm.trackers.base import Number
 from fundamentallm.trackers.reach import unreachable
 from fundamentallm.trackers.wandb_files import OwnFiles
 

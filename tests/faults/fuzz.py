@@ -28,14 +28,14 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fundamentallm.checkpoint import FORMAT, MARK, Checkpoint
-from fundamentallm.cli.train import train
+from fundamentallm.cli.commands.train import train
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.hyperparameters import HYPERPARAMETERS, Config
-from fundamentallm.model import Transformer
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.sweep.points import Points
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.model.transformer import Transformer
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.training.checkpoint import FORMAT, MARK, Checkpoint
 
 PLACE = Path(tempfile.mkdtemp(prefix="fuzz-"))
 SWEEP = """\
@@ -121,7 +121,7 @@ def _flags() -> st.SearchStrategy[list[str]]:
 
 def read_sweep_text(text: str) -> None:
     """As `check` and `sweep` do."""
-    Points(parse_sweep(text, "x.yaml"), {})
+    SearchSpace(parse_sweep(text, "x.yaml"), {})
 
 
 def load_checkpoint(raw: bytes) -> None:

@@ -35,10 +35,10 @@ import yaml
 from conftest import ROOT, TEXT
 from tiny_sweep import FLAGS, grid
 
-from fundamentallm import token_cache
 from fundamentallm.cli.main import main
-from fundamentallm.ownership import MARK
-from fundamentallm.sweep import workers
+from fundamentallm.data import token_cache
+from fundamentallm.files.ownership import MARK
+from fundamentallm.sweep.engine import trial_process
 
 SECONDS = 10
 """Of processor time. A clock on the wall would measure how busy the machine is."""
@@ -442,7 +442,7 @@ def change(case: Case) -> None:
 
 
 @dataclass
-class Ended:
+class Outcome:
     """How a command ended."""
 
     status: int
@@ -491,9 +491,9 @@ class Fuzzer:
         # A folder for the text's tokens, though it is short; and a fork, where a server would take
         # seconds to start for each case.
         token_cache.WORTH_KEEPING = 0
-        workers.forkserver.ensure_running = lambda: None
-        fork = workers.multiprocessing.get_context("fork")
-        workers.multiprocessing.get_context = lambda _=None: fork  # pyright: ignore
+        trial_process.forkserver.ensure_running = lambda: None
+        fork = trial_process.multiprocessing.get_context("fork")
+        trial_process.multiprocessing.get_context = lambda _=None: fork  # pyright: ignore
         self._make_home()
         self._make_seeds()
         self.at_home = snapshot(self.home)
@@ -545,7 +545,7 @@ class Fuzzer:
         yield Case(seed, work, work / COMMANDS[name][0], self.home)
         remove_all(work.parent)
 
-    def run(self, seed: str) -> tuple[str, str, Ended]:
+    def run(self, seed: str) -> tuple[str, str, Outcome]:
         """The fault that a case shows, if any, how it was made, and how its command ended."""
         name = random.Random(f"command {seed}").choice(list(COMMANDS))
         with self._case(seed, name) as case:
@@ -562,7 +562,7 @@ class Fuzzer:
                 fault = _of_trials(case.work)
         return fault, f"{COMMANDS[name][1]}\n    {'; '.join(case.changes)}", ended
 
-    def call(self, words: Sequence[str], work: Path, *, stops: bool = False) -> Ended:
+    def call(self, words: Sequence[str], work: Path, *, stops: bool = False) -> Outcome:
         """Run a command in a child of its own, in `work`.
 
         One that `stops` may have much to do, and has to end soon after it is asked to.
@@ -590,7 +590,7 @@ class Fuzzer:
         said = output.read_bytes().decode("utf-8", "replace")
         seconds = used.ru_utime + used.ru_stime
         memory = used.ru_maxrss * 1024
-        return Ended(status, said, seconds, memory, time.monotonic() - began)
+        return Outcome(status, said, seconds, memory, time.monotonic() - began)
 
     def _become(self, words: Sequence[str], work: Path, output: Path) -> None:
         """Be the command; does not return."""

@@ -27,7 +27,7 @@ import click
 from conftest import TEXT
 from tiny_sweep import FLAGS, grid, kill, metric_rows, processes, start, summaries, trials
 
-from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.training.checkpoint import Checkpoint
 
 RUN = [*FLAGS, "--max-steps=1200", "--eval-every=20", "--dropout=0.1", "--no-wandb"]
 RATES, SEEDS, STEPS = 5, 3, 300

@@ -13,10 +13,10 @@ import sqlalchemy
 from postgres import Server, server
 from tiny_sweep import grid
 
-from fundamentallm.sweep import database as database_module
-from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.spec import parse_sweep
-from fundamentallm.sweep.storage_address import StorageAddress
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.store import database as database_module
+from fundamentallm.sweep.store.address import StorageAddress
+from fundamentallm.sweep.store.run_store import RunStore
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,7 +52,7 @@ def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -
         folder.mkdir()
         try:
             with closing(
-                Ledger(postgres.url, "cut", folder, lease=600, goal="minimize", wait=600)
+                RunStore(postgres.url, "cut", folder, lease=600, goal="minimize", wait=600)
             ) as ledger:
                 while (
                     run := ledger.claim(
@@ -90,7 +90,7 @@ def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -
         worker.join()
     engine.dispose()
     assert wrong == []
-    with closing(Ledger(postgres.url, "cut", tmp_path, lease=600, goal="minimize")) as ledger:
+    with closing(RunStore(postgres.url, "cut", tmp_path, lease=600, goal="minimize")) as ledger:
         runs = ledger.runs()
     assert len(runs) >= CUTS
     assert sorted(number for number, _ in found) == list(range(len(runs)))
@@ -124,7 +124,7 @@ def test_a_server_that_only_reads_for_a_while_is_waited_for(
             only_reads(False)
 
     with closing(
-        Ledger(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, say=say)
+        RunStore(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, say=say)
     ) as ledger:
         only_reads(True)
         run = ledger.claim(
@@ -149,7 +149,7 @@ def test_a_server_that_is_down_at_the_start_is_waited_for(tmp_path: Path, postgr
 
     postgres.stop()
     with closing(
-        Ledger(postgres.url, "d", tmp_path, lease=60, goal="minimize", wait=600, say=say)
+        RunStore(postgres.url, "d", tmp_path, lease=60, goal="minimize", wait=600, say=say)
     ) as ledger:
         assert len(ledger.runs()) == 0
     assert "is away: " in said[0]
@@ -159,4 +159,4 @@ def test_a_server_that_is_down_at_the_start_is_waited_for(tmp_path: Path, postgr
 def test_a_wrong_password_is_not_waited_for(tmp_path: Path, postgres: Server) -> None:
     url = postgres.url.replace(postgres.password, "wrong")
     with pytest.raises(database_module.SweepError, match=r"used: .*authentication failed"):
-        Ledger(url, "w", tmp_path, lease=60, goal="minimize", wait=600)
+        RunStore(url, "w", tmp_path, lease=60, goal="minimize", wait=600)

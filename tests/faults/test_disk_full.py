@@ -14,9 +14,9 @@ import pytest
 from conftest import Run, nightly
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
-from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.held_folder import HeldFolder
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.files.held_folder import HeldFolder
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.training.checkpoint import Checkpoint
 
 MB = 1 << 20
 

@@ -20,12 +20,12 @@ from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fundamentallm.checkpoint import FORMAT, MARK, Checkpoint, CheckpointError
+from fundamentallm.config.hyperparameters import Config
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.hyperparameters import Config
-from fundamentallm.model import Transformer
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.sweep.assignment import Assignment
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.model.transformer import Transformer
+from fundamentallm.sweep.wandb_agent import Assignment
+from fundamentallm.training.checkpoint import FORMAT, MARK, Checkpoint, CheckpointError
 
 TOUCHED = "was-here"
 
@@ -122,8 +122,8 @@ def test_weights_that_do_not_fit_take_no_memory(
     path = tmp_path / "best.pt"
     path.write_bytes(sealed(archive(made())))
     code = (
-        "import resource, sys; from fundamentallm.checkpoint import Checkpoint; from pathlib "
-        "import Path\nfrom fundamentallm.errors import FundamentallmError\n"
+        "import resource, sys; from fundamentallm.training.checkpoint import Checkpoint\n"
+        "from pathlib import Path\nfrom fundamentallm.errors import FundamentallmError\n"
         "try: Checkpoint.load(Path(sys.argv[1])).build_model()\n"
         "except FundamentallmError as error: print(error)\nelse: print('taken')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

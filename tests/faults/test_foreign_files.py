@@ -15,11 +15,11 @@ from conftest import ROOT, TEXT, Run
 from results_on_disk import write_run
 from tiny_sweep import FLAGS, grid, summaries
 
-from fundamentallm.held_folder import HeldFolder
-from fundamentallm.hyperparameters import Config
-from fundamentallm.ownership import JUDGES, LOCK, MARK, why_foreign
-from fundamentallm.run_folder import RunFolder, RunFolderError
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.files.held_folder import HeldFolder
+from fundamentallm.files.ownership import JUDGES, LOCK, MARK, why_foreign
+from fundamentallm.files.run_folder import RunFolder, RunFolderError
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 from fundamentallm.trackers.folder import FolderTracker
 
 OLD_RUN = ROOT / "tests/fixtures/0.1/run"
@@ -190,7 +190,7 @@ def test_a_run_that_is_killed_while_it_is_cleared_is_ours(
             super().remove(name)
             seen.append(why_foreign(folder.path))
 
-    monkeypatch.setattr("fundamentallm.run_folder.HeldFolder", Watched)
+    monkeypatch.setattr("fundamentallm.files.run_folder.HeldFolder", Watched)
     folder.clear()
     assert len(seen) == 7
     assert not any(seen)

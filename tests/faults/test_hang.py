@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_sweep import FLAGS, grid, start, summaries, trials, wait_for
 
-from fundamentallm.sweep import line as lines
-from fundamentallm.sweep.order import Alive, Ended, Stop
+from fundamentallm.sweep.engine import trial_pipe as lines
+from fundamentallm.sweep.engine.job import Heartbeat, Outcome, Stop
 
 DISK_THAT_IS_AWAY = """
 import os, time
@@ -37,7 +37,7 @@ def beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "_exit", leave)
 
 
-def hangs(line: lines.Line, seconds: float) -> bool:
+def hangs(line: lines.TrialPipe, seconds: float) -> bool:
     """Whether a line that is told nothing more says within `seconds` that its trial hangs."""
     beating = threading.Thread(target=line.beat, daemon=True)
     beating.start()
@@ -51,23 +51,23 @@ def hangs(line: lines.Line, seconds: float) -> bool:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_hangs_is_told_from_its_own_steps(beats: None) -> None:
     ours, theirs = Pipe()
-    line = lines.Line(theirs, patience=0.2)
+    line = lines.TrialPipe(theirs, patience=0.2)
     assert not hangs(line, 0.5)  # no step yet: it is still getting ready
-    line = lines.Line(theirs, patience=0.2)
+    line = lines.TrialPipe(theirs, patience=0.2)
     line.stop_requested()
     assert hangs(line, 2.0)
     messages = []
     while ours.poll():
         messages.append(ours.recv())
-    assert isinstance(messages[0], Alive)
-    assert isinstance(messages[-1], Ended)
+    assert isinstance(messages[0], Heartbeat)
+    assert isinstance(messages[-1], Outcome)
     assert messages[-1].status == "hung"
-    slow = lines.Line(theirs, patience=0.2)
+    slow = lines.TrialPipe(theirs, patience=0.2)
     for _ in range(2):  # its steps take 100 ms, so 2 s pass before it is said to hang
         slow.stop_requested()
         time.sleep(0.1)
     assert not hangs(slow, 1.0)
-    done = lines.Line(theirs, patience=0.2)
+    done = lines.TrialPipe(theirs, patience=0.2)
     done.stop_requested()
     done.over()
     assert not hangs(done, 0.6)
@@ -75,12 +75,12 @@ def test_what_hangs_is_told_from_its_own_steps(beats: None) -> None:
 
 def test_what_takes_long_to_save_gives_signs_of_life(beats: None) -> None:
     ours, theirs = Pipe()
-    line = lines.Line(theirs, patience=60)
+    line = lines.TrialPipe(theirs, patience=60)
     ours.send(Stop("SIGTERM"))
     assert line.stop_requested() == "SIGTERM"
     assert not hangs(line, 0.3)
     assert ours.poll()
-    assert isinstance(ours.recv(), Alive)
+    assert isinstance(ours.recv(), Heartbeat)
 
 
 @pytest.mark.slow

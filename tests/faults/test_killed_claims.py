@@ -18,14 +18,14 @@ import pytest
 from postgres import postgres
 from tiny_sweep import grid
 
-from fundamentallm.sweep.ledger import Ledger, LostError
-from fundamentallm.sweep.records import Runs
-from fundamentallm.sweep.search import GridPoints, Values
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.base import Grid, Values
+from fundamentallm.sweep.store.records import RunIndex
+from fundamentallm.sweep.store.run_store import RunStore, TrialLostError
 
 pytestmark = pytest.mark.slow
 SWEEP = parse_sweep(grid(rates=10, seeds=6), "s.yaml")
-POINTS = list(GridPoints(SWEEP.parameters))
+POINTS = list(Grid(SWEEP.parameters))
 WORKERS, KILLS, LEASE = 3, 20, 3.0
 
 
@@ -48,7 +48,7 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
     With every kill there are two more to claim, so that no machine is too fast to be killed.
     """
     dice = random.Random(seed)
-    with closing(Ledger(url, "killed", folder, lease=LEASE, goal="minimize", wait=60)) as ledger:
+    with closing(RunStore(url, "killed", folder, lease=LEASE, goal="minimize", wait=60)) as ledger:
 
         def beat() -> None:
             while True:
@@ -56,7 +56,7 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
                 with suppress(Exception):
                     ledger.beat(sorted(ledger.held.copy()))
 
-        def next_values(number: int, runs: Runs) -> Values | None:
+        def next_values(number: int, runs: RunIndex) -> Values | None:
             there = len(POINTS) - 2 * (KILLS - kills[0])
             return POINTS[number] if number < there else None
 
@@ -77,7 +77,7 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
                 ledger.report(run.last.id, {1: 0.5})
                 time.sleep(dice.uniform(0, 0.05))
                 ledger.finish(run.last.id, "done", score=0.5, seconds=0, note="")
-            except LostError:
+            except TrialLostError:
                 continue
             with log.open("a") as file:
                 file.write(f"{run.number}\n")
@@ -99,7 +99,7 @@ def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: P
     url, folders = storage
     log, dice, started = tmp_path / "finished.txt", random.Random(1), 0
     kills = mmap.mmap(-1, 1)  # shared with every worker
-    with closing(Ledger(url, "killed", folders[0], lease=LEASE, goal="minimize")):
+    with closing(RunStore(url, "killed", folders[0], lease=LEASE, goal="minimize")):
         pass  # so that no kill meets a study that is being made
     workers: dict[int, int] = {}  # process by place
     free = set(range(WORKERS))
@@ -123,7 +123,7 @@ def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: P
             else:
                 assert os.WEXITSTATUS(status) == 0
     assert kills[0] == KILLS
-    with closing(Ledger(url, "killed", folders[0], lease=LEASE, goal="minimize")) as ledger:
+    with closing(RunStore(url, "killed", folders[0], lease=LEASE, goal="minimize")) as ledger:
         runs = ledger.runs()
     assert [run.number for run in runs] == list(range(len(POINTS)))
     assert [run.values for run in runs] == POINTS

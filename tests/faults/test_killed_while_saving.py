@@ -13,10 +13,10 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from fundamentallm import checkpoint, disk
-from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.vocabulary import Vocabulary
-from fundamentallm.hyperparameters import Config
-from fundamentallm.model import Transformer
+from fundamentallm.training.checkpoint import Checkpoint
+from fundamentallm.data.vocabulary import Vocabulary
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.model.transformer import Transformer
 
 torch.set_num_threads(1)
 FILES = {checkpoint.__file__, disk.__file__}

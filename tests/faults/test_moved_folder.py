@@ -12,10 +12,10 @@ from conftest import Run
 from optuna.trial import TrialState
 from tiny_sweep import FLAGS, grid, start, summaries, trials, wait_for
 
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.sweep.findings import DisplacedError
-from fundamentallm.sweep.ledger import Ledger
-from fundamentallm.sweep.sweep_folder import SweepFolder
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.sweep.file.diagnostics import DisplacedError
+from fundamentallm.sweep.store.run_store import RunStore
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 
 def remove(folder: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_a_worker_holds_is_not_what_has_come_into_its_place(tmp_path: Path)
     place = tmp_path / "a"
     place.mkdir()
     folder = SweepFolder(place)
-    ledger = Ledger(folder.url, "a", place, lease=60, goal="minimize")
+    ledger = RunStore(folder.url, "a", place, lease=60, goal="minimize")
     claim = {"next_values": lambda number, runs: {}, "again": lambda run: True, "parameters": []}
     assert ledger.claim(**claim) is not None
     with folder.held():
@@ -84,7 +84,7 @@ def test_what_a_worker_holds_is_not_what_has_come_into_its_place(tmp_path: Path)
 
 
 def test_a_database_that_was_replaced_is_not_written(tmp_path: Path) -> None:
-    ledger = Ledger(SweepFolder(tmp_path).url, "a", tmp_path, lease=60, goal="minimize")
+    ledger = RunStore(SweepFolder(tmp_path).url, "a", tmp_path, lease=60, goal="minimize")
     for file in tmp_path.glob("study.db*"):
         file.unlink()
     with pytest.raises(DisplacedError, match=r"study\.db: removed or replaced while the sweep ran"):

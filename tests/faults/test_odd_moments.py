@@ -15,27 +15,33 @@ import pytest
 import torch
 from conftest import TEXT, Run
 
-from fundamentallm import Config, range_test, train, training
-from fundamentallm.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.data import prepare
-from fundamentallm.disk import DiskError
+from fundamentallm import Config, train
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import DataError, Text, read_text
+from fundamentallm.data.vocabulary import Vocabulary
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.generate import continue_text
-from fundamentallm.learner import Learner, OutOfMemoryError
-from fundamentallm.model import Transformer
-from fundamentallm.ownership import MARK
-from fundamentallm.plan import Plan
-from fundamentallm.run_folder import RunFolder, RunFolderError, new_run_folder, read_flat_yaml
-from fundamentallm.text import DataError, Text, read_text
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.files.ownership import MARK
+from fundamentallm.files.run_folder import (
+    RunFolder,
+    RunFolderError,
+    new_run_folder,
+    read_flat_yaml,
+)
+from fundamentallm.model.sampling import continue_text
+from fundamentallm.model.transformer import Transformer
 from fundamentallm.trackers.folder import FolderTracker
-from fundamentallm.vocabulary import Vocabulary
+from fundamentallm.training import loop, lr_range_test
+from fundamentallm.training.checkpoint import Checkpoint, CheckpointError
+from fundamentallm.training.plan import Plan
+from fundamentallm.training.train_step import OutOfMemoryError, TrainStep
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
 
 
-def start(config: Config, folder: RunFolder, **more: Any) -> training.Result:
+def start(config: Config, folder: RunFolder, **more: Any) -> loop.Result:
     folder.create()
     trackers = [FolderTracker(folder)]
     return train(config, TEXT, folder=folder, trackers=trackers, device="cpu", **more)
@@ -104,7 +110,7 @@ def test_a_run_that_diverged_is_so_called_if_it_is_stopped_before_anybody_saw(
     """Losses are fetched every tenth step; the stop comes before."""
     folder, asked = RunFolder(tmp_path / "out"), iter([""] * 5)
     diverged = (torch.tensor(math.nan), torch.tensor(1.0))
-    monkeypatch.setattr(Learner, "step", lambda *_: diverged)
+    monkeypatch.setattr(TrainStep, "step", lambda *_: diverged)
     result = start(tiny, folder, stop_requested=lambda: next(asked, "SIGINT"))
     assert result.status == "diverged"
     assert folder.read_summary()["status"] == "diverged"
@@ -151,7 +157,7 @@ def test_memory_that_runs_out_outside_a_step(
         raise MemoryError
 
     folder = RunFolder(tmp_path / "out")
-    monkeypatch.setattr(training, where, none_left)
+    monkeypatch.setattr(loop, where, none_left)
     with pytest.raises(OutOfMemoryError, match="give a smaller --batch-size"):
         start(tiny, folder)
     assert folder.read_summary()["status"] == "oom"
@@ -283,9 +289,9 @@ def test_a_range_test_that_fails_says_so(
         raise error
 
     folder = RunFolder(tmp_path)
-    monkeypatch.setattr(Learner, "step", fail)
+    monkeypatch.setattr(TrainStep, "step", fail)
     with pytest.raises(raised):
-        range_test.find_learning_rate(
+        lr_range_test.find_learning_rate(
             tiny, prepare(Text.of(TEXT), tiny), device="cpu", trackers=[FolderTracker(folder)]
         )
     assert folder.read_summary()["status"] == status

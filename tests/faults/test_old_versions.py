@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Run
 
-from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.training.checkpoint import Checkpoint
 
 VERSIONS = sorted(path.name for path in (ROOT / "tests/fixtures").iterdir())
 

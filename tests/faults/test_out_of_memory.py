@@ -12,19 +12,19 @@ import torch
 from conftest import Run
 from tiny_sweep import FLAGS, grid, processes, start, summaries, wait_for
 
-from fundamentallm.data import training_batch
-from fundamentallm.device import free_memory_gb, is_out_of_memory
-from fundamentallm.hyperparameters import Config
-from fundamentallm.learner import Learner, OutOfMemoryError, check_fits
-from fundamentallm.vocabulary import Vocabulary
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.dataset import training_batch
+from fundamentallm.data.vocabulary import Vocabulary
+from fundamentallm.machine.device import free_memory_gb, is_out_of_memory
+from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, check_fits
 
 CPU = torch.device("cpu")
 
 
-def step_with_room_for(most: int, config: Config) -> Learner:
+def step_with_room_for(most: int, config: Config) -> TrainStep:
     """A learner after one step on a device that has room for `most` sequences."""
     vocabulary = Vocabulary.of("abcdefgh", "char")
-    learner = Learner(len(vocabulary), config, CPU)
+    learner = TrainStep(len(vocabulary), config, CPU)
     forward = learner.forward
 
     def limited(part: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_a_resumed_run_goes_on_in_the_same_parts(tiny: Config) -> None:
     """In others dropout would draw other numbers."""
     config = replace(tiny, batch_size=8, dropout=0.2)
     first = step_with_room_for(4, config)
-    second = Learner(9, config, CPU)
+    second = TrainStep(9, config, CPU)
     second.load_state_dict(first.model.state_dict(), first.state_dict())
     assert second.at_once == first.at_once == 4
     assert step_with_room_for(8, config).state_dict()["at_once"] == 0

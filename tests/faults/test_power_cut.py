@@ -22,8 +22,8 @@ import pytest
 from conftest import Run
 from tiny_sweep import FLAGS, grid, metric_rows, summaries, trials
 
-from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.run_folder import RunFolder
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.training.checkpoint import Checkpoint
 
 SOURCE = Path(__file__).parent / "power.c"
 

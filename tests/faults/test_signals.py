@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, Run
 from tiny_sweep import FLAGS, grid, start, wait_for
 
-from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.training.checkpoint import Checkpoint
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 

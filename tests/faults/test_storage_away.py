@@ -16,9 +16,9 @@ from conftest import TEXT
 from postgres import Server, server
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
-from fundamentallm.sweep import database as database_module
-from fundamentallm.sweep.database import AwayError, Database, patient
-from fundamentallm.sweep.heartbeats import Heartbeats
+from fundamentallm.sweep.store import database as database_module
+from fundamentallm.sweep.store.database import AwayError, Database, patient
+from fundamentallm.sweep.store.heartbeats import Heartbeats
 
 
 @pytest.fixture

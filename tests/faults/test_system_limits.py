@@ -12,7 +12,7 @@ import pytest
 from conftest import Run
 from tiny_sweep import FLAGS, grid
 
-from fundamentallm.system_limits import SystemLimitError, starting_processes
+from fundamentallm.machine.system_limits import SystemLimitError, starting_processes
 
 
 @pytest.fixture

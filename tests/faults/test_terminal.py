@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from tiny_sweep import FLAGS, grid, wait_for
 
-from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.training.checkpoint import Checkpoint
 
 UNENDING = ["--max-steps=1000000", "--epochs=1000000", "--output-dir=out", "--no-wandb"]
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import TEXT, Run
 from tiny_sweep import FLAGS, grid
 
-from fundamentallm.held_folder import why_anothers
+from fundamentallm.files.held_folder import why_anothers
 
 OTHER = 65534
 

@@ -22,7 +22,7 @@ from tiny_sweep import FLAGS, grid, wait_for
 from wandb_client import Client, check_same, wait_until
 from wandb_server import WandbServer
 
-from fundamentallm.checkpoint import Checkpoint
+from fundamentallm.training.checkpoint import Checkpoint
 
 
 @pytest.fixture

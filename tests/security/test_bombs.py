@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fundamentallm.checkpoint import Checkpoint, CheckpointError
 from fundamentallm.cli.storage import lease_seconds
-from fundamentallm.declaration import ConfigError
-from fundamentallm.disk import DiskError
-from fundamentallm.hyperparameters import Config
-from fundamentallm.ownership import MARK
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.text import DataError, read_lasting_text
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.files.ownership import MARK
+from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_flat_yaml
 from fundamentallm.report.results import plain_summary
-from fundamentallm.run_folder import RunFolder, RunFolderError, read_flat_yaml
-from fundamentallm.sweep.assignment import Assignment
-from fundamentallm.sweep.findings import Findings, SweepError
-from fundamentallm.sweep.parameters import read_distribution
-from fundamentallm.sweep.records import score_of
-from fundamentallm.sweep.refining import continue_from
-from fundamentallm.sweep.spec import Metric
-from fundamentallm.text import DataError, read_lasting_text
+from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
+from fundamentallm.sweep.file.parameters import read_distribution
+from fundamentallm.sweep.file.sweep_file import Metric
+from fundamentallm.sweep.refine import continue_from
+from fundamentallm.sweep.store.records import score_of
+from fundamentallm.sweep.wandb_agent import Assignment
+from fundamentallm.training.checkpoint import Checkpoint, CheckpointError
 
 LOSS = Metric("val_loss", "minimize")
 
@@ -133,7 +133,7 @@ def test_a_step_that_is_none(step: object, tmp_path: Path) -> None:
 
 
 def test_steps_too_small_for_numbers() -> None:
-    findings = Findings("x.yaml")
+    findings = Diagnostics("x.yaml")
     entry = {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 1.0e-320}
     assert read_distribution(entry, ("parameters", "dropout"), findings) is None
     assert "q" in str(vars(findings))

@@ -19,7 +19,7 @@ from tiny_sweep import FLAGS, grid, start, wait_for
 from wandb_client import Client
 from wandb_server import WandbServer
 
-from fundamentallm.consent import remember, was_asked
+from fundamentallm.files.consent import remember, was_asked
 
 PLACE = "online:thieves/loot"
 

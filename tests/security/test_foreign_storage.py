@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tiny_sweep import grid
 
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.ledger import Ledger, read_study
-from fundamentallm.sweep.spec import parse_sweep
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.store.run_store import RunStore, read_study
 
 TEXT = grid(rates=2, seeds=1)
 PARAMETERS = parse_sweep(TEXT, "t.yaml").parameters
@@ -70,8 +70,8 @@ def folder(begun: Path, tmp_path: Path) -> Path:
     return shutil.copytree(begun, tmp_path / "copy")
 
 
-def open_ledger(folder: Path) -> Ledger:
-    return Ledger(f"sqlite:///{folder}/study.db", "t", folder, lease=60, goal="minimize")
+def open_ledger(folder: Path) -> RunStore:
+    return RunStore(f"sqlite:///{folder}/study.db", "t", folder, lease=60, goal="minimize")
 
 
 def alter(folder: Path, statement: str, *values: object) -> None:
@@ -81,7 +81,7 @@ def alter(folder: Path, statement: str, *values: object) -> None:
         opened.commit()
 
 
-def read_as_a_worker(ledger: Ledger) -> None:
+def read_as_a_worker(ledger: RunStore) -> None:
     ledger.begin(FACTS)
     ledger.runs()
 

@@ -16,7 +16,7 @@ PLANTED = """\
 #include <stdlib.h>
 __attribute__((constructor)) static void run(void) { creat(getenv("TOUCHED"), 0600); }
 """
-LOADED = "from fundamentallm.kernels import kernels; print(kernels() is not None)"
+LOADED = "from fundamentallm.model.native import kernels; print(kernels() is not None)"
 SWAPPED = f"""\
 import os
 from fundamentallm import kernels as module

@@ -20,21 +20,21 @@ import pytest
 from conftest import ROOT, TEXT
 from tiny_sweep import FLAGS, grid
 
-from fundamentallm import token_cache
-from fundamentallm.checkpoint import Checkpoint
-from fundamentallm.data import prepare
-from fundamentallm.disk import DiskError
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data import token_cache
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import Text
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.held_folder import HeldFolder
-from fundamentallm.hyperparameters import Config
-from fundamentallm.run_folder import RunFolder, RunFolderError
-from fundamentallm.sweep.disk_watch import DiskWatch
-from fundamentallm.sweep.findings import SweepError
-from fundamentallm.sweep.sqlite_file import OwnFile
-from fundamentallm.sweep.sweep_folder import SweepFolder
-from fundamentallm.sweep.trial import _checkpoint
-from fundamentallm.text import Text
-from fundamentallm.training import train
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.files.held_folder import HeldFolder
+from fundamentallm.files.run_folder import RunFolder, RunFolderError
+from fundamentallm.sweep.engine.disk_wait import DiskWait
+from fundamentallm.sweep.engine.trial import _checkpoint
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.store.sqlite_file import OwnFile
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.training.checkpoint import Checkpoint
+from fundamentallm.training.loop import train
 from fundamentallm.warning_lines import say_warnings
 
 OLD = time.time() - 3 * 24 * 3600
@@ -294,7 +294,7 @@ def test_sqlite_is_asked_which_file_it_opened(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "study.db").symlink_to(home / "bank.db")
-    monkeypatch.setattr("fundamentallm.sweep.sqlite_file.why_misplaced", lambda *_, **__: "")
+    monkeypatch.setattr("fundamentallm.sweep.store.sqlite_file.why_misplaced", lambda *_, **__: "")
     before = snapshot(home)
     with pytest.raises(SweepError, match="replaced by a link while it was opened"):
         sqlite3.connect(tmp_path / "study.db", factory=OwnFile)
@@ -304,7 +304,7 @@ def test_sqlite_is_asked_which_file_it_opened(
 def test_a_probe_of_the_disk_follows_no_link(home: Path, tmp_path: Path) -> None:
     (tmp_path / f".writable-{os.getpid()}").symlink_to(home / ".bashrc")
     before = snapshot(home)
-    DiskWatch(tmp_path, 1, print).probe()
+    DiskWait(tmp_path, 1, print).probe()
     assert snapshot(home) == before
 
 

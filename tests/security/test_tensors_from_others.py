@@ -17,13 +17,13 @@ import pytest
 import torch
 from conftest import TEXT, TINY
 
-from fundamentallm import token_cache
-from fundamentallm.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.data import Dataset, load_prepared, prepare
-from fundamentallm.hyperparameters import Config
-from fundamentallm.run_folder import RunFolder
-from fundamentallm.text import Text
-from fundamentallm.training import train
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data import token_cache
+from fundamentallm.data.dataset import Dataset, load_prepared, prepare
+from fundamentallm.data.text import Text
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.training.checkpoint import Checkpoint, CheckpointError
+from fundamentallm.training.loop import train
 
 SETTINGS: dict[str, Any] = {**TINY, "max_steps": 8}
 CONFIG = Config(**SETTINGS)

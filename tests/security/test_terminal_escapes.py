@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT, Run
 from tiny_sweep import FLAGS, grid
 
-from fundamentallm.checkpoint import Checkpoint
 from fundamentallm.cli.messages import warn
+from fundamentallm.training.checkpoint import Checkpoint
 from fundamentallm.warning_lines import on_stderr, say_warnings
 
 TITLE = "\x1b]0;owned\x07\x1b[2J\u202e"
@@ -54,7 +54,7 @@ def test_what_library_code_warns_of_is_one_line(
     monkeypatch.setattr(logging.getLogger("fundamentallm"), "handlers", [])
     for say in (warn, on_stderr):
         say_warnings(say)
-        logging.getLogger("fundamentallm.learner").warning("named %s", f"{TITLE}\nx")
+        logging.getLogger("fundamentallm.training.train_step").warning("named %s", f"{TITLE}\nx")
     said = capsys.readouterr().err
     assert said.splitlines() == [said.splitlines()[0]] * 2
     assert said.startswith("warning: named ")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fundamentallm.declaration import shown
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.fields import shown
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import OTHER_LOSSES, SEED
 from fundamentallm.report.rules.claim import Claim, Evidence
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from fundamentallm.declaration import shown
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.fields import shown
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import Effect
 from fundamentallm.report.factors import Factor
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.sweep.checking import extremes
-from fundamentallm.sweep.points import hyperparameter_name
+from fundamentallm.sweep.check.warnings import extremes
+from fundamentallm.sweep.search.space import hyperparameter_name
 
 NEAR = 0.1
 """How close to an end of what was tried counts as at it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fundamentallm.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.sweep.checking import size
-from fundamentallm.sweep.points import Points, hyperparameter_name
-from fundamentallm.sweep.records import told
-from fundamentallm.sweep.refining import is_refined
+from fundamentallm.sweep.check.warnings import size
+from fundamentallm.sweep.refine import is_refined
+from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
+from fundamentallm.sweep.store.records import told
 
 
 def in_progress(evidence: Evidence) -> list[Claim]:
@@ -34,7 +34,7 @@ def runs_asked_for(results: Results) -> int | None:
         return None
     swept = {hyperparameter_name(parameter) for parameter in sweep.parameters}
     known = {n: v for n, v in results.fixed.items() if n in HYPERPARAMETERS and n not in swept}
-    return size(Points(sweep, known))[0]
+    return size(SearchSpace(sweep, known))[0]
 
 
 def _reached_target(results: Results) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fundamentallm.declaration import shown
+from fundamentallm.config.fields import shown
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.results import RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence, counted

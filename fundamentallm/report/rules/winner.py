@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fundamentallm.declaration import shown
-from fundamentallm.lead import SIGNIFICANT, chance_of
+from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.report.results import SEED, Results, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.report.significance import SIGNIFICANT, p_value
 
 
 def winner(evidence: Evidence) -> list[Claim]:
     """The best configuration, and its lead against the noise between seeds.
 
-    One that diverged with a seed is not called best. The test: `fundamentallm/lead.py`.
+    One that diverged with a seed is not called best. The test: `report/significance.py`.
     """
     results, noise = evidence.results, evidence.noise_at_the_end
     groups = results.contenders
@@ -47,7 +47,7 @@ def winner(evidence: Evidence) -> list[Claim]:
         says = f"{lead}; seeds make no difference at all, so how much of that is luck is not known"
         return [Claim("winner", "unknown", says)]
     runs = len(best), len(groups[1])
-    p = chance_of(gap, sigma=noise.sigma, freedom=noise.freedom, runs=runs)
+    p = p_value(gap, sigma=noise.sigma, freedom=noise.freedom, runs=runs)
     basis = (
         f"the noise between seeds is {score_text(noise.sigma)}, from {noise.repeated} repeated "
         f"configurations; p = {p:.2g}"

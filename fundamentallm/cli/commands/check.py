@@ -1,0 +1,141 @@
+"""`fundamentallm check`: what a sweep file means and costs, before it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.commands.sweep import concurrency_options
+from fundamentallm.cli.diagnose import examine, of_a_stranger, show
+from fundamentallm.cli.messages import say
+from fundamentallm.cli.options import PATH
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.check.repair import repaired
+from fundamentallm.sweep.check.warnings import size, unscored
+from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
+from fundamentallm.sweep.file.sweep_file import examine_sweep
+from fundamentallm.sweep.program import command_line, missing_program
+from fundamentallm.sweep.search.space import SearchSpace
+
+if TYPE_CHECKING:
+    from fundamentallm.sweep.check.cost import Costs
+
+WARNED = exit_codes.FAILED
+
+
+@click.command()
+@click.argument("file", metavar="SWEEP.YAML", type=PATH)
+@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1, type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option(
+    "--repaired",
+    "repaired_file",
+    type=PATH,
+    metavar="FILE",
+    help="Write the sweep as it should be.",
+)
+@concurrency_options
+def check(
+    file: str,
+    words: tuple[str, ...],
+    as_json: bool,
+    repaired_file: str | None,
+    workers: int | None,
+    workers_per_gpu: int | None,
+) -> int:
+    """Look for mistakes and traps in a sweep file, at once; with DATA.TXT, also for its cost.
+
+    With a text ("built-in" for the one that Python carries), the cheapest and the dearest run are
+    tried for some steps, as many at a time as `sweep` would run. Exit codes: 0 nothing found,
+    1 warnings, 2 mistakes.
+    """
+    data = words[0] if words and not words[0].startswith("-") else None
+    try:
+        sweep = examine_sweep(file)
+    except SweepError as error:
+        return _refused(str(error), as_json)
+    findings = sweep.findings
+    every = examine(sweep, words[1:] if data else words, data)
+    if every is None and missing_program(sweep) is not None:
+        findings.warn(("program",), of_a_stranger(sweep))
+    points = (
+        SearchSpace(sweep, every.settings) if every is not None and not findings.errors else None
+    )
+    runs, says = size(points) if points is not None else (None, "")
+    if not as_json:
+        show(findings)
+        if says:
+            say(f"{file}: {says}")
+    costs = None
+    if data is not None and points is not None and every is not None:
+        of_text = _of_text(points, data)
+        findings.add(of_text)
+        if not as_json:
+            show(of_text)
+        from fundamentallm.cli.worker import means
+        from fundamentallm.sweep.check.cost import measure_costs
+
+        here = means(workers, workers_per_gpu, every.device, runs)
+        costs = measure_costs(points, data, here)
+    if as_json:
+        _print_json(findings, runs, costs)
+    else:
+        for line in costs.lines() if costs is not None else ():
+            say(line)
+    if repaired_file and points is not None:
+        _write_repaired(points, Path(repaired_file))
+    if every is None:
+        say(
+            f"{file}: it starts `{command_line(sweep)}`, so its parameters are not checked",
+            err=True,
+        )
+    if findings.errors:
+        return exit_codes.BAD_INPUT
+    doubtful = costs is not None and not costs.known
+    return WARNED if findings.found or doubtful else exit_codes.DONE
+
+
+def _of_text(points: SearchSpace, data: str) -> Diagnostics:
+    """What the text has that a run of the sweep cannot be scored on."""
+    from fundamentallm.data.text import read_lasting_text
+
+    findings = Diagnostics(points.sweep.file)
+    for line in unscored(points, read_lasting_text(data)):
+        findings.warn((), line)
+    return findings
+
+
+def _refused(message: str, as_json: bool) -> int:
+    """The mistakes of a file that is no sweep."""
+    lines = message.splitlines()
+    if as_json:
+        say(json.dumps({"findings": [{"level": "error", "message": x} for x in lines]}))
+    for line in lines:
+        say(f"error: {line}", err=True)
+    return exit_codes.BAD_INPUT
+
+
+def _print_json(findings: Diagnostics, runs: int | None, costs: Costs | None) -> None:
+    fields = ("level", "line", "key", "message")
+    found = [{name: getattr(each, name) for name in fields} for each in findings.sorted()]
+    content: dict[str, Any] = {"findings": found, "runs": runs}
+    content |= {"costs": asdict(costs)} if costs is not None else {}
+    say(json.dumps(content, indent=2))
+
+
+def _write_repaired(points: SearchSpace, file: Path) -> None:
+    text = repaired(points)
+    if text is None:
+        say(f"there is nothing to repair; {file} is not written", err=True)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except OSError as error:
+        raise FundamentallmError(f"--repaired {file}: {error.strerror}; give a new file") from None
+    say(f"repaired: {file}")

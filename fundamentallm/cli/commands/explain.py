@@ -1,0 +1,50 @@
+"""`fundamentallm explain`: what a sweep found, in words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from fundamentallm.cli.messages import say
+from fundamentallm.cli.result_sources import metric_option, places_argument, results_of, say_notes
+from fundamentallm.errors import FundamentallmError
+
+NOTHING = "no run has finished, so there is nothing to explain yet"
+
+
+@click.command()
+@places_argument(many=True)
+@metric_option
+@click.option("--json", "as_json", is_flag=True, help="Print a list of claims as JSON.")
+def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
+    """Say what a sweep found: what won, what mattered, how sure that is, and what to try next.
+
+    SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B, as ENTITY/PROJECT/SWEEP.
+    """
+    results = results_of(places, metric)
+    from fundamentallm.report.explain import HEADINGS
+    from fundamentallm.report.explain import explain as explain_results
+
+    claims = explain_results(results)
+    if not claims:
+        raise FundamentallmError(f"{results.title}: {'; '.join(results.notes) or NOTHING}")
+    if as_json:
+        say(json.dumps([asdict(claim) for claim in claims], indent=2))
+        return 0
+    last = ""
+    for claim in claims:
+        heading = HEADINGS[claim.rule]
+        if heading != last:
+            click.secho(f"{heading}", bold=True)
+        last = heading
+        say(click.wrap_text(claim.says, _width(), "  ", "  "))
+    say_notes(results)
+    return 0
+
+
+def _width() -> int:
+    from shutil import get_terminal_size
+
+    return min(100, get_terminal_size().columns)

@@ -1,0 +1,123 @@
+"""`fundamentallm find`: short tests that say where to search."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.messages import say, warn
+from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
+from fundamentallm.cli.prepare import prepare_here, read_recorded_text
+from fundamentallm.cli.signals import StopSignals
+from fundamentallm.cli.train_request import Request
+from fundamentallm.config.fields import shown
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.config.parsing import DATA_KEYS
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.files.run_folder import new_run_folder
+
+if TYPE_CHECKING:
+    from fundamentallm.data.text import Text
+
+SCHEDULE = ("learning_rate", "lr_schedule", "warmup_steps", "lr_decay", "lr_steps", "min_lr_ratio")
+LENGTH = ("epochs", "max_steps", "max_minutes", "eval_every", "early_stopping", "patience")
+UNUSED = (*SCHEDULE, *LENGTH, "compile")  # hyperparameters that a range test does without
+
+
+@click.group()
+def find() -> None:
+    """Short tests that say where to search."""
+
+
+@find.command("learning-rate", cls=HyperparameterCommand, without=UNUSED, options_metavar="[FLAGS]")
+@click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]")
+@click.option(
+    "--output-dir", type=PATH, metavar="DIR", help="The run's folder.  [default: a new one in runs]"
+)
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), help="Start from these; flags change it."
+)
+@click.option(
+    "--config", "config_file", type=PATH, metavar="YAML", help="Start from a run's config.yaml."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
+@device_option()
+def learning_rate(
+    data: str | None,
+    output_dir: str | None,
+    preset: str | None,
+    config_file: str | None,
+    overwrite: bool,
+    device: str,
+    **flags: Any,
+) -> int:
+    """Find the range in which to search for the learning rate, in one run of 200 steps.
+
+    The rate rises from 1e-6 until the loss blows up. The range goes from where the loss begins to
+    fall to where it is least; the curve is in the report of the run's folder.
+    """
+    typed: dict[str, tuple[Any, ...]] = {name: given for name, given in flags.items() if given}
+    if data is not None:
+        typed["data"] = (data,)
+    request = Request(
+        typed, output_dir=output_dir, preset=preset, config_file=config_file, resume=False,
+        overwrite=overwrite, device=device, no_wandb=True, log_model=None, sweep=None,
+    )  # fmt: skip
+    request.check_folder()
+    settings = request.settle()
+    recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
+    config = Config(**settings)
+    for line in config.warnings():
+        warn(line)
+    with StopSignals(os._exit) as signals:
+        text = read_recorded_text(request, recorded["data"], recorded["data_sha256"])
+        return _find(config, text, request, signals)
+
+
+def _find(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
+    from fundamentallm.cli.commands.report import NAME, check_may_write, write
+    from fundamentallm.report.read_runs import read_results
+    from fundamentallm.trackers.console import ConsoleTracker
+    from fundamentallm.trackers.folder import FolderTracker
+    from fundamentallm.training.lr_range_test import STEPS, find_learning_rate
+    from fundamentallm.training.train_step import check_fits
+
+    dataset, where = prepare_here(text, config, request.device)
+    check_fits(config, len(dataset.vocabulary), where)
+    folder = request.folder
+    if folder is None:
+        folder = new_run_folder(Path("runs"), f"{Path(text.name).stem}-find")
+    else:
+        check_may_write(folder.path / NAME)
+        folder.create()
+    with folder.held():
+        folder.clear()
+        console = ConsoleTracker()
+        console.say(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
+        found = find_learning_rate(
+            config,
+            dataset,
+            device=request.device,
+            trackers=[FolderTracker(folder), console],
+            stop_requested=lambda: signals.name or console.closed,
+        )
+    if found.stopped:
+        by = signals.name or console.closed
+        say(f"stopped by {by} before there was an answer", err=True)
+        return exit_codes.of_run("interrupted", by, in_sweep=False)
+    write(read_results([folder.path], "train_loss"), folder.path / NAME)
+    if not found.fell:
+        say("the loss never fell: no learning rate can be suggested", err=True)
+        return exit_codes.FAILED
+    say(
+        f"search the learning rate from {shown(found.low)} to {shown(found.high)}: "
+        f"learning_rate: {{distribution: log_uniform_values, min: {shown(found.low)}, "
+        f"max: {shown(found.high)}}}"
+    )
+    say(f"report: {shlex.quote(str(folder.path / NAME))}")
+    return exit_codes.DONE

@@ -1,0 +1,89 @@
+"""`fundamentallm generate`: lets a trained model write."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+import click
+
+from fundamentallm.cli.messages import say, warn, warn_of_unknown
+from fundamentallm.cli.options import PATH
+from fundamentallm.data.unknown_characters import examples
+from fundamentallm.printable import fit_for
+
+
+@click.command()
+@click.argument("run", type=PATH, metavar="RUN_OR_CHECKPOINT")
+@click.option("--prompt", default="", help="The text to continue.  [default: a line's beginning]")
+@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token.")
+@click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest; 0 keeps all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Keep the likeliest that reach p.")
+@click.option("--max-tokens", default=500, show_default=True, help="Tokens to write.")
+@click.option("--num-samples", default=1, show_default=True, help="Texts to write.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the first text; then +1.")
+@click.option("--stop", default="", help="End before this text.")
+def generate(
+    run: str,
+    prompt: str,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    max_tokens: int,
+    num_samples: int,
+    seed: int,
+    stop: str,
+) -> None:
+    """Continue a prompt with a trained model: a run's folder (its best.pt) or a checkpoint."""
+    for flag, value in (("--max-tokens", max_tokens), ("--num-samples", num_samples)):
+        if value < 1:
+            raise click.UsageError(f"{flag}: got {value}; give 1 or more")
+    if not 0 <= seed < 2**63:
+        raise click.UsageError(f"--seed: got {seed}; give a number from 0 to 2^63 - 1")
+
+    from fundamentallm.model.sampling import Sampling
+    from fundamentallm.model.sampling import generate as write
+    from fundamentallm.model.threads import threads
+    from fundamentallm.training.checkpoint import Checkpoint, find_checkpoint
+
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    checkpoint = Checkpoint.load(find_checkpoint(run))
+    model = checkpoint.build_model()
+    warn_of_unknown("--prompt", checkpoint.vocabulary.unknown_in(prompt))
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    escaped: Counter[str] = Counter()
+
+    def show(text: str) -> None:
+        escaped.update(character for character in text if not _can_encode(character, encoding))
+        print(fit_for(sys.stdout, text), end="", flush=True)
+
+    for number in range(num_samples):
+        if num_samples > 1:
+            say(f"--- sample {number + 1} ---")
+        show(prompt)
+        pieces = write(
+            model,
+            checkpoint.vocabulary,
+            prompt,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            seed=seed + number,
+            stop=stop,
+        )
+        with threads():
+            for piece in pieces:
+                show(piece)
+        show("\n")
+    if escaped:
+        warn(
+            f"stdout is {encoding}, which lacks {examples(escaped)}: they are written as escapes; "
+            "set PYTHONIOENCODING=utf-8 to write the characters themselves"
+        )
+
+
+def _can_encode(character: str, encoding: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

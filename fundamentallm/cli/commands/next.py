@@ -1,0 +1,26 @@
+"""`fundamentallm next`: the sweep that a sweep asks for."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fundamentallm.cli.result_sources import metric_option, places_argument, results_of, say_notes
+from fundamentallm.printable import fit_for
+
+
+@click.command("next")
+@places_argument(many=False)
+@metric_option
+def next_(places: tuple[str, ...], metric: str) -> int:
+    """Print the next sweep file: closer to the best, further out where that was at an edge.
+
+    fundamentallm next runs/lr > sweeps/next.yaml. Each line that changed says why.
+    """
+    results = results_of(places, metric)
+    from fundamentallm.report.next_sweep import next_sweep
+
+    click.echo(fit_for(sys.stdout, next_sweep(results)), nl=False)
+    say_notes(results)
+    return 0

@@ -1,0 +1,177 @@
+"""`fundamentallm sweep`: a W&B sweep file on this machine, with no account and no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.diagnose import examine, of_a_stranger, show
+from fundamentallm.cli.options import PATH
+from fundamentallm.cli.storage import lease_seconds
+from fundamentallm.cli.sweep_flags import EveryRun
+from fundamentallm.cli.sweep_texts import named_texts, text_facts
+from fundamentallm.cli.worker import Facts, begin
+from fundamentallm.data.builtin_corpus import BUILTIN
+from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
+from fundamentallm.sweep.search.choose import CHOICES
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+
+
+def concurrency_options(command: Any) -> Any:
+    """The flags that say how many runs there are at a time."""
+    for option in (
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Runs at a time.  [default: decided from the first]",
+        ),
+        click.option(
+            "--workers-per-gpu", type=click.IntRange(1), metavar="N", help="Runs at a time per GPU."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def worker_options(command: Any) -> Any:
+    """The flags that `sweep`, `agent` and `refine` have in common."""
+    command = concurrency_options(command)
+    for option in (
+        click.option(
+            "--count",
+            type=click.IntRange(0),
+            metavar="N",
+            help="Run at most N more; 0 runs none.",
+        ),
+        click.option(
+            "--retries",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="How often a run that fails by an error of its own is tried again.  [default: 0]",
+        ),
+        click.option(
+            "--wait",
+            type=click.FloatRange(0),
+            default=10.0,
+            metavar="MINUTES",
+            help="How long to wait for a disk that is full, or a database that is away, before the "
+            "sweep stops.  [default: 10]",
+        ),
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="A PostgreSQL database, for workers on many machines; also FUNDAMENTALLM_STORAGE. "
+            "[default: SQLite beside the runs]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("file", metavar="SWEEP.YAML", type=PATH)
+@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1, type=PATH)
+@click.option(
+    "--output-dir", type=PATH, metavar="DIR", help="The sweep's folder.  [default: runs/NAME]"
+)
+@click.option(
+    "--seed",
+    "sweep_seed",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Seed of random and bayes; that of the runs goes after --.  [default: 0]",
+)
+@click.option(
+    "--sampler",
+    type=click.Choice(CHOICES),
+    default="auto",
+    help="How bayes or random choose, not of a grid.  [default: auto, as the file has it]",
+)
+@click.option(
+    "--wandb",
+    type=click.Choice(("offline", "online")),
+    help="offline: keep every run for `wandb sync`; online: show it now.  [default: neither]",
+)
+@click.option(
+    "--wandb-sweep-id", metavar="ID", help="Add the runs to this sweep, made with `wandb sweep`."
+)
+@worker_options
+def sweep(
+    file: str,
+    words: tuple[str, ...],
+    output_dir: str | None,
+    sweep_seed: int,
+    sampler: str,
+    wandb: str | None,
+    wandb_sweep_id: str | None,
+    storage: str | None,
+    **options: Any,
+) -> int:
+    """Run a W&B sweep file on this machine, or go on with it.
+
+    Everything lies in the sweep's folder, runs/NAME, with a folder for every run. The same command
+    again goes on where the sweep stopped. Flags after -- are given to every run.
+    """
+    data, flags = _split(words)
+    read = examine_sweep(file)
+    folder = SweepFolder(output_dir or Path("runs") / _folder_name(read.name))
+    begun = folder.file.exists()
+    every = examine(read, flags, data, begun=begun)
+    if every is None:
+        read.findings.error(("program",), of_a_stranger(read))
+    show(read.findings)
+    if every is None or not all(each.is_clear and begun for each in read.findings.errors):
+        return exit_codes.BAD_INPUT
+    data = _text(read, data, every)
+    facts: Facts = {
+        "text": read.text,
+        "file": file,
+        "fixed": every.settings,
+        "device": every.device,
+        "seed": sweep_seed,
+        "sampler": sampler,
+        "lease": lease_seconds(),
+        **text_facts(data, SearchSpace(read, every.settings)),
+    }
+    facts |= {"wandb": wandb or "", "wandb_sweep_id": wandb_sweep_id or ""}
+    if wandb_sweep_id and not wandb:
+        raise click.UsageError("--wandb-sweep-id needs --wandb offline or --wandb online")
+    return begin(facts, folder, storage, data=data, **options)
+
+
+def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:
+    """The text's path, if one was given, and the flags of every run."""
+    rest = list(words)
+    data = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if rest and not rest[0].startswith("-"):
+        raise click.UsageError(f"what is {rest[0]}? One text at most, then -- and flags")
+    return data, rest
+
+
+def _text(sweep: SweepFile, typed: str | None, every: EveryRun) -> str | None:
+    """The text of all runs: the one that was typed, or the command's, or a --config's."""
+    command = every.data
+    if command is not None and typed not in (command, None):
+        raise click.UsageError(
+            f"{sweep.file}: its command says to train on {command}; leave out {typed}"
+        )
+    data = typed or command
+    if named_texts(sweep):
+        if data is not None:
+            raise click.UsageError(f"{sweep.file} says which text to use; leave out {data}")
+        return None
+    data = data or every.config_data
+    return None if data == BUILTIN else data
+
+
+def _folder_name(name: str) -> str:
+    import re
+
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "sweep"

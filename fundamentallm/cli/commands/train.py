@@ -1,0 +1,288 @@
+"""`fundamentallm train`: reads flags and a sweep's values, picks folder and trackers, trains."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.messages import place, say, warn
+from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
+from fundamentallm.cli.prepare import prepare_here, read_recorded_text
+from fundamentallm.cli.signals import StopSignals
+from fundamentallm.cli.train_request import Request
+from fundamentallm.cli.unstarted_runs import record_unstarted, score_impossible
+from fundamentallm.cli.wandb_tracking import wandb_tracker
+from fundamentallm.config.fields import ImpossibleCombinationError
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.config.parsing import DATA_KEYS
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.files.run_folder import RunFolder, RunFolderError, new_run_folder
+from fundamentallm.metrics import score_text
+from fundamentallm.printable import printable
+from fundamentallm.sweep.wandb_agent import Assignment
+
+if TYPE_CHECKING:
+    from fundamentallm.data.dataset import Dataset
+    from fundamentallm.data.text import Text
+    from fundamentallm.training.loop import Result
+    from fundamentallm.training.plan import Plan
+
+FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-precision false"
+
+
+@click.command(cls=HyperparameterCommand, options_metavar="[FLAGS]")
+@click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]")
+@click.option(
+    "--output-dir", type=PATH, metavar="DIR", help="The run's folder.  [default: a new runs/NAME-N]"
+)
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="Start from a set of hyperparameters; flags change it.",
+)
+@click.option(
+    "--config", "config_file", type=PATH, metavar="YAML", help="Start from a run's config.yaml."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --output-dir, if there is one.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
+@device_option()
+@click.option("--no-wandb", is_flag=True, help="Keep the run on this machine.")
+@click.option(
+    "--log-model/--no-log-model",
+    default=None,
+    help="Send best.pt to W&B.  [default: yes, but not in a sweep]",
+)
+@click.pass_obj
+def train(
+    sweep: Assignment | None,
+    data: str | None,
+    output_dir: str | None,
+    resume: bool,
+    overwrite: bool,
+    preset: str | None,
+    config_file: str | None,
+    device: str,
+    no_wandb: bool,
+    log_model: bool | None,
+    **flags: Any,
+) -> int:
+    """Train a model on DATA.TXT, a UTF-8 text; without one, on Python's language reference.
+
+    Values come from, the later the stronger: defaults, --preset, --config, flags. Under `wandb
+    agent` the sweep's values are as strong as flags, and a flag that disagrees is an error.
+    """
+    typed: dict[str, tuple[Any, ...]] = {name: given for name, given in flags.items() if given}
+    if data is not None:
+        typed["data"] = (data,)
+    request = Request(
+        typed,
+        output_dir=output_dir,
+        preset=preset,
+        config_file=config_file,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        no_wandb=no_wandb,
+        log_model=log_model,
+        sweep=sweep,
+    )
+    try:
+        return _train(request)
+    except (FundamentallmError, click.UsageError) as error:
+        if sweep is not None and error.exit_code == exit_codes.BAD_INPUT:
+            message = error.message if isinstance(error, click.UsageError) else str(error)
+            record_unstarted(request, "refused", message)
+        raise
+
+
+def _train(request: Request) -> int:
+    """Settle every value, read the text, and train."""
+    request.check_folder()
+    settings = request.settle()
+    recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
+    try:
+        config = Config(**settings)
+        for line in config.warnings():
+            warn(line)
+        # A second signal waits for nothing, not even W&B: files are whole at every instant.
+        with StopSignals(os._exit) as signals:  # torch is imported here: about two seconds
+            text = read_recorded_text(request, recorded["data"], recorded["data_sha256"])
+            if request.preset:
+                _check_length(text, request.preset)
+            return _run(config, text, request, signals)
+    except ImpossibleCombinationError as error:
+        if request.sweep is None:
+            raise
+        return score_impossible(request, settings, recorded["data"], str(error))
+
+
+def _check_length(text: Text, preset: str) -> None:
+    least = PRESETS[preset].least_characters
+    if text.length < least:
+        warn(
+            f"--preset {preset} is made for {least:,} characters or more, "
+            f"and {text.name} has {text.length:,}"
+        )
+
+
+def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
+    """Train, show how it ended, and return the exit code."""
+    from fundamentallm.training.plan import Plan
+    from fundamentallm.training.train_step import OutOfMemoryError, check_fits
+
+    dataset, where = prepare_here(text, config, request.device)
+    plan = Plan(config, dataset.batches_per_epoch(config))
+    for line in plan.warnings():
+        warn(line)
+    try:
+        check_fits(config, len(dataset.vocabulary), where)
+    except OutOfMemoryError as error:
+        if request.sweep is not None:
+            record_unstarted(request, "oom", str(error))
+        raise
+    folder = request.folder
+    if folder is None:
+        folder = new_run_folder(Path("runs"), Path(text.name).stem)
+    else:
+        folder.create()
+    with folder.held():
+        return _run_in(folder, config, dataset, plan, text, request, signals)
+
+
+def _run_in(
+    folder: RunFolder,
+    config: Config,
+    dataset: Dataset,
+    plan: Plan,
+    text: Text,
+    request: Request,
+    signals: StopSignals,
+) -> int:
+    """Train in a folder that is ours."""
+    from fundamentallm.data.text import is_read_once
+    from fundamentallm.trackers.console import ConsoleTracker
+    from fundamentallm.trackers.folder import FolderTracker
+    from fundamentallm.training.checkpoint import Checkpoint
+    from fundamentallm.training.loop import train as train_model
+
+    checkpoint = None
+    if request.resumes and folder.last.exists():
+        checkpoint = Checkpoint.load(folder.last, folder.root)
+        checkpoint.check_continues(config, dataset)
+        if missing := checkpoint.missing_from(folder):
+            warn(
+                f"{missing}, and {folder.last.name} goes on after them; to have them again, train "
+                "from the start with --overwrite"
+            )
+    else:
+        if request.resumes:
+            _check_nothing_is_lost(folder)
+        folder.clear(starts_over=request.resumes)
+    console = ConsoleTracker()
+    wandb = wandb_tracker(folder, config, request)
+    console.say(
+        printable(
+            f"{text.name}: {text.length:,} characters, a vocabulary of "
+            f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
+        )
+    )
+
+    if is_read_once(text.name):
+        warn(
+            f"{text.name} can be read only once; to be able to resume this run, save the text to a "
+            f"file, and then use: {_going_on(folder, request, text)}"
+        )
+
+    def who_stops() -> str:
+        if wandb is not None and wandb.stopped_by_wandb:
+            return "wandb"
+        return signals.name or console.closed
+
+    try:
+        result = train_model(
+            config,
+            dataset,
+            folder=folder,
+            trackers=[FolderTracker(folder), console, *([wandb] if wandb else [])],
+            device=request.device,
+            checkpoint=checkpoint,
+            stop_requested=who_stops,
+        )
+    except DiskError as error:
+        raise DiskError(
+            f"{error}; the checkpoint before is whole; when that is mended, go on with: "
+            f"{_going_on(_where_it_is(folder), request, text)}"
+        ) from None
+    folder = _where_it_is(folder)
+    stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
+    _report(result, stopped_by, folder, plan, _going_on(folder, request, text))
+    if wandb is not None and wandb.verdict:
+        say(wandb.verdict, err=True)
+    return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
+
+
+def _where_it_is(named: RunFolder) -> RunFolder:
+    """The folder that a run has written, wherever it was moved to in the meantime.
+
+    Raises:
+        DiskError: It was removed.
+    """
+    folder = named.moved()
+    if folder is None:
+        raise DiskError(
+            f"{named.path}: removed while the run wrote there; start it again, or, if the folder "
+            "was copied, give the copy to --output-dir, with --resume"
+        ) from None
+    if folder.path != named.path:
+        warn(f"{named.path} was moved to {place(folder.path)} while the run wrote there, and all "
+             "of the run is there")  # fmt: skip
+    return folder
+
+
+def _check_nothing_is_lost(folder: RunFolder) -> None:
+    """See that a run without `last.pt` never had one: it is written after the first evaluation."""
+    had = folder.read_summary().get("status") in ("done", "interrupted")
+    if had or sum("val_loss" in row for row in folder.rows()) > 1:
+        raise RunFolderError(
+            f"--resume: {folder.last} is gone, and training cannot go on without it; put it back, "
+            "or begin again with --overwrite"
+        )
+
+
+def _going_on(folder: RunFolder, request: Request, text: Text) -> str:
+    """The command that goes on with a run; what was kept off W&B stays so."""
+    from fundamentallm.data.text import is_read_once
+
+    data = "TEXT.txt " if is_read_once(text.name) else ""
+    command = f"fundamentallm train {data}--output-dir {shlex.quote(str(folder.path))} --resume"
+    return f"{command} --no-wandb" if request.no_wandb else command
+
+
+def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, going_on: str) -> None:
+    """Say how the run ended and what can be done next."""
+    where = shlex.quote(str(folder.path))
+    if result.status == "diverged":
+        say(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
+    elif result.status == "interrupted":
+        say(
+            f"stopped after step {result.step:,} by {stopped_by}; go on with: {going_on}",
+            err=True,
+        )
+    else:
+        say(
+            f"best val_loss {score_text(result.best_val_loss)} at step {result.best_step:,} "
+            f"({result.step:,} done, ended by {stopped_by}); try: fundamentallm generate {where}"
+        )
+        falls = plan.config.lr_schedule in ("cosine", "linear")
+        if stopped_by == "max_minutes" and falls and result.step < plan.total_steps:
+            warn(
+                f"the learning rate would have fallen until step {plan.total_steps:,}; a run of "
+                f"--max-steps {result.step} ends with it low, in the same time"
+            )

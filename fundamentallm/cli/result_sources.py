@@ -1,0 +1,109 @@
+"""From what was typed to `Results`: folders, or a sweep on W&B."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fundamentallm.cli.messages import say
+from fundamentallm.cli.options import PATH
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+
+if TYPE_CHECKING:
+    from fundamentallm.report.results import Results
+
+ON_WANDB = re.compile(r"\w[\w.-]*/[^/\\#?%:]+/[\w-]+")
+MOST_NOTES = 10
+
+metric_option = click.option(
+    "--metric",
+    default="",
+    metavar="NAME",
+    help="Compare by this.  [default: the sweep's own, else val_loss]",
+)
+
+
+def places_argument(*, many: bool) -> Any:
+    """Folders of runs or sweeps, or one sweep on W&B."""
+    metavar = "SWEEP_OR_RUNS..." if many else "SWEEP"
+    return click.argument("places", nargs=-1, required=True, type=PATH, metavar=metavar)
+
+
+def results_of(places: Sequence[str], metric: str) -> Results:
+    """Read what `places` name.
+
+    Raises:
+        FundamentallmError: There is no run, or none of those, which have ended, has the metric.
+    """
+    results = _read(places, metric)
+    runs = results.runs
+    if metric and all(run.score is None and run.status != "unfinished" for run in runs):
+        from fundamentallm.report.results import without_metric
+
+        raise FundamentallmError(f"{results.title}: {without_metric(runs, results.metric)}")
+    return results
+
+
+def _read(places: Sequence[str], metric: str) -> Results:
+    if len(places) == 1 and _is_on_wandb(places[0]):
+        from fundamentallm.report.read_wandb import read_wandb_sweep
+
+        return read_wandb_sweep(places[0], metric)
+    from fundamentallm.report.read_runs import read_results
+
+    results = read_results(places, metric)
+    folder = SweepFolder(places[0])
+    if len(places) == 1 and folder.has_begun:
+        return _with_stored_runs(results, folder)
+    return results
+
+
+def say_notes(results: Results) -> None:
+    """What is missing or could not be read, a line each."""
+    for note in results.notes[:MOST_NOTES]:
+        say(f"note: {' '.join(note.split())}", err=True)
+    if len(results.notes) > MOST_NOTES:
+        say(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
+
+
+def _is_on_wandb(place: str) -> bool:
+    """Whether ENTITY/PROJECT/SWEEP is meant, and no folder, also not one that is mistyped.
+
+    `wandb agent` leaves folders named by entity and project, so that these exist says nothing.
+    """
+    path = Path(place)
+    if not ON_WANDB.fullmatch(place) or path.exists():
+        return False
+    mistyped = place.startswith("runs/") and Path("runs").exists()
+    return not (mistyped or SweepFolder(path.parent).file.exists())
+
+
+def _with_stored_runs(results: Results, folder: SweepFolder) -> Results:
+    """Ask the sweep's storage, by which the sweep itself goes; a note says where it is silent."""
+    from fundamentallm.cli.storage import STORAGE, study_name
+    from fundamentallm.report.stored_runs import with_stored_runs
+    from fundamentallm.sweep.store.run_store import read_study
+
+    note, url = "", folder.url
+    if folder.storage.exists():
+        note = "runs that ended on other machines are left out: "
+        own = results.sweep.ranks_by.name if results.sweep else "val_loss"
+        if results.metric.name != own:
+            note += f"only their {own} is known"
+            return replace(results, notes=[*results.notes, note])
+        if not os.environ.get(STORAGE):  # a folder from elsewhere must not choose whom we talk to
+            note += f"set {STORAGE} to the address in {folder.storage}"
+            return replace(results, notes=[*results.notes, note])
+        url = os.environ[STORAGE]
+    try:
+        facts, _, runs = read_study(url, study_name(url, folder))
+        return with_stored_runs(results, folder, runs, facts["fixed"])
+    except FundamentallmError as error:
+        return replace(results, notes=[*results.notes, f"{note}{error}"])

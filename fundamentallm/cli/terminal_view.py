@@ -1,0 +1,178 @@
+"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fundamentallm.cli.messages import say
+from fundamentallm.config.fields import shown
+from fundamentallm.metrics import score_text
+from fundamentallm.printable import printable
+from fundamentallm.sweep.engine.job import Row
+from fundamentallm.sweep.file.sweep_file import Metric
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import FAILED, FINISHED, Run, RunIndex, Trial, told
+
+WORDS = {
+    "done": "done",
+    "stopped": "stopped early by hyperband",
+    "diverged": "diverged",
+    "impossible": "impossible",
+    "failed": "failed",
+    "died": "was killed",
+    "hung": "hung",
+    "oom": "ran out of memory",
+    "interrupted": "interrupted, and saved",
+}
+
+
+class PlainView:
+    """A `Observer` that prints a line for every beginning and end of a run."""
+
+    def __init__(self, points: SearchSpace, metric: Metric) -> None:
+        self.names = [parameter.name for parameter in points.searched]
+        self.metric = metric
+        self.limit: int | None = None
+        self.runs = RunIndex()
+        self.rows: dict[int, tuple[Row, float, Run]] = {}
+        """The last row of each run in progress here, and when the run began."""
+        self.began = time.monotonic()
+
+    def started(self, run: Run, *, going_on: bool) -> None:
+        """Say what is tried."""
+        self.rows[run.number] = (Row(0, 0, {}), time.monotonic(), run)
+        again = " goes on" if going_on else " starts again" if len(run.attempts) > 1 else " starts"
+        self.line(f"run {self.counted(run.number)}{again}: {self.values(run.values)}")
+
+    def row(self, run: Run, row: Row) -> None:
+        """Keep it for the table."""
+        before, since, _ = self.rows.get(run.number, (row, time.monotonic(), run))
+        shown = dict(before.metrics) | dict(row.metrics)
+        self.rows[run.number] = (Row(row.step, row.total_steps, shown), since, run)
+
+    def ended(self, run: Run, ended: Trial) -> None:
+        """Say how it went, and what is best so far."""
+        self.rows.pop(run.number, None)
+        what = WORDS.get(ended.status, ended.status)
+        if ended.status in FAILED:
+            what += f": {ended.note}"
+        score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"
+        best = self.runs.best(self.metric)
+        made = RunIndex.of([*run.attempts[:-1], ended]).best(self.metric)
+        if made is not None and (best is None or self._is_better(made, best)):
+            best = made
+        best_text = (
+            "" if best is None else f" (best {score_text(best.last.score)}, run {best.number + 1})"
+        )
+        self.line(f"run {self.counted(run.number)} {what}{score} after {ended.seconds:.1f} s"
+                  f"{best_text}")  # fmt: skip
+
+    def _is_better(self, run: Run, other: Run) -> bool:
+        scores = [self.metric.sign * (each.last.score or 0.0) for each in (run, other)]
+        return (scores[0], run.number) < (scores[1], other.number)
+
+    def say(self, line: str) -> None:
+        """Pass it on."""
+        self.line(line)
+
+    def look(self, runs: RunIndex, limit: int | None) -> None:
+        """Keep them for the count and the best."""
+        self.runs, self.limit = runs, limit
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        say(text)
+
+    def counted(self, number: int) -> str:
+        """`3 of 12`."""
+        return f"{number + 1}" if self.limit is None else f"{number + 1} of {self.limit}"
+
+    def values(self, values: Mapping[str, Any]) -> str:
+        """What is searched, with its value."""
+        return ", ".join(f"{name} {shown(values[name])}" for name in self.names) or "no choice"
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class TableView(PlainView):
+    """A `Observer` that keeps a table on the terminal up to date, with the lines above it."""
+
+    def __enter__(self) -> TableView:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console = Console(stderr=True, highlight=False)
+        self.live = Live(
+            console=self.console, refresh_per_second=4, get_renderable=self.render, transient=True
+        )
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def line(self, text: str) -> None:
+        """Print a line above the table."""
+        from rich.text import Text
+
+        self.console.print(Text(printable(text)))
+
+    def render(self) -> Any:
+        """The table: runs here, and under it the sweep as a whole."""
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(box=None, pad_edge=False, caption_justify="left", caption_style="")
+        columns = ("run", "step", "train_loss", self.metric.name, "seconds", "tries")
+        for name in dict.fromkeys(columns):
+            table.add_column(name, justify="left" if name == "tries" else "right", no_wrap=True)
+        now = time.monotonic()
+        for number, (row, since, run) in sorted(self.rows.items()):
+            cells = [str(number + 1), f"{row.step}/{row.total_steps}" if row.total_steps else ""]
+            for name in dict.fromkeys(("train_loss", self.metric.name)):
+                found = row.metrics.get(name)
+                cells.append(score_text(found))
+            tries = Text(self.values(run.values), overflow="ellipsis")
+            table.add_row(*cells, f"{now - since:.0f}", tries)
+        table.caption = Text(self.summary(now))
+        return table
+
+    def summary(self, now: float) -> str:
+        """Runs done and running, the best, and the time left."""
+        ended, done = self.runs.how_many(*FINISHED), self.runs.how_many("done")
+        running = self.runs.how_many("running")
+        of = "" if self.limit is None else f" of {self.limit}"
+        parts = [f"{ended}{of} ended{ended_as(self.runs)}", f"{running} running"]
+        if best := self.runs.best(self.metric):
+            parts.append(
+                f"best {self.metric.name} {score_text(best.last.score)} (run {best.number + 1})"
+            )
+        parts.append(f"{_clock(now - self.began)} gone")
+        if done and self.limit is not None and running:
+            left = (self.limit - ended) * self.runs.seconds / done / running
+            parts.append(f"about {_clock(left)} left")
+        return ", ".join(parts)
+
+
+def ended_as(runs: RunIndex) -> str:
+    """How the finished of these ended, where not all are done."""
+    statuses = {each: count for each, count in runs.statuses().items() if each in FINISHED}
+    return f" ({told(statuses)})" if statuses.keys() - {"done"} else ""
+
+
+def view(points: SearchSpace, metric: Metric) -> PlainView:
+    """A table where there is a terminal, else lines."""
+    return TableView(points, metric) if sys.stderr.isatty() else PlainView(points, metric)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,164 @@
+"""What one call of `fundamentallm train` asks for, settled: flags, files, and a sweep's values."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fundamentallm.cli.messages import place, warn
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.parsing import DATA_KEYS, read_config
+from fundamentallm.config.presets import PRESETS
+from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_flat_yaml
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.sweep.wandb_agent import Assignment
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags, as they were typed."""
+
+    typed: Mapping[str, tuple[Any, ...]]
+    """Every value of every hyperparameter that was typed; `data` is the text."""
+    output_dir: str | None
+    preset: str | None
+    config_file: str | None
+    resume: bool
+    overwrite: bool
+    device: str
+    no_wandb: bool
+    log_model: bool | None
+    sweep: Assignment | None
+
+    @property
+    def folder(self) -> RunFolder | None:
+        """The run's folder; None if it is to get a new one.
+
+        In a sweep each run has its own, by the run's id.
+        """
+        if self.sweep is not None:
+            return RunFolder(Path(self.output_dir or "runs") / self.sweep.run_id)
+        return RunFolder(self.output_dir) if self.output_dir else None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a run that is in the folder goes on: in a sweep it was handed out again."""
+        return self.resume or (self.sweep is not None and not self.overwrite)
+
+    def naming(self, data: str) -> str:
+        """The command of this request with its text named, for what `resume` or `config` began."""
+        words = [click.get_current_context().command_path, data]
+        if self.output_dir and self.resumes:
+            words += ["--output-dir", shlex.quote(self.output_dir), "--resume"]
+        if self.config_file:
+            words += ["--config", shlex.quote(self.config_file)]
+        return " ".join(words)
+
+    def check_folder(self) -> None:
+        """See that the flags agree, and that no run is overwritten unasked.
+
+        Raises:
+            click.UsageError: They do not, or one would be.
+            RunFolderError: Files of others would be.
+        """
+        if self.resume and self.overwrite:
+            raise click.UsageError("--resume and --overwrite exclude each other; give one")
+        if self.folder is None:
+            if self.resume or self.overwrite:
+                flag = "--resume" if self.resume else "--overwrite"
+                raise click.UsageError(
+                    f"{flag} needs --output-dir, the folder of the run that is meant"
+                )
+        elif self.sweep is None and os.path.lexists(self.folder.path / "sweep.yaml"):
+            raise click.UsageError(
+                f"--output-dir {self.folder.path}: a sweep is there; go on with it by "
+                f"fundamentallm agent {self.folder.path}, or give another folder"
+            )
+        elif self.sweep is None and SweepFolder(self.folder.path.absolute().parent).has_begun:
+            around = place(self.folder.path.absolute().parent)
+            raise click.UsageError(
+                f"--output-dir {self.folder.path}: it lies in the sweep {around}, which alone "
+                f"writes its runs; train the best longer by fundamentallm refine {around}, or give "
+                "another folder"
+            )
+        elif self.folder.holds_a_run():
+            self.folder.check_ownership()
+            if not (self.resumes or self.overwrite):
+                raise click.UsageError(
+                    f"--output-dir {self.folder.path}: a run is there; go on with it by --resume, "
+                    "replace it by --overwrite, or give another folder"
+                )
+        elif self.resume:
+            warn(f"--resume: no run in {self.folder.path} yet; starting one")
+
+    def settle(self) -> dict[str, Any]:
+        """Every value that is not left to its default, from the strongest that gives it.
+
+        Hyperparameters by name, and what `DATA_KEYS` names.
+
+        Raises:
+            ConfigError: A file or the sweep names something unknown or impossible, or a flag and
+                the sweep disagree.
+            RunFolderError: The run would overwrite its text.
+        """
+        settings: dict[str, Any] = {}
+        if self.resumes and self.folder:
+            settings |= _read_recorded(self.folder)
+            if self.resume:
+                _check_is_known(self.folder, settings)
+        if self.preset:
+            settings |= PRESETS[self.preset].values
+        if self.config_file:
+            given = read_flat_yaml(Path(self.config_file))
+            settings |= read_config(given, self.config_file)
+        swept = {} if self.sweep is None else self.sweep.values()
+        if "data_sha256" in swept:  # handed out again: the text as it was recorded, not chosen
+            settings |= {key: swept.pop(key) for key in DATA_KEYS if key in swept}
+        settings |= {name: given[-1] for name, given in self.typed.items()}
+        for name, value in swept.items():
+            others = [given for given in self.typed.get(name, ()) if given != value]
+            if self.sweep is not None and others:
+                raise ConfigError(
+                    f"{name} was typed as {others[0]} and is {value} in sweep "
+                    f"{self.sweep.sweep_id}; take one of them away"
+                )
+        settings |= swept
+        if self.folder is not None:
+            self.folder.check_spares(settings.get("data"))
+        return settings
+
+
+def _read_recorded(folder: RunFolder) -> dict[str, Any]:
+    """What the run in `folder` was begun with; from its checkpoint if config.yaml holds nothing."""
+    if not os.path.exists(folder.config):
+        recorded = {}
+    elif recorded := read_config(folder.read_config(), str(folder.config)):
+        return recorded
+    if os.path.exists(folder.last):
+        from fundamentallm.training.checkpoint import Checkpoint
+
+        checkpoint = Checkpoint.load(folder.last, folder.root)
+        data, sha256 = checkpoint.data["name"], checkpoint.data["sha256"]
+        recorded = {**vars(checkpoint.config), "data": data, "data_sha256": sha256}
+        warn(f"{folder.config} holds nothing; last.pt beside it says what the run was begun with")
+    return recorded
+
+
+def _check_is_known(folder: RunFolder, recorded: Mapping[str, Any]) -> None:
+    """See that a run which is there says what it was begun with, or nothing is there.
+
+    Raises:
+        RunFolderError: It says nothing, and would start over as another run.
+    """
+    if os.path.exists(folder.config) and not recorded:
+        raise RunFolderError(
+            f"--resume: {folder.config} holds nothing, and no last.pt is beside it, so that nobody "
+            "knows what the run was begun with; put one of them back, or begin again with "
+            "--overwrite"
+        )

@@ -1,0 +1,329 @@
+"""What `sweep`, `agent` and `refine` share: from what was typed to an engine at work."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.messages import notice, place, say, warn
+from fundamentallm.cli.signals import StopSignals
+from fundamentallm.cli.storage import (
+    Facts,
+    check_storage,
+    remember_storage,
+    storage_url,
+    study_name,
+)
+from fundamentallm.cli.sweep_texts import same_texts
+from fundamentallm.cli.wandb_runs import PRELOADED, WandbRuns, remember_wandb
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.files.atomic import read_file
+from fundamentallm.machine.system_limits import open_enough_files
+from fundamentallm.metrics import score_text
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep, read_sweep
+from fundamentallm.sweep.file.yaml_reader import LARGEST
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.definition import differences, differences_in_file
+from fundamentallm.sweep.store.records import FAILED, FINISHED, Run
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+
+if TYPE_CHECKING:
+    from fundamentallm.cli.terminal_view import PlainView
+    from fundamentallm.sweep.engine.concurrency import Resources
+    from fundamentallm.sweep.engine.engine import Engine
+    from fundamentallm.sweep.search.choose import ChosenSearch
+    from fundamentallm.sweep.store.run_store import RunStore
+
+MOST_ON_A_GPU = 8  # runs; where more would pay, --workers-per-gpu says so
+
+
+def means(
+    workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None
+) -> Resources:
+    """What this machine gives: its cores shared out among workers, or workers on each GPU.
+
+    Without a number, the most that there can be; the first runs show how many there should be.
+    `runs` is how many there will be at all, where that is known.
+
+    Raises:
+        UsageError: Both numbers are given.
+    """
+    from fundamentallm.machine.cores_and_memory import threads_each, usable_cores
+    from fundamentallm.machine.gpus import visible_gpus
+    from fundamentallm.sweep.engine.concurrency import Resources
+
+    if workers is not None and workers_per_gpu is not None:
+        raise click.UsageError("--workers and --workers-per-gpu exclude each other; give one")
+    cores, gpus = usable_cores(), visible_gpus(device)
+    fixed = workers is not None or bool(gpus and workers_per_gpu)
+    if workers is None:
+        workers = len(gpus) * (workers_per_gpu or MOST_ON_A_GPU) if gpus else cores
+        workers = min(workers, runs or workers)
+    return Resources(workers, threads_each(workers), device, gpus, fixed)
+
+
+def begin(
+    facts: Facts,
+    folder: SweepFolder,
+    storage: str | None,
+    *,
+    data: str | None,
+    before: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> int:
+    """Make the sweep of `facts`, or see that it is the one that is there; do `before`; and work.
+
+    Raises:
+        SweepError: Another sweep is there, or the same one begun otherwise.
+    """
+    from fundamentallm.sweep.store.run_store import RunStore
+
+    open_enough_files()
+    folder.check_is_ours()
+    url = storage_url(storage, folder)
+    check_storage(url, folder)
+    read = parse_sweep(facts["text"], facts["file"])
+    # Refused before anything is written: a grid without a point, say.
+    method_of(facts, SearchSpace(read, facts["fixed"]))
+    folder.create()
+    goal = read.ranks_by.goal
+    store = RunStore(
+        url, study_name(url, folder), folder.path,
+        lease=facts["lease"], goal=goal, wait=60 * options["wait"], say=notice,
+    )  # fmt: skip
+    try:
+        facts = {**facts, "id": uuid.uuid4().hex[:8]}
+        known = dict(store.begin(facts))
+        is_local = url.startswith("sqlite")
+        if known["id"] != facts["id"] and not is_local and not folder.file.exists():
+            raise SweepError(
+                f"the storage has a sweep {folder.name} already, made elsewhere; join it by "
+                f"fundamentallm agent {folder.path}, or give another --output-dir"
+            )
+        if known["id"] != facts["id"]:
+            changes = differences(known, facts)
+            if changes:
+                raise SweepError(
+                    f"{folder.path}: this sweep was begun otherwise: {'; '.join(changes)}; go on "
+                    "with it as it was (only run_cap may grow), or give another --output-dir"
+                )
+            if not _holds(folder, read.text):
+                check_file(folder, known)
+            facts = {
+                **facts,
+                "lease": known["lease"],
+                "id": known["id"],
+                **same_texts(known, facts),
+            }
+            store.facts = facts
+            store.keep_lease(facts["lease"])
+        remember_storage(store, folder)  # which proves the file beside it a sweep's
+        remember_wandb(facts, folder)
+        folder.write_file(read.text)
+        before()
+        return work(facts, store, folder, data=data, **options)
+    finally:
+        store.close()
+
+
+def check_file(folder: SweepFolder, facts: Facts) -> None:
+    """See that the sweep's copy of its file was not edited, or only its comments; put it there.
+
+    Raises:
+        SweepError: It was; what differs is named.
+    """
+    if not folder.file.exists():
+        folder.write_file(facts["text"])
+    if _holds(folder, facts["text"]):
+        return
+    edited = read_sweep(folder.file, folder.path).text
+    if changes := differences_in_file(facts["text"], edited, str(folder.file)):
+        file = place(folder.file)
+        raise SweepError(
+            f"{file}: edited since the sweep began: {'; '.join(changes)}; what runs is the sweep "
+            f"as it began. Give this file to fundamentallm sweep, with --output-dir "
+            f"{place(folder.path)}, or delete it, and the next agent restores it"
+        )
+
+
+def _holds(folder: SweepFolder, text: str) -> bool:
+    """Whether the sweep's copy of its file is this text."""
+    try:
+        return read_file(folder.file, LARGEST, root=folder.path) == text.encode()
+    except OSError:
+        return False
+
+
+def method_of(facts: Facts, points: SearchSpace) -> ChosenSearch:
+    """The search that `facts` ask for: the sweep's, or points that are written down."""
+    from fundamentallm.sweep.search.base import ListSearch
+    from fundamentallm.sweep.search.choose import ChosenSearch, choose_search
+
+    if facts.get("points"):
+        return ChosenSearch(ListSearch(facts["points"]), "list")
+    return choose_search(points, seed=facts["seed"], sampler=facts["sampler"])
+
+
+def engine_for(
+    facts: Facts,
+    store: RunStore,
+    folder: SweepFolder,
+    view: PlainView,
+    points: SearchSpace,
+    method: ChosenSearch,
+    *,
+    means: Resources,
+    data: str | None,
+    retries: int,
+    count: int | None,
+    wait: float,
+) -> Engine:
+    """An engine for the sweep that `facts` describe."""
+    from fundamentallm.sweep.engine.engine import Engine
+    from fundamentallm.sweep.engine.job import JobMaker, TextSource
+    from fundamentallm.sweep.engine.trial_process import ForkServer
+
+    wandb = None
+    if facts["wandb"]:
+        wandb = WandbRuns(
+            points.sweep, folder, mode=facts["wandb"], sweep_id=facts["wandb_sweep_id"],
+            prefix=facts["id"],
+        )  # fmt: skip
+    if method.left_out:
+        view.say(f"{method.left_out} points of the grid cannot exist and are left out")
+    if used_up := method.used_up_before(points.sweep.run_cap):
+        view.say(used_up)
+    return Engine(
+        store,
+        folder,
+        points.sweep,
+        method,
+        means=means,
+        jobs=JobMaker(
+            folder, points, TextSource.of(facts, data), means, patience=2 * store.lease, wandb=wandb
+        ),
+        observer=view,
+        workers=ForkServer(threads=means.threads, preload=PRELOADED if wandb else ()),
+        retries=retries,
+        count=count,
+        wait=60 * wait,
+    )
+
+
+def work(
+    facts: Facts,
+    store: RunStore,
+    folder: SweepFolder,
+    *,
+    data: str | None,
+    workers: int | None,
+    workers_per_gpu: int | None,
+    retries: int,
+    count: int | None,
+    wait: float,
+) -> int:
+    """Run the sweep from here, show it, and return the exit code."""
+    from fundamentallm.cli.terminal_view import view
+
+    sweep = parse_sweep(facts["text"], facts["file"])
+    points = SearchSpace(sweep, facts["fixed"])
+    metric = sweep.ranks_by
+    with view(points, metric) as shown, StopSignals() as signals, folder.held():
+        method = method_of(facts, points)
+        most = [n for n in (sweep.run_cap, method.search.size, count) if n is not None]
+        here = means(workers, workers_per_gpu, facts["device"], min(most, default=None))
+        engine = engine_for(
+            facts, store, folder, shown, points, method,
+            means=here, data=data, retries=retries, count=count, wait=wait,
+        )  # fmt: skip
+        runs = "runs" if engine.limit is None else f"{engine.limit} runs"
+        searched = ", ".join(parameter.name for parameter in points.searched) or "nothing"
+        at_most = "" if here.fixed or here.workers == 1 else "up to "
+        shown.say(
+            f"sweep {folder.name}: {engine.method.label} over {searched}, on "
+            f"{facts['data_name'] or 'the texts that it names'}; {runs}, {at_most}{here.workers} "
+            f"at a time with {here.threads} thread{'s' if here.threads > 1 else ''} each; folder "
+            f"{place(folder.path)}"
+        )
+        told: list[str] = []
+
+        def who_stops() -> str:
+            if signals.name and not told:
+                told.append(signals.name)
+                shown.say("stopping: runs in progress save themselves; once more ends at once")
+            return signals.name
+
+        stopped_by = engine.run(who_stops)
+        folder.check_in_place()
+    return _conclude(store, folder, metric, stopped_by, engine.limit)
+
+
+def _conclude(
+    store: RunStore, folder: SweepFolder, metric: Metric, stopped_by: str, limit: int | None
+) -> int:
+    """Say what was found and what can be done next; the exit code."""
+    from fundamentallm.cli.terminal_view import ended_as
+
+    runs = store.runs()
+    finished = runs.how_many(*FINISHED)
+    failed = [run for run in runs if run.last.status in FAILED]
+    there = place(folder.path)
+    best = runs.best(metric)
+    if best is not None:
+        where = place(folder.run(best.number).path)
+        say(
+            f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
+            f"{finished} finished{ended_as(runs)}; try: fundamentallm generate {where}"
+        )
+    for line in _failures(failed, len(runs)):
+        say(line, err=True)
+    left = f"; {limit - finished - len(failed)} runs are left" if limit is not None else ""
+    retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
+    if finished:
+        _write_report(folder)
+    if failed and not stopped_by.startswith("SIG") and (stopped_by or not finished):
+        stopped = f"stopped by {stopped_by}{left}" if stopped_by else "no run has finished"
+        say(
+            f"{stopped}; mend what made them fail, then: fundamentallm agent {there} {retries} "
+            f"(for another --device: the same fundamentallm sweep command with {retries}, and "
+            "the flag after --)",
+            err=True,
+        )
+        return exit_codes.FAILED
+    if stopped_by:
+        say(f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True)
+        return exit_codes.of_run("interrupted", stopped_by, in_sweep=True)
+    if failed:
+        say(
+            f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "
+            f"try them again with: fundamentallm agent {there} {retries}",
+            err=True,
+        )
+        return exit_codes.FAILED
+    return exit_codes.DONE
+
+
+def _failures(failed: Sequence[Run], runs: int) -> list[str]:
+    """Why runs failed: in one line if all of them did, and for the same reason."""
+    if len(failed) == runs > 1 and len({run.last.note for run in failed}) == 1:
+        return [f"all {runs} runs failed: {failed[0].last.note}"]
+    return [f"run {run.number + 1} failed: {run.last.note}" for run in failed[:3]]
+
+
+def _write_report(folder: SweepFolder) -> None:
+    """Leave report.html in the sweep's folder; what goes wrong there is no fault of the sweep."""
+    from fundamentallm.cli.commands.report import NAME, write
+    from fundamentallm.cli.result_sources import results_of
+
+    try:
+        write(results_of([str(folder.path)], ""), folder.path / NAME)
+    except FundamentallmError as error:
+        warn(f"no report was written: {error}")
+    else:
+        there = place(folder.path)
+        say(f"report: {place(folder.path / NAME)}; in words: fundamentallm explain {there}")

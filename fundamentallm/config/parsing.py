@@ -1,0 +1,92 @@
+"""Names and values as people write them, to those of hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+
+DATA = "data"
+"""The name, beside the hyperparameters, of the text."""
+DATA_KEYS = (DATA, "data_sha256")
+"""What a run's config holds beside hyperparameters: which text it was trained on."""
+
+
+def nearest_name(name: str, others: Iterable[str] = ()) -> str | None:
+    """The hyperparameter, or one of `others`, that `name` most likely means; None if none does.
+
+    Knows what other trainers call the same thing: `lr` is `learning_rate`.
+    """
+    word = name.lstrip("-").replace("-", "_").lower()
+    meant = {alias: known.name for known in HYPERPARAMETERS.values() for alias in known.also_called}
+    meant |= {known: known for known in (*HYPERPARAMETERS, *others)}
+    if word in meant:
+        return meant[word]
+    return next((meant[close] for close in get_close_matches(word, meant, n=1)), None)
+
+
+def read_values(values: Mapping[str, object], source: str) -> dict[str, Any]:
+    """Take names as people write them, `batch-size` or `batch_size`, and check each value.
+
+    Raises:
+        ConfigError: A name is unknown (the nearest is offered) or given twice, or a value is
+            not possible. The message begins with `source`, a file say.
+    """
+    known: dict[str, Any] = {}
+    for name, value in values.items():
+        key = str(name).replace("-", "_")
+        if key not in HYPERPARAMETERS:
+            near = nearest_name(key)
+            hint = f"did you mean {near}?" if near else "see fundamentallm train --help"
+            raise ConfigError(f"{source}: {name} is not a hyperparameter; {hint}")
+        if key in known:
+            raise ConfigError(f"{source}: {key} is given twice; keep one")
+        try:
+            known[key] = HYPERPARAMETERS[key].parse(value)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+    return known
+
+
+def read_config(config: Mapping[str, object], source: str) -> dict[str, Any]:
+    """Hyperparameters, checked, and what `DATA_KEYS` names, of a run's config.
+
+    It may come from W&B: names that begin with an underscore are W&B's own and left out, nesting
+    only groups, and a sweep's `batch-size` may stand beside the `batch_size` that the run added.
+
+    Raises:
+        ConfigError: A name is no hyperparameter, or has two values, or a value is not possible.
+    """
+    known: dict[str, Any] = {}
+    for name, value in _innermost(config):
+        if name in DATA_KEYS:
+            read = {name: str(value)} if value else {}
+        else:
+            read = read_values({name: value}, source)
+        for key, parsed in read.items():
+            if known.setdefault(key, parsed) != parsed:
+                raise ConfigError(f"{source}: {key} is given twice; keep one")
+    return known
+
+
+def _innermost(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in config.items():
+        if str(name).startswith("_"):
+            continue
+        if isinstance(value, Mapping):
+            yield from _innermost(value)
+        else:
+            yield str(name), value
+
+
+def unwrapped(content: object) -> dict[str, Any] | None:
+    """The config in a file as W&B writes it, `name: {value: ...}`; None if it is none."""
+    if not isinstance(content, dict):
+        return None
+    entries = {str(name): entry for name, entry in content.items() if name != "wandb_version"}
+    if not all(isinstance(entry, dict) and "value" in entry for entry in entries.values()):
+        return None
+    return {name: entry["value"] for name, entry in entries.items()}

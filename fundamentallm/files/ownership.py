@@ -1,0 +1,172 @@
+"""Whether the files in a run's folder are a run's of ours; nothing else is overwritten or removed.
+
+A name such as best.pt or config.yaml proves nothing. A file proves itself by its content, or fits
+what a run writes and stands beside a file that proves itself. A file of no bytes, as a power cut
+leaves it, holds nothing that can be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import IO, Any
+
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.parsing import DATA_KEYS
+from fundamentallm.files.held_folder import HeldFolder, Root, why_misplaced
+from fundamentallm.files.samples import HEADING
+from fundamentallm.metrics import METRICS
+
+MARK = b"fundamentallm\x01\n"
+"""The last bytes of a checkpoint."""
+LOCK = ".lock"
+FEWEST_NAMES = 20
+"""Hyperparameters that every config.yaml and checkpoint names; the first version had 28."""
+STATUSES = (
+    *("running", "done", "interrupted", "diverged", "stopped"),
+    *("failed", "hung", "oom", "impossible", "refused"),
+)
+OF_A_RUN = ("stopped_by", "total_steps", "process")
+"""Keys of summary.json; it has one of them at least."""
+HEAD = 1 << 16
+"""Bytes of a file that are looked at, beside its last."""
+
+
+class Verdict(Enum):
+    """What a file's content says of who wrote it."""
+
+    FOREIGN = "not a run"
+    FITS = "a run, if a file beside it proves itself"
+    PROVES = "a run"
+
+
+def why_foreign(folder: Path, root: Root | None = None) -> str:
+    """Why a run must not write into `folder`: a file has a run's name and is not a run's.
+
+    Args:
+        folder: The run's; it need not be there.
+        root: Below it no link is followed; by default `folder`.
+
+    Returns:
+        One line that names the file; empty if every such file was written by a run.
+    """
+    if misplaced := why_misplaced(folder, files=FILES):
+        return misplaced
+    try:
+        with HeldFolder(folder, root) as held:
+            contents = {name: _content(held, name) for name in JUDGES}
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}; nothing is written beside it"
+    contents = {name: content for name, content in contents.items() if content.strip(b"\0")}
+    verdicts = {name: JUDGES[name](content) for name, content in contents.items()}
+    if verdicts.get("config.yaml") == Verdict.FITS and not _never_trained(contents):
+        verdicts["config.yaml"] = Verdict.FOREIGN
+    if Verdict.PROVES not in verdicts.values():
+        verdicts = dict.fromkeys(verdicts, Verdict.FOREIGN)
+    for name, verdict in verdicts.items():
+        if verdict == Verdict.FOREIGN:
+            return (
+                f"{folder / name}: not written by a run of fundamentallm; move it away, or give "
+                "another folder"
+            )
+    return ""
+
+
+def _content(folder: HeldFolder, name: str) -> bytes:
+    """The file's first and last bytes; none if it is not there."""
+    if not folder.has(name):
+        return b""
+    with folder.open(name, "rb") as file:
+        content = file.read(HEAD)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(len(content), size - len(MARK)))
+        return content + file.read()
+
+
+def ends_with_mark(file: IO[bytes]) -> bool:
+    """Whether an open file ends as a checkpoint does, seen without reading the rest of it."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK)))
+    return file.read() == MARK
+
+
+def _judge_config(content: bytes) -> Verdict:
+    """A whole configuration proves itself; a run that never trained left a part of one."""
+    names = {name.decode() for name in re.findall(rb"^(\w+): ", content, re.MULTILINE)}
+    if len(names & set(HYPERPARAMETERS)) >= FEWEST_NAMES and names >= set(DATA_KEYS):
+        return Verdict.PROVES
+    known = names <= {*HYPERPARAMETERS, *DATA_KEYS}
+    return Verdict.FITS if known else Verdict.FOREIGN
+
+
+def _judge_checkpoint(content: bytes) -> Verdict:
+    """By its closing mark, or, if it was cut short, by the hyperparameters that it names."""
+    named = sum(name.encode() in content for name in HYPERPARAMETERS)
+    whole = content.endswith(MARK)
+    return Verdict.PROVES if whole or named >= FEWEST_NAMES else Verdict.FOREIGN
+
+
+def _judge_summary(content: bytes) -> Verdict:
+    summary = _parsed(content)
+    if summary.get("status") not in STATUSES:
+        return Verdict.FOREIGN
+    return Verdict.PROVES if any(key in summary for key in OF_A_RUN) else Verdict.FITS
+
+
+def _judge_metrics(content: bytes) -> Verdict:
+    """By the first row: a later one may be cut short, or lost to a power cut."""
+    line, end, _ = content.partition(b"\n")
+    if not line.startswith(b'{"step": '):
+        return Verdict.FOREIGN
+    fits = not end or any(key in METRICS for key in _parsed(line))
+    return Verdict.FITS if fits else Verdict.FOREIGN
+
+
+def _judge_samples(content: bytes) -> Verdict:
+    first, end, _ = content.decode("utf-8", "replace").partition("\n")
+    fits = HEADING.match(first + "\n") if end else first.startswith("step ")
+    return Verdict.FITS if fits else Verdict.FOREIGN
+
+
+def _judge_wandb_id(content: bytes) -> Verdict:
+    return Verdict.FITS if len(content.split(b"\n")) <= 2 else Verdict.FOREIGN
+
+
+def _judge_lock(content: bytes) -> Verdict:
+    """A lock of ours is empty, and taking it would empty any other."""
+    return Verdict.FOREIGN
+
+
+JUDGES: Mapping[str, Callable[[bytes], Verdict]] = {
+    "config.yaml": _judge_config,
+    "metrics.jsonl": _judge_metrics,
+    "summary.json": _judge_summary,
+    "samples.txt": _judge_samples,
+    "best.pt": _judge_checkpoint,
+    "last.pt": _judge_checkpoint,
+    "wandb-id.txt": _judge_wandb_id,
+    LOCK: _judge_lock,
+}
+FILES = "|".join(map(re.escape, (*JUDGES, "output.txt", "wandb-sweep.yaml")))
+FILES = rf"({FILES})(\.part)?"
+"""What names of a run's files match."""
+
+
+def _never_trained(contents: Mapping[str, bytes]) -> bool:
+    """Whether a summary says that the run ended before it began: refused or impossible, say."""
+    content = contents.get("summary.json", b"")
+    proved = bool(content) and _judge_summary(content) == Verdict.PROVES
+    return proved and not _parsed(content).get("total_steps")
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,0 +1,341 @@
+"""A run's folder: which files it holds, who may write there, and reading it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fundamentallm.config.parsing import unwrapped
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.files import bounded_yaml
+from fundamentallm.files.atomic import make_folder, read_file, replace_text, writing
+from fundamentallm.files.held_folder import HeldFolder, Root, why_anothers
+from fundamentallm.files.ownership import FILES, LOCK, why_foreign
+from fundamentallm.files.samples import Sample, format_sample, parse_samples
+from fundamentallm.metrics import finite
+
+LARGEST_SETTINGS = 1 << 18
+"""Bytes of config.yaml, or of another file of settings."""
+LARGEST_SUMMARY = 1 << 20
+LARGEST_METRICS = 1 << 27
+"""Bytes of metrics.jsonl: half a million rows of ours."""
+LARGEST_SAMPLES = 1 << 24
+MOST_STEPS = 2**53
+
+
+class RunFolderError(FundamentallmError):
+    """A run folder is missing, cannot be written, or holds another run."""
+
+
+class RunFolder:
+    """The files of one run under `path`; nothing is touched until a method is called."""
+
+    def __init__(self, path: str | Path, root: Root | None = None) -> None:
+        """`root`: it or a folder above it, below which no link is followed; by default itself."""
+        self.path = Path(path)
+        self.root: Root = root or self.path
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.samples = self.path / "samples.txt"
+        self.best = self.path / "best.pt"
+        self.last = self.path / "last.pt"
+        self.wandb_id = self.path / "wandb-id.txt"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that a run writes."""
+        own = (self.config, self.metrics, self.summary, self.samples, self.best, self.last)
+        return (*own, self.wandb_id)
+
+    def holds_a_run(self) -> bool:
+        """Whether a run has written here."""
+        return any(os.path.lexists(file) for file in self.files)
+
+    def check_ownership(self) -> None:
+        """See that no file here that a run would overwrite or remove is another's, program or user.
+
+        Raises:
+            RunFolderError: One is.
+        """
+        if reason := why_foreign(self.path, self.root) or why_anothers(self.path, files=FILES):
+            raise RunFolderError(reason)
+
+    def check_spares(self, text: str | Path | None) -> None:
+        """See that a run's text is none of the files that the run writes.
+
+        Raises:
+            RunFolderError: It is; its path is named.
+        """
+        for file in self.files:
+            with suppress(OSError, ValueError):  # one of them is not there
+                if text is not None and os.path.samefile(text, file):
+                    raise RunFolderError(
+                        f"{text}: the run would overwrite the text that it trains on; give another "
+                        "--output-dir, or copy the text"
+                    )
+
+    def create(self) -> None:
+        """Make the folder, and see that a run can and may write there.
+
+        Raises:
+            RunFolderError: It cannot be made or written, or holds files of others.
+        """
+        self.check_ownership()
+        self.make()
+
+    def make(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises:
+            RunFolderError: It cannot be made or written; the message says why.
+        """
+        probe = f".writable-{os.getpid()}"
+        try:
+            make_folder(self.path, self.root)
+            with HeldFolder(self.path, self.root) as folder:
+                folder.new(probe).close()
+                folder.remove(probe)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunFolderError(
+                f"--output-dir {self.path}: cannot be written ({reason}); give a folder that can"
+            ) from None
+
+    @contextmanager
+    def held(self, wait: float = 0.0) -> Iterator[None]:
+        """Let no other run write here; the system lets go when this process ends, however it does.
+
+        Until then what is written here follows the folder, if that is moved, and reaches no other
+        that comes into its place. `wait`: seconds for another run to end.
+
+        Raises:
+            RunFolderError: A run is going on here; by which process, if it has said so.
+            DiskError: The folder is gone.
+        """
+        import filelock
+
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=wait)
+        except filelock.Timeout:
+            begun = self.read_summary()
+            process, host = begun.get("process", "another process"), begun.get("host", "")
+            holder = f"process {process} on {host}" if host else process
+            raise RunFolderError(
+                f"--output-dir {self.path}: a run is going on there ({holder}); wait for its end, "
+                "or give another folder"
+            ) from None
+        except (OSError, NotImplementedError):  # a file system without locks
+            pass
+        named = self.root
+        try:
+            with writing(self.path):
+                self.root = HeldFolder(self.path, named)
+            with self.root:
+                yield
+        finally:
+            self.root = named
+            lock.release()
+
+    def identity(self) -> tuple[int, int]:
+        """What tells the folder from another that comes into its place.
+
+        Raises:
+            DiskError: It is gone.
+        """
+        with writing(self.path), HeldFolder(self.path, self.root) as folder:
+            return folder.known
+
+    def moved(self) -> RunFolder | None:
+        """The folder, held, where it is now; None if it was removed."""
+        if not isinstance(self.root, HeldFolder):
+            return self
+        now = self.root.place_now()
+        return None if now is None else RunFolder(now, self.root)
+
+    def clear(self, *, starts_over: bool = False) -> None:
+        """Remove the files of the run that is here, and nothing else.
+
+        A run that `starts_over` is still the same on W&B, and its summary shows whose the folder is
+        until it writes the next.
+        """
+        kept = (self.wandb_id, self.summary) if starts_over else ()
+        for file in sorted(self.files, key=lambda file: file == self.summary):  # which goes last
+            if file not in kept:
+                with writing(file), HeldFolder(self.path, self.root) as folder:
+                    folder.remove(file.name)
+
+    def read_config(self) -> dict[str, Any]:
+        """What config.yaml holds."""
+        return read_flat_yaml(self.config, self.root)
+
+    def write_config(self, settings: Mapping[str, object]) -> None:
+        """Write config.yaml: a flat `name: value` a line."""
+        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+        replace_text(self.config, text, self.root)
+
+    def write_summary(self, summary: Mapping[str, object]) -> None:
+        """Write summary.json."""
+        replace_text(self.summary, json.dumps(summary, indent=2) + "\n", self.root)
+
+    def read_summary(self) -> dict[str, Any]:
+        """What summary.json holds; nothing if it is not there, or no summary."""
+        try:
+            content = json.loads(read_file(self.summary, LARGEST_SUMMARY, root=self.root))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def shows_its_end(self) -> bool:
+        """Whether it says how the run ended, and has rows if the run took a step."""
+        summary = self.read_summary()
+        if summary.get("status", "running") == "running":
+            return False
+        return not summary.get("step") or (self.metrics.exists() and bool(self.metric_lines()))
+
+    def write_end(self, status: str, stopped_by: str) -> None:
+        """Write into summary.json how a run ended whose process has not, or not well enough.
+
+        Raises:
+            RunFolderError: The folder holds files of others.
+            DiskError: It cannot be written.
+        """
+        self.check_ownership()
+        known = {k: v for k, v in self.read_summary().items() if k not in ("host", "process")}
+        self.write_summary({**known, "status": status, "stopped_by": stopped_by})
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of metrics.jsonl, if any: steps and finite numbers, as every run writes.
+
+        What is none, as a line cut short or a value of another kind, is left out.
+        """
+        for line in self.metric_lines():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if not (line.endswith("\n") and isinstance(row, dict)):
+                continue
+            step = row.get("step")
+            if type(step) is int and 0 <= step <= MOST_STEPS:
+                yield {name: value for name, value in row.items() if finite(value) is not None}
+
+    def metric_lines(self) -> list[str]:
+        """The lines of metrics.jsonl, with their ends, whatever they hold; none if missing."""
+        try:
+            return self._metric_lines()
+        except OSError:
+            return []
+
+    def _metric_lines(self) -> list[str]:
+        content = read_file(self.metrics, LARGEST_METRICS, root=self.root)
+        return content.decode("utf-8", "replace").splitlines(keepends=True)
+
+    def written(self) -> Iterator[tuple[int, Sample]]:
+        """What samples.txt holds, if anything: steps, and what the model wrote after them."""
+        with suppress(OSError):
+            yield from self._samples()
+
+    def _samples(self) -> Iterator[tuple[int, Sample]]:
+        content = read_file(self.samples, LARGEST_SAMPLES, root=self.root)
+        return parse_samples(content.decode("utf-8", "replace"))
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after `step`: a resumed run writes it again.
+
+        Raises:
+            DiskError: A file cannot be read or written; what was in it is still there.
+        """
+        if self.metrics.exists():
+            with writing(self.metrics):
+                self._metric_lines()
+            rows = (row for row in self.rows() if row["step"] <= step)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            replace_text(self.metrics, lines, self.root)
+        if self.samples.exists():
+            with writing(self.samples):
+                kept = [format_sample(at, sample) for at, sample in self._samples() if at <= step]
+            replace_text(self.samples, "".join(kept), self.root)
+
+    def append(self, file: Path, text: str) -> None:
+        """Add to metrics.jsonl or samples.txt.
+
+        Raises:
+            DiskError: It cannot be written; a part of the text may have been.
+        """
+        with writing(file), HeldFolder(self.path, self.root) as folder:
+            is_new = not folder.has(file.name)
+            with folder.open(file.name, "ab") as opened:
+                opened.write(text.encode(errors="backslashreplace"))  # half a surrogate pair
+            if is_new:
+                folder.sync()
+
+    def sync(self) -> None:
+        """Make the rows and samples that were written outlast a power cut.
+
+        Raises:
+            DiskError: They cannot be.
+        """
+        for file in (self.metrics, self.samples):
+            with (
+                writing(file),
+                HeldFolder(self.path, self.root) as folder,
+                suppress(FileNotFoundError),
+            ):
+                folder.sync_file(file.name)
+
+
+def read_flat_yaml(path: Path, root: Root | None = None) -> dict[str, Any]:
+    """Read a file of `name: value` lines, or of `name: {value: ...}`, as W&B shows a run's config.
+
+    `root`: below it no link is followed; None if the user named the file itself.
+
+    Raises:
+        RunFolderError: It is missing, not YAML, or not flat.
+    """
+    try:
+        content = bounded_yaml.load(read_file(path, LARGEST_SETTINGS, root=root).decode("utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"{path}: {error.strerror}; give a config.yaml of a run") from None
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except bounded_yaml.YamlError as error:
+        reason = f"{error.problem}; give lines of `name: value`"
+        raise RunFolderError(f"{error.where(path)}: {reason}") from None
+    content = {} if content is None else content
+    if theirs := unwrapped(content):
+        return theirs
+    flat = isinstance(content, dict) and not any(isinstance(v, dict) for v in content.values())
+    if not flat:
+        raise RunFolderError(f"{path}: not a flat list; give lines of `name: value`")
+    return content
+
+
+def new_run_folder(root: Path, name: str) -> RunFolder:
+    """Make `root/NAME-N` with the first N that is free, also when two start at once.
+
+    Raises:
+        RunFolderError: It cannot be made.
+    """
+    safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "run"
+    try:
+        make_folder(root)
+        number = 1
+        while True:
+            path = root / f"{safe}-{number}"
+            with suppress(FileExistsError):
+                make_folder(path, exist_ok=False)
+                return RunFolder(path)
+            number += 1
+    except OSError as error:
+        raise RunFolderError(
+            f"{root}: no folder can be made there ({error.strerror}); give --output-dir"
+        ) from None

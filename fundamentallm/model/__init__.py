@@ -1,0 +1,1 @@
+"""The transformer, with its own kernels for a CPU."""

@@ -1,0 +1,16 @@
+"""How large a model is, from its hyperparameters alone: no torch is needed to say."""
+
+from __future__ import annotations
+
+from fundamentallm.config.hyperparameters import Config
+
+
+def mlp_width(config: Config) -> int:
+    """Width of the feed-forward layer: 8/3 of `model_dim`, rounded to a multiple of 8."""
+    return max(8, round(config.model_dim / 3) * 8)
+
+
+def parameter_count(config: Config, vocabulary: int) -> int:
+    """Number of weights in the model."""
+    a_layer = 4 * config.model_dim**2 + 3 * config.model_dim * mlp_width(config)
+    return config.num_layers * a_layer + (2 * vocabulary + 1) * config.model_dim

@@ -1,0 +1,1 @@
+"""Running a sweep: claiming runs, a process for each trial, and what they report."""

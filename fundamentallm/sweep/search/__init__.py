@@ -1,0 +1,1 @@
+"""Search spaces, and the searches that choose values from them."""

@@ -1,0 +1,46 @@
+"""The searched values of a run as Optuna's own plots and its dashboard like them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from fundamentallm.sweep.file.distributions import Continuous, IntUniform
+from fundamentallm.sweep.file.parameters import Parameter
+from fundamentallm.sweep.search.base import Values
+
+
+def to_optuna(
+    values: Values, parameters: Sequence[Parameter]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Parameters and distributions of a trial; constants are left out."""
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for parameter in parameters:
+        if parameter.is_constant:
+            continue
+        value, distribution = values[parameter.name], parameter.distribution
+        if isinstance(distribution, Continuous):
+            low, high = distribution.ends
+            log = distribution.in_logs and low > 0
+            distributions[parameter.name] = FloatDistribution(low, high, log=log)
+            params[parameter.name] = min(max(float(value), low), high)
+        elif isinstance(distribution, IntUniform):
+            distributions[parameter.name] = IntDistribution(distribution.low, distribution.high)
+            params[parameter.name] = value
+        else:
+            choices = distribution.grid() or distribution.values  # pyright: ignore
+            plain = all(isinstance(choice, str | int | float) for choice in choices)
+            plain = plain and len(set(choices)) == len(choices)
+            shown = tuple(choices) if plain else tuple(json.dumps(choice) for choice in choices)
+            distributions[parameter.name] = CategoricalDistribution(shown)
+            params[parameter.name] = value if plain else json.dumps(value)
+    return params, distributions

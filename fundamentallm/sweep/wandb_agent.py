@@ -1,0 +1,117 @@
+"""What a sweep asks of this run: the values that `wandb agent` hands to the process it starts.
+
+The agent writes them to a file and names it in the environment; it may also repeat them on the
+command line, in whatever form the sweep's `command` asks for. The file is what counts, so every
+form of command means the same, and so does one that repeats nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.parsing import read_config, unwrapped
+from fundamentallm.files import bounded_yaml
+from fundamentallm.files.atomic import read_file
+from fundamentallm.files.run_folder import LARGEST_SETTINGS
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One point of a sweep, and the run that is to try it."""
+
+    sweep_id: str
+    run_id: str
+    parameters: Mapping[str, Any]
+    """By the names of the sweep file; a nested parameter is a mapping. Of a run that is handed out
+    again, its whole config on W&B."""
+    file: Path
+    """Where the agent wrote them."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Assignment | None:
+        """The assignment of this process; None if no agent started it.
+
+        Raises:
+            ConfigError: The environment names a file that cannot be read.
+        """
+        names = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+        sweep_id, run_id, path = (environment.get(name, "") for name in names)
+        if not (sweep_id and run_id and path):
+            _check_launch(environment)
+            return None
+        if not re.fullmatch(r"[\w-][\w.-]{0,127}", run_id):
+            raise ConfigError(
+                f"WANDB_RUN_ID={run_id[:40]!r}: the run's folder is called so, and that is no "
+                "name; give letters, digits, - and _"
+            )
+        try:
+            text = read_file(Path(path), LARGEST_SETTINGS, root=None).decode("utf-8")
+            parameters = unwrapped(bounded_yaml.load(text))
+        except (OSError, ValueError):
+            parameters = None
+        if parameters is None:
+            raise ConfigError(
+                f"WANDB_SWEEP_PARAM_PATH={path}: not a file of sweep values as wandb agent writes "
+                "it; unset the variable, or start the run by wandb agent"
+            )
+        return cls(sweep_id, run_id, parameters, Path(path))
+
+    def values(self) -> dict[str, Any]:
+        """Hyperparameters by name, checked; and `data`, the text, where the sweep gives it.
+
+        A run that W&B hands out again comes with its whole config, so with `data_sha256` too.
+
+        Raises:
+            ConfigError: A name is no hyperparameter, or has two values, or a value is not possible.
+        """
+        return read_config(self.parameters, f"sweep {self.sweep_id}")
+
+    def without_repeats(self, words: Sequence[str]) -> list[str]:
+        """The command line but for what only repeats the sweep's values, in any of W&B's forms."""
+        repeats = {str(self.file.with_suffix(".json"))}
+        pairs = {(f"--{name}", str(value)) for name, value in self.parameters.items()}
+        for name, value in self.parameters.items():
+            repeats |= {f"{prefix}{name}={value}" for prefix in ("--", "", "+", "++")}
+        nested = {f"--{name}" for name, value in self.parameters.items() if isinstance(value, dict)}
+        kept: list[str] = []
+        rest = deque(words)
+        while rest:
+            word = rest.popleft()
+            if word.endswith(".json"):
+                word = str(Path(word))  # as ours: the agent writes WANDB_DIR as it was typed
+            if rest and ((word, rest[0]) in pairs or word in nested):
+                rest.popleft()  # ${args_no_equals}
+            elif word in repeats or word.split("=")[0] in nested or self._is_json(word):
+                if kept and kept[-1] == "--config":  # --config ${args_json_file}
+                    kept.pop()
+            else:
+                kept.append(word)
+        return kept
+
+    def _is_json(self, word: str) -> bool:
+        try:
+            return word.startswith("{") and json.loads(word) == self.parameters
+        except (ValueError, RecursionError):
+            return False
+
+
+def _check_launch(environment: Mapping[str, str]) -> None:
+    """See that W&B Launch has no values for this run, for it hands them over in its own way.
+
+    Raises:
+        ConfigError: It has; they would be shown on W&B, and not used.
+    """
+    given = [v for name, v in environment.items() if re.fullmatch(r"WANDB_CONFIG(_\d+)?", name)]
+    if environment.get("WANDB_LAUNCH") and any(v.strip() not in ("", "{}") for v in given):
+        raise ConfigError(
+            "WANDB_LAUNCH: values that W&B Launch hands over are not read; give them as flags, or "
+            "start the runs by wandb agent"
+        )

@@ -1,0 +1,1 @@
+"""Training a model: the loop, a step, the optimizer, evaluation and checkpoints."""

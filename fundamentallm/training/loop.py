@@ -1,0 +1,332 @@
+"""The training loop: from a text and a `Config` to a trained model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.dataset import Dataset, prepare, training_batch
+from fundamentallm.data.text import Text
+from fundamentallm.data.unknown_characters import summary_of_unknown
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.machine.device import is_out_of_memory, peak_memory_gb, pick_device
+from fundamentallm.model.native import kernels, team
+from fundamentallm.model.sampling import continue_text
+from fundamentallm.trackers.base import Number, Tracker
+from fundamentallm.training.checkpoint import Checkpoint
+from fundamentallm.training.evaluate import perplexity, score, uniform_guess
+from fundamentallm.training.isolation import run_alone
+from fundamentallm.training.plan import Plan, compiles
+from fundamentallm.training.state import LOG_EVERY, Result, TrainingState
+from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, in_our_words
+
+
+class StopRequestedError(Exception):
+    """Somebody wants the run to stop; never leaves this module."""
+
+
+class DivergedError(Exception):
+    """A loss is not finite; never leaves this module."""
+
+
+def train(
+    config: Config,
+    text: str | Dataset,
+    *,
+    folder: RunFolder | None = None,
+    trackers: Sequence[Tracker] = (),
+    device: str = "auto",
+    checkpoint: Checkpoint | None = None,
+    stop_requested: Callable[[], str] = lambda: "",
+) -> Result:
+    """Train a model on `text`, scored on its last `val_split`; runs in several threads take turns.
+
+    Args:
+        config: The hyperparameters.
+        text: What to learn; or, where that has been prepared for `config`, its dataset.
+        folder: Where `best.pt` and `last.pt` go; without one nothing is saved.
+        trackers: Told of every row of metrics and every sample.
+        device: auto, cpu, cuda, cuda:N or mps.
+        checkpoint: Continue from here (a `last.pt`), bit for bit on a CPU with as many threads.
+        stop_requested: Asked before every step and all through an evaluation; on any answer but ""
+            the run is saved and ends, and the answer is its `stopped_by`.
+
+    Raises:
+        DataError: The text is too short.
+        DeviceError: The device is not there.
+        CheckpointError: `checkpoint` is of another text or other hyperparameters.
+        DiskError: A file cannot be written; the last checkpoint is still there.
+        OutOfMemoryError: A step does not fit this machine.
+    """
+    dataset = prepare(Text.of(text), config) if isinstance(text, str) else text
+    where = pick_device(device)
+    progress = None
+    if checkpoint is not None:
+        checkpoint.check_continues(config, dataset)
+        progress = TrainingState.of(checkpoint.progress)
+    with run_alone(config, where, progress.threads if progress else 0):
+        run = Run(config, dataset, where, folder, trackers, progress)
+        if checkpoint is not None:
+            run.train_step.load_state_dict(checkpoint.model, checkpoint.training)
+        return run.loop(stop_requested)
+
+
+class Run:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        device: torch.device,
+        folder: RunFolder | None,
+        trackers: Sequence[Tracker],
+        progress: TrainingState | None,
+    ) -> None:
+        self.config, self.dataset = config, dataset
+        self.device, self.folder, self.trackers = device, folder, trackers
+        self.plan = Plan(config, dataset.batches_per_epoch(config))
+        self.progress = p = progress or self.begin()
+        self.train_step = TrainStep(len(dataset.vocabulary), config, device, compiled=p.compiled)
+        self.model = self.train_step.model
+        self.pending: list[Tensor] = []  # losses not yet fetched from the device
+        self.grad_norm = torch.tensor(p.grad_norm)
+        self.row: dict[str, Number] = {}
+        self.stopped_by = ""
+
+    def begin(self) -> TrainingState:
+        """Where a new run stands, with what is decided once and for all of its parts."""
+        guess = math.log(len(self.dataset.vocabulary))
+        total, on_cuda = self.plan.total_steps, self.device.type == "cuda"
+        return TrainingState(
+            best_val_loss=guess,
+            val_loss=guess,
+            scored_step=0,
+            threads=team(),
+            compiled=compiles(self.config, total, on_cuda=on_cuda),
+        )
+
+    def loop(self, stop_requested: Callable[[], str]) -> Result:
+        """Train from where `progress` stands to the end, whatever ends it."""
+        p = self.progress
+        self.stop_requested = stop_requested
+        self.start_trackers()
+        if self.device.type == "cpu":
+            kernels()  # built now if they never were, and not at the expense of `max_minutes`
+        self.started = time.perf_counter() - p.seconds
+        self.row_started = time.perf_counter()
+        try:
+            status = self.take_steps()
+            guess = math.log(len(self.dataset.vocabulary))
+            if status == "done" and (why := p.worse_than(guess, self.config.warmup_steps)):
+                status, self.stopped_by = "diverged", why
+        except DivergedError as loss:
+            status, self.stopped_by = "diverged", str(loss)
+        except BaseException as error:
+            error = in_our_words(error)
+            oom = isinstance(error, OutOfMemoryError)
+            why = str(error) if oom else f"{type(error).__name__}: {error}"
+            with suppress(DiskError):  # which may be what `error` is
+                self.finish("oom" if oom else "failed", why)
+            raise error
+        return self.finish(status, self.stopped_by)
+
+    def take_steps(self) -> str:
+        """Until there are no more, `done`, or somebody wants the run to stop, `interrupted`."""
+        p = self.progress
+        try:
+            self.stopped_by = self.limit_reached()
+            unscored = self.stopped_by and 0 <= p.scored_step < p.step  # resumed, to end here
+            if p.evaluating or unscored:  # it was stopped while it was scored, or before
+                self.close_step(due=True)
+            while not self.stopped_by:
+                self.end_if_asked()
+                self.take_step()
+                self.stopped_by = self.limit_reached()
+                self.close_step(due=bool(self.stopped_by) or self.plan.evaluates_after(p.step))
+        except StopRequestedError as asked:
+            self.stopped_by = str(asked)
+            self.save("last")
+            return "interrupted"
+        return "done"
+
+    def start_trackers(self) -> None:
+        """Tell every tracker what is about to run."""
+        config = vars(self.config) | {"data": self.dataset.name, "data_sha256": self.dataset.sha256}
+        for tracker in self.trackers:
+            tracker.start(dict(config), total_steps=self.plan.total_steps, step=self.progress.step)
+
+    def end_if_asked(self) -> None:
+        """Raise StopRequestedError if somebody wants the run to stop."""
+        if reason := self.stop_requested():
+            raise StopRequestedError(reason)
+
+    def close_step(self, *, due: bool) -> None:
+        """What follows a step: a row now and then, and if `due` an evaluation and a checkpoint."""
+        p = self.progress
+        if due or p.step % LOG_EVERY == 0:
+            self.measure_step()
+        if due:
+            p.evaluating = True
+            self.evaluate()
+            p.evaluating = False
+        if self.row:
+            self.log()
+        if due:
+            self.save("last")
+
+    def take_step(self) -> None:
+        """Update the weights once."""
+        step = self.progress.step
+        windows = training_batch(self.dataset.train, self.config, step)
+        loss, self.grad_norm = self.train_step.step(windows, self.plan.learning_rate(step))
+        self.pending.append(loss)
+        self.progress.compiled = self.train_step.compiled  # it may have been given up
+        self.progress.step += 1
+        self.progress.seconds = time.perf_counter() - self.started
+
+    def limit_reached(self) -> str:
+        """The hyperparameter by which there are no more steps, or nothing."""
+        p, config = self.progress, self.config
+        if p.step >= self.plan.total_steps:
+            return self.plan.last_step_by
+        if config.max_minutes and p.seconds >= 60 * config.max_minutes:
+            return "max_minutes"
+        if config.early_stopping and p.evaluations_since_best >= config.patience:
+            return "early_stopping"
+        return ""
+
+    def fetch_losses(self) -> None:
+        """Wait for the device.
+
+        Raises:
+            DivergedError: A loss is not finite.
+        """
+        p = self.progress
+        if self.pending:
+            p.losses = p.losses + torch.stack(self.pending).tolist()  # the checkpoint's list stays
+            self.pending.clear()
+            now = time.perf_counter()
+            p.row_seconds += now - self.row_started
+            self.row_started = now
+        for index, loss in enumerate(p.losses):
+            if not math.isfinite(loss):
+                step = p.step - len(p.losses) + index + 1
+                raise DivergedError(f"train_loss is {loss} at step {step}")
+
+    def measure_step(self) -> None:
+        """Begin a row of metrics with what the last steps gave."""
+        self.fetch_losses()
+        p, c = self.progress, self.config
+        if not p.losses:  # they have had their row
+            return
+        tokens = c.batch_size * c.gradient_accumulation * c.max_seq_len
+        loss = sum(p.losses) / len(p.losses)
+        seconds = p.row_seconds or p.seconds / p.step * len(p.losses)  # older checkpoints lack it
+        p.train_loss, p.grad_norm = loss, float(self.grad_norm)
+        self.row = {
+            "epoch": self.plan.epoch(p.step),
+            "train_loss": loss,
+            "train_perplexity": perplexity(loss),
+            "optim/learning_rate": self.plan.learning_rate(p.step - 1),
+            "optim/grad_norm": p.grad_norm,
+            "perf/tokens_per_second": tokens * len(p.losses) / seconds,
+            "perf/memory_gb": peak_memory_gb(self.device),
+        }
+        if not math.isfinite(self.row["optim/grad_norm"]):  # float16 skips such a step
+            del self.row["optim/grad_norm"]
+
+    def evaluate(self) -> None:
+        """Score the validation part, keep the best, and notice that nothing gets better.
+
+        Raises:
+            DivergedError: The loss is not finite.
+        """
+        p, data = self.progress, self.dataset
+        characters = data.val_characters * len(data.scored) / len(data.val)
+        self.model.eval()
+        scored = None
+        while scored is None:
+            try:
+                scored = score(
+                    self.model, data.scored, characters, self.config, self.device,
+                    tick=self.end_if_asked,
+                )  # fmt: skip
+            except (MemoryError, RuntimeError) as error:
+                if not (is_out_of_memory(error) and self.train_step.make_room()):
+                    raise
+        if not math.isfinite(scored.loss):
+            raise DivergedError(f"val_loss is {scored.loss} at step {p.step}")
+        p.val_loss, p.scored_step = scored.loss, p.step
+        p.evaluations += 1
+        p.evaluations_since_best += 1
+        if scored.loss < p.best_val_loss or not p.best_step:
+            p.best_val_loss, p.best_step, p.evaluations_since_best = scored.loss, p.step, 0
+            self.save("best")
+        self.stopped_by = self.stopped_by or self.limit_reached()
+        self.row |= {**scored.metrics, "best_val_loss": p.best_val_loss}
+        if self.stopped_by or self.plan.samples_after(p.step, p.sampled_step):
+            p.sampled_step = p.step
+            sample = continue_text(self.model, data.vocabulary, data.val, seed=self.config.seed)
+            for tracker in self.trackers:
+                tracker.log_samples([sample], step=p.step)
+        self.model.train()
+
+    def log(self) -> None:
+        """Hand the row to the trackers and begin the next."""
+        for tracker in self.trackers:
+            tracker.log(self.row, step=self.progress.step)
+        self.row = {}
+        self.progress.losses, self.progress.row_seconds = [], 0.0
+        self.row_started = time.perf_counter()
+
+    def save(self, name: str) -> None:
+        """Write `best.pt`, for use, or `last.pt`, to train on from."""
+        if self.folder is None:
+            return
+        self.fetch_losses()  # a state that has diverged is never saved
+        training = {} if name == "best" else self.train_step.state_dict()
+        if name == "last":
+            self.folder.sync()  # a run that goes on from here writes no row again
+        checkpoint = Checkpoint(
+            config=self.config, vocabulary=self.dataset.vocabulary,
+            data={"name": self.dataset.name, "sha256": self.dataset.sha256},
+            model=self.model.state_dict(), progress=asdict(self.progress), training=training,
+        )  # fmt: skip
+        file = self.folder.best if name == "best" else self.folder.last
+        checkpoint.save(file, self.folder.root)
+        self.row_started = time.perf_counter()
+
+    def finish(self, status: str, stopped_by: str) -> Result:
+        """Tell every tracker how it ended."""
+        p, data = self.progress, self.dataset
+        result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)
+        guess = uniform_guess(len(data.vocabulary), data.val_characters / len(data.val))
+        summary: Mapping[str, object] = {
+            **asdict(result),
+            **({} if p.best_step else guess.metrics),  # a sweep needs a score, by any metric
+            "total_steps": self.plan.total_steps,
+            "seconds": time.perf_counter() - self.started,
+            "parameters": sum(weights.numel() for weights in self.model.parameters()),
+            "vocabulary_size": len(data.vocabulary),
+            "characters_per_token": guess.characters_per_token,
+            **summary_of_unknown(data.unknown),
+            "device": str(self.device),
+            "threads": team(),
+            "precision": str(self.train_step.precision).removeprefix("torch."),
+            "kernels": self.device.type == "cpu" and not p.compiled and kernels() is not None,
+            "compiled": p.compiled,
+            "graphed": self.train_step.graphed,
+        }
+        with ExitStack() as all_of_them:  # whichever fails
+            for tracker in reversed(self.trackers):
+                all_of_them.callback(tracker.finish, summary)
+        return result

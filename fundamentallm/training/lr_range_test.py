@@ -1,0 +1,166 @@
+"""A learning-rate range test: one short run whose rate rises from far too low to far too high.
+
+Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.3; smoothing
+and where to stop as in Gugger's description of it (2018).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.data.dataset import Dataset, training_batch
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.machine.device import peak_memory_gb, pick_device
+from fundamentallm.trackers.base import Number, Tracker
+from fundamentallm.training.evaluate import perplexity
+from fundamentallm.training.isolation import run_alone
+from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, in_our_words
+
+LOWEST, HIGHEST = 1e-6, 1.0
+STEPS = 200
+SMOOTHING = 0.9
+FEWEST = 20  # steps before the test may end
+BLOWN_UP = 1.25  # times the least smoothed loss
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Where to search for the learning rate."""
+
+    low: float
+    """Where the loss begins to fall in earnest."""
+    high: float
+    """Where it is least, just before it rises; a whole run wants less."""
+    fell: bool
+    """Whether the loss ever did; if not, the range is all that was tried."""
+    stopped: bool = False
+    """Whether somebody ended it before it was over."""
+
+
+def find_learning_rate(
+    config: Config,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    trackers: Sequence[Tracker] = (),
+    stop_requested: Callable[[], str] = lambda: "",
+) -> RangeTest:
+    """Train while the rate rises, by the same factor each step, until the loss blows up.
+
+    Args:
+        config: The hyperparameters; its learning rate and schedule are not used.
+        dataset: The text, prepared for `config`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        trackers: Told of every step.
+        stop_requested: Asked before every step; on any answer but "" the test ends.
+
+    Raises:
+        DeviceError: The device is not there.
+        OutOfMemoryError: A step does not fit this machine.
+        DiskError: A file of a tracker's cannot be written.
+    """
+    where = pick_device(device)
+    settings = {**vars(config), "data": dataset.name, "data_sha256": dataset.sha256}
+    for tracker in trackers:
+        tracker.start(settings, total_steps=STEPS, step=0)
+    began = time.perf_counter()
+    rates: list[float] = []
+    losses: list[float] = []
+
+    def finish(status: str, stopped_by: str) -> RangeTest:
+        found = suggest(rates, losses)
+        low, high = found or (LOWEST, HIGHEST)
+        summary = {
+            "status": status,
+            "stopped_by": stopped_by,
+            "step": len(losses),
+            "total_steps": len(losses),
+            "seconds": time.perf_counter() - began,
+            "vocabulary_size": len(dataset.vocabulary),
+            "range_test": {"low": low, "high": high, "fell": found is not None},
+        }
+        for tracker in trackers:
+            tracker.finish(summary)
+        return RangeTest(low, high, found is not None, status == "interrupted")
+
+    try:
+        with run_alone(config, where):
+            train_step = TrainStep(len(dataset.vocabulary), config, where)
+            for step in range(STEPS):
+                if stopped_by := stop_requested():
+                    return finish("interrupted", stopped_by)
+                rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
+                row = _take_step(train_step, dataset, step, rate)
+                if not math.isfinite(row["train_loss"]):
+                    break
+                rates.append(rate)
+                losses.append(row["train_loss"])
+                for tracker in trackers:
+                    tracker.log(row, step=step + 1)
+                smooth = smoothed(losses)
+                if step >= FEWEST and smooth[-1] > BLOWN_UP * min(smooth):
+                    break
+    except BaseException as error:
+        error = in_our_words(error)
+        oom = isinstance(error, OutOfMemoryError)
+        why = str(error) if oom else f"{type(error).__name__}: {error}"
+        with suppress(DiskError):  # which may be what `error` is
+            finish("oom" if oom else "failed", why)
+        raise error
+    return finish("done", "the end of the range test")
+
+
+def _take_step(
+    train_step: TrainStep, dataset: Dataset, step: int, rate: float
+) -> dict[str, Number]:
+    """One update, and its row of metrics."""
+    windows = training_batch(dataset.train, train_step.config, step)
+    before = time.perf_counter()
+    loss, norm = train_step.step(windows, rate)
+    value = loss.item()
+    row = {
+        "train_loss": value,
+        "train_perplexity": perplexity(value),
+        "optim/learning_rate": rate,
+        "perf/tokens_per_second": windows[:, 1:].numel() / (time.perf_counter() - before),
+        "perf/memory_gb": peak_memory_gb(train_step.device),
+    }
+    if math.isfinite(float(norm)):
+        row["optim/grad_norm"] = float(norm)
+    return row
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """An exponential mean that is right from the first value on."""
+    mean, found = 0.0, []
+    for count, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        found.append(mean / (1 - SMOOTHING**count))
+    return found
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float] | None:
+    """The range to search; None if the loss never fell.
+
+    From where a tenth of the whole fall of the smoothed loss is done to where it is least; both
+    inside what is possible.
+    """
+    if len(losses) < FEWEST:
+        return None
+    smooth = smoothed(losses)
+    start = statistics.fmean(losses[:5])
+    least = min(range(len(smooth)), key=smooth.__getitem__)
+    fall = start - smooth[least]
+    if fall <= 0.01 * start:
+        return None
+    begins = next(i for i, loss in enumerate(smooth) if start - loss >= 0.1 * fall)
+    low, high = rates[begins], rates[least]
+    if low * 3 > high:  # a range that is too narrow to search
+        low = high / 10
+    return float(f"{low:.1g}"), float(f"{high:.1g}")

@@ -1,0 +1,55 @@
+"""The learning rate at an optimizer step, as pure functions."""
+
+from __future__ import annotations
+
+import math
+
+from fundamentallm.config.hyperparameters import Config
+
+DEFAULT_DECAY = {"step": 0.1, "exponential": 0.96}
+
+
+def learning_rate(config: Config, step: int, *, total_steps: int, steps_per_epoch: float) -> float:
+    """The learning rate of optimizer step `step`, counted from 0.
+
+    Every schedule starts with a straight warm-up: step k of the first `warmup_steps` takes
+    (k + 1) / warmup_steps of the peak, so the first is above 0 and the last is the peak.
+    Cosine and linear then fall from the peak, one step after warm-up, to
+    `min_lr_ratio * learning_rate` at the last step of the run. Step and exponential count
+    from the start of the run, so warm-up does not move their milestones.
+
+    Args:
+        config: The run's hyperparameters.
+        step: 0 for the first update of the weights.
+        total_steps: Steps of the whole run, as planned.
+        steps_per_epoch: Steps in an epoch; need not be whole.
+    """
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    return config.learning_rate * warmup * _shape(config, step, total_steps, steps_per_epoch)
+
+
+def _shape(config: Config, step: int, total_steps: int, steps_per_epoch: float) -> float:
+    """The schedule without its warm-up, as a share of the peak."""
+    decay = config.lr_decay or DEFAULT_DECAY.get(config.lr_schedule, 1.0)
+    match config.lr_schedule:
+        case "cosine":
+            progress = _progress(config, step, total_steps)
+            return _between(config.min_lr_ratio, (1 + math.cos(math.pi * progress)) / 2)
+        case "linear":
+            return _between(config.min_lr_ratio, 1 - _progress(config, step, total_steps))
+        case "step":
+            return decay ** sum(step >= milestone for milestone in config.lr_milestones)
+        case "exponential":
+            return decay ** (step / steps_per_epoch)
+        case _:
+            return 1.0
+
+
+def _between(floor: float, share: float) -> float:
+    return floor + (1 - floor) * share
+
+
+def _progress(config: Config, step: int, total_steps: int) -> float:
+    """0 up to the end of warm-up, 1 at the last step of the run."""
+    last_warm = max(config.warmup_steps - 1, 0)
+    return min(max(step - last_warm, 0) / max(total_steps - 1 - last_warm, 1), 1.0)
