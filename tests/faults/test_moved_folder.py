@@ -63,7 +63,7 @@ def test_what_a_worker_holds_is_not_what_has_come_into_its_place(tmp_path: Path)
     place.mkdir()
     folder = SweepFolder(place)
     ledger = RunStore(folder.url, "a", place, lease=60, goal="minimize")
-    claim = {"next_values": lambda number, runs: {}, "again": lambda run: True, "parameters": []}
+    claim = {"next_values": lambda number, runs: {}, "retries": 0, "parameters": []}
     assert ledger.claim(**claim) is not None
     with folder.held():
         folder.create_run(0)

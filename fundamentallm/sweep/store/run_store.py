@@ -184,6 +184,7 @@ class RunStore:
 
         Raises:
             InterruptedError: Others hold the sweep's lock, and nobody wants to wait.
+            DisplacedError: The sweep was moved or removed since it was opened.
         """
         with self.database.lock(self.study.study_name):
             while True:
