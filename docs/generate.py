@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+import mdformat
 
 from fundamentallm.cli.main import cli
 from fundamentallm.cli.options import HyperparameterCommand
@@ -159,6 +161,12 @@ def with_tables(name: str, *tables: str) -> str:
     return page
 
 
+def formatted(page: str) -> str:
+    """The page as `mdformat` would leave it, by .mdformat.toml."""
+    options = tomllib.loads((DOCS.parent / ".mdformat.toml").read_text("utf-8"))
+    return mdformat.text(page, options=options, extensions={"gfm", "tables"})
+
+
 PAGES = {
     "commands.md": commands_page,
     "hyperparameters.md": hyperparameters_page,
@@ -173,7 +181,7 @@ def main(check: bool) -> None:
     """Write the pages."""
     stale = False
     for name, make in PAGES.items():
-        path, text = DOCS / name, make()
+        path, text = DOCS / name, formatted(make())
         if not path.exists() or path.read_text("utf-8") != text:
             stale = True
             click.echo(f"docs/{name} is stale" if check else f"docs/{name} written", err=check)
