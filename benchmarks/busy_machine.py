@@ -73,7 +73,7 @@ def competing(loads: int) -> Iterator[None]:
 @click.command()
 @click.option("--rounds", default=9, show_default=True)
 @click.option("--loads", default="0,1,2,4", show_default=True, help="Other programs, in turn.")
-@click.option("--write", is_flag=True, help="Put the table into docs/performance.md.")
+@click.option("--write", is_flag=True, help="Put the table into docs/dev/performance.md.")
 def main(rounds: int, loads: str, write: bool) -> None:
     """Print the table."""
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
+PAGE = Path(__file__).parent.parent / "docs/dev/performance.md"
 
 
 def in_turns(

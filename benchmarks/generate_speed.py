@@ -30,7 +30,7 @@ CHARACTERS, VOCABULARY = 400, 66
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/performance.md.")
+@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
 def main(nanogpt: Path, rounds: int, threads: int, as_json: bool, write: bool) -> None:
     """Print both."""
     torch.set_num_threads(threads)

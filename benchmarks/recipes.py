@@ -4,8 +4,8 @@
 
 What is fixed is processor time, so that other work on the machine changes little; the schedule is
 fitted to it by timing some steps first. Choose by `val_first`, report `val_second`: a recipe that
-was chosen on the text on which it is reported looks better than it is. docs/experiments.md has what
-came out.
+was chosen on the text on which it is reported looks better than it is. docs/dev/experiments.md has
+the results.
 """
 
 from __future__ import annotations

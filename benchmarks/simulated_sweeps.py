@@ -3,7 +3,7 @@
 Each case draws what is true of it first (which parameters matter and how much, where the best lies,
 what its curves do) and then writes the run folders that such a sweep would leave. A third of
 the cases are nulls: nothing matters, every difference is noise, and no rule has anything to say.
-Sizes follow docs/experiments.md: seeds differ by about 0.01 nats, a wrong learning rate costs
+Sizes follow docs/dev/experiments.md: seeds differ by about 0.01 nats, a wrong learning rate costs
 tenths. Written and committed before the rules.
 """
 

@@ -1,6 +1,6 @@
 """A simulated training run: nine hyperparameters in, a validation loss out, in microseconds.
 
-The shape follows what docs/experiments.md measured of the real trainer: a learning rate ten times
+The shape follows docs/dev/experiments.md, measured on the real trainer: a learning rate ten times
 too low costs about 0.8 nats, three times too high 0.1, and more than that diverges; wider models
 want lower rates; the rest is worth hundredths to tenths. A run that diverges stays finite, as real
 ones do for three decades of the rate: its loss grows from a uniform guess's to tens of thousands

@@ -59,7 +59,7 @@ def sweep(place: Path, name: str, trials: int) -> None:
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/performance.md.")
+@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
 def main(rounds: int, as_json: bool, write: bool) -> None:
     """Print a table."""
     with tempfile.TemporaryDirectory() as name:

@@ -7,7 +7,8 @@ with the schedule fitted to each, and the time to a loss is read off between two
 the logarithm of the time). nanoGPT's recipe (its README): 4 layers, 128 wide, 4 heads, sequence 64,
 batch 12, no dropout, AdamW 1e-3, 100 steps of warm-up, cosine decay to a tenth; 2,000 steps is what
 it says. "tuned" is the same tokens with the best of the six pairs of batch and rate that
-docs/experiments.md lists, chosen on the first half of the validation text; reported is the second.
+docs/dev/experiments.md lists, chosen on the first half of the validation text; reported is the
+second.
 (Ours was chosen earlier on the whole of it, over more tries, so it has the advantage there.) One
 thread each, processor time, training alone; each loss is that of the whole half, read without
 overlap at the model's own context.
@@ -172,7 +173,7 @@ def table(
     help="The same of nanoGPT's tuned.",
 )
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/performance.md.")
+@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
 @click.option("--one", "only", nargs=3, hidden=True, help="One run: WHO LENGTH SEED.")
 def main(
     nanogpt: Path,

@@ -143,7 +143,7 @@ print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1000)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--compiled/--eager", default=True, help="Whether compiled variants are measured.")
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/performance.md.")
+@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
 def main(
     nanogpt: Path,
     shapes: str,

@@ -15,7 +15,7 @@ author = "the authors of fundamentallm"
 html_title = project
 extensions = ["myst_parser"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "sweeps/*.md", "benchmarks/*.md"]
+include_patterns = ["*.md", "docs/*.md", "docs/dev/*.md", "sweeps/*.md", "benchmarks/*.md"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_copy_source = False
@@ -25,8 +25,10 @@ html_show_sphinx = False
 NAVIGATION = {
     "Begin": "getting-started training data hyperparameters troubleshooting coming-from",
     "Sweeps": "/sweeps/README sweeps sweep-file wandb cluster search results",
-    "Models": "writing metrics experiments performance the-guide",
-    "Inside": "how-it-works decisions reliability commands /benchmarks/README",
+    "Models": "writing metrics performance",
+    "Inside": "reliability commands",
+    "For maintainers": "dev/how-it-works dev/decisions dev/experiments dev/performance"
+    " dev/the-guide /benchmarks/README",
     "Project": "/CONTRIBUTING /CHANGELOG /SECURITY",
 }
 

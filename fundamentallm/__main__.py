@@ -8,7 +8,7 @@ if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # Read when torch is loaded, by its OpenMP: threads that wait by turning in circles take the cores
-# from those they wait for, if other programs are at work too (docs/performance.md).
+# from those they wait for, if other programs are at work too (docs/dev/performance.md).
 if "GOMP_SPINCOUNT" not in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -22,7 +22,7 @@ from fundamentallm.cli.main import cli
 
 PAGES = sorted(
     path.relative_to(ROOT)
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"))
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/dev/*.md"))
     if not path.parent.name.startswith(".")
 )
 NAMED = r"\b(?:sweeps|benchmarks|docs|tests)/[\w/.-]+\.(?:yaml|py|md)\b"

@@ -24,7 +24,7 @@ SHORT = (
 )
 PAGES = [
     page
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if re.search(r"^```bash\n", page.read_text("utf-8"), flags=re.M)
 ]
 ELSEWHERE = re.compile(

@@ -25,7 +25,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_page_can_be_reached(site: Path) -> None:
     first = (site / "index.html").read_text("utf-8")
-    for page in (*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("sweeps/*.md")):
+    for page in (*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("sweeps/*.md")):
         path = page.relative_to(ROOT).with_suffix(".html")
         assert (site / path).exists(), path
         assert page.name == "README.md" or f'href="{path.as_posix()}"' in first, path

@@ -144,7 +144,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what this process frees, where it can be told to (glibc).
 
     Every step takes and frees the same blocks. Given back to the system and taken anew, their pages
-    are filled with zeros each time, which costs up to a tenth of a step (docs/performance.md).
+    are filled with zeros each time, which costs up to a tenth of a step (docs/dev/performance.md).
     """
     trim_above, map_above = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     with suppress(OSError, TypeError, AttributeError):  # another C library

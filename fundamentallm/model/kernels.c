@@ -70,7 +70,7 @@ typedef float half_vec __attribute__((vector_size(32), aligned(4)));  // 8 along
 INLINE int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
 
 #define MOST_THREADS 256
-// In nanoseconds, measured in docs/performance.md:
+// In nanoseconds, measured in docs/dev/performance.md:
 #define WHILE 300000           // of looking: what torch does between two jobs takes less
 #define BRIEFLY 20000          // of looking, on a busy machine
 #define INTERRUPTED 100000     // between two looks, if somebody else had the core meanwhile

@@ -1,7 +1,7 @@
 """The transformer: tokens in, a score for every possible next token out.
 
 Shapes: B sequences, T tokens in each, C = model_dim, H heads of size D = C / H, V tokens in
-the vocabulary. Why each part is what it is: docs/experiments.md.
+the vocabulary. Why each part is what it is: docs/dev/experiments.md.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.dropout = config.dropout
-        # By itself: dropout there leaves a CPU's fast kernels (docs/performance.md).
+        # By itself: dropout there leaves a CPU's fast kernels (docs/dev/performance.md).
         self.attention_dropout = config.attention_dropout
         self.query = nn.Linear(config.model_dim, config.model_dim, bias=False)
         self.key = nn.Linear(config.model_dim, config.model_dim, bias=False)

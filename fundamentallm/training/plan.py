@@ -15,7 +15,7 @@ WORTH_COMPILING = 5_000
 
 TOKENS_AT_ONCE = 4096
 """Of a batch, on a CPU, so that memory does not grow with the batch. Nearly as fast as all at once
-(docs/experiments.md)."""
+(docs/dev/experiments.md)."""
 
 
 def sequences_at_once(config: Config, *, on_cpu: bool) -> int:
@@ -31,7 +31,7 @@ def compiles(config: Config, total_steps: int, *, on_cuda: bool) -> bool:
     """Whether a run is to be compiled. Its length alone decides, so that it can be told again.
 
     On a CPU that never pays: kernels.c is faster than what torch.compile makes
-    (docs/performance.md).
+    (docs/dev/performance.md).
     """
     if config.compile == "auto":
         return on_cuda and total_steps >= WORTH_COMPILING and find_spec("triton") is not None
