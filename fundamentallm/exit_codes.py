@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fundamentallm.status import RunStatus
+
 DONE = 0
 FAILED = 1
 BAD_INPUT = 2
@@ -19,9 +21,11 @@ def of_run(status: str, stopped_by: str, *, in_sweep: bool) -> int:
     In a sweep a diverged run or an impossible point is a result like others: an agent that
     sees three failures in its first minute gives up. So is a run that was stopped early.
     """
-    if status == "interrupted":
+    if status == RunStatus.INTERRUPTED:
         signals = {"SIGHUP": HUNG_UP, "SIGINT": INTERRUPTED, "SIGTERM": PREEMPTED}
         return (signals | dict.fromkeys(EARLY, DONE)).get(stopped_by, FAILED)
-    if status == "diverged":
+    if status == RunStatus.DIVERGED:
         return DONE if in_sweep else FAILED
-    return {"done": DONE, "impossible": DONE, "refused": BAD_INPUT}.get(status, FAILED)
+    if status == RunStatus.REFUSED:
+        return BAD_INPUT
+    return DONE if status in (RunStatus.DONE, RunStatus.IMPOSSIBLE) else FAILED

@@ -18,7 +18,7 @@ from results_on_disk import write_sweep
 
 PACKAGE = ROOT / "fundamentallm"
 LAYERS = (  # from the bottom up: a package imports from those above its line, and from its own
-    ("errors", "exit_codes", "metrics", "printable", "warning_lines"),
+    ("errors", "exit_codes", "metrics", "printable", "status", "warning_lines"),
     ("config", "machine"),
     ("files",),
     ("data", "trackers"),

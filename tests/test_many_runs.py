@@ -22,15 +22,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from claim_time import SWEEP, fill  # noqa: E402
 from instant_trials import instant_engine  # noqa: E402
 
+from fundamentallm.status import FAULTS, FINISHED, RETRYABLE  # noqa: E402
 from fundamentallm.sweep.file.hyperband import Hyperband, Reached  # noqa: E402
 from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep  # noqa: E402
 from fundamentallm.sweep.search.base import PastRun, Search, Values, key_of  # noqa: E402
 from fundamentallm.sweep.search.choose import choose_search  # noqa: E402
 from fundamentallm.sweep.search.space import SearchSpace  # noqa: E402
 from fundamentallm.sweep.store.records import (  # noqa: E402
-    FAILED,
-    FINISHED,
-    UNFINISHED,
     Run,
     RunIndex,
     Trial,
@@ -195,7 +193,7 @@ def test_what_is_proposed_and_stopped_stays_the_same(
 
 def attempts_at_random(dice: random.Random) -> list[Trial]:
     """Attempts as a ledger reads them: begun, growing, ended, tried again; some out of order."""
-    statuses = ("waiting", "running", *FINISHED, *UNFINISHED)
+    statuses = ("waiting", "running", *FINISHED, *RETRYABLE)
     found: list[Trial] = []
     for number in range(300):
         run = dice.randrange(1 + number // 3)
@@ -233,7 +231,7 @@ def test_what_is_kept_up_to_date_is_what_a_look_at_all_runs_would_find(goal: str
             assert target_is_reached(runs, metric) == is_there
         assert runs.statuses() == {
             status: count
-            for status in ("waiting", "running", *FINISHED, *UNFINISHED)
+            for status in ("waiting", "running", *FINISHED, *RETRYABLE)
             if (count := sum(run.last.status == status for run in every))
         }
         done = [run.last.seconds for run in every if run.last.status == "done"]
@@ -241,7 +239,7 @@ def test_what_is_kept_up_to_date_is_what_a_look_at_all_runs_would_find(goal: str
         assert runs.keys == tries(runs, metric).keys == {key_of(run.values) for run in every}
         for retries in range(3):
             left = [run for run in every if run.last.status in ("interrupted", "lost")] or [
-                run for run in every if run.last.status in FAILED and run.retries_needed <= retries
+                run for run in every if run.last.status in FAULTS and run.retries_needed <= retries
             ]
             assert runs.to_try_again(retries) == next(iter(left), None)
         for band, values in reached.values.items():

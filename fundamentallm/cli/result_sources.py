@@ -14,6 +14,7 @@ import click
 from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def results_of(places: Sequence[str], metric: str) -> Results:
     """
     results = _read(places, metric)
     runs = results.runs
-    if metric and all(run.score is None and run.status != "unfinished" for run in runs):
+    if metric and all(run.score is None and run.status != RunStatus.UNFINISHED for run in runs):
         from fundamentallm.report.results import without_metric
 
         raise FundamentallmError(f"{results.title}: {without_metric(runs, results.metric)}")

@@ -11,21 +11,17 @@ from fundamentallm.cli.messages import say
 from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
+from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.engine.job import Row
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.records import FAILED, FINISHED, Run, RunIndex, Trial, told
+from fundamentallm.sweep.store.records import Run, RunIndex, Trial, told
 
-WORDS = {
-    "done": "done",
-    "stopped": "stopped early by hyperband",
-    "diverged": "diverged",
-    "impossible": "impossible",
-    "failed": "failed",
-    "died": "was killed",
-    "hung": "hung",
-    "oom": "ran out of memory",
-    "interrupted": "interrupted, and saved",
+WORDS: Mapping[str, str] = {
+    RunStatus.STOPPED: "stopped early by hyperband",
+    RunStatus.DIED: "was killed",
+    RunStatus.OOM: "ran out of memory",
+    RunStatus.INTERRUPTED: "interrupted, and saved",
 }
 
 
@@ -57,7 +53,7 @@ class PlainView:
         """Say how it went, and what is best so far."""
         self.rows.pop(run.number, None)
         what = WORDS.get(ended.status, ended.status)
-        if ended.status in FAILED:
+        if ended.status in FAULTS:
             what += f": {ended.note}"
         score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"
         best = self.runs.best(self.metric)
@@ -146,8 +142,8 @@ class TableView(PlainView):
 
     def summary(self, now: float) -> str:
         """Runs done and running, the best, and the time left."""
-        ended, done = self.runs.how_many(*FINISHED), self.runs.how_many("done")
-        running = self.runs.how_many("running")
+        ended, done = self.runs.how_many(*FINISHED), self.runs.how_many(RunStatus.DONE)
+        running = self.runs.how_many(RunStatus.RUNNING)
         of = "" if self.limit is None else f" of {self.limit}"
         parts = [f"{ended}{of} ended{ended_as(self.runs)}", f"{running} running"]
         if best := self.runs.best(self.metric):
@@ -164,7 +160,7 @@ class TableView(PlainView):
 def ended_as(runs: RunIndex) -> str:
     """How the finished of these ended, where not all are done."""
     statuses = {each: count for each, count in runs.statuses().items() if each in FINISHED}
-    return f" ({told(statuses)})" if statuses.keys() - {"done"} else ""
+    return f" ({told(statuses)})" if statuses.keys() - {RunStatus.DONE} else ""
 
 
 def view(points: SearchSpace, metric: Metric) -> PlainView:

@@ -12,6 +12,7 @@ from fundamentallm.cli.train_request import Request
 from fundamentallm.cli.wandb_tracking import wandb_tracker
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.metrics import score_text
+from fundamentallm.status import RunStatus
 
 
 def score_impossible(
@@ -26,10 +27,10 @@ def score_impossible(
     guess = score_text(summary["val_loss"])
     warn(f"impossible: {reason}; scored as a uniform guess, val_loss {guess}")
     _write_down(request, summary, {**settings, "data": text.name})
-    return exit_codes.of_run("impossible", reason, in_sweep=True)
+    return exit_codes.of_run(RunStatus.IMPOSSIBLE, reason, in_sweep=True)
 
 
-def record_unstarted(request: Request, status: str, reason: str) -> None:
+def record_unstarted(request: Request, status: RunStatus, reason: str) -> None:
     """`refused` (bad input) or `oom`: show it where people look for the run.
 
     A run that has trained before, and was handed out again, keeps its files as they are; one that

@@ -24,12 +24,13 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.atomic import read_file
 from fundamentallm.machine.system_limits import open_enough_files
 from fundamentallm.metrics import score_text
+from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep, read_sweep
 from fundamentallm.sweep.file.yaml_reader import LARGEST
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import differences, differences_in_file
-from fundamentallm.sweep.store.records import FAILED, FINISHED, Run
+from fundamentallm.sweep.store.records import Run
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ def _conclude(
 
     runs = store.runs()
     finished = runs.how_many(*FINISHED)
-    failed = [run for run in runs if run.last.status in FAILED]
+    failed = [run for run in runs if run.last.status in FAULTS]
     there = place(folder.path)
     best = runs.best(metric)
     if best is not None:
@@ -297,7 +298,7 @@ def _conclude(
         return exit_codes.FAILED
     if stopped_by:
         say(f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True)
-        return exit_codes.of_run("interrupted", stopped_by, in_sweep=True)
+        return exit_codes.of_run(RunStatus.INTERRUPTED, stopped_by, in_sweep=True)
     if failed:
         say(
             f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "

@@ -20,16 +20,13 @@ from fundamentallm.config.parsing import DATA_KEYS
 from fundamentallm.files.held_folder import HeldFolder, Root, why_misplaced
 from fundamentallm.files.samples import HEADING
 from fundamentallm.metrics import METRICS
+from fundamentallm.status import RECORDED
 
 MARK = b"fundamentallm\x01\n"
 """The last bytes of a checkpoint."""
 LOCK = ".lock"
 FEWEST_NAMES = 20
 """Hyperparameters that every config.yaml and checkpoint names; the first version had 28."""
-STATUSES = (
-    *("running", "done", "interrupted", "diverged", "stopped"),
-    *("failed", "hung", "oom", "impossible", "refused"),
-)
 OF_A_RUN = ("stopped_by", "total_steps", "process")
 """Keys of summary.json; it has one of them at least."""
 HEAD = 1 << 16
@@ -113,7 +110,7 @@ def _judge_checkpoint(content: bytes) -> Verdict:
 
 def _judge_summary(content: bytes) -> Verdict:
     summary = _parsed(content)
-    if summary.get("status") not in STATUSES:
+    if summary.get("status") not in RECORDED:
         return Verdict.FOREIGN
     return Verdict.PROVES if any(key in summary for key in OF_A_RUN) else Verdict.FITS
 

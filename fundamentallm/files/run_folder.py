@@ -20,6 +20,7 @@ from fundamentallm.files.held_folder import HeldFolder, Root, why_anothers
 from fundamentallm.files.ownership import FILES, LOCK, why_foreign
 from fundamentallm.files.samples import Sample, format_sample, parse_samples
 from fundamentallm.metrics import finite
+from fundamentallm.status import RunStatus
 
 LARGEST_SETTINGS = 1 << 18
 """Bytes of config.yaml, or of another file of settings."""
@@ -197,11 +198,11 @@ class RunFolder:
     def shows_its_end(self) -> bool:
         """Whether it says how the run ended, and has rows if the run took a step."""
         summary = self.read_summary()
-        if summary.get("status", "running") == "running":
+        if summary.get("status", RunStatus.RUNNING) == RunStatus.RUNNING:
             return False
         return not summary.get("step") or (self.metrics.exists() and bool(self.metric_lines()))
 
-    def write_end(self, status: str, stopped_by: str) -> None:
+    def write_end(self, status: RunStatus, stopped_by: str) -> None:
         """Write into summary.json how a run ended whose process has not, or not well enough.
 
         Raises:

@@ -25,13 +25,14 @@ from fundamentallm.report.plot_style import (
 )
 from fundamentallm.report.results import Curve, Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.store.score_cap import farthest, score_of_guess
 
 LOSS = Metric("val_loss")
 MOST_CURVES = 40
 MOST_POINTS = 200
-ENDINGS = {"done": "done", "stopped": "stopped early", "": "diverged or broken off"}
+ENDINGS = {RunStatus.DONE: "done", RunStatus.STOPPED: "stopped early", "": "diverged or broken off"}
 """What runs are called that are drawn alike."""
 WATCHED = {
     "optim/learning_rate": "learning rate",
@@ -147,7 +148,7 @@ def importance(surface: Surface | None) -> Plot | None:
 def slices(evidence: Evidence) -> list[Plot]:
     """The score over each setting alone; runs that came to nothing in red, at the top."""
     results, every = evidence.compared, evidence.results.observations
-    bad = [run for run in every if run.status in ("diverged", "impossible")]
+    bad = [run for run in every if run.status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE)]
     factors, shown_runs = find_factors(results, [*results.ranked, *bad])
     ranked = [run for run in shown_runs if run.is_ranked]
     bad = [run for run in shown_runs if not run.is_ranked]
@@ -297,7 +298,7 @@ def _marker(ending: str, count: int) -> dict[str, Any]:
     """Small and faint where there are many, or they hide one another."""
     size, opacity = (9, 0.8) if count <= 200 else (5, 0.5)
     if ending:
-        symbol = "circle-open" if ending == "stopped" else "circle"
+        symbol = "circle-open" if ending == RunStatus.STOPPED else "circle"
         return {"color": PALETTE[0], "size": size, "opacity": opacity, "symbol": symbol}
     return {"color": RED, "size": size + 1, "symbol": "x"}
 

@@ -32,13 +32,13 @@ from fundamentallm.report.results import (
     unscored,
     without_metric,
 )
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, read_sweep
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 DIGITS = re.compile(r"(\d+)")
 DEEPEST = 3  # folders below the one that was given
-WORDS = {"running": "unfinished"}
 
 
 class ReportError(FundamentallmError):
@@ -93,13 +93,14 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     if not summary and folder.summary.exists():
         notes.append(f"{name}: summary.json cannot be read")
     curves = _read_curves(folder, name, notes)
-    status = str(summary.get("status", "unfinished"))
-    status = WORDS.get(status, status)
-    if status == "interrupted" and summary.get("stopped_by") in EARLY:
-        status = "stopped"
+    status = str(summary.get("status", RunStatus.UNFINISHED))
+    if status == RunStatus.RUNNING:  # its process may have been killed
+        status = RunStatus.UNFINISHED
+    if status == RunStatus.INTERRUPTED and summary.get("stopped_by") in EARLY:
+        status = RunStatus.STOPPED
     values = curves[metric.name].values if metric.name in curves else ()
     score = metric.best(values)
-    if score is None and status in ("diverged", "impossible"):
+    if score is None and status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
         score = finite(summary.get(metric.name))
     try:
         samples = tuple(folder.written())

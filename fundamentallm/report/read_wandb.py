@@ -33,6 +33,7 @@ from fundamentallm.report.results import (
     unscored,
     without_metric,
 )
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, parse_sweep
 
@@ -47,9 +48,15 @@ TABLE = "samples"
 A_TABLE = re.compile(r"media/table/[\w-]+\.table\.json")
 """The client writes a file under the name that the server gives it, so no other is asked for."""
 LARGEST = 1_000_000
-STATES = {"finished": "done", "running": "unfinished", "pending": "unfinished"}
-STATES |= {"preempted": "interrupted", "preempting": "unfinished", "killed": "interrupted"}
-STATES |= {"crashed": "interrupted"}
+STATES = {
+    "finished": RunStatus.DONE,
+    "running": RunStatus.UNFINISHED,
+    "pending": RunStatus.UNFINISHED,
+    "preempting": RunStatus.UNFINISHED,
+    "preempted": RunStatus.INTERRUPTED,
+    "killed": RunStatus.INTERRUPTED,
+    "crashed": RunStatus.INTERRUPTED,
+}
 """W&B's words for how a run stands, where the run has left none of its own."""
 
 
@@ -122,9 +129,12 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
     summary = plain_summary(theirs)
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
-    status = next((tag for tag in ("diverged", "impossible") if tag in (run.tags or ())), status)
-    if status == "interrupted" and summary.get("stopped_by") in EARLY:
-        status = "stopped"
+    status = next(
+        (tag for tag in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE) if tag in (run.tags or ())),
+        status,
+    )
+    if status == RunStatus.INTERRUPTED and summary.get("stopped_by") in EARLY:
+        status = RunStatus.STOPPED
     values = curves[metric.name].values if metric.name in curves else ()
     score = metric.best(values)
     return RunResult(

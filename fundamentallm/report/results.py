@@ -14,16 +14,21 @@ from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.data.unknown_characters import describe_unscored
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import LARGER_IS_BETTER, METRICS, finite
+from fundamentallm.status import RANKED, RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
 from fundamentallm.sweep.search.space import hyperparameter_name
-from fundamentallm.sweep.store.records import RANKED
 from fundamentallm.sweep.store.score_cap import ScoreCap, score_of_guess
 
 SEED = "seed"
 NOT_COMPARED = ("data_sha256",)
 OTHER_LOSSES = ("data", "data_sha256", "tokenizer", "val_split")
 """Settings with another of which a loss is a loss of something else."""
-FARTHEST = {"done": 0, "diverged": 0, "stopped": 1, "impossible": 2}
+FARTHEST: Mapping[str, int] = {
+    RunStatus.DONE: 0,
+    RunStatus.DIVERGED: 0,
+    RunStatus.STOPPED: 1,
+    RunStatus.IMPOSSIBLE: 2,
+}
 """Of a run's endings, the one that went farthest; any other went less far."""
 TEXTS = ("status", "stopped_by", "device", "precision")
 NUMBERS = (
@@ -147,7 +152,7 @@ class Results:
 
         One that was stopped early has the score of a shorter run, and was stopped for being worse.
         """
-        return [run for run in self.ranked if run.status == "done"] or self.ranked
+        return [run for run in self.ranked if run.status == RunStatus.DONE] or self.ranked
 
     @property
     def best(self) -> RunResult | None:
@@ -207,7 +212,7 @@ class Results:
     @cached_property
     def contenders(self) -> list[list[RunResult]]:
         """Configurations that diverged with no seed; all of them, if each did with one."""
-        risky = {self._configuration(run) for run in self.runs if run.status == "diverged"}
+        risky = {self._configuration(run) for run in self.runs if run.status == RunStatus.DIVERGED}
         safe = [g for g in self.configurations if self._configuration(g[0]) not in risky]
         return safe or self.configurations
 
@@ -277,7 +282,7 @@ def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _way_left(run: RunResult) -> tuple[bool, int]:
     """What sorts runs by how far they went, the farthest first."""
-    return run.score is None and run.status != "diverged", FARTHEST.get(run.status, 3)
+    return run.score is None and run.status != RunStatus.DIVERGED, FARTHEST.get(run.status, 3)
 
 
 def _key(run: RunResult, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fundamentallm.report.results import Results, RunResult
+from fundamentallm.status import RunStatus
 
 ENOUGH = 8
 """Runs that are compared at the end, if so many went on to it; else the last rung of so many."""
@@ -27,11 +28,11 @@ class Rung:
 def last_rung(results: Results) -> Rung | None:
     """The last rung that enough runs reached; None where runs are best compared at their end."""
     runs, metric = results.observations, results.metric.name
-    done = sum(run.is_ranked and run.status == "done" for run in runs)
-    if done >= ENOUGH or not any(run.status == "stopped" for run in runs):
+    done = sum(run.is_ranked and run.status == RunStatus.DONE for run in runs)
+    if done >= ENOUGH or not any(run.status == RunStatus.STOPPED for run in runs):
         return None
     hyperband = results.sweep.hyperband if results.sweep is not None else None
-    stopped = {len(run.curve(metric)) for run in runs if run.status == "stopped"}
+    stopped = {len(run.curve(metric)) for run in runs if run.status == RunStatus.STOPPED}
     bands = stopped if hyperband is None else set(hyperband.bands)
     rungs = [Rung(band, len(_reached(results, band))) for band in bands if band > 0]
     enough = min(ENOUGH, max((rung.runs for rung in rungs), default=0))
@@ -44,7 +45,9 @@ def at_rung(results: Results, rung: Rung) -> Results:
     """The runs that reached it, each as if it had ended there."""
     metric, count = results.metric, rung.evaluations
     runs = [
-        replace(run, status="done", score=metric.best(run.curve(metric.name).values[:count]))
+        replace(
+            run, status=RunStatus.DONE, score=metric.best(run.curve(metric.name).values[:count])
+        )
         for run in _reached(results, count)
     ]
     return replace(results, runs=runs, when=f" after {count} evaluations")
@@ -55,6 +58,6 @@ def _reached(results: Results, band: int) -> list[RunResult]:
         run
         for run in results.observations
         if len(run.curve(results.metric.name)) >= band
-        and run.status not in ("diverged", "impossible")
+        and run.status not in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE)
         and not run.is_range_test
     ]

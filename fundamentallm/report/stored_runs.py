@@ -9,11 +9,12 @@ from typing import Any
 
 from fundamentallm.report.read_runs import in_order
 from fundamentallm.report.results import Results, RunResult
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
-OPEN = ("unfinished", "interrupted")
+OPEN = (RunStatus.UNFINISHED, RunStatus.INTERRUPTED)
 
 
 def with_stored_runs(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample, format_sample
+from fundamentallm.status import RunStatus
 from fundamentallm.trackers.base import Number
 
 
@@ -25,7 +26,7 @@ class FolderTracker:
         run is killed. metrics.jsonl is there from now on.
         """
         who = {"host": socket.gethostname(), "process": os.getpid()}
-        self.folder.write_summary({"status": "running", "total_steps": total_steps, **who})
+        self.folder.write_summary({"status": RunStatus.RUNNING, "total_steps": total_steps, **who})
         self.folder.write_config(settings)
         self.folder.rewind(step)
         self.folder.append(self.folder.metrics, "")

@@ -26,6 +26,7 @@ from fundamentallm.files.consent import remember, was_asked
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import OF_EVALUATIONS
+from fundamentallm.status import RunStatus
 from fundamentallm.trackers import wandb_service
 from fundamentallm.trackers.base import Number
 from fundamentallm.trackers.reach import unreachable
@@ -239,17 +240,18 @@ class WandbTracker:
         if wandb_service.is_gone():
             raise ConnectionError("its process has ended")
         status, stopped_by = str(summary["status"]), str(summary.get("stopped_by", ""))
-        if status == "interrupted" and stopped_by == "SIGTERM":
+        if status == RunStatus.INTERRUPTED and stopped_by == "SIGTERM":
             self.stopped_by_wandb = self.stopped_by_wandb or self._stop_was_asked()
-        if self.stopped_by_wandb and status == "interrupted":
+        if self.stopped_by_wandb and status == RunStatus.INTERRUPTED:
             stopped_by = "wandb"
         code = exit_codes.of_run(status, stopped_by, in_sweep=self.swept is not None)
-        if status in ("diverged", "impossible"):
+        if status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
             run.tags = tuple(dict.fromkeys((*(run.tags or ()), status)))
             if not summary.get("best_step"):  # never validated: a sweep still needs a score
                 score = {name: summary[name] for name in OF_EVALUATIONS if name in summary}
                 self._send(run, score, [], run.step)
-        run.summary.update({**summary, "stopped_by": stopped_by})
+        # The client would write an enum by its name.
+        run.summary.update({**summary, "status": status, "stopped_by": stopped_by})
         folder = self.folder.moved()
         if self.log_model and summary.get("best_step") and folder and folder.best.exists():
             self._log_model(run, folder, summary)

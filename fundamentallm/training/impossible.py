@@ -8,6 +8,7 @@ from typing import Any
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.text import Text
 from fundamentallm.data.vocabulary import vocabulary_of
+from fundamentallm.status import RunStatus
 from fundamentallm.training.evaluate import uniform_guess
 
 
@@ -23,4 +24,4 @@ def summary_of_impossible(settings: Mapping[str, Any], text: Text, reason: str) 
         tokens = sum(len(piece.encode()) for piece in text.pieces())
     guess = uniform_guess(len(vocabulary_of(text, config)), text.length / tokens)
     score = {**guess.metrics, "best_val_loss": guess.loss, "best_step": 0}
-    return {"status": "impossible", "stopped_by": reason, **score}
+    return {"status": RunStatus.IMPOSSIBLE, "stopped_by": reason, **score}

@@ -20,6 +20,7 @@ from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.machine.device import is_out_of_memory, peak_memory_gb, pick_device
 from fundamentallm.model.native import kernels, team
 from fundamentallm.model.sampling import continue_text
+from fundamentallm.status import RunStatus
 from fundamentallm.trackers.base import Number, Tracker
 from fundamentallm.training.checkpoint import Checkpoint
 from fundamentallm.training.evaluate import perplexity, score, uniform_guess
@@ -126,20 +127,20 @@ class Run:
         try:
             status = self.take_steps()
             guess = math.log(len(self.dataset.vocabulary))
-            if status == "done" and (why := p.worse_than(guess, self.config.warmup_steps)):
-                status, self.stopped_by = "diverged", why
+            if status == RunStatus.DONE and (why := p.worse_than(guess, self.config.warmup_steps)):
+                status, self.stopped_by = RunStatus.DIVERGED, why
         except DivergedError as loss:
-            status, self.stopped_by = "diverged", str(loss)
+            status, self.stopped_by = RunStatus.DIVERGED, str(loss)
         except BaseException as error:
             error = in_our_words(error)
             oom = isinstance(error, OutOfMemoryError)
             why = str(error) if oom else f"{type(error).__name__}: {error}"
             with suppress(DiskError):  # which may be what `error` is
-                self.finish("oom" if oom else "failed", why)
+                self.finish(RunStatus.OOM if oom else RunStatus.FAILED, why)
             raise error
         return self.finish(status, self.stopped_by)
 
-    def take_steps(self) -> str:
+    def take_steps(self) -> RunStatus:
         """Until there are no more, `done`, or somebody wants the run to stop, `interrupted`."""
         p = self.progress
         try:
@@ -155,8 +156,8 @@ class Run:
         except StopRequestedError as asked:
             self.stopped_by = str(asked)
             self.save("last")
-            return "interrupted"
-        return "done"
+            return RunStatus.INTERRUPTED
+        return RunStatus.DONE
 
     def start_trackers(self) -> None:
         """Tell every tracker what is about to run."""
@@ -305,7 +306,7 @@ class Run:
         checkpoint.save(file, self.folder.root)
         self.row_started = time.perf_counter()
 
-    def finish(self, status: str, stopped_by: str) -> Result:
+    def finish(self, status: RunStatus, stopped_by: str) -> Result:
         """Tell every tracker how it ended."""
         p, data = self.progress, self.dataset
         result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)

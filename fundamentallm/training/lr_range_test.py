@@ -17,6 +17,7 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.dataset import Dataset, training_batch
 from fundamentallm.files.atomic import DiskError
 from fundamentallm.machine.device import peak_memory_gb, pick_device
+from fundamentallm.status import RunStatus
 from fundamentallm.trackers.base import Number, Tracker
 from fundamentallm.training.evaluate import perplexity
 from fundamentallm.training.isolation import run_alone
@@ -73,7 +74,7 @@ def find_learning_rate(
     rates: list[float] = []
     losses: list[float] = []
 
-    def finish(status: str, stopped_by: str) -> RangeTest:
+    def finish(status: RunStatus, stopped_by: str) -> RangeTest:
         found = suggest(rates, losses)
         low, high = found or (LOWEST, HIGHEST)
         summary = {
@@ -87,14 +88,14 @@ def find_learning_rate(
         }
         for tracker in trackers:
             tracker.finish(summary)
-        return RangeTest(low, high, found is not None, status == "interrupted")
+        return RangeTest(low, high, found is not None, status == RunStatus.INTERRUPTED)
 
     try:
         with run_alone(config, where):
             train_step = TrainStep(len(dataset.vocabulary), config, where)
             for step in range(STEPS):
                 if stopped_by := stop_requested():
-                    return finish("interrupted", stopped_by)
+                    return finish(RunStatus.INTERRUPTED, stopped_by)
                 rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
                 row = _take_step(train_step, dataset, step, rate)
                 if not math.isfinite(row["train_loss"]):
@@ -111,9 +112,9 @@ def find_learning_rate(
         oom = isinstance(error, OutOfMemoryError)
         why = str(error) if oom else f"{type(error).__name__}: {error}"
         with suppress(DiskError):  # which may be what `error` is
-            finish("oom" if oom else "failed", why)
+            finish(RunStatus.OOM if oom else RunStatus.FAILED, why)
         raise error
-    return finish("done", "the end of the range test")
+    return finish(RunStatus.DONE, "the end of the range test")
 
 
 def _take_step(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fundamentallm.metrics import score_text
+from fundamentallm.status import RunStatus
 
 ROUNDING = 1e-6  # nats
 MOST_STEPS = 2**53
@@ -16,7 +17,7 @@ MOST_STEPS = 2**53
 class Result:
     """How a run ended."""
 
-    status: str
+    status: RunStatus
     """`done`, `interrupted`, or `diverged`: a loss was not finite, or none ever below a uniform
     guess's."""
     stopped_by: str

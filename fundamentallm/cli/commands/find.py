@@ -20,6 +20,7 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.config.parsing import DATA_KEYS
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.files.run_folder import new_run_folder
+from fundamentallm.status import RunStatus
 
 if TYPE_CHECKING:
     from fundamentallm.data.text import Text
@@ -109,7 +110,7 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
     if found.stopped:
         by = signals.name or console.closed
         say(f"stopped by {by} before there was an answer", err=True)
-        return exit_codes.of_run("interrupted", by, in_sweep=False)
+        return exit_codes.of_run(RunStatus.INTERRUPTED, by, in_sweep=False)
     write(read_results([folder.path], "train_loss"), folder.path / NAME)
     if not found.fell:
         say("the loss never fell: no learning rate can be suggested", err=True)

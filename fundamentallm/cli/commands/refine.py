@@ -15,6 +15,7 @@ from fundamentallm.cli.sweep_texts import text_here
 from fundamentallm.cli.worker import begin
 from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.refine import NEAR, continue_from, distinct, finalists, refined_sweep
 from fundamentallm.sweep.search.space import SearchSpace
@@ -161,7 +162,7 @@ def _show(fine: SweepFolder, url: str) -> None:
         Standing(
             labels[values],
             tuple(metric.sign * loss(run, run.last.score or 0.0) for run in group if run.is_ranked),
-            sum(run.last.status == "diverged" for run in group),
+            sum(run.last.status == RunStatus.DIVERGED for run in group),
         )
         for values, group in groups.items()
     ]

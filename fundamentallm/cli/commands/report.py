@@ -15,6 +15,7 @@ from fundamentallm.cli.options import PATH
 from fundamentallm.cli.result_sources import metric_option, places_argument, results_of, say_notes
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.atomic import DiskError, followed, read_file
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.search.space import SearchSpace
 
@@ -102,7 +103,7 @@ def _goes_on(results: Results, before: int) -> bool:
 
     How many there will be is not known: points may be impossible, and others may stop the sweep.
     """
-    if any(run.status == "unfinished" and not _is_gone(run) for run in results.runs):
+    if any(run.status == RunStatus.UNFINISHED and not _is_gone(run) for run in results.runs):
         return True
     if results.sweep is None or len(results.runs) == before:
         return False

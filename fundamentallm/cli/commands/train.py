@@ -26,6 +26,7 @@ from fundamentallm.files.atomic import DiskError
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, new_run_folder
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.wandb_agent import Assignment
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def train(
     except (FundamentallmError, click.UsageError) as error:
         if sweep is not None and error.exit_code == exit_codes.BAD_INPUT:
             message = error.message if isinstance(error, click.UsageError) else str(error)
-            record_unstarted(request, "refused", message)
+            record_unstarted(request, RunStatus.REFUSED, message)
         raise
 
 
@@ -145,7 +146,7 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
         check_fits(config, len(dataset.vocabulary), where)
     except OutOfMemoryError as error:
         if request.sweep is not None:
-            record_unstarted(request, "oom", str(error))
+            record_unstarted(request, RunStatus.OOM, str(error))
         raise
     folder = request.folder
     if folder is None:
@@ -248,7 +249,7 @@ def _where_it_is(named: RunFolder) -> RunFolder:
 
 def _check_nothing_is_lost(folder: RunFolder) -> None:
     """See that a run without `last.pt` never had one: it is written after the first evaluation."""
-    had = folder.read_summary().get("status") in ("done", "interrupted")
+    had = folder.read_summary().get("status") in (RunStatus.DONE, RunStatus.INTERRUPTED)
     if had or sum("val_loss" in row for row in folder.rows()) > 1:
         raise RunFolderError(
             f"--resume: {folder.last} is gone, and training cannot go on without it; put it back, "
@@ -268,9 +269,9 @@ def _going_on(folder: RunFolder, request: Request, text: Text) -> str:
 def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, going_on: str) -> None:
     """Say how the run ended and what can be done next."""
     where = shlex.quote(str(folder.path))
-    if result.status == "diverged":
+    if result.status == RunStatus.DIVERGED:
         say(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
-    elif result.status == "interrupted":
+    elif result.status == RunStatus.INTERRUPTED:
         say(
             f"stopped after step {result.step:,} by {stopped_by}; go on with: {going_on}",
             err=True,

@@ -6,6 +6,7 @@ from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import OTHER_LOSSES, SEED
 from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.status import RunStatus
 
 GROUPS = ("Model", "Sequence", "Training", "Schedule")
 ENDS = ("epochs", "max_steps", "max_minutes", "early_stopping")
@@ -42,7 +43,7 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
 def stopped(evidence: Evidence) -> list[Claim]:
     """Runs that hyperband stopped are compared where they can be, or left out."""
     results, rung = evidence.results, evidence.rung
-    early = sum(run.status == "stopped" for run in results.ranked)
+    early = sum(run.status == RunStatus.STOPPED for run in results.ranked)
     if not early or (rung is None and len(results.comparable) == len(results.ranked)):
         return []
     says = f"{early} of {len(results.ranked)} runs were stopped early; "

@@ -11,6 +11,7 @@ from fundamentallm.report.effects import Surface, fit_surface
 from fundamentallm.report.noise import Noise, measure_noise
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rung import Rung, at_rung, last_rung
+from fundamentallm.status import RunStatus
 
 NO_NOISE = 1e-6
 """Of the range of all losses: what is less than this was not measured, but comes of rounding."""
@@ -89,7 +90,11 @@ class Evidence:
     def complete(self) -> list[RunResult]:
         """Runs that went on to their end, without those that blew up."""
         results = self.results
-        return [r for r in results.observations if r.status == "done" and not results.is_capped(r)]
+        return [
+            r
+            for r in results.observations
+            if r.status == RunStatus.DONE and not results.is_capped(r)
+        ]
 
     def better_half(self, runs: Sequence[RunResult]) -> list[RunResult]:
         """Those that a decision would rest on, and `FEWEST` at least."""

@@ -9,6 +9,7 @@ from fundamentallm.report.effects import Effect
 from fundamentallm.report.factors import Factor
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import extremes
 from fundamentallm.sweep.search.space import hyperparameter_name
 
@@ -135,7 +136,7 @@ def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
     values = [
         run.settings[factor.name]
         for run in evidence.results.observations
-        if (run.status == "diverged" or evidence.results.is_capped(run))
+        if (run.status == RunStatus.DIVERGED or evidence.results.is_capped(run))
         and isinstance(run.settings.get(factor.name), int | float)
     ]
     if factor.in_logs:

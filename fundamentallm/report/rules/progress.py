@@ -7,6 +7,7 @@ from collections import Counter
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.refine import is_refined
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
@@ -19,7 +20,7 @@ def in_progress(evidence: Evidence) -> list[Claim]:
     statuses = [run.status for run in results.observations]
     asked, made = runs_asked_for(results), len(statuses)
     missing = asked is not None and made < asked and not _reached_target(results)
-    if not results.ranked or not (missing or "unfinished" in statuses):
+    if not results.ranked or not (missing or RunStatus.UNFINISHED in statuses):
         return []
     of = f" of {asked}" if missing else ""
     stand = told(Counter(statuses))

@@ -11,6 +11,7 @@ from fundamentallm.config.fields import shown
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.results import RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence, counted
+from fundamentallm.status import RunStatus
 
 CHANCE = 0.02
 """How often chance alone may split the diverged runs off so well."""
@@ -26,16 +27,18 @@ def divergence(evidence: Evidence) -> list[Claim]:
     allows for having looked at each (Good, Permutation, Parametric and Bootstrap Tests, 2005).
     """
     runs = [
-        run for run in evidence.results.observations if run.is_ranked or run.status == "diverged"
+        run
+        for run in evidence.results.observations
+        if run.is_ranked or run.status == RunStatus.DIVERGED
     ]
-    bad = np.array([run.status == "diverged" for run in runs])
+    bad = np.array([run.status == RunStatus.DIVERGED for run in runs])
     if not bad.any():
         return []
     many = f"{counted(int(bad.sum()), len(runs))} diverged"
     if bad.all():
         return [Claim("divergence", "counted", f"{many}: lower the learning rate for all of them")]
     factors, runs = find_factors(evidence.results, runs)
-    bad = np.array([run.status == "diverged" for run in runs])
+    bad = np.array([run.status == RunStatus.DIVERGED for run in runs])
     suspects = list(_suspects(factors, runs))
     if bad.all() or bad.sum() < 2 or not suspects:
         return [Claim("divergence", "counted", f"{many}; too few to say of which setting it came")]
@@ -151,7 +154,11 @@ def instability(evidence: Evidence) -> list[Claim]:
         total = run.summary.get("total_steps") or 0
         steps = run.curve("train_loss").steps
         early = [v for s, v in zip(steps, values, strict=True) if s <= 0.2 * total]
-        if len(early) < 4 or run.status not in ("done", "stopped", "diverged"):
+        if len(early) < 4 or run.status not in (
+            RunStatus.DONE,
+            RunStatus.STOPPED,
+            RunStatus.DIVERGED,
+        ):
             continue
         if evidence.results.is_capped(run):  # beyond the cliff, where warm-up is no remedy
             continue

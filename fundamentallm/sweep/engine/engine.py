@@ -12,6 +12,7 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.machine.system_limits import SystemLimitError
+from fundamentallm.status import FAULTS, RANKED, RunStatus
 from fundamentallm.sweep.engine.active import RunningTrial
 from fundamentallm.sweep.engine.concurrency import Concurrency, Resources
 from fundamentallm.sweep.engine.disk_wait import DiskWait
@@ -25,8 +26,6 @@ from fundamentallm.sweep.search.base import Values
 from fundamentallm.sweep.search.choose import ChosenSearch
 from fundamentallm.sweep.store.database import AwayError
 from fundamentallm.sweep.store.records import (
-    FAILED,
-    RANKED,
     Run,
     RunIndex,
     Trial,
@@ -120,7 +119,7 @@ class Engine:
                         self._fill()
                     self.observer.look(runs := self.store.runs(), self.limit)
                     if not (self.active or self.disk.waits):
-                        elsewhere = runs.how_many("running", "waiting")
+                        elsewhere = runs.how_many(RunStatus.RUNNING, RunStatus.WAITING)
                         if not elsewhere or self._has_claimed_all():
                             return ""
                         if not waiting:
@@ -215,14 +214,14 @@ class Engine:
         folder = self.folder.run(run.number)
         try:
             # Whoever lost an earlier attempt may still write there, whatever came after it.
-            was_lost = any(attempt.status == "lost" for attempt in run.attempts[:-1])
+            was_lost = any(attempt.status == RunStatus.LOST for attempt in run.attempts[:-1])
             if was_lost or (before is not None and self.folder.was_left(run.number)):
                 with writing(folder.path):
                     self.folder.take_over(run.number)
             self.folder.create_run(run.number)
             job = self.jobs.job(run, slot)
         except (SweepError, ConfigError) as error:
-            self._finish(run, "failed", str(error), began=time.monotonic())
+            self._finish(run, RunStatus.FAILED, str(error), began=time.monotonic())
             return
         except (DiskError, RunFolderError) as error:
             self._could_not_start(run, error)
@@ -242,10 +241,10 @@ class Engine:
         try:
             self.disk.probe()
         except DiskError:
-            self._finish(run, "interrupted", str(error), began=time.monotonic())
+            self._finish(run, RunStatus.INTERRUPTED, str(error), began=time.monotonic())
             self._meet_full_disk(run, str(error))
         else:
-            self._finish(run, "failed", str(error), began=time.monotonic())
+            self._finish(run, RunStatus.FAILED, str(error), began=time.monotonic())
 
     def _meet_full_disk(self, run: Run, reason: str) -> None:
         if self.left_to_claim is not None:  # the run is none of those that were asked for
@@ -332,8 +331,8 @@ class Engine:
         if ended.verdict:
             self.observer.say(f"run {each.run.number + 1}: {ended.verdict}")
         status = ended.status
-        if status == "interrupted" and ended.stopped_by == "hyperband":
-            status = "stopped"
+        if status == RunStatus.INTERRUPTED and ended.stopped_by == "hyperband":
+            status = RunStatus.STOPPED
         self._finish(each.run, status, ended.stopped_by, began=each.began, active=each)
         if ended.disk:
             self._meet_full_disk(each.run, ended.stopped_by)
@@ -341,11 +340,17 @@ class Engine:
             self.disk.relief(each.run.number)
 
     def _finish(
-        self, run: Run, status: str, note: str, *, began: float, active: RunningTrial | None = None
+        self,
+        run: Run,
+        status: RunStatus,
+        note: str,
+        *,
+        began: float,
+        active: RunningTrial | None = None,
     ) -> None:
         folder = self.folder.run(run.number)
-        if status in FAILED:
-            shown = "failed" if status == "died" else status
+        if status in FAULTS:
+            shown = RunStatus.FAILED if status == RunStatus.DIED else status
             with suppress(DiskError, RunFolderError):
                 folder.write_end(shown, note)
         score = score_of(folder, status, self.metric)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fundamentallm.config.parsing import DATA
 from fundamentallm.data.builtin_corpus import BUILTIN
+from fundamentallm.status import RunStatus
 
 if TYPE_CHECKING:  # a trial's process imports this file, and starts at once
     from fundamentallm.sweep.engine.concurrency import Resources
@@ -157,7 +158,7 @@ class Row:
 class Outcome:
     """The trial is over, and its files are written."""
 
-    status: str
+    status: RunStatus
     """`done`, `diverged`, `interrupted`, `impossible`, `failed`, `hung` or `oom`."""
     stopped_by: str
     """As in summary.json; for `failed`, what went wrong."""

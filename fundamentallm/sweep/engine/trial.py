@@ -16,6 +16,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.run_folder import RunFolder, RunFolderError
 from fundamentallm.files.samples import Sample
 from fundamentallm.machine.cores_and_memory import keep_freed_memory
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Job, Outcome, Row
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
 from fundamentallm.trackers.base import Number, Tracker
@@ -65,7 +66,7 @@ def run_trial(job: Job, line: TrialPipe) -> Outcome:
             folder.check_spares(job.data)
             return _run_in(folder, job, line)
     except RunFolderError as error:
-        return Outcome("failed", str(error))
+        return Outcome(RunStatus.FAILED, str(error))
 
 
 def _run_in(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
@@ -75,7 +76,7 @@ def _run_in(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
     except ImpossibleCombinationError as error:
         return _score_impossible(job, _trackers(job, folder, line), str(error))
     except FundamentallmError as error:
-        return Outcome("failed", str(error))
+        return Outcome(RunStatus.FAILED, str(error))
     plan = Plan(config, dataset.batches_per_epoch(config))
     if compiles(config, plan.total_steps, on_cuda=job.visible_gpu is not None):
         line.patience += COMPILING
@@ -84,7 +85,7 @@ def _run_in(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
     try:
         checkpoint = _checkpoint(folder, config, dataset)
     except UnreadError as error:  # nothing of it may be cleared away
-        return Outcome("failed", str(error))
+        return Outcome(RunStatus.FAILED, str(error))
     if checkpoint is None:
         folder.clear(starts_over=True)
     trackers = _trackers(job, folder, line)
@@ -99,9 +100,9 @@ def _run_in(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
             stop_requested=line.stop_requested,
         )
     except OutOfMemoryError as error:
-        return Outcome("oom", str(error))
+        return Outcome(RunStatus.OOM, str(error))
     except CompilingError as error:
-        return Outcome("failed", str(error))
+        return Outcome(RunStatus.FAILED, str(error))
     verdict = next((v for each in trackers if (v := getattr(each, "verdict", ""))), "")
     if verdict and job.environment.get("WANDB_MODE") == "offline":
         verdict = ""  # as it was asked for
@@ -167,4 +168,4 @@ def _score_impossible(job: Job, trackers: Sequence[Tracker], reason: str) -> Out
     for tracker in trackers:
         tracker.start({**job.settings, "data": job.data_name}, total_steps=0, step=0)
         tracker.finish(summary)
-    return Outcome("impossible", reason)
+    return Outcome(RunStatus.IMPOSSIBLE, reason)

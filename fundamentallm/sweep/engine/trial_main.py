@@ -13,6 +13,7 @@ from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.machine.system_limits import limit_reached
 from fundamentallm.printable import printable
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Job, Outcome
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
 from fundamentallm.warning_lines import say_warnings
@@ -42,14 +43,14 @@ def main(job: Job, pipe: Connection) -> None:
 
         ended = run_trial(job, line)
     except DiskError as error:
-        ended = Outcome("interrupted", str(error), disk=True)
+        ended = Outcome(RunStatus.INTERRUPTED, str(error), disk=True)
     except Exception as error:  # whatever it is, it is this trial's end and not the sweep's
         import traceback
 
         sys.stderr.write(printable(traceback.format_exc()))
         why = limit_reached(error) if isinstance(error, OSError) else ""
         why = why or f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ended = Outcome("failed", why[:500])
+        ended = Outcome(RunStatus.FAILED, why[:500])
     sys.stdout.flush()
     sys.stderr.flush()
     line.ended.set()

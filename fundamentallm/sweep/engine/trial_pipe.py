@@ -10,6 +10,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Heartbeat, Outcome, Stop
 
 BEAT_SECONDS = 2.0
@@ -80,5 +81,5 @@ class TrialPipe:
         why = f"no step for {seconds:.0f} s, where the longest took {self.longest:.1f} s"
         print(f"hung: {why}; where every thread was:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
-        self.send(Outcome("hung", f"{why}; output.txt has where every thread was"))
+        self.send(Outcome(RunStatus.HUNG, f"{why}; output.txt has where every thread was"))
         os._exit(1)

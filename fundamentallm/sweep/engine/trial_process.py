@@ -20,6 +20,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from fundamentallm.machine.system_limits import starting_processes
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine import trial_main
 from fundamentallm.sweep.engine.job import Heartbeat, Job, Outcome, Row, Stop
 
@@ -53,7 +54,7 @@ class TrialProcess:
                     found.append(message)
         except (EOFError, OSError):  # the other end is closed, and only its process held it
             if not (found and isinstance(found[-1], Outcome)):
-                found.append(Outcome("died", self._cause_of_death()))
+                found.append(Outcome(RunStatus.DIED, self._cause_of_death()))
         return found
 
     def stop(self, reason: str) -> None:

@@ -12,12 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from fundamentallm.config.parsing import read_config
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.metrics import finite
+from fundamentallm.status import FINISHED, RETRYABLE, RunStatus
 from fundamentallm.sweep.file.distributions import Categorical, Distribution, IntUniform, same_key
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.search.choose import CHOICES
 from fundamentallm.sweep.store.optuna_tables import StoredTrial
-from fundamentallm.sweep.store.records import FINISHED, UNFINISHED, Trial
+from fundamentallm.sweep.store.records import Trial
 
 MOST_RUNS = 10**7
 
@@ -162,18 +163,18 @@ def _attempt(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
     history = past | trial.history
     result: Mapping[str, Any] = attributes.get("result") or {}
     if not trial.state.is_finished():
-        status, result = trial.state.name.lower(), {}
+        status, result = RunStatus(trial.state.name.lower()), {}
     elif trial.state == TrialState.FAIL and result.get("status") in (None, *FINISHED):
-        status, result = "lost", {}
+        status, result = RunStatus.LOST, {}
     else:
         status = result["status"]
-        if status not in (*FINISHED, *UNFINISHED):
+        if status not in (*FINISHED, *RETRYABLE):
             raise StoredError("it ended in no way that a run can")
     return Trial(
         id=trial.id,
         run=number,
         values=values,
-        status=status,
+        status=RunStatus(status),
         owner=str(attributes.get("owner", "")),
         score=finite(result.get("score")),
         history=tuple(history[step] for step in sorted(history) if _is_number(history[step])),

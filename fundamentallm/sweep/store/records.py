@@ -11,23 +11,20 @@ from typing import Any, TypeVar, overload
 
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.metrics import finite
+from fundamentallm.status import FAULTS, FINISHED, RANKED, RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.base import PastRun, Tries, Values, key_of
 from fundamentallm.sweep.store.score_cap import ScoreCap
 
-RANKED = ("done", "stopped")
-"""How a run can have ended whose score says something of its settings."""
-FINISHED = ("done", "diverged", "impossible", "stopped")
-"""How an attempt can end so that its run is over; `stopped` is hyperband's doing."""
-FAILED = ("failed", "hung", "oom", "died")
-"""How an attempt can end by a fault: an error of its own, no step for far longer than its steps
-take, no memory, or killed from outside."""
-UNFINISHED = (*FAILED, "interrupted", "lost")
-"""How an attempt can end so that its run may be tried again: by a fault, asked to stop, or given
-up because nothing was heard of its worker."""
-WORDS = {"stopped": "stopped early", "died": "failed", "hung": "failed", "oom": "failed"}
-WORDS |= {"lost": "interrupted", "waiting": "running"}
-WORDS |= {"unfinished": "unfinished (in progress, or killed)"}
+WORDS: Mapping[str, str] = {
+    RunStatus.STOPPED: "stopped early",
+    RunStatus.DIED: "failed",
+    RunStatus.HUNG: "failed",
+    RunStatus.OOM: "failed",
+    RunStatus.LOST: "interrupted",
+    RunStatus.WAITING: "running",
+    RunStatus.UNFINISHED: "unfinished (in progress, or killed)",
+}
 """What is said of a run whose status is another word."""
 FEWEST_IN_VAIN = 5  # as W&B's agent gives up
 T = TypeVar("T")
@@ -43,8 +40,8 @@ class Trial:
     run: int
     """Counted from 0; a run that is tried again is the same run."""
     values: Values
-    status: str
-    """`waiting`, `running`, or one of FINISHED and UNFINISHED."""
+    status: RunStatus
+    """`waiting`, `running`, or one of FINISHED and RETRYABLE."""
     owner: str
     score: float | None = None
     """The best value of the metric that it reached, as it was logged."""
@@ -94,16 +91,17 @@ class Run:
 
         So many attempts failed by an error of their own, or were killed beyond `DEATHS`.
         """
-        if self.last.status in ("interrupted", "lost"):
+        if self.last.status in (RunStatus.INTERRUPTED, RunStatus.LOST):
             return 0
-        if self.last.status == "died":
+        if self.last.status == RunStatus.DIED:
             in_a_row = 0
             for attempt in reversed(self.attempts):
-                in_a_row += attempt.status == "died"
-                if attempt.status not in ("died", "lost"):
+                in_a_row += attempt.status == RunStatus.DIED
+                if attempt.status not in (RunStatus.DIED, RunStatus.LOST):
                     break
             return max(0, in_a_row - DEATHS + 1)
-        return sum(attempt.status in FAILED[:-1] for attempt in self.attempts)
+        own_faults = (RunStatus.FAILED, RunStatus.HUNG, RunStatus.OOM)
+        return sum(attempt.status in own_faults for attempt in self.attempts)
 
 
 Reader = Callable[[Run | None, Run], None]
@@ -122,7 +120,7 @@ class RunIndex(Sequence[Run]):
         self.runs: list[Run] = []
         self.places: dict[int, int] = {}
         """Of runs in `runs`, by their numbers."""
-        self.by_status: defaultdict[str, list[int]] = defaultdict(list)
+        self.by_status: defaultdict[RunStatus, list[int]] = defaultdict(list)
         """Numbers of runs by how they stand, rising as all that is sorted here."""
         self.failed: defaultdict[int, list[int]] = defaultdict(list)
         """Numbers of runs that a fault ended, by the retries that they need."""
@@ -192,9 +190,9 @@ class RunIndex(Sequence[Run]):
         """Take a run into all that is counted, or out of it again."""
         status, score = run.last.status, finite(run.last.score)
         change(self.by_status[status], run.number)
-        if status in FAILED:
+        if status in FAULTS:
             change(self.failed[run.retries_needed], run.number)
-        if status == "done":
+        if status == RunStatus.DONE:
             self.seconds += by * run.last.seconds
         if run.is_ranked and score is not None:
             change(self.scores, (score, run.number))
@@ -205,16 +203,16 @@ class RunIndex(Sequence[Run]):
             reader(None, run)
         self.readers.append(reader)
 
-    def statuses(self) -> dict[str, int]:
+    def statuses(self) -> dict[RunStatus, int]:
         """How many runs stand how."""
         found = self.by_status.copy().items()  # a terminal view reads in a thread of its own
         return {status: len(numbers) for status, numbers in found if numbers}
 
-    def how_many(self, *statuses: str) -> int:
+    def how_many(self, *statuses: RunStatus) -> int:
         """How many runs have one of these statuses."""
         return sum(len(self.by_status[status]) for status in statuses)
 
-    def standing(self, status: str) -> list[Run]:
+    def standing(self, status: RunStatus) -> list[Run]:
         """The runs with this status."""
         return [self.numbered(number) for number in self.by_status[status]]
 
@@ -223,7 +221,11 @@ class RunIndex(Sequence[Run]):
 
         `retries`: how many more attempts than one may fail by an error of their own.
         """
-        firsts = [numbers[0] for s in ("interrupted", "lost") if (numbers := self.by_status[s])]
+        firsts = [
+            numbers[0]
+            for s in (RunStatus.INTERRUPTED, RunStatus.LOST)
+            if (numbers := self.by_status[s])
+        ]
         firsts = firsts or [
             numbers[0] for needed, numbers in self.failed.items() if numbers and needed <= retries
         ]
@@ -244,22 +246,22 @@ def _remove(values: list[T], value: T) -> None:
     del values[bisect_left(values, value)]  # pyright: ignore
 
 
-def score_of(folder: RunFolder, status: str, metric: Metric) -> float | None:
+def score_of(folder: RunFolder, status: RunStatus, metric: Metric) -> float | None:
     """The best value of the metric; of a run that never had one, what its summary says."""
     values = [row[metric.name] for row in folder.rows() if metric.name in row]
     if values:
         return metric.best(values)
-    if status not in ("diverged", "impossible"):
+    if status not in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
         return None
     return finite(folder.read_summary().get(metric.name))
 
 
-def told(statuses: Mapping[str, int]) -> str:
+def told(statuses: Mapping[Any, int]) -> str:
     """How runs stand, by how many have which status: `7 done, 5 stopped early, 1 diverged`."""
     counts: Counter[str] = Counter()
     for status, count in statuses.items():
         counts[WORDS.get(status, status)] += count
-    order = dict.fromkeys((*RANKED, *FINISHED, *FAILED, *counts))
+    order = dict.fromkeys((*RANKED, *FINISHED, *FAULTS, *counts))
     words = dict.fromkeys(WORDS.get(status, status) for status in order)
     return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
 
@@ -268,9 +270,9 @@ def in_vain(ends: Iterable[str]) -> str:
     """Why a worker whose runs ended with these statuses had better stop; "" if it need not."""
     failed = 0
     for status in ends:
-        if status not in ("failed", "interrupted"):
+        if status not in (RunStatus.FAILED, RunStatus.INTERRUPTED):
             return ""
-        failed += status == "failed"
+        failed += status == RunStatus.FAILED
     return f"errors: all of the first {failed} runs here failed" if failed >= FEWEST_IN_VAIN else ""
 
 
@@ -309,8 +311,13 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[PastRun]:
     found: list[PastRun] = []
     for run in runs:
         status, score = run.last.status, own.get(run.number)
-        running = status in ("running", "waiting", "interrupted", "lost")
-        failed = status in (*FAILED, "diverged", "impossible")
+        running = status in (
+            RunStatus.RUNNING,
+            RunStatus.WAITING,
+            RunStatus.INTERRUPTED,
+            RunStatus.LOST,
+        )
+        failed = status in (*FAULTS, RunStatus.DIVERGED, RunStatus.IMPOSSIBLE)
         if failed and metric.impute != "worst":
             score, failed = imputed(run, metric.impute), False
         elif running:

@@ -31,6 +31,7 @@ from optuna.trial import TrialState
 
 from fundamentallm.files.atomic import writing
 from fundamentallm.files.held_folder import HeldFolder
+from fundamentallm.status import FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Values
@@ -39,7 +40,7 @@ from fundamentallm.sweep.store.database import Database, patient
 from fundamentallm.sweep.store.heartbeats import Heartbeats
 from fundamentallm.sweep.store.optuna_tables import StoredTrial, index_by_study
 from fundamentallm.sweep.store.optuna_trials import to_optuna
-from fundamentallm.sweep.store.records import FINISHED, Run, RunIndex, Trial
+from fundamentallm.sweep.store.records import Run, RunIndex, Trial
 from fundamentallm.sweep.store.trial_store import TrialStore
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -190,11 +191,11 @@ class RunStore:
             while True:
                 runs = self._reap()
                 # Given to us, and then the database went away before it could say so.
-                ours = [run for run in runs.standing("running") if self._is_new(run.last)]
+                ours = [run for run in runs.standing(RunStatus.RUNNING) if self._is_new(run.last)]
                 if ours:
                     self.held.add(ours[0].last.id)
                     return ours[0]
-                waiting = runs.standing("waiting")
+                waiting = runs.standing(RunStatus.WAITING)
                 left = runs.to_try_again(retries)
                 if left is None:
                     to_redo = (runs.numbered(number) for number in redo)
@@ -230,7 +231,7 @@ class RunStore:
     def finish(
         self,
         attempt: int,
-        status: str,
+        status: RunStatus,
         *,
         score: float | None,
         seconds: float,
@@ -261,7 +262,7 @@ class RunStore:
         if score is None:  # the metric was never logged
             worse = math.inf if self.study.direction.name == "MINIMIZE" else -math.inf
             score = worse
-        state = TrialState.PRUNED if status == "stopped" else TrialState.COMPLETE
+        state = TrialState.PRUNED if status == RunStatus.STOPPED else TrialState.COMPLETE
         return self.trials.finish(attempt, state, result=result, value=score)
 
     def _reap(self) -> RunIndex:
