@@ -8,31 +8,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 METHODS: Mapping[str, str] = {
-    "grid": "Every combination once; of the sorted names the last one's values change fastest.",
-    "random": "Independent draws; never ends by itself.",
-    "bayes": "Draws that learn from the runs before; never ends by itself.",
-    "custom": "Refused: a scheduler of your own runs it, with `wandb sweep-scheduler`.",
+    "grid": "Every combination once; the last of the sorted names changes fastest.",
+    "random": "Independent draws; needs a `run_cap` to end.",
+    "bayes": "Draws that learn from earlier runs; needs a `run_cap` to end.",
+    "custom": "Refused: your own scheduler, run by `wandb sweep-scheduler`.",
 }
 
 FIELDS: Mapping[str, str] = {
-    "program": "The script that a run starts: `train.py`. Needed, unless `command` leaves it out.",
-    "method": "How points are chosen: `grid`, `random` or `bayes`. Needed.",
-    "parameters": "What is searched: a mapping from each name to its values. Needed.",
-    "metric": "What runs are compared by. Needed for `bayes` and `early_terminate`.",
-    "run_cap": "The most runs, a whole number.",
-    "early_terminate": "When a run that is behind is stopped.",
-    "command": "The words that start a run, with macros. Here those after the program count.",
-    "name": "The sweep's and its folder's, `runs/NAME`; else that of the file.",
-    "description": "For people.",
+    "program": "The script of a run: `train.py`. Required unless `command` omits it.",
+    "method": "The search: `grid`, `random` or `bayes`. Required.",
+    "parameters": "The search space: each name with its values. Required.",
+    "metric": "The score of a run. Required for `bayes` and `early_terminate`.",
+    "run_cap": "Most runs, a whole number.",
+    "early_terminate": "When to stop a run that is behind.",
+    "command": "Words that start a run, with macros. Here those after the program count.",
+    "name": "Name of the sweep and its folder `runs/NAME`; default: the file's.",
+    "description": "A note for people.",
     "project": "The W&B project.",
     "entity": "The W&B user or team.",
-    "apiVersion": "Of the format; not looked at.",
-    "kind": "Of the file; not looked at.",
-    "controller": "W&B's own; a warning, no meaning here.",
-    "job": "W&B Launch's; a warning, no meaning here.",
-    "image_uri": "W&B Launch's; a warning, no meaning here.",
-    "scheduler": "That of `wandb sweep-scheduler`; a warning, no meaning here.",
-    "metrics": "A warning: W&B takes several metrics with `method: custom` alone.",
+    "apiVersion": "Ignored.",
+    "kind": "Ignored.",
+    "controller": "W&B only: a warning here.",
+    "job": "W&B Launch only: a warning here.",
+    "image_uri": "W&B Launch only: a warning here.",
+    "scheduler": "`wandb sweep-scheduler` only: a warning here.",
+    "metrics": "A warning: W&B allows several metrics only with `method: custom`.",
 }
 TEXT_FIELDS = ("apiVersion", "kind", "description", "program", "job", "image_uri", "entity")
 TEXT_FIELDS += ("project", "name")
@@ -46,24 +46,24 @@ NOT_HERE = {
 }
 
 METRIC_FIELDS: Mapping[str, str] = {
-    "name": "Of something that a [run logs](metrics.md): `val_loss`. Needed.",
+    "name": "A metric that a [run logs](metrics.md): `val_loss`. Required.",
     "goal": "`minimize`, the default, or `maximize`.",
-    "target": "No new run is begun once one has reached it.",
-    "impute": "What a failed run counts as: its `latest` value, its `best`, or the `worst` of all, "
-    "the default.",
-    "impute_while_running": "The same for a run in progress; left out, the search decides.",
+    "target": "Start no new run once a run has reached this value.",
+    "impute": "Score of a failed run: its `latest` value, its `best`, or the `worst` of all runs "
+    "(default).",
+    "impute_while_running": "The same for a run in progress; by default the search decides.",
 }
 GOALS = ("minimize", "maximize")
 IMPUTES = ("latest", "best", "worst")
 
 EARLY_TERMINATE_FIELDS: Mapping[str, str] = {
-    "type": "`hyperband`, the only one. Needed.",
-    "min_iter": "The first band: runs are looked at after this many values of the metric, and "
-    "after each power of `eta` times as many. Needed, unless `max_iter` and `s` are given.",
-    "max_iter": "The last band is `max_iter / eta`; with `s`.",
-    "s": "How many bands, each `eta` times the one before.",
-    "eta": "At a band a run must be among the best 1/`eta` that got so far; 3 by default.",
-    "strict": "Whether a run is judged by its value at the band, the default, or by its best.",
+    "type": "`hyperband`, the only type. Required.",
+    "min_iter": "The first band, in values of the metric; each next band is `eta` times later. "
+    "Required without `max_iter` and `s`.",
+    "max_iter": "The last band is `max_iter / eta`. Needs `s`.",
+    "s": "Number of bands, each `eta` times the one before.",
+    "eta": "At a band, the best 1/`eta` of the runs that reached it continue; default 3.",
+    "strict": "`true` (default): judge a run by its value at the band; `false`: by its best.",
 }
 
 MACROS: Mapping[str, str] = {
@@ -76,29 +76,29 @@ MACROS: Mapping[str, str] = {
     "args_no_boolean_flags": "`--name` for true, nothing for false.",
     "args_append_hydra": "`+name=value`.",
     "args_override_hydra": "`++name=value`.",
-    "args_json": "One word of JSON.",
-    "args_json_file": "The name of a file of JSON.",
+    "args_json": "All parameters as one word of JSON.",
+    "args_json_file": "Name of a JSON file with all parameters.",
 }
 """Of `command`, each as `${name}`; `${envvar:NAME}` is a variable of the environment."""
 
 ENDS = ("min", "max")
 DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "constant": (("value",), "Always `value`."),
-    "categorical": (("values",), "One of the list, all as likely."),
+    "categorical": (("values",), "One of the list, all equally likely."),
     "categorical_w_probabilities": (
         ("values", "probabilities"),
-        "One of the list, each as likely as its probability says; they add up to 1.",
+        "One of the list by its probability; probabilities add up to 1.",
     ),
-    "int_uniform": (ENDS, "A whole number, both ends included."),
-    "uniform": (ENDS, "A number, equal steps as likely."),
+    "int_uniform": (ENDS, "A whole number, ends included."),
+    "uniform": (ENDS, "A number; equal steps are equally likely."),
     "q_uniform": ((*ENDS, "q"), "The same, rounded to a multiple of `q`."),
-    "log_uniform_values": (ENDS, "A number, equal factors as likely: for learning rates."),
+    "log_uniform_values": (ENDS, "A number; equal factors are equally likely: for learning rates."),
     "q_log_uniform_values": ((*ENDS, "q"), "The same, rounded to a multiple of `q`."),
-    "inv_log_uniform_values": (ENDS, "Its inverse is drawn as by `log_uniform_values`."),
-    "log_uniform": (ENDS, "Deprecated by W&B: `min` and `max` are exponents of e. A warning says "
-                    "what they come to."),
-    "q_log_uniform": ((*ENDS, "q"), "Deprecated in the same way; rounded to a multiple of `q`."),
-    "inv_log_uniform": (ENDS, "Deprecated in the same way; exponents of the inverse."),
+    "inv_log_uniform_values": (ENDS, "A number whose inverse is drawn as by `log_uniform_values`."),
+    "log_uniform": (ENDS, "Deprecated by W&B: `min` and `max` are exponents of e. A warning gives "
+                    "the values."),
+    "q_log_uniform": ((*ENDS, "q"), "Deprecated likewise; rounded to a multiple of `q`."),
+    "inv_log_uniform": (ENDS, "Deprecated likewise; exponents of the inverse."),
     "normal": (("mu", "sigma"), "A normal distribution."),
     "q_normal": (("mu", "sigma", "q"), "The same, rounded to a multiple of `q`."),
     "log_normal": (("mu", "sigma"), "e to the power of a normal distribution."),
