@@ -26,6 +26,7 @@ from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.program import words_of_every_run
 from fundamentallm.sweep.search.space import SearchSpace, check_space
+from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.records import Run as SweepRun
 from fundamentallm.sweep.store.records import Trial
 from fundamentallm.sweep.store.run_store import RunStore
@@ -110,17 +111,16 @@ def test_an_agent_keeps_to_the_storage_of_the_folder(
 def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     leases: list[tuple[float, float]] = []
 
-    def work(facts: Any, ledger: RunStore, folder: SweepFolder, **_: Any) -> int:
+    def work(definition: SweepDefinition, ledger: RunStore, folder: SweepFolder, **_: Any) -> int:
         leases.append((ledger.lease, ledger.heartbeats.lease))
         return 0
 
     monkeypatch.setattr(worker, "work", work)
-    facts = {"text": grid(), "file": "t.yaml", "fixed": {}, "seed": 0, "sampler": "auto"}
-    facts |= {"data": None, "data_name": "", "data_sha256": "", "device": "auto"}
-    facts |= {"wandb": "", "wandb_sweep_id": ""}
+    space = SearchSpace(parse_sweep(grid(), "t.yaml"), {})
     for lease in (600.0, 60.0):
         folder = SweepFolder(tmp_path / "t")
-        worker.begin({**facts, "lease": lease}, folder, None, data=None, wait=0.0)
+        definition = SweepDefinition(space, device="auto", seed=0, sampler="auto", lease=lease)
+        worker.begin(definition, folder, None, data=None, wait=0.0)
     assert leases == [(600.0, 600.0)] * 2
 
 

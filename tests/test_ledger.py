@@ -15,6 +15,7 @@ import sqlalchemy
 
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.records import Run, RunIndex, Trial
 from fundamentallm.sweep.store.run_store import RunStore, TrialLostError, read_study
 
@@ -283,13 +284,13 @@ def test_many_threads_claim_each_run_once(tmp_path: Path) -> None:
     assert sorted(found) == list(range(20))
 
 
-def test_facts_and_where_they_are_not(ledger: RunStore, tmp_path: Path) -> None:
+def test_a_definition_and_where_there_is_none(ledger: RunStore, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.raises(SweepError, match="has no sweep tiny"):
         read_study(url, "tiny")
-    ledger.facts = FACTS
-    facts, goal, runs = read_study(url, "tiny")
-    assert (facts, goal, len(runs)) == (FACTS, "minimize", 0)
+    ledger.begin(SweepDefinition.from_stored(FACTS))
+    definition, runs = read_study(url, "tiny")
+    assert (definition.to_stored(), len(runs)) == (FACTS, 0)
     with pytest.raises(SweepError, match="it has: tiny"):
         read_study(url, "other")
 

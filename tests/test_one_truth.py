@@ -87,8 +87,8 @@ def test_what_the_sweep_noted_counts_where_a_folder_was_changed(run: Run, tiny: 
     assert f"changed after the sweep had finished them: {second}" in told.stderr
     assert "left out, for they are no runs of this sweep: of-mine" in told.stderr
     folder = SweepFolder(tiny)
-    facts, _, runs = read_study(folder.url, "tiny")
-    results = with_stored_runs(read_results([tiny]), folder, runs, facts["fixed"])
+    definition, runs = read_study(folder.url, "tiny")
+    results = with_stored_runs(read_results([tiny]), folder, definition.space, runs)
     assert [each.name for each in results.ranked] == [first, second]
     on = run("agent", "tiny", "--data", "cats.txt")
     assert f"run {int(first[-4:])} of 2 finished" in on.stdout
@@ -96,10 +96,10 @@ def test_what_the_sweep_noted_counts_where_a_folder_was_changed(run: Run, tiny: 
 
 def test_another_metric_of_a_run_that_is_gone_is_not_known(tiny: Path) -> None:
     folder = SweepFolder(tiny)
-    facts, _, runs = read_study(folder.url, "tiny")
+    definition, runs = read_study(folder.url, "tiny")
     shutil.rmtree(tiny / "run-0001")
     read = read_results([tiny], "train_loss")
-    results = with_stored_runs(read, folder, runs, facts["fixed"])
+    results = with_stored_runs(read, folder, definition.space, runs)
     assert {each.name: each.score is None for each in results.runs} == {
         "run-0001": True,
         "run-0002": False,

@@ -10,14 +10,17 @@ from tiny_sweep import FLAGS, grid, summaries
 
 from fundamentallm.cli.worker import check_file
 from fundamentallm.sweep.file.diagnostics import SweepError
-from fundamentallm.sweep.store.definition import differences
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.definition import SweepDefinition, differences
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 RANDOM = grid().replace("grid", "random")
 
 
-def facts(text: str) -> dict[str, str]:
-    return {"text": text, "file": "t.yaml"}
+def definition(text: str) -> SweepDefinition:
+    space = SearchSpace(parse_sweep(text, "t.yaml"), {})
+    return SweepDefinition(space, device="auto", seed=0, sampler="auto", lease=60.0)
 
 
 @pytest.mark.parametrize("rates", [2, 5], ids=["a grid that ends", "more than are tried"])
@@ -40,8 +43,8 @@ def test_all_runs_fail_for_one_reason(
 
 
 def test_a_run_cap_may_grow_go_and_come_back() -> None:
-    capped = {n: facts(RANDOM.replace("metric", f"run_cap: {n}\nmetric")) for n in (2, 3)}
-    without = facts(RANDOM)
+    capped = {n: definition(RANDOM.replace("metric", f"run_cap: {n}\nmetric")) for n in (2, 3)}
+    without = definition(RANDOM)
     assert differences(capped[2], without) == []
     assert differences(without, capped[2]) == []
     assert differences(capped[2], capped[3]) == []
@@ -50,18 +53,18 @@ def test_a_run_cap_may_grow_go_and_come_back() -> None:
 
 def test_a_sweep_s_file_that_was_edited(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
-    check_file(folder, facts(RANDOM))
+    check_file(folder, parse_sweep(RANDOM, "t.yaml"))
     assert folder.file.read_text() == RANDOM
     commented = "# mine\n" + RANDOM
     folder.file.write_text(commented)
-    check_file(folder, facts(RANDOM))
+    check_file(folder, parse_sweep(RANDOM, "t.yaml"))
     assert folder.file.read_text() == commented
     folder.file.write_text("run_cap: 9\n" + RANDOM.replace("values: [0, 1]", "values: [0, 2]"))
     with pytest.raises(SweepError, match=r"edited since the sweep began: .*run_cap is new \(9\)"):
-        check_file(folder, facts(RANDOM))
+        check_file(folder, parse_sweep(RANDOM, "t.yaml"))
     folder.file.write_text("method: [")
     with pytest.raises(SweepError, match=r"sweep.yaml:\d"):
-        check_file(folder, facts(RANDOM))
+        check_file(folder, parse_sweep(RANDOM, "t.yaml"))
 
 
 def test_an_edited_file_is_told_by_agent_and_kept_by_sweep(

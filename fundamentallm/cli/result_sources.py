@@ -104,7 +104,7 @@ def _with_stored_runs(results: Results, folder: SweepFolder) -> Results:
             return replace(results, notes=[*results.notes, note])
         url = os.environ[STORAGE]
     try:
-        facts, _, runs = read_study(url, study_name(url, folder))
-        return with_stored_runs(results, folder, runs, facts["fixed"])
+        definition, runs = read_study(url, study_name(url, folder))
+        return with_stored_runs(results, folder, definition.space, runs)
     except FundamentallmError as error:
         return replace(results, notes=[*results.notes, f"{note}{error}"])

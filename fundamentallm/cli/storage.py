@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fundamentallm.cli.messages import notice, place, warn
 from fundamentallm.files.consent import remember, was_asked
@@ -16,13 +16,12 @@ from fundamentallm.sweep.store.address import StorageAddress
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
+    from fundamentallm.sweep.store.definition import SweepDefinition
     from fundamentallm.sweep.store.run_store import RunStore
 
 STORAGE = "FUNDAMENTALLM_STORAGE"
 LEASE = "FUNDAMENTALLM_LEASE"
 LEASE_SECONDS = 60.0
-Facts = dict[str, Any]
-"""What the maker of a sweep settles for all its workers; kept in the storage."""
 
 
 def storage_url(typed: str | None, folder: SweepFolder) -> str:
@@ -100,8 +99,8 @@ def remember_storage(store: RunStore, folder: SweepFolder) -> None:
 @contextmanager
 def opened(
     url: str, folder: SweepFolder, *, minutes: float = 0.0
-) -> Iterator[tuple[Facts, RunStore]]:
-    """The facts and the ledger of a sweep that is there, waiting so long for its storage.
+) -> Iterator[tuple[SweepDefinition, RunStore]]:
+    """Open a sweep that is there: its definition and its store; `minutes` is how long to wait.
 
     Raises:
         SweepError: It is not, or its runs are kept elsewhere.
@@ -117,12 +116,15 @@ def opened(
     folder.check_is_ours()
     check_storage(url, folder, joining=True)
     name, wait = study_name(url, folder), 60 * minutes
-    facts, goal, _ = read_study(url, name, wait=wait, say=notice)
+    definition, _ = read_study(url, name, wait=wait, say=notice)
     folder.create()
-    store = RunStore(url, name, folder.path, lease=facts["lease"], goal=goal, wait=wait, say=notice)
+    goal = definition.sweep.ranks_by.goal
+    store = RunStore(
+        url, name, folder.path, lease=definition.lease, goal=goal, wait=wait, say=notice
+    )
     try:
         remember_storage(store, folder)
-        yield facts, store
+        yield definition, store
     finally:
         store.close()
 

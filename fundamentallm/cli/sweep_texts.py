@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +15,9 @@ from fundamentallm.sweep.check.warnings import unscored
 from fundamentallm.sweep.engine.job import TextSource
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Categorical
-from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
+from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.definition import SweepDefinition
 
 if TYPE_CHECKING:
     from fundamentallm.data.text import Text
@@ -32,8 +33,8 @@ def named_texts(sweep: SweepFile) -> list[str]:
     ]
 
 
-def text_facts(data: str | None, points: SearchSpace) -> dict[str, Any]:
-    """What is to be known of a sweep's text, so that going on with another is noticed.
+def with_texts(definition: SweepDefinition, data: str | None) -> SweepDefinition:
+    """Add the text at `data`, or those the sweep names, so that a resume notices other ones.
 
     A warning says what its runs cannot be scored on.
 
@@ -42,60 +43,51 @@ def text_facts(data: str | None, points: SearchSpace) -> dict[str, Any]:
     """
     from fundamentallm.data.text import DataError, read_lasting_text
 
-    named = named_texts(points.sweep)
+    named = named_texts(definition.sweep)
     if not named:
         text = read_lasting_text(data)
-        _warn_of_unscored(points, text)
+        _warn_of_unscored(definition.space, text)
         path = None if data is None else str(Path(data).absolute())
-        return {"data": path, "data_name": text.name, "data_sha256": text.sha256}
+        return replace(definition, data=path, data_name=text.name, data_sha256=text.sha256)
     hashes: dict[str, str] = {}
     for name in named:
         try:
             text = read_lasting_text(name)
-            _warn_of_unscored(points, text)
+            _warn_of_unscored(definition.space, text)
             hashes[name] = text.sha256
         except DataError as error:
             warn(f"{error}; unless it is there by then, its runs fail")
-    empty = {"data": None, "data_name": "", "data_sha256": ""}
-    return {**empty, "texts": hashes, "texts_from": str(Path.cwd())}
+    return replace(definition, texts=hashes, texts_from=str(Path.cwd()))
 
 
-def _warn_of_unscored(points: SearchSpace, text: Text) -> None:
-    for line in unscored(points, text):
+def _warn_of_unscored(space: SearchSpace, text: Text) -> None:
+    for line in unscored(space, text):
         warn(line)
 
 
-def same_texts(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Which texts a sweep names, as they were when it was made, with those that have come since."""
-    if "texts" not in now:
-        return {}
-    hashes = {**now["texts"], **known.get("texts", {})}
-    return {"texts": hashes, "texts_from": known.get("texts_from") or now["texts_from"]}
-
-
-def text_here(facts: Mapping[str, Any], typed: str | None) -> str | None:
+def text_here(definition: SweepDefinition, typed: str | None) -> str | None:
     """The path of the sweep's text on this machine; None for the built-in one, or its own.
 
     Raises:
         click.UsageError: One was typed, and the sweep names its own.
         SweepError: It is not there, or is another text.
     """
-    if not facts["data_sha256"]:
+    if not definition.data_sha256:
         if typed is not None:
             raise click.UsageError("this sweep's file says which texts to use; leave out --data")
-        _check_named_texts(facts)
+        _check_named_texts(definition)
         return None
-    path = typed or facts["data"]
+    path = typed or definition.data
     if path not in (None, BUILTIN) and not Path(path).exists():
         raise SweepError(f"{path}: the sweep's text is not there; say where by --data")
-    _check_hash(path, facts["data_sha256"], "give the same one by --data")
+    _check_hash(path, definition.data_sha256, "give the same one by --data")
     return path
 
 
-def _check_named_texts(facts: Mapping[str, Any]) -> None:
-    data = TextSource.of(facts, None)
+def _check_named_texts(definition: SweepDefinition) -> None:
+    data = TextSource.of(definition, None)
     there = 0
-    for name in named_texts(parse_sweep(facts["text"], facts["file"])):
+    for name in named_texts(definition.sweep):
         path, _, sha256 = data.text(name)
         if path is None or Path(path).exists():
             there += 1

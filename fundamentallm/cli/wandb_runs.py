@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import click
 import yaml
 
 from fundamentallm.cli.messages import place, warn
-from fundamentallm.cli.storage import Facts
 from fundamentallm.files.atomic import replace_text
 from fundamentallm.files.consent import remember, was_asked
 from fundamentallm.sweep.file.diagnostics import SweepError
-from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
+from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.search.base import Values
+from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 OFF = "off"
@@ -34,18 +35,20 @@ def place_on_wandb(sweep: SweepFile, sweep_id: str) -> tuple[str, str, str]:
     return entity, project, own
 
 
-def remember_wandb(facts: Facts, folder: SweepFolder) -> None:
+def remember_wandb(definition: SweepDefinition, folder: SweepFolder) -> None:
     """Note that this user asked for the place on W&B to which a sweep sends its runs, if any."""
-    asked = _asked_place(facts)
-    if asked and (reason := remember(folder.path, wandb=f"{facts['id']} {asked}")):
+    asked = _asked_place(definition)
+    if asked and (reason := remember(folder.path, wandb=f"{definition.id} {asked}")):
         warn(reason)
 
 
-def with_allowed_wandb(facts: Facts, folder: SweepFolder, typed: str | None) -> Facts:
-    """The facts of a sweep, so that it sends its runs only where this user wants them.
+def with_allowed_wandb(
+    definition: SweepDefinition, folder: SweepFolder, typed: str | None
+) -> SweepDefinition:
+    """Return the definition of a sweep that sends its runs only where this user wants them.
 
     Args:
-        facts: What the sweep says of itself.
+        definition: As it is stored.
         folder: Its folder, which may be from others.
         typed: The place that was typed, or `off`; None if nothing was.
 
@@ -53,12 +56,12 @@ def with_allowed_wandb(facts: Facts, folder: SweepFolder, typed: str | None) -> 
         SweepError: It would send them, and nobody here has asked for it.
         click.UsageError: Another place was typed.
     """
-    asked = _asked_place(facts)
+    asked = _asked_place(definition)
     if not asked or typed == OFF:
         if typed not in (None, OFF):
             raise click.UsageError(f"--wandb {typed}: this sweep sends nothing to W&B")
-        return {**facts, "wandb": ""}
-    if typed is None and not was_asked(folder.path, wandb=f"{facts['id']} {asked}"):
+        return replace(definition, wandb="")
+    if typed is None and not was_asked(folder.path, wandb=f"{definition.id} {asked}"):
         raise SweepError(
             f"{place(folder.path)}: its runs would go to W&B, as the sweep says, and no record on "
             f"this machine says that you asked for it; add --wandb {shlex.quote(asked)} to send "
@@ -70,20 +73,19 @@ def with_allowed_wandb(facts: Facts, folder: SweepFolder, typed: str | None) -> 
             f"{shlex.quote(asked)} or {OFF}"
         )
     if typed:
-        remember_wandb(facts, folder)
-    return facts
+        remember_wandb(definition, folder)
+    return definition
 
 
-def _asked_place(facts: Facts) -> str:
+def _asked_place(definition: SweepDefinition) -> str:
     """Where a sweep sends its runs, in one word: the mode, then what it names of the place.
 
     Without a name they go where the user's own settings of W&B say.
     """
-    if not facts["wandb"]:
+    if not definition.wandb:
         return ""
-    sweep = parse_sweep(facts["text"], facts["file"])
-    named = filter(None, place_on_wandb(sweep, facts["wandb_sweep_id"]))
-    return f"{facts['wandb']}:{'/'.join(named)}".rstrip(":")
+    named = filter(None, place_on_wandb(definition.sweep, definition.wandb_sweep_id))
+    return f"{definition.wandb}:{'/'.join(named)}".rstrip(":")
 
 
 class WandbRuns:

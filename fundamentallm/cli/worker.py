@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,13 +13,11 @@ from fundamentallm import exit_codes
 from fundamentallm.cli.messages import notice, place, say, warn
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.storage import (
-    Facts,
     check_storage,
     remember_storage,
     storage_url,
     study_name,
 )
-from fundamentallm.cli.sweep_texts import same_texts
 from fundamentallm.cli.wandb_runs import PRELOADED, WandbRuns, remember_wandb
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.atomic import read_file
@@ -26,11 +25,14 @@ from fundamentallm.machine.system_limits import open_enough_files
 from fundamentallm.metrics import score_text
 from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
-from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep, read_sweep
+from fundamentallm.sweep.file.sweep_file import SweepFile, read_sweep
 from fundamentallm.sweep.file.yaml_reader import LARGEST
-from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.definition import differences, differences_in_file
-from fundamentallm.sweep.store.records import Run
+from fundamentallm.sweep.store.definition import (
+    SweepDefinition,
+    differences,
+    differences_in_file,
+)
+from fundamentallm.sweep.store.records import Run, RunIndex
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.engine.engine import Engine
     from fundamentallm.sweep.search.choose import ChosenSearch
+    from fundamentallm.sweep.search.space import SearchSpace
     from fundamentallm.sweep.store.run_store import RunStore
 
 MOST_ON_A_GPU = 8  # runs; where more would pay, --workers-per-gpu says so
@@ -69,7 +72,7 @@ def means(
 
 
 def begin(
-    facts: Facts,
+    definition: SweepDefinition,
     folder: SweepFolder,
     storage: str | None,
     *,
@@ -77,7 +80,7 @@ def begin(
     before: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> int:
-    """Make the sweep of `facts`, or see that it is the one that is there; do `before`; and work.
+    """Make the sweep, or see that it is the one that is there; do `before`; and work.
 
     Raises:
         SweepError: Another sweep is there, or the same one begun otherwise.
@@ -88,62 +91,55 @@ def begin(
     folder.check_is_ours()
     url = storage_url(storage, folder)
     check_storage(url, folder)
-    read = parse_sweep(facts["text"], facts["file"])
-    # Refused before anything is written: a grid without a point, say.
-    method_of(facts, SearchSpace(read, facts["fixed"]))
+    search = definition.search()  # refused before anything is written: a grid without a point, say
     folder.create()
-    goal = read.ranks_by.goal
+    sweep = definition.sweep
     store = RunStore(
         url, study_name(url, folder), folder.path,
-        lease=facts["lease"], goal=goal, wait=60 * options["wait"], say=notice,
+        lease=definition.lease, goal=sweep.ranks_by.goal, wait=60 * options["wait"], say=notice,
     )  # fmt: skip
     try:
-        facts = {**facts, "id": uuid.uuid4().hex[:8]}
-        known = dict(store.begin(facts))
+        definition = replace(definition, id=uuid.uuid4().hex[:8])
+        known = store.begin(definition)
         is_local = url.startswith("sqlite")
-        if known["id"] != facts["id"] and not is_local and not folder.file.exists():
+        if known.id != definition.id and not is_local and not folder.file.exists():
             raise SweepError(
                 f"the storage has a sweep {folder.name} already, made elsewhere; join it by "
                 f"fundamentallm agent {folder.path}, or give another --output-dir"
             )
-        if known["id"] != facts["id"]:
-            changes = differences(known, facts)
+        if known.id != definition.id:
+            changes = differences(known, definition)
             if changes:
                 raise SweepError(
                     f"{folder.path}: this sweep was begun otherwise: {'; '.join(changes)}; go on "
                     "with it as it was (only run_cap may grow), or give another --output-dir"
                 )
-            if not _holds(folder, read.text):
-                check_file(folder, known)
-            facts = {
-                **facts,
-                "lease": known["lease"],
-                "id": known["id"],
-                **same_texts(known, facts),
-            }
-            store.facts = facts
-            store.keep_lease(facts["lease"])
+            if not _holds(folder, sweep.text):
+                check_file(folder, known.sweep)
+            definition = definition.resuming(known)
+            store.redefine(definition)
+            store.keep_lease(definition.lease)
         remember_storage(store, folder)  # which proves the file beside it a sweep's
-        remember_wandb(facts, folder)
-        folder.write_file(read.text)
+        remember_wandb(definition, folder)
+        folder.write_file(sweep.text)
         before()
-        return work(facts, store, folder, data=data, **options)
+        return work(definition, store, folder, search=search, data=data, **options)
     finally:
         store.close()
 
 
-def check_file(folder: SweepFolder, facts: Facts) -> None:
-    """See that the sweep's copy of its file was not edited, or only its comments; put it there.
+def check_file(folder: SweepFolder, sweep: SweepFile) -> None:
+    """See that the folder's copy of `sweep` was not edited, or only its comments; put it there.
 
     Raises:
         SweepError: It was; what differs is named.
     """
     if not folder.file.exists():
-        folder.write_file(facts["text"])
-    if _holds(folder, facts["text"]):
+        folder.write_file(sweep.text)
+    if _holds(folder, sweep.text):
         return
-    edited = read_sweep(folder.file, folder.path).text
-    if changes := differences_in_file(facts["text"], edited, str(folder.file)):
+    edited = read_sweep(folder.file, folder.path)
+    if changes := differences_in_file(sweep, edited):
         file = place(folder.file)
         raise SweepError(
             f"{file}: edited since the sweep began: {'; '.join(changes)}; what runs is the sweep "
@@ -160,23 +156,12 @@ def _holds(folder: SweepFolder, text: str) -> bool:
         return False
 
 
-def method_of(facts: Facts, points: SearchSpace) -> ChosenSearch:
-    """The search that `facts` ask for: the sweep's, or points that are written down."""
-    from fundamentallm.sweep.search.base import ListSearch
-    from fundamentallm.sweep.search.choose import ChosenSearch, choose_search
-
-    if facts.get("points"):
-        return ChosenSearch(ListSearch(facts["points"]), "list")
-    return choose_search(points, seed=facts["seed"], sampler=facts["sampler"])
-
-
 def engine_for(
-    facts: Facts,
+    definition: SweepDefinition,
     store: RunStore,
     folder: SweepFolder,
     view: PlainView,
-    points: SearchSpace,
-    method: ChosenSearch,
+    search: ChosenSearch,
     *,
     means: Resources,
     data: str | None,
@@ -184,29 +169,30 @@ def engine_for(
     count: int | None,
     wait: float,
 ) -> Engine:
-    """An engine for the sweep that `facts` describe."""
+    """An engine for the sweep."""
     from fundamentallm.sweep.engine.engine import Engine
     from fundamentallm.sweep.engine.job import JobMaker, TextSource
     from fundamentallm.sweep.engine.trial_process import ForkServer
 
-    wandb = None
-    if facts["wandb"]:
+    sweep, wandb = definition.sweep, None
+    if definition.wandb:
         wandb = WandbRuns(
-            points.sweep, folder, mode=facts["wandb"], sweep_id=facts["wandb_sweep_id"],
-            prefix=facts["id"],
+            sweep, folder, mode=definition.wandb, sweep_id=definition.wandb_sweep_id,
+            prefix=definition.id,
         )  # fmt: skip
-    if method.left_out:
-        view.say(f"{method.left_out} points of the grid cannot exist and are left out")
-    if used_up := method.used_up_before(points.sweep.run_cap):
+    if search.left_out:
+        view.say(f"{search.left_out} points of the grid cannot exist and are left out")
+    if used_up := search.used_up_before(sweep.run_cap):
         view.say(used_up)
+    texts = TextSource.of(definition, data)
     return Engine(
         store,
         folder,
-        points.sweep,
-        method,
+        sweep,
+        search,
         means=means,
         jobs=JobMaker(
-            folder, points, TextSource.of(facts, data), means, patience=2 * store.lease, wandb=wandb
+            folder, definition.space, texts, means, patience=2 * store.lease, wandb=wandb
         ),
         observer=view,
         workers=ForkServer(threads=means.threads, preload=PRELOADED if wandb else ()),
@@ -217,10 +203,11 @@ def engine_for(
 
 
 def work(
-    facts: Facts,
+    definition: SweepDefinition,
     store: RunStore,
     folder: SweepFolder,
     *,
+    search: ChosenSearch,
     data: str | None,
     workers: int | None,
     workers_per_gpu: int | None,
@@ -231,23 +218,20 @@ def work(
     """Run the sweep from here, show it, and return the exit code."""
     from fundamentallm.cli.terminal_view import view
 
-    sweep = parse_sweep(facts["text"], facts["file"])
-    points = SearchSpace(sweep, facts["fixed"])
-    metric = sweep.ranks_by
-    with view(points, metric) as shown, StopSignals() as signals, folder.held():
-        method = method_of(facts, points)
-        most = [n for n in (sweep.run_cap, method.search.size, count) if n is not None]
-        here = means(workers, workers_per_gpu, facts["device"], min(most, default=None))
+    sweep, space = definition.sweep, definition.space
+    with view(space, sweep.ranks_by) as shown, StopSignals() as signals, folder.held():
+        most = [n for n in (sweep.run_cap, search.search.size, count) if n is not None]
+        here = means(workers, workers_per_gpu, definition.device, min(most, default=None))
         engine = engine_for(
-            facts, store, folder, shown, points, method,
+            definition, store, folder, shown, search,
             means=here, data=data, retries=retries, count=count, wait=wait,
         )  # fmt: skip
         runs = "runs" if engine.limit is None else f"{engine.limit} runs"
-        searched = ", ".join(parameter.name for parameter in points.searched) or "nothing"
+        searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
         at_most = "" if here.fixed or here.workers == 1 else "up to "
         shown.say(
-            f"sweep {folder.name}: {engine.method.label} over {searched}, on "
-            f"{facts['data_name'] or 'the texts that it names'}; {runs}, {at_most}{here.workers} "
+            f"sweep {folder.name}: {search.label} over {searched}, on "
+            f"{definition.data_name or 'the texts that it names'}; {runs}, {at_most}{here.workers} "
             f"at a time with {here.threads} thread{'s' if here.threads > 1 else ''} each; folder "
             f"{place(folder.path)}"
         )
@@ -261,16 +245,16 @@ def work(
 
         stopped_by = engine.run(who_stops)
         folder.check_in_place()
-    return _conclude(store, folder, metric, stopped_by, engine.limit)
+    return _conclude(store.runs(), folder, space, stopped_by, engine.limit)
 
 
 def _conclude(
-    store: RunStore, folder: SweepFolder, metric: Metric, stopped_by: str, limit: int | None
+    runs: RunIndex, folder: SweepFolder, space: SearchSpace, stopped_by: str, limit: int | None
 ) -> int:
     """Say what was found and what can be done next; the exit code."""
     from fundamentallm.cli.terminal_view import ended_as
 
-    runs = store.runs()
+    metric = space.sweep.ranks_by
     finished = runs.how_many(*FINISHED)
     failed = [run for run in runs if run.last.status in FAULTS]
     there = place(folder.path)
@@ -286,7 +270,7 @@ def _conclude(
     left = f"; {limit - finished - len(failed)} runs are left" if limit is not None else ""
     retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
-        _write_report(folder)
+        _write_report(folder, space, runs)
     if failed and not stopped_by.startswith("SIG") and (stopped_by or not finished):
         stopped = f"stopped by {stopped_by}{left}" if stopped_by else "no run has finished"
         say(
@@ -316,13 +300,15 @@ def _failures(failed: Sequence[Run], runs: int) -> list[str]:
     return [f"run {run.number + 1} failed: {run.last.note}" for run in failed[:3]]
 
 
-def _write_report(folder: SweepFolder) -> None:
+def _write_report(folder: SweepFolder, space: SearchSpace, runs: RunIndex) -> None:
     """Leave report.html in the sweep's folder; what goes wrong there is no fault of the sweep."""
     from fundamentallm.cli.commands.report import NAME, write
-    from fundamentallm.cli.result_sources import results_of
+    from fundamentallm.report.read_runs import read_results
+    from fundamentallm.report.stored_runs import with_stored_runs
 
     try:
-        write(results_of([str(folder.path)], ""), folder.path / NAME)
+        results = with_stored_runs(read_results([folder.path]), folder, space, runs)
+        write(results, folder.path / NAME)
     except FundamentallmError as error:
         warn(f"no report was written: {error}")
     else:

@@ -18,7 +18,7 @@ OPEN = (RunStatus.UNFINISHED, RunStatus.INTERRUPTED)
 
 
 def with_stored_runs(
-    results: Results, folder: SweepFolder, runs: Sequence[Run], fixed: Mapping[str, Any]
+    results: Results, folder: SweepFolder, space: SearchSpace, runs: Sequence[Run]
 ) -> Results:
     """`results` of a sweep's folder, as the sweep itself counts its runs; notes say what differs.
 
@@ -29,8 +29,8 @@ def with_stored_runs(
     Args:
         results: What was read from `folder`.
         folder: The sweep's, on this machine.
-        runs: All runs of the sweep, as its storage has them.
-        fixed: Settings that all of them share.
+        space: The sweep's, as its storage has it.
+        runs: All its runs, from there too.
     """
     if results.sweep is None:
         return results
@@ -41,8 +41,7 @@ def with_stored_runs(
     if others := sorted(set(here) - set(names.values()), key=in_order):
         notes.append(f"left out, for they are no runs of this sweep: {_some(others)}")
     merged = {name: run for name, run in here.items() if name not in others}
-    shared = {**results.fixed, **_same_text(results), **fixed}
-    points = SearchSpace(results.sweep, fixed)
+    shared = {**results.fixed, **_same_text(results), **space.fixed}
     away: list[Run] = []
     changed: list[str] = []
     for run in runs:
@@ -52,7 +51,7 @@ def with_stored_runs(
         # A run that another machine took over may lie here too, as far as it had come.
         if name not in merged or (merged[name].status in OPEN and not is_local):
             away.append(run)
-            settings = {**shared, **points.settings(run.values)}
+            settings = {**shared, **space.settings(run.values)}
             merged[name] = _result(name, run, settings, knows_scores)
         elif knows_scores and not _agrees(merged[name], run):
             changed.append(name)

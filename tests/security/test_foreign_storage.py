@@ -14,6 +14,7 @@ from tiny_sweep import grid
 
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.run_store import RunStore, read_study
 
 TEXT = grid(rates=2, seeds=1)
@@ -54,7 +55,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep with a run that is done."""
     folder = tmp_path_factory.mktemp("begun")
     with closing(open_ledger(folder)) as ledger:
-        ledger.begin(FACTS)
+        ledger.begin(SweepDefinition.from_stored(FACTS))
         run = ledger.claim(
             next_values=lambda number, runs: VALUES, retries=0, parameters=PARAMETERS
         )
@@ -82,7 +83,7 @@ def alter(folder: Path, statement: str, *values: object) -> None:
 
 
 def read_as_a_worker(ledger: RunStore) -> None:
-    ledger.begin(FACTS)
+    ledger.begin(SweepDefinition.from_stored(FACTS))
     ledger.runs()
 
 
@@ -98,8 +99,9 @@ def refusal(folder: Path) -> str:
 
 
 def test_what_a_worker_has_written_is_taken(folder: Path) -> None:
-    facts, goal, (run,) = read_study(f"sqlite:///{folder}/study.db", "t")
-    assert (facts, goal, run.last.score, run.history) == (FACTS, "minimize", 2.0, (2.5, 2.0))
+    definition, (run,) = read_study(f"sqlite:///{folder}/study.db", "t")
+    assert definition.to_stored() == FACTS
+    assert (run.last.score, run.history) == (2.0, (2.5, 2.0))
 
 
 @pytest.mark.parametrize(("changed", "reason"), FACTS_CHANGED)
@@ -152,6 +154,6 @@ def test_numbers_that_are_none_do_not_count(folder: Path) -> None:
         "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'result'",
         json.dumps(odd),
     )
-    _, _, (run,) = read_study(f"sqlite:///{folder}/study.db", "t")
+    _, (run,) = read_study(f"sqlite:///{folder}/study.db", "t")
     assert (run.last.score, run.last.seconds, run.last.guess) == (None, 0.0, None)
     assert not run.is_ranked

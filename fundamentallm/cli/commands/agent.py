@@ -39,8 +39,8 @@ def agent(
     where the sweep is kept.
     """
     place = SweepFolder(folder)
-    with opened(storage_url(storage, place), place, minutes=options["wait"]) as (facts, store):
-        data = text_here(facts, data)
-        facts = with_allowed_wandb(facts, place, wandb)
-        check_file(place, facts)
-        return work(facts, store, place, data=data, **options)
+    with opened(storage_url(storage, place), place, minutes=options["wait"]) as (definition, store):
+        data = text_here(definition, data)
+        definition = with_allowed_wandb(definition, place, wandb)
+        check_file(place, definition.sweep)
+        return work(definition, store, place, search=definition.search(), data=data, **options)

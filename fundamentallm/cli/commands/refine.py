@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from fundamentallm.cli.commands.sweep import worker_options
 from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
-from fundamentallm.cli.storage import Facts, opened, storage_url
+from fundamentallm.cli.storage import opened, storage_url
 from fundamentallm.cli.sweep_texts import text_here
 from fundamentallm.cli.worker import begin
 from fundamentallm.config.fields import shown
@@ -19,6 +20,7 @@ from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.refine import NEAR, continue_from, distinct, finalists, refined_sweep
 from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.records import Run, loss_by
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
@@ -72,25 +74,25 @@ def refine(
         raise click.UsageError("say how long: --epochs N, or --max-steps N, and not both")
     coarse = SweepFolder(sweep)
     url = storage_url(storage, coarse)
-    with opened(url, coarse, minutes=options["wait"]) as (facts, store):
+    with opened(url, coarse, minutes=options["wait"]) as (definition, store):
         runs = store.runs()
-    data = text_here(facts, data)
+    data = text_here(definition, data)
     fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))
-    new, sources = _refined(facts, coarse, fine, runs, top, seeds, epochs, max_steps)
+    new, sources = _refined(definition, coarse, fine, runs, top, seeds, epochs, max_steps)
     if fine.file.exists():
         with opened(storage_url(storage, fine), fine, minutes=options["wait"]) as (begun, _):
             if _is_begun_otherwise(new, begun):
                 say("going on with what was best when this was begun", err=True)
-                new = {**new, "text": begun["text"], "points": begun["points"]}
+                new = replace(new, space=begun.space, configurations=begun.configurations)
                 sources = {}  # of other configurations
 
     def continue_checkpoints() -> None:
         went_on = 0
         for number, run in sources.items():
-            changed = {k: v for k, v in new["points"][number].items() if k != "data"}
+            changed = {k: v for k, v in new.configurations[number].items() if k != "data"}
             went_on += continue_from(coarse.run(run.number), fine.run(number), changed)
         if went_on:
-            say(f"{went_on} of {len(new['points'])} runs go on from their checkpoints")
+            say(f"{went_on} of {len(new.configurations)} runs go on from their checkpoints")
 
     code = begin(new, fine, storage, data=data, before=continue_checkpoints, **options)
     _show(fine, storage_url(storage, fine))
@@ -98,7 +100,7 @@ def refine(
 
 
 def _refined(
-    facts: Facts,
+    definition: SweepDefinition,
     coarse: SweepFolder,
     fine: SweepFolder,
     runs: Sequence[Run],
@@ -106,12 +108,10 @@ def _refined(
     seeds: int,
     epochs: int | None,
     max_steps: int | None,
-) -> tuple[Facts, dict[int, Run]]:
-    """The facts of the new sweep; and by their numbers the runs that may go on, from which."""
-    old = parse_sweep(facts["text"], facts["file"])
-    points = SearchSpace(old, facts["fixed"])
-    metric = old.ranks_by
-    best, passed_over = distinct(finalists(runs, points, metric), points, top)
+) -> tuple[SweepDefinition, dict[int, Run]]:
+    """Define the new sweep; and by number the runs that may continue, with their sources."""
+    space, metric = definition.space, definition.sweep.ranks_by
+    best, passed_over = distinct(finalists(runs, space, metric), space, top)
     if passed_over:
         say(
             f"{len(best)} configurations; left out: {passed_over} that differ from a better one by "
@@ -122,21 +122,27 @@ def _refined(
     asked: list[dict[str, Any]] = []
     sources: dict[int, Run] = {}
     for finalist in best:
-        first = points.settings(finalist.runs[0].values).get("seed", 0)
+        first = space.settings(finalist.runs[0].values).get("seed", 0)
         for seed in range(first, first + seeds):
             for run in finalist.runs:
-                if points.settings(run.values).get("seed", 0) == seed:
+                if space.settings(run.values).get("seed", 0) == seed:
                     sources[len(asked)] = run
             asked.append({**finalist.settings, **length, "seed": seed})
     text = refined_sweep(fine.name, asked, metric, coarse.name)
-    new = {**facts, "text": text, "file": f"{fine.name}/sweep.yaml", "fixed": {}, "points": asked}
-    new |= {"sampler": "auto", "wandb": "", "wandb_sweep_id": ""}
+    new = replace(
+        definition,
+        space=SearchSpace(parse_sweep(text, f"{fine.name}/sweep.yaml"), {}),
+        sampler="auto",
+        wandb="",
+        wandb_sweep_id="",
+        configurations=tuple(asked),
+    )
     return new, sources
 
 
-def _is_begun_otherwise(new: Facts, begun: Facts) -> bool:
+def _is_begun_otherwise(new: SweepDefinition, begun: SweepDefinition) -> bool:
     """Whether other configurations were the best then, and nothing else differs."""
-    asked, known = new["points"], begun.get("points", [])
+    asked, known = new.configurations, begun.configurations
     lengths = [[(p["epochs"], p["max_steps"]) for p in points] for points in (asked, known)]
     return asked != known and lengths[0] == lengths[1]
 
@@ -145,10 +151,9 @@ def _show(fine: SweepFolder, url: str) -> None:
     """The table and the verdict, if all runs have finished."""
     from fundamentallm.report.standings import Standing, in_order, verdict
 
-    with opened(url, fine) as (facts, store):
+    with opened(url, fine) as (definition, store):
         runs = store.runs()
-    metric = parse_sweep(facts["text"], facts["file"]).ranks_by
-    asked = facts["points"]
+    metric, asked = definition.sweep.ranks_by, definition.configurations
     varying = [n for n in asked[0] if n != "seed" and len({repr(p[n]) for p in asked}) > 1]
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:

@@ -12,12 +12,13 @@ from fundamentallm.cli.diagnose import examine, of_a_stranger, show
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.sweep_flags import EveryRun
-from fundamentallm.cli.sweep_texts import named_texts, text_facts
-from fundamentallm.cli.worker import Facts, begin
+from fundamentallm.cli.sweep_texts import named_texts, with_texts
+from fundamentallm.cli.worker import begin
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
 from fundamentallm.sweep.search.choose import CHOICES
 from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 
@@ -130,20 +131,18 @@ def sweep(
     if every is None or not all(each.is_clear and begun for each in read.findings.errors):
         return exit_codes.BAD_INPUT
     data = _text(read, data, every)
-    facts: Facts = {
-        "text": read.text,
-        "file": file,
-        "fixed": every.settings,
-        "device": every.device,
-        "seed": sweep_seed,
-        "sampler": sampler,
-        "lease": lease_seconds(),
-        **text_facts(data, SearchSpace(read, every.settings)),
-    }
-    facts |= {"wandb": wandb or "", "wandb_sweep_id": wandb_sweep_id or ""}
     if wandb_sweep_id and not wandb:
         raise click.UsageError("--wandb-sweep-id needs --wandb offline or --wandb online")
-    return begin(facts, folder, storage, data=data, **options)
+    definition = SweepDefinition(
+        SearchSpace(read, every.settings),
+        device=every.device,
+        seed=sweep_seed,
+        sampler=sampler,
+        lease=lease_seconds(),
+        wandb=wandb or "",
+        wandb_sweep_id=wandb_sweep_id or "",
+    )
+    return begin(with_texts(definition, data), folder, storage, data=data, **options)
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a trial's process imports this file, and starts at once
     from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.search.base import Values
     from fundamentallm.sweep.search.space import SearchSpace
+    from fundamentallm.sweep.store.definition import SweepDefinition
     from fundamentallm.sweep.store.records import Run
     from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
@@ -34,10 +35,15 @@ class TextSource:
     """Where the sweep was made: paths that it names begin there, if they can be found there."""
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], path: str | None) -> TextSource:
-        """What the sweep's maker wrote down; `path` is where the text lies on this machine."""
-        hashes, folder = facts.get("texts", {}), facts.get("texts_from", "")
-        return cls(path, facts["data_name"], facts["data_sha256"], hashes, folder)
+    def of(cls, definition: SweepDefinition, path: str | None) -> TextSource:
+        """The texts of a sweep; `path` is where its one text lies on this machine."""
+        return cls(
+            path,
+            definition.data_name,
+            definition.data_sha256,
+            definition.texts or {},
+            definition.texts_from or "",
+        )
 
     def text(self, named: str | None) -> tuple[str | None, str, str]:
         """Path, name and hash of a run's text; `named` is what the sweep itself calls it, if so."""

@@ -19,8 +19,8 @@ from fundamentallm.exit_codes import FAILED
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.sweep.file.diagnostics import DisplacedError, SweepError
 from fundamentallm.sweep.store.address import StorageAddress
-from fundamentallm.sweep.store.check_study import StoredError
 from fundamentallm.sweep.store.sqlite_file import OwnFile
+from fundamentallm.sweep.store.stored_values import StoredError
 
 BUSY_SECONDS = 60
 """How long SQLite waits for another writer."""

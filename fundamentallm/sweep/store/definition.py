@@ -1,48 +1,209 @@
-"""What differs between a sweep as it was begun and as it is asked for now."""
+"""Definition of a sweep: what its first worker stores, and what every other one goes by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.config.parsing import read_config
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
+from fundamentallm.sweep.search.base import ListSearch, Values
+from fundamentallm.sweep.search.choose import CHOICES, ChosenSearch, choose_search
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.stored_values import StoredError, ValueCheck, is_number, is_text
 
 FOR_PEOPLE = ("name", "description")
-SAME = ("fixed", "seed", "sampler", "data_sha256")
-"""Beside the file and what it repeats, what a sweep must keep for its runs to belong together."""
+SAME = {
+    "fixed": "fixed",
+    "seed": "seed",
+    "sampler": "sampler",
+    "data_sha256": "the text's hash",
+}
+"""Beside the file and its configurations, what all runs of a sweep share; how messages say it."""
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A phrase for each difference that matters; a larger run_cap, or none, does not.
+@dataclass(frozen=True)
+class SweepDefinition:
+    """Everything that defines a sweep; parsed once, stored, and compared when it resumes."""
 
-    Both are what the sweep's maker noted for its workers: `text`, the file, `texts`
-    that it names, and SAME.
-    """
-    old, new = (parse_sweep(each["text"], each["file"]).run_cap for each in (before, now))
+    space: SearchSpace
+    """The parsed sweep file, and the hyperparameters that all runs share."""
+    device: str
+    seed: int
+    """Of the search."""
+    sampler: str
+    lease: float
+    """Seconds without a heartbeat after which a worker has lost its runs."""
+    data: str | None = None
+    """Absolute path of the text where the sweep was made; None for the built-in text."""
+    data_name: str = ""
+    """Empty, like `data_sha256`, if the sweep file names its own texts."""
+    data_sha256: str = ""
+    texts: Mapping[str, str] | None = None
+    """SHA-256 of each text that the sweep file names, as far as it was there."""
+    texts_from: str | None = None
+    """Folder in which the sweep was made: relative paths of `texts` begin there."""
+    wandb: str = ""
+    """`offline`, `online`, or empty."""
+    wandb_sweep_id: str = ""
+    id: str = ""
+    """Random; tells two sweeps of the same name apart."""
+    configurations: Sequence[Values] = ()
+    """Configurations to run in this order, in place of a search; only `refine` gives them."""
+
+    @property
+    def sweep(self) -> SweepFile:
+        """The parsed sweep file."""
+        return self.space.sweep
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """Hyperparameters that all runs share."""
+        return self.space.fixed
+
+    def search(self) -> ChosenSearch:
+        """Build the search.
+
+        Raises:
+            SweepError: The sampler does not suit the sweep, or no configuration is possible.
+        """
+        if self.configurations:
+            return ChosenSearch(ListSearch(self.configurations), "list")
+        return choose_search(self.space, seed=self.seed, sampler=self.sampler)
+
+    def resuming(self, known: SweepDefinition) -> SweepDefinition:
+        """This definition with the identity, lease and texts of the stored one it resumes."""
+        resumed = replace(self, id=known.id, lease=known.lease)
+        if self.texts is None:
+            return resumed
+        texts = {**self.texts, **(known.texts or {})}
+        return replace(resumed, texts=texts, texts_from=known.texts_from or self.texts_from)
+
+    def to_stored(self) -> dict[str, Any]:
+        """JSON content of the study's attribute `sweep`; its keys date from version 0.1."""
+        stored = {
+            "text": self.sweep.text,
+            "file": self.sweep.file,
+            "fixed": self.fixed,
+            "device": self.device,
+            "seed": self.seed,
+            "sampler": self.sampler,
+            "lease": self.lease,
+            "data": self.data,
+            "data_name": self.data_name,
+            "data_sha256": self.data_sha256,
+            "texts": self.texts,
+            "texts_from": self.texts_from,
+            "wandb": self.wandb,
+            "wandb_sweep_id": self.wandb_sweep_id,
+            "id": self.id,
+            "points": list(self.configurations) or None,
+        }
+        return {
+            name: value
+            for name, value in stored.items()
+            if value is not None or name not in OPTIONAL_FIELDS
+        }
+
+    @classmethod
+    def from_stored(cls, stored: object) -> SweepDefinition:
+        """Read what `to_stored` wrote, here or in an older version; unknown keys are ignored.
+
+        Raises:
+            StoredError: No sweep has written this.
+        """
+        if not isinstance(stored, dict):
+            raise StoredError("its definition is no mapping")
+        for name, fits in {**FIELDS, **OPTIONAL_FIELDS}.items():
+            if name in stored and not fits(stored[name]):
+                raise StoredError(f"its {name} is of another kind")
+            if name in FIELDS and name not in stored:
+                raise StoredError(f"its {name} is missing")
+        try:
+            sweep = parse_sweep(stored["text"], stored["file"])
+            read_config(stored["fixed"], "fixed")
+        except FundamentallmError as error:
+            raise StoredError(str(error).partition("\n")[0]) from None
+        configurations = tuple(stored.get("points", ()))
+        check = ValueCheck(sweep.parameters)
+        for configuration in configurations:
+            check(configuration)
+        return cls(
+            SearchSpace(sweep, stored["fixed"]),
+            device=stored["device"],
+            seed=stored["seed"],
+            sampler=stored["sampler"],
+            lease=stored["lease"],
+            data=stored["data"],
+            data_name=stored["data_name"],
+            data_sha256=stored["data_sha256"],
+            texts=stored.get("texts"),
+            texts_from=stored.get("texts_from"),
+            wandb=stored["wandb"],
+            wandb_sweep_id=stored["wandb_sweep_id"],
+            id=stored["id"],
+            configurations=configurations,
+        )
+
+
+def _are_configurations(value: object) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(c, dict) for c in value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(is_text, (*value, *value.values())))
+
+
+FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "text": is_text,
+    "file": is_text,
+    "fixed": lambda value: isinstance(value, dict),
+    "device": is_text,
+    "seed": lambda value: type(value) is int,
+    "sampler": lambda value: value in CHOICES,
+    "lease": lambda value: is_number(value) and 0 < value < 1e9,
+    "data": lambda value: value is None or is_text(value),
+    "data_name": is_text,
+    "data_sha256": is_text,
+    "wandb": lambda value: value in ("", "offline", "online"),
+    "wandb_sweep_id": is_text,
+    "id": is_text,
+}
+"""Checks of the stored fields that every sweep has."""
+OPTIONAL_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "texts": _are_texts,
+    "texts_from": is_text,
+    "points": _are_configurations,
+}
+"""Checks of those that only some sweeps have."""
+
+
+def differences(before: SweepDefinition, now: SweepDefinition) -> list[str]:
+    """List what keeps `now` from resuming `before`, a phrase each; run_cap may grow or go."""
+    old, new = before.sweep.run_cap, now.sweep.run_cap
     free = ("run_cap",) if old is None or new is None or new >= old else ()
-    found = differences_in_file(before["text"], now["text"], now["file"], free=free)
-    texts = now.get("texts", {})
-    for name, sha256 in before.get("texts", {}).items():  # which may have come since
+    found = differences_in_file(before.sweep, now.sweep, free=free)
+    texts = now.texts or {}
+    for name, sha256 in (before.texts or {}).items():  # which may have come since
         if name in texts:
             found += _between(sha256, texts[name], f"the hash of {name}")
-    if before.get("points") != now.get("points"):
+    if tuple(before.configurations) != tuple(now.configurations):
         found.append("the points that it repeats are others")
-    for name in SAME:
-        found += _between(
-            before.get(name), now.get(name), name.replace("data_sha256", "the text's hash")
-        )
+    for name, shown in SAME.items():
+        found += _between(getattr(before, name), getattr(now, name), shown)
     return found
 
 
-def differences_in_file(before: str, now: str, file: str, *, free: Sequence[str] = ()) -> list[str]:
-    """A phrase for each difference between two texts of a sweep file, other than of comments.
+def differences_in_file(
+    before: SweepFile, now: SweepFile, *, free: Sequence[str] = ()
+) -> list[str]:
+    """List the differences between two sweep files, a phrase each; comments do not count.
 
-    `free` names what may differ, beside what is for people.
-
-    Raises:
-        SweepError: The text `now` is no sweep; `file` is named.
+    Names and descriptions may differ, and so may the top-level keys in `free`.
     """
-    old, new = (dict(parse_sweep(text, file).content) for text in (before, now))
+    old, new = dict(before.content), dict(now.content)
     for name in (*FOR_PEOPLE, *free):
         old.pop(name, None)
         new.pop(name, None)

@@ -35,12 +35,14 @@ from fundamentallm.status import FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Values
-from fundamentallm.sweep.store.check_study import ValueCheck, attempt_of, check_facts, reading
+from fundamentallm.sweep.store.check_study import attempt_of, reading
 from fundamentallm.sweep.store.database import Database, patient
+from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.heartbeats import Heartbeats
 from fundamentallm.sweep.store.optuna_tables import StoredTrial, index_by_study
 from fundamentallm.sweep.store.optuna_trials import to_optuna
 from fundamentallm.sweep.store.records import Run, RunIndex, Trial
+from fundamentallm.sweep.store.stored_values import ValueCheck
 from fundamentallm.sweep.store.trial_store import TrialStore
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -128,30 +130,29 @@ class RunStore:
         self.database.close()
         self.place.close()
 
-    @property
     @patient
-    def facts(self) -> dict[str, Any]:
-        """What the sweep's maker wrote down for every worker."""
-        with reading():
-            return self.study.user_attrs.get("sweep", {})
-
-    @facts.setter
-    @patient
-    def facts(self, facts: Mapping[str, Any]) -> None:
-        self.study.set_user_attr("sweep", dict(facts))
+    def redefine(self, definition: SweepDefinition) -> None:
+        """Store what the sweep is, in place of what is stored."""
+        self.study.set_user_attr("sweep", definition.to_stored())
 
     def keep_lease(self, seconds: float) -> None:
         """Take the lease of the sweep as it was made, which others go by."""
         self.lease = self.heartbeats.lease = seconds
 
     @patient
-    def begin(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write down what the sweep is, unless another worker has; what stands there then."""
+    def begin(self, definition: SweepDefinition) -> SweepDefinition:
+        """Store what the sweep is, unless another worker has; return what is stored now.
+
+        Raises:
+            SweepError: The storage holds what no sweep has written.
+        """
         with self.database.lock(self.study.study_name):
-            if not self.facts:
-                self.facts = facts
-            known = self.facts
-            self.check_values = ValueCheck(check_facts(known).parameters)
+            with reading():
+                stored = self.study.user_attrs.get("sweep")
+                known = SweepDefinition.from_stored(stored) if stored else definition
+            if not stored:
+                self.redefine(definition)
+            self.check_values = ValueCheck(known.sweep.parameters)
             return known
 
     @patient
@@ -310,8 +311,8 @@ def read_study(
     *,
     wait: float = 0.0,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[dict[str, Any], str, RunIndex]:
-    """What the maker of sweep `name` wrote down, the metric's goal, and all runs; only looked at.
+) -> tuple[SweepDefinition, RunIndex]:
+    """Read the definition of sweep `name` and all its runs; nothing is written.
 
     `wait` and `say` are as of a `RunStore`.
 
@@ -337,9 +338,9 @@ def read_study(
         others = ", ".join(sorted(map(str, studies))[:5]) or "none"
         raise SweepError(f"{database.shown} has no sweep {name}; it has: {others}")
     with database.errors(), reading():
-        facts, goal = study.user_attrs["sweep"], study.direction.name.lower()
-        check = ValueCheck(check_facts(facts).parameters)
-        return facts, goal, RunIndex.of(_attempts(trials, check))
+        definition = SweepDefinition.from_stored(study.user_attrs["sweep"])
+        check = ValueCheck(definition.sweep.parameters)
+        return definition, RunIndex.of(_attempts(trials, check))
 
 
 def _attempts(trials: Sequence[StoredTrial], check: Callable[[object], None]) -> Iterator[Trial]:

@@ -1,0 +1,117 @@
+"""Definition of a sweep: stored as ever, compared on resume, and built once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from tiny_sweep import FLAGS, grid
+
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.definition import SweepDefinition, differences
+
+STORED: dict[str, Any] = {
+    "text": grid(), "file": "t.yaml", "fixed": {"num_heads": 2}, "device": "auto", "seed": 0,
+    "sampler": "auto", "lease": 60.0, "data": None, "data_name": "x", "data_sha256": "0",
+    "wandb": "", "wandb_sweep_id": "", "id": "0508a089",
+}  # fmt: skip
+NAMED = {"texts": {"cats.txt": "1"}, "texts_from": "/tmp"}
+POINTS = [{"learning_rate": 0.001, "seed": 0, "max_steps": 16, "eval_every": 8}]
+COUNT = """
+import sys
+from collections import Counter
+from fundamentallm.cli.main import main
+from fundamentallm.sweep.file import sweep_file
+from fundamentallm.sweep.store import definition
+
+calls = Counter()
+
+def count(module, name, label):
+    function = getattr(module, name)
+    def counted(*arguments, **options):
+        calls[label(arguments)] += 1
+        return function(*arguments, **options)
+    setattr(module, name, counted)
+
+count(sweep_file, "_sweep", lambda arguments: arguments[2].file)
+count(definition, "choose_search", lambda arguments: "search")
+if __name__ == "__main__":
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code, dict(calls), file=sys.stderr)
+"""
+
+
+def test_the_keys_that_are_stored() -> None:
+    stored = SweepDefinition.from_stored(STORED).to_stored()
+    assert json.dumps(stored) == json.dumps(STORED)
+    assert json.dumps({**STORED, "points": POINTS}) == json.dumps(
+        SweepDefinition.from_stored({**STORED, "points": POINTS}).to_stored()
+    )
+    named = SweepDefinition.from_stored({**STORED, **NAMED}).to_stored()
+    assert named == {**STORED, **NAMED}
+    assert list(named)[9:13] == ["data_sha256", "texts", "texts_from", "wandb"]
+
+
+def test_keys_of_other_versions_are_ignored() -> None:
+    assert SweepDefinition.from_stored({**STORED, "newer": [1]}).to_stored() == STORED
+
+
+def test_what_a_sweep_that_resumes_keeps() -> None:
+    known = SweepDefinition.from_stored({**STORED, **NAMED, "lease": 9.0})
+    texts = {"cats.txt": "1", "dogs.txt": "2"}
+    later = {**STORED, "id": "", "texts": texts, "texts_from": "/home"}
+    now = SweepDefinition.from_stored(later)
+    assert differences(known, now) == []
+    resumed = now.resuming(known).to_stored()
+    assert resumed == {**STORED, "lease": 9.0, "texts": texts, "texts_from": "/tmp"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"fixed": {"num_heads": 4}}, "fixed.num_heads was 2 and is 4"),
+        ({"data_sha256": "1"}, "the text's hash was 0 and is 1"),
+        ({"points": POINTS}, "the points that it repeats are others"),
+        ({"text": grid(steps=8)}, "parameters.max_steps.value was 16 and is 8"),
+        ({"device": "cpu", "lease": 5.0, "data": "/x", "file": "u.yaml"}, None),
+    ],
+)
+def test_what_differs(changed: dict[str, Any], difference: str | None) -> None:
+    now = SweepDefinition.from_stored({**STORED, **changed})
+    found = differences(SweepDefinition.from_stored(STORED), now)
+    assert found == ([] if difference is None else [difference])
+
+
+def test_a_fresh_sweep_parses_its_file_once_and_builds_its_search_once(
+    tmp_path: Path, text_file: Path
+) -> None:
+    shutil.copy2(ROOT / "train.py", tmp_path)
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
+    (tmp_path / "count.py").write_text(COUNT)
+    words = ["count.py", "sweep", "t.yaml", str(text_file), "--workers=1", "--", *FLAGS]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    said = done.stderr.splitlines()[-1]
+    # The report reads the folder as `fundamentallm report` does, with its own copy of the file.
+    copy = str(tmp_path / "runs/t/sweep.yaml")
+    assert said == f"0 {{'t.yaml': 1, 'search': 1, '{copy}': 1}}", done.stderr
+
+
+def test_the_search_space_is_carried_along() -> None:
+    space = SearchSpace(parse_sweep(grid(), "t.yaml"), {"num_heads": 2})
+    definition = SweepDefinition(space, device="auto", seed=0, sampler="auto", lease=60.0)
+    assert definition.search().search.size == 4
+    assert (definition.sweep, definition.fixed) == (space.sweep, space.fixed)
