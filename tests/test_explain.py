@@ -18,10 +18,10 @@ from results_on_disk import SWEEP, SimulatedSweep, write_run, write_sweep
 from fundamentallm.report.explain import explain
 from fundamentallm.report.figures import best_so_far
 from fundamentallm.report.next_sweep import next_sweep
-from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.read_runs import ReportError, read_results
 from fundamentallm.report.rules.budget import _best_of
 from fundamentallm.report.rules.claim import Claim, Evidence
+from fundamentallm.report.significance import measure_noise
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace, check_space
 

@@ -12,9 +12,9 @@ from results_on_disk import SWEEP, write_run, write_sweep
 
 from fundamentallm.report.explain import explain
 from fundamentallm.report.next_sweep import next_sweep
-from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.rules.claim import Claim
+from fundamentallm.report.significance import measure_noise
 
 
 def said(folder: Path) -> dict[str, Claim]:

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 from fundamentallm.report.factors import Factor, find_factors
-from fundamentallm.report.noise import measure_noise
 from fundamentallm.report.regression import (
     LEAST_FREEDOM,
     Array,
@@ -21,6 +20,7 @@ from fundamentallm.report.regression import (
     legendre,
 )
 from fundamentallm.report.results import Results, RunResult
+from fundamentallm.report.significance import measure_noise
 
 CERTAIN = 0.05
 """The chance of an effect by accident, at most; weights that came after it may have raised it."""

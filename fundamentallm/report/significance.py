@@ -1,47 +1,103 @@
-"""Whether the lead of the best over the next is more than chance."""
+"""Significance test: is the best configuration better than the others by more than chance?"""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from scipy.special import stdtr
+
+from fundamentallm.report.results import Results
 
 SIGNIFICANT = 0.05
 ENOUGH = 4  # degrees of freedom by which the better half alone may be judged
 
 
-def pooled_noise(groups: Sequence[Sequence[float]]) -> tuple[float, int, int]:
-    """How far runs that differ in the seed alone lie apart: standard deviation, degrees, groups.
+@dataclass(frozen=True)
+class Noise:
+    """How much runs of one configuration differ between seeds."""
 
-    `groups` are the scores of configurations, the best first. Pooled over those that were
-    repeated: over the better half, if that says enough, for what is far from the best, near
-    divergence say, is often far noisier.
+    sigma: float
+    """Standard deviation of one run."""
+    freedom: int
+    """Degrees of freedom that sigma stands on, 1 or more."""
+    repeated: int
+    """Configurations that were run more than once."""
+
+
+def measure_noise(results: Results) -> Noise | None:
+    """The spread between seeds, pooled; None if no configuration was repeated."""
+    return pooled_noise([[results.loss(run) for run in runs] for runs in results.configurations])
+
+
+def pooled_noise(configurations: Sequence[Sequence[float]]) -> Noise | None:
+    """The spread between seeds, pooled over repeated configurations; None if there are none.
+
+    The better half alone counts if it has degrees of freedom enough: far from the best, near
+    divergence say, runs are often far noisier.
+
+    Args:
+        configurations: The scores of each, one per seed; the best configuration first.
     """
-    repeated = [group for group in groups if len(group) > 1]
-    better = [group for group in groups[: (len(groups) + 1) // 2] if len(group) > 1]
-    if sum(len(group) - 1 for group in better) >= ENOUGH:
+    repeated = [scores for scores in configurations if len(scores) > 1]
+    better = [
+        scores for scores in configurations[: (len(configurations) + 1) // 2] if len(scores) > 1
+    ]
+    if sum(len(scores) - 1 for scores in better) >= ENOUGH:
         repeated = better
-    freedom = sum(len(group) - 1 for group in repeated)
-    squares = sum(statistics.variance(group) * (len(group) - 1) for group in repeated)
-    return math.sqrt(squares / freedom) if freedom else 0.0, freedom, len(repeated)
+    freedom = sum(len(scores) - 1 for scores in repeated)
+    if not freedom:
+        return None
+    squares = sum(statistics.variance(scores) * (len(scores) - 1) for scores in repeated)
+    return Noise(math.sqrt(squares / freedom), freedom, len(repeated))
 
 
-def p_value(gap: float, *, sigma: float, freedom: int, runs: tuple[int, int]) -> float:
-    """How likely seeds alone make a lead of `gap` or more between two means: a two-sided p.
+@dataclass(frozen=True)
+class Verdict:
+    """How the best configuration compares with each of the others."""
+
+    p_values: tuple[float, ...]
+    """Of the best against each other configuration; empty if the noise is not known."""
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether the noise between seeds allows a test."""
+        return bool(self.p_values)
+
+    @property
+    def inseparable(self) -> list[int]:
+        """The places of those that may be as good, counted from 0 for the runner-up."""
+        return [place for place, p in enumerate(self.p_values) if p >= SIGNIFICANT]
+
+    @property
+    def is_clear(self) -> bool:
+        """Return whether the best is better than every other by more than chance."""
+        return self.is_known and not self.inseparable
+
+
+def judge_winner(configurations: Sequence[Sequence[float]], noise: Noise | None) -> Verdict:
+    """Test the best configuration against every other.
+
+    Args:
+        configurations: The scores of each, one per seed; the best configuration first, and none
+            that diverged with a seed.
+        noise: Between seeds. Where it is None or 0, nothing is known.
+    """
+    if noise is None or noise.sigma == 0:
+        return Verdict(())
+    best, *others = configurations
+    return Verdict(tuple(_p_value(best, other, noise) for other in others))
+
+
+def _p_value(best: Sequence[float], other: Sequence[float], noise: Noise) -> float:
+    """Two-sided p of the gap between two means, if seeds alone made it.
 
     Source: Gutmann and Maymin, Is the selected population the best?, Annals of Statistics 15
     (1987): the best of many may be called best where the two-sided test of two would say so of it
     and the runner-up; it needs no correction for how many there were.
-
-    Args:
-        gap: Between the means, 0 or more.
-        sigma: The noise of a run, as seeds make it.
-        freedom: Degrees of freedom that `sigma` stands on, 1 or more.
-        runs: How many each mean is of.
     """
-    error = sigma * math.sqrt(sum(1 / count for count in runs))
-    if error == 0:
-        return float(gap == 0)
-    return 2 * float(stdtr(freedom, -gap / error))
+    gap = abs(statistics.fmean(best) - statistics.fmean(other))
+    error = noise.sigma * math.sqrt(1 / len(best) + 1 / len(other))
+    return 2 * float(stdtr(noise.freedom, -gap / error))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fundamentallm.metrics import score_text
-from fundamentallm.report.significance import SIGNIFICANT, p_value, pooled_noise
+from fundamentallm.report.significance import judge_winner, pooled_noise
 from fundamentallm.sweep.file.sweep_file import Metric
 
 
@@ -42,7 +42,7 @@ def in_order(standings: Sequence[Standing], metric: Metric) -> list[Standing]:
 
 
 def verdict(standings: Sequence[Standing], metric: Metric) -> str:
-    """Whether the winner can be told from the rest, in words with the numbers they stand on.
+    """Say whether the winner can be told from the rest, with the numbers that shows it.
 
     One that diverged with a seed is not compared. The test: `fundamentallm/report/significance.py`.
     """
@@ -56,17 +56,14 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     lead = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
     lead += f"{score_text(rest[0].mean)}"
     by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)
-    sigma, freedom, _ = pooled_noise([each.scores for each in by_mean])
-    if not freedom:
+    noise = pooled_noise([each.scores for each in by_mean])
+    judged = judge_winner([each.scores for each in ranked], noise)
+    if noise is None:
         return f"{lead}; with one seed nobody can say whether that is more than chance"
-    if sigma == 0:
+    if not judged.is_known:
         return f"{lead}; the scores of each do not differ at all between seeds"
-    doubtful: list[str] = []
-    for each in rest:
-        gap, runs = abs(each.mean - best.mean), (len(best.scores), len(each.scores))
-        p = p_value(gap, sigma=sigma, freedom=freedom, runs=runs)
-        doubtful += [f"{each.label} (p = {p:.2g})"] if p >= SIGNIFICANT else []
-    basis = f"the noise between seeds is {score_text(sigma)}"
-    if not doubtful:
+    basis = f"the noise between seeds is {score_text(noise.sigma)}"
+    if judged.is_clear:
         return f"{lead}; it is separable from all others ({basis})"
+    doubtful = [f"{rest[i].label} (p = {judged.p_values[i]:.2g})" for i in judged.inseparable]
     return f"{lead}; it is not separable from {', '.join(doubtful)} ({basis})"

@@ -8,9 +8,9 @@ from functools import cached_property
 
 from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import Surface, fit_surface
-from fundamentallm.report.noise import Noise, measure_noise
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rung import Rung, at_rung, last_rung
+from fundamentallm.report.significance import Noise, measure_noise
 from fundamentallm.status import RunStatus
 
 NO_NOISE = 1e-6

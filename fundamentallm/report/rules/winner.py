@@ -6,7 +6,7 @@ from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.report.results import SEED, Results, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.report.significance import SIGNIFICANT, p_value
+from fundamentallm.report.significance import judge_winner
 
 
 def winner(evidence: Evidence) -> list[Claim]:
@@ -43,19 +43,22 @@ def winner(evidence: Evidence) -> list[Claim]:
     if noise is None:
         says = f"{lead}; no seed was repeated, so nobody can say whether that is more than chance"
         return [Claim("winner", "unknown", f"{says}: fundamentallm refine repeats the best")]
-    if noise.sigma == 0:
+    judged = judge_winner([[results.loss(run) for run in runs] for runs in groups], noise)
+    if not judged.is_known:
         says = f"{lead}; seeds make no difference at all, so how much of that is luck is not known"
         return [Claim("winner", "unknown", says)]
-    runs = len(best), len(groups[1])
-    p = p_value(gap, sigma=noise.sigma, freedom=noise.freedom, runs=runs)
-    basis = (
-        f"the noise between seeds is {score_text(noise.sigma)}, from {noise.repeated} repeated "
-        f"configurations; p = {p:.2g}"
-    )
-    if p < SIGNIFICANT:
-        return [Claim("winner", "clear", f"{lead}, which is more than chance ({basis})")]
+    basis = f"the noise between seeds is {score_text(noise.sigma)}, from {noise.repeated} repeated "
+    basis += "configurations; p = "
+    p = judged.p_values[0]
+    if judged.is_clear:
+        return [Claim("winner", "clear", f"{lead}, which is more than chance ({basis}{p:.2g})")]
+    place = judged.inseparable[0]
+    if place == 0:
+        says = f"{lead}, which chance alone could do ({basis}{p:.2g})"
+    else:  # it has fewer runs than the runner-up
+        says = f"{lead}; but {describe(results, groups[place + 1])} may be as good: it has "
+        says += f"{len(groups[place + 1])} of its seeds only ({basis}{judged.p_values[place]:.2g})"
     tied = _within(results, groups, noise.sigma)
-    says = f"{lead}, which chance alone could do ({basis})"
     if tied > 2:
         says += f"; {tied} configurations are within two noises of the best"
     return [Claim("winner", "tied", says)]
