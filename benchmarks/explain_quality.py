@@ -2,9 +2,9 @@
 
     python benchmarks/explain_quality.py [FIRST LAST]
 
-prints the table of docs/results.md, and again with half of the runs of each case there twice, which
-must change nothing. Each case is a folder on disk, read as any sweep is. Right is what the truth
-says, said; or nothing, where there is nothing. Wrong is a claim that is not so.
+prints the table of docs/dev/explain.md, and again with half of the runs of each case there twice,
+which must change nothing. Each case is a folder on disk, read as any sweep is. Right is what the
+truth says, said; or nothing, where there is nothing. Wrong is a claim that is not so.
 Silent is an effect over three times the noise that was not mentioned. What lies between one and
 three times the noise is not judged.
 """

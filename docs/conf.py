@@ -28,7 +28,7 @@ NAVIGATION = {
     "Models": "writing metrics performance",
     "Inside": "reliability commands",
     "For maintainers": "dev/how-it-works dev/decisions dev/experiments dev/performance"
-    " dev/the-guide /benchmarks/README",
+    " dev/search dev/explain dev/the-guide /benchmarks/README",
     "Project": "/CONTRIBUTING /CHANGELOG /SECURITY",
 }
 

@@ -180,12 +180,12 @@ def test_more_runs(tmp_path: Path) -> None:
 
 
 def test_known_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table of docs/results.md is what is measured; false claims on nulls are at most 5%."""
+    """docs/dev/explain.md has the measured table; at most 5% of claims on nulls are false."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import explain_quality
 
     everything, nulls, _ = explain_quality.judge(explain_quality.CASES)
-    page = (ROOT / "docs/results.md").read_text("utf-8")
+    page = (ROOT / "docs/dev/explain.md").read_text("utf-8")
     assert sum(count.total() for count in nulls.values()) > 0
     for rule, counts in everything.items():
         judged = sum(counts[verdict] for verdict in ("right", "wrong", "silent"))

@@ -4,7 +4,7 @@ What the samplers see is not the file's parameters. Numbers in `values` become t
 the space between 128 and 256 is known to lie between; a distribution becomes the share u of it
 that lies below, so that a rate is searched in logs where the file says so; and parameters that
 do not all go together become one choice among the combinations that do.
-Measured in docs/search.md.
+Measured in docs/dev/search.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("gp", "tpe")
 GP_LONGEST = 200  # runs; its time for a suggestion grows with their number
 MOST_RANKS = 10_000  # of whole numbers; the sampler writes down every one
-GP_STARTS = 4  # runs before the model is asked; Optuna's own 10 are worse (docs/search.md)
+GP_STARTS = 4  # runs before the model is asked; Optuna's own 10 are worse (docs/dev/search.md)
 OFF = 1e-6  # how far inside a value lies where the end itself cannot be: a share of the range
 Groups = Sequence[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]
 
