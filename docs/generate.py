@@ -103,7 +103,7 @@ def metrics_page() -> str:
 
 def in_rows(metric: str) -> str:
     """Which rows have it."""
-    return "of an evaluation" if metric in OF_EVALUATIONS else "all"
+    return "evaluation" if metric in OF_EVALUATIONS else "all"
 
 
 def sweep_file_page() -> str:

@@ -1,4 +1,4 @@
-"""What a run measures, and what each number means; docs/metrics.md is made of this."""
+"""Metrics of a run and their meanings; docs/metrics.md is generated from them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 
 METRICS: Mapping[str, str] = {
     "epoch": "epochs done",
-    "train_loss": "mean loss of the steps since the last row, nats a token, with dropout",
+    "train_loss": "mean loss since the last row, in nats a token, with dropout",
     "train_perplexity": "exp(`train_loss`)",
-    "val_loss": "mean loss over the validation part (its first 1,048,576 tokens), without dropout",
+    "val_loss": "mean loss on the validation part (its first 1,048,576 tokens), without dropout",
     "val_perplexity": "exp(`val_loss`); a uniform guess scores the size of the vocabulary",
-    "val_bits_per_char": "`val_loss` in bits a character, by which vocabularies can be compared",
-    "best_val_loss": "the least `val_loss` so far",
-    "optim/learning_rate": "of the step before",
-    "optim/grad_norm": "of the step before, unclipped; not there where float16 overflowed",
-    "perf/tokens_per_second": "training tokens over the time since the last row, evaluations left "
-    "out",
-    "perf/memory_gb": "peak so far: of the GPU, or of the process; in units of 10^9 bytes",
+    "val_bits_per_char": "`val_loss` in bits a character; comparable across vocabularies",
+    "best_val_loss": "lowest `val_loss` so far",
+    "optim/learning_rate": "learning rate of the last step",
+    "optim/grad_norm": "gradient norm of the last step, unclipped; absent if float16 overflowed",
+    "perf/tokens_per_second": "training tokens a second since the last row, without evaluations",
+    "perf/memory_gb": "peak memory of the GPU, or else of the process, in units of 10^9 bytes",
 }
 
 LARGER_IS_BETTER = ("perf/tokens_per_second",)
 
 OF_EVALUATIONS = ("val_loss", "val_perplexity", "val_bits_per_char", "best_val_loss")
-"""Those that only a row after an evaluation has."""
+"""Metrics that only the row of an evaluation has."""
 
 
 def score_text(value: float | None) -> str:
-    """A loss or another metric as people read it: 1.4321, 55.767, 26485, 1.235e+50; "" for None."""
+    """Format a metric for people: 1.4321, 55.767, 26485, 1.235e+50; "" for None."""
     if value is None:
         return ""
     size = abs(value)
@@ -40,6 +39,6 @@ def score_text(value: float | None) -> str:
 
 
 def finite(value: Any) -> float | None:
-    """A finite number as it is; None for anything else."""
+    """Return a finite number unchanged, and None for anything else."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and abs(value) <= sys.float_info.max else None

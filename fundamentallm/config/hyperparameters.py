@@ -1,8 +1,8 @@
-"""Every hyperparameter of a run, declared once, in the class `Config`.
+"""Declare every hyperparameter of a run once, in the class `Config`.
 
 The command-line options, their help, the checks of values and the table in
-docs/hyperparameters.md are all read off that class. To add a hyperparameter, add one
-field there; a test then names the page to write again.
+docs/hyperparameters.md come from that class. To add a hyperparameter, add a field;
+a test then names the page to write again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fundamentallm.config.fields import (
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run's hyperparameters, checked on construction and never changed after.
+    """Hyperparameters of a run, checked on construction and immutable.
 
-    Text is taken for numbers, as on the command line (`Config(learning_rate="1e-4")`).
+    Numbers may be given as text, as on the command line (`Config(learning_rate="1e-4")`).
     Steps are optimizer steps everywhere. 0 (or "") means off.
 
     Raises:
-        ConfigError: A value is of the wrong type or not possible.
-        ImpossibleCombinationError: Two that are possible do not fit together.
+        ConfigError: A value has the wrong type or is impossible.
+        ImpossibleCombinationError: Two values, each possible, exclude each other.
     """
 
     # --- Model ---
@@ -50,7 +50,7 @@ class Config:
     )
     num_heads: int = hyperparameter(
         8,
-        "Attention heads in a layer; must divide --model-dim.",
+        "Attention heads a layer; must divide --model-dim.",
         group="Model",
         typical=(2, 16),
         possible="[1, 65536]",
@@ -58,14 +58,14 @@ class Config:
     )
     dropout: float = hyperparameter(
         0.1,
-        "Share of the embeddings and of every layer's outputs dropped in training.",
+        "Drop this fraction of embeddings and layer outputs in training.",
         group="Model",
         typical=(0.0, 0.3),
         possible="[0, 1)",
     )
     attention_dropout: float = hyperparameter(
         0.0,
-        "Share of the attention weights dropped in training; slow on a CPU.",
+        "Drop this fraction of attention weights in training; slow on a CPU.",
         group="Model",
         typical=(0.0, 0.3),
         possible="[0, 1)",
@@ -81,13 +81,13 @@ class Config:
     )
     tokenizer: str = hyperparameter(
         "char",
-        "What a token is: a character seen in training, or a byte of UTF-8.",
+        "Split the text into characters, or into bytes of UTF-8.",
         group="Sequence",
         choices=("char", "byte"),
     )
     val_split: float = hyperparameter(
         0.1,
-        "Share of the text, at its end, kept for validation.",
+        "Keep this fraction of the text, at its end, for validation.",
         group="Sequence",
         typical=(0.01, 0.3),
         possible="(0, 1)",
@@ -120,74 +120,74 @@ class Config:
     )
     gradient_accumulation: int = hyperparameter(
         1,
-        "Batches whose gradients are averaged into one optimizer step.",
+        "Average the gradients of this many batches into one step.",
         group="Training",
         possible="[1, 1000000]",
         also_called=("gradient_accumulation_steps", "grad_accum", "accumulation"),
     )
     gradient_clip: float = hyperparameter(
         1.0,
-        "Largest norm of the gradient; 0 leaves it as it is.",
+        "Clip the gradient to this norm; 0 does not clip.",
         group="Training",
         possible="[0, inf)",
         also_called=("grad_clip", "clip", "max_grad_norm"),
     )
     weight_decay: float = hyperparameter(
         0.1,
-        "Decay of the weight matrices, as in AdamW.",
+        "Weight decay of the matrices, as in AdamW.",
         group="Training",
         possible="[0, 1000]",
         also_called=("wd",),
     )
     beta2: float = hyperparameter(
         0.99,
-        "Adam's memory of squared gradients.",
+        "Adam's decay rate of squared gradients.",
         group="Training",
         possible="[0, 1)",
     )
     mixed_precision: bool = hyperparameter(
         False,
-        "Compute in bfloat16 where the hardware has it, or float16 on a GPU; weights stay float32.",
+        "Compute in bfloat16 if the hardware has it, or float16 on a GPU; weights stay float32.",
         group="Training",
         also_called=("amp", "bf16", "fp16"),
     )
     compile: str = hyperparameter(
         "auto",
-        "Compile the model with torch.compile; auto does so for long runs on a GPU.",
+        "Compile the model with torch.compile; auto compiles long runs on a GPU.",
         group="Training",
         choices=("auto", "true", "false"),
     )
     # --- Learning-rate schedule ---
     lr_schedule: str = hyperparameter(
         "constant",
-        "Shape of the learning rate over the run.",
+        "Change the learning rate over the run by this schedule.",
         group="Schedule",
         choices=("constant", "cosine", "step", "exponential", "linear"),
         also_called=("schedule", "scheduler", "lr_scheduler"),
     )
     warmup_steps: int = hyperparameter(
         0,
-        "Steps over which the learning rate first rises to its peak.",
+        "Raise the learning rate to its peak over this many steps.",
         group="Schedule",
         possible="[0, inf)",
         also_called=("warmup", "warmup_iters"),
     )
     lr_decay: float = hyperparameter(
         0.0,
-        "Factor of the step schedule (0 means 0.1), and of exponential each epoch (0 means 0.96).",
+        "Decay by this factor: step (0 means 0.1), or exponential each epoch (0 means 0.96).",
         group="Schedule",
         possible="[0, 1]",
         also_called=("gamma", "decay"),
     )
     lr_steps: str = hyperparameter(
         "",
-        "Steps at which the step schedule multiplies by --lr-decay: 10000,20000.",
+        "Multiply by --lr-decay at these steps, in the step schedule: 10000,20000.",
         group="Schedule",
         also_called=("milestones",),
     )
     min_lr_ratio: float = hyperparameter(
         0.1,
-        "Where the cosine and linear schedules end, as a share of the peak.",
+        "End cosine and linear schedules at this fraction of the peak.",
         group="Schedule",
         possible="[0, 1]",
         also_called=("min_lr",),
@@ -195,39 +195,39 @@ class Config:
     # --- Run ---
     eval_every: int = hyperparameter(
         0,
-        "Steps between evaluations; 0 evaluates once an epoch.",
+        "Evaluate every N steps; 0 evaluates once an epoch.",
         group="Run",
         possible="[0, inf)",
         also_called=("eval_interval",),
     )
     early_stopping: bool = hyperparameter(
         False,
-        "Stop when --patience evaluations in a row bring no new best val_loss.",
+        "Stop after --patience evaluations in a row without a new best val_loss.",
         group="Run",
     )
     patience: int = hyperparameter(
         5,
-        "Evaluations without a new best that early stopping waits for.",
+        "Evaluations without a new best after which early stopping ends the run.",
         group="Run",
         possible="[1, inf)",
     )
     max_steps: int = hyperparameter(
         0,
-        "Stop after this many steps, if --epochs does not end first; 0 sets no limit.",
+        "Stop after N steps, if --epochs does not end first; 0 sets no limit.",
         group="Run",
         possible="[0, inf)",
         also_called=("steps", "max_iters", "num_steps"),
     )
     max_minutes: float = hyperparameter(
         0.0,
-        "Stop after this many minutes of training; 0 sets no limit.",
+        "Stop after N minutes of training; 0 sets no limit.",
         group="Run",
         possible="[0, inf)",
         also_called=("minutes", "max_time"),
     )
     seed: int = hyperparameter(
         0,
-        "Seed of the weights, the batches and the dropout.",
+        "Seed of weights, batches and dropout.",
         group="Run",
         possible="[0, 4294967295]",
     )
@@ -249,11 +249,11 @@ class Config:
 
     @property
     def lr_milestones(self) -> tuple[int, ...]:
-        """`lr_steps` as numbers, rising."""
+        """`lr_steps` as rising numbers."""
         return _parse_lr_steps(self.lr_steps)
 
     def warnings(self) -> list[str]:
-        """A line for each value outside its documented range."""
+        """Return a line for each value outside its documented range."""
         found = (known.warning(getattr(self, name)) for name, known in HYPERPARAMETERS.items())
         return [line for line in found if line]
 
@@ -269,7 +269,7 @@ def _parse_lr_steps(text: str) -> tuple[int, ...]:
 
 
 def _nearest_divisors(number: int, wanted: int) -> list[int]:
-    """The divisors of `number` on both sides of `wanted`."""
+    """Return the divisors of `number` next below and above `wanted`."""
     divisors = [d for d in range(1, number + 1) if number % d == 0]
     below = [d for d in divisors if d < wanted][-1:]
     above = [d for d in divisors if d > wanted][:1]
@@ -289,4 +289,4 @@ def _read_declarations() -> dict[str, Hyperparameter]:
 HYPERPARAMETERS: Mapping[str, Hyperparameter] = _read_declarations()
 
 CONSTRAINED = (("model_dim", "num_heads"), ("lr_schedule", "lr_steps"))
-"""Hyperparameters of which not every combination is possible: what `__post_init__` refuses."""
+"""Pairs of hyperparameters that may exclude each other: `__post_init__` refuses those."""
