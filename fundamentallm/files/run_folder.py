@@ -314,10 +314,16 @@ def read_flat_yaml(path: Path, root: Root | None = None) -> dict[str, Any]:
     content = {} if content is None else content
     if theirs := unwrapped(content):
         return theirs
-    flat = isinstance(content, dict) and not any(isinstance(v, dict) for v in content.values())
-    if not flat:
+    if not (isinstance(content, dict) and all(_is_setting(*each) for each in content.items())):
         raise RunFolderError(f"{path}: not a flat list; give lines of `name: value`")
     return content
+
+
+def _is_setting(name: object, value: object) -> bool:
+    """Whether it is a `name: value`; a value may be a list, also of lists."""
+    inner = value if isinstance(value, list) else []
+    is_flat = not isinstance(value, dict) and all(_is_setting("", each) for each in inner)
+    return isinstance(name, str) and is_flat
 
 
 def new_run_folder(root: Path, name: str) -> RunFolder:

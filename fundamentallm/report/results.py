@@ -102,7 +102,7 @@ class RunResult:
         key: list[Any] = [settings]
         if SEED not in settings:
             key += [self.score, self.curve(metric.name).values]
-        return json.dumps(key, sort_keys=True, default=str)
+        return _text_of(key)
 
     def best_step(self, metric: Metric) -> int | None:
         """The step of its best value of the metric; None if it has none."""
@@ -287,4 +287,12 @@ def _way_left(run: RunResult) -> tuple[bool, int]:
 
 def _key(run: RunResult, name: str) -> str:
     """Text that two runs share if they agree in `name`."""
-    return json.dumps(run.settings.get(name), sort_keys=True, default=str)
+    return _text_of(run.settings.get(name))
+
+
+def _text_of(value: object) -> str:
+    """Text that equal values share; other programs' configs may have keys of several kinds."""
+    try:
+        return json.dumps(value, sort_keys=True, default=str)
+    except TypeError:
+        return repr(value)

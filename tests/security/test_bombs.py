@@ -48,9 +48,12 @@ def doubled(times: int) -> str:
         "a: [" + "1, " * 60_000 + "1]\nb: [" + "1, " * 60_000 + "1]",
         "a: " + "9" * 6000,
         "a: *b",
+        "a: 1\n5: 2",
+        "a: [{b: 1, 2: 3}]",
+        "a: [[{b: 1}]]",
     ],
     ids=["aliases", "a circle", "a circle of mappings", "deep", "deep by aliases", "wide", "digits",
-         "an alias of nothing"],
+         "an alias of nothing", "a key of another kind", "a mapping in a list", "deeper"],
 )  # fmt: skip
 def test_settings_that_are_bombs(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
