@@ -116,7 +116,10 @@ def _plain(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, 
     for key, value in config.items():
         try:
             known = HYPERPARAMETERS.get(key)
-            settings[key] = value if known is None else known.parse(value)
+            setting = value if known is None else known.parse(value)
+            if type(setting) in (int, float) and finite(setting) is None:
+                raise ConfigError(f"{key} is beyond all numbers")
+            settings[key] = setting
         except ConfigError as error:
             notes.append(f"{name}: config.yaml: {error}; it is left out")
     return settings

@@ -18,7 +18,7 @@ from fundamentallm.data.text import DataError, read_lasting_text
 from fundamentallm.files.atomic import DiskError
 from fundamentallm.files.ownership import MARK
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_flat_yaml
-from fundamentallm.report.read_runs import read_results
+from fundamentallm.report.read_runs import read_results, read_run
 from fundamentallm.report.results import plain_summary
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.parameters import read_distribution
@@ -198,6 +198,15 @@ def test_a_pipe_is_no_text_of_a_sweep(tmp_path: Path) -> None:
 def test_a_summary_of_other_kinds() -> None:
     odd = {"status": ["done"], "stopped_by": {"a": 1}, "device": 5, "step": "x", "threads": 2}
     assert plain_summary(odd) == {"threads": 2}
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, ".nan", "-.inf"])
+@pytest.mark.parametrize("name", ["seed", "of_another_program"])
+def test_a_setting_beyond_numbers_is_left_out(name: str, value: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"{name}: {value}\nnum_heads: 2\n")
+    notes: list[str] = []
+    assert read_run(tmp_path, "a", LOSS, notes).settings == {"num_heads": 2}
+    assert any("config.yaml: " in note and "it is left out" in note for note in notes)
 
 
 ROW = {"step": 4, "epoch": 0.5}
