@@ -31,23 +31,14 @@ class YamlError(ValueError):
 
 
 def load(text: str) -> Any:
-    """The content of `text` as plain Python, with the keys of mappings as text.
+    """The content of `text` as plain Python.
 
     Raises:
         YamlError: It is not YAML, deep, or large.
     """
     _check_bounds(text)
     with _errors():
-        return _with_text_keys(yaml.load(text, Loader=_Loader))
-
-
-def _with_text_keys(value: Any) -> Any:
-    """Keys name things in all our files; as numbers or dates they could not be sorted."""
-    if isinstance(value, dict):
-        return {str(key): _with_text_keys(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_text_keys(inner) for inner in value]
-    return value
+        return yaml.load(text, Loader=_Loader)
 
 
 def compose(text: str) -> yaml.Node | None:

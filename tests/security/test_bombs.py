@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from results_on_disk import write_run
 
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.config.fields import ConfigError
@@ -18,7 +17,7 @@ from fundamentallm.data.text import DataError, read_lasting_text
 from fundamentallm.files.atomic import DiskError
 from fundamentallm.files.ownership import MARK
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_flat_yaml
-from fundamentallm.report.read_runs import read_results, read_run
+from fundamentallm.report.read_runs import read_run
 from fundamentallm.report.results import plain_summary
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.parameters import read_distribution
@@ -66,16 +65,6 @@ def test_settings_with_aliases_are_read(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("a: &a [1, 2]\nb: *a\nc: &c x\nd: *c\n")
     assert read_flat_yaml(path) == {"a": [1, 2], "b": [1, 2], "c": "x", "d": "x"}
-
-
-def test_settings_whose_names_are_of_many_kinds_are_compared(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / name, {"seed": 1}, [2.0, 1.9]) for name in "ab"]
-    for run, last in zip(runs, "vw", strict=True):
-        with (run / "config.yaml").open("a") as file:
-            file.write(f"\n7: x\n2026-01-01: {last}\n")
-    results = read_results(list(map(str, runs)), "")
-    assert len(results.observations) == 2
-    assert results.varied == ["2026-01-01"]
 
 
 def sparse(path: Path, size: int = 12 << 30) -> None:
