@@ -65,18 +65,18 @@ class InstantTrial:
 
 
 class InstantWorkers:
-    """Starts `InstantTrial`s; takes runs for orders."""
+    """Starts `InstantTrial`s; takes runs for jobs."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self.folder = folder
 
-    def order(self, run: Run, slot: int) -> Run:
+    def job(self, run: Run, slot: int) -> Run:
         """The run itself."""
         return run
 
-    def start(self, order: Run) -> InstantTrial:
+    def start(self, job: Run) -> InstantTrial:
         """A trial of a run."""
-        return InstantTrial(order.values, self.folder.run(order.number))
+        return InstantTrial(job.values, self.folder.run(job.number))
 
     def wait(self, trials: Sequence[InstantTrial], seconds: float) -> None:
         """None is needed."""
@@ -105,8 +105,8 @@ def instant_engine(
         sweep,
         method or choose_search(points, seed=7),
         means=Resources(workers=1, threads=1),
-        orders=workers,
-        watcher=Quiet(points, sweep.ranks_by),
+        jobs=workers,
+        observer=Quiet(points, sweep.ranks_by),
         workers=workers,
         count=count,
     )

@@ -12,14 +12,15 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from fundamentallm import checkpoint, disk
+from fundamentallm.files import atomic
+from fundamentallm.training import checkpoint
 from fundamentallm.training.checkpoint import Checkpoint
 from fundamentallm.data.vocabulary import Vocabulary
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.model.transformer import Transformer
 
 torch.set_num_threads(1)
-FILES = {checkpoint.__file__, disk.__file__}
+FILES = {checkpoint.__file__, atomic.__file__}
 config = Config(model_dim=16, num_layers=1, num_heads=2, max_seq_len=16)
 vocabulary = Vocabulary.of("abc", "char")
 path = Path("last.pt")

@@ -16,6 +16,7 @@ from conftest import TEXT
 from postgres import Server, server
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
+from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.store import database as database_module
 from fundamentallm.sweep.store.database import AwayError, Database, patient
 from fundamentallm.sweep.store.heartbeats import Heartbeats
@@ -108,7 +109,7 @@ def test_an_odd_error_of_a_broken_connection_is_tried_once_more(
     database.patience = 60.0
     odd = Odd(database, 0)
     if for_good:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(SweepError, match="cannot be used: closed"):
             odd.write()
         assert odd.calls == 1 + database_module.ODD_TRIES
     else:

@@ -19,7 +19,7 @@ __attribute__((constructor)) static void run(void) { creat(getenv("TOUCHED"), 06
 LOADED = "from fundamentallm.model.native import kernels; print(kernels() is not None)"
 SWAPPED = f"""\
 import os
-from fundamentallm import kernels as module
+from fundamentallm.model import native as module
 whose = module._is_ours
 def swap(found):
     ours = whose(found)
