@@ -30,7 +30,7 @@ from sweeps.hyperband_stopping import hyperband_stop_runs
 from sweeps.params import HyperParameter
 
 from fundamentallm.sweep.file.diagnostics import Diagnostics
-from fundamentallm.sweep.file.hyperband import read_hyperband
+from fundamentallm.sweep.file.hyperband import Reached, read_hyperband
 from fundamentallm.sweep.file.parameters import read_distribution, read_parameters
 from fundamentallm.sweep.file.schema import DISTRIBUTIONS
 from fundamentallm.sweep.file.sweep_file import examine_sweep
@@ -114,7 +114,10 @@ for _ in range(3000):
     theirs = [run.name for run in hyperband_stop_runs(runs, config)]
     sign = 1 if goal == "minimize" else -1
     signed = [[sign * value for value in history] for history in histories]
-    ours = [str(i) for i, history in enumerate(signed) if hyperband.stops(history, signed)]
+    reached = Reached(hyperband)
+    for history in signed:
+        reached.change([], history)
+    ours = [str(i) for i, history in enumerate(signed) if hyperband.stops(history, reached)]
     compare(f"hyperband {rule} {goal} {histories}", ours, theirs)
 
 HYPERBANDS = [
