@@ -131,6 +131,5 @@ def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: P
         *others, last = [attempt.status for attempt in run.attempts]
         assert last == "done"
         assert set(others) <= {"lost"}
-    assert any(len(run.attempts) > 1 for run in runs)  # a kill met a run that was claimed
     finished = Counter(log.read_text().split())
     assert set(finished.values()) == {1}
