@@ -22,7 +22,7 @@ import re, sys, torch
 torch.set_num_threads(1)
 from fundamentallm import Config
 from fundamentallm.data.dataset import prepare, training_batch
-from fundamentallm.training.train_step import Learner
+from fundamentallm.training.train_step import TrainStep
 from fundamentallm.data.text import read_text
 
 def peak():
@@ -30,7 +30,7 @@ def peak():
 
 config = Config(max_seq_len=int(sys.argv[1]), batch_size=1)
 data = prepare(read_text(None), config)
-learner = Learner(len(data.vocabulary), config, torch.device("cpu"))
+learner = TrainStep(len(data.vocabulary), config, torch.device("cpu"))
 before = peak()
 for step in range(2):
     learner.step(training_batch(data.train, config, step), 1e-3)

@@ -176,23 +176,23 @@ def test_a_warm_trial_imports_nothing(tmp_path: Path, text_file: Path) -> None:
 import json, os, sys
 from multiprocessing import forkserver
 from pathlib import Path
-from fundamentallm.sweep.engine.job import Order
-from fundamentallm.sweep.engine.trial_process import Workers
+from fundamentallm.sweep.engine.job import Job
+from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.data.text import read_text
 
 if __name__ == "__main__":
     text = read_text({str(text_file)!r})
-    workers = Workers(threads=1)
+    workers = ForkServer(threads=1)
     for name in ("a", "b"):
         folder = Path(name).absolute(); folder.mkdir()
         settings = dict(model_dim=16, num_layers=1, num_heads=2, max_seq_len=16, max_steps=3)
-        order = Order(folder, settings, {str(text_file)!r}, text.name, text.sha256,
+        job = Job(folder, settings, {str(text_file)!r}, text.name, text.sha256,
                       Path("tokens").absolute(), 1, "cpu", None, 60.0)
-        trial = workers.start(order)
+        trial = workers.start(job)
         status = Path(f"/proc/{{trial.pid}}/status").read_text()
         parent = int(status.partition("PPid:")[2].split()[0])
         messages = []
-        while not messages or type(messages[-1]).__name__ != "Ended":
+        while not messages or type(messages[-1]).__name__ != "Outcome":
             workers.wait([trial], 1)
             messages += trial.messages()
         server = forkserver._forkserver._forkserver_pid
