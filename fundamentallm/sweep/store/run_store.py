@@ -164,7 +164,6 @@ class RunStore:
         self.known.take(_attempts(self.trials.changed(), self.check_values))
         return self.known
 
-    @patient
     def claim(
         self,
         *,
@@ -188,13 +187,25 @@ class RunStore:
             InterruptedError: Others hold the sweep's lock, and nobody wants to wait.
             DisplacedError: The sweep was moved or removed since it was opened.
         """
+        run = self._claim(next_values, retries, redo, parameters)
+        if run is not None:  # now only: until here, a connection that drops makes us ask again
+            self.held.add(run.last.id)
+        return run
+
+    @patient
+    def _claim(
+        self,
+        next_values: Callable[[int, RunIndex], Values | None],
+        retries: int,
+        redo: Iterable[int],
+        parameters: Sequence[Parameter],
+    ) -> Run | None:
         with self.database.lock(self.study.study_name):
             while True:
                 runs = self._reap()
                 # Given to us, and then the database went away before it could say so.
                 ours = [run for run in runs.standing(RunStatus.RUNNING) if self._is_new(run.last)]
                 if ours:
-                    self.held.add(ours[0].last.id)
                     return ours[0]
                 waiting = runs.standing(RunStatus.WAITING)
                 left = runs.to_try_again(retries)
