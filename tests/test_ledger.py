@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import sqlalchemy
 
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.store import database
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.records import Run, RunIndex, Trial
 from fundamentallm.sweep.store.run_store import RunStore, TrialLostError, read_study
@@ -375,3 +376,23 @@ def test_finished_runs_are_read_once_and_not_listened_to(ledger: RunStore) -> No
     with ledger.storage.engine.connect() as connection:
         beats = connection.execute(sqlalchemy.text("SELECT trial_id FROM trial_heartbeats"))
         assert beats.scalars().all() == [attempt.id]
+
+
+def test_a_claim_whose_lock_is_lost_at_its_end_is_answered_all_the_same(
+    ledger: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that held it is cut once the run is claimed, and the claim is made again."""
+    lock, cuts = ledger.database.lock, iter([True, False])
+
+    @contextmanager
+    def cut_at_its_end(name: str) -> Iterator[None]:
+        with lock(name):
+            yield
+        if next(cuts):
+            raise sqlalchemy.exc.OperationalError("ROLLBACK", {}, Exception("server closed"))
+
+    monkeypatch.setattr(database, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(ledger.database, "lock", cut_at_its_end)
+    ledger.database.patience = 60.0
+    assert claimed(ledger).run == 0
+    assert len(ledger.runs()) == 1
