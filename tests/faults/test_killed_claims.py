@@ -73,6 +73,9 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
                     return
                 time.sleep(0.05)
                 continue
+            if seed == 1:  # the first that is killed, so that a kill meets a claimed run
+                kills[1] = 1
+                signal.pause()
             try:
                 ledger.report(run.last.id, {1: 0.5})
                 time.sleep(dice.uniform(0, 0.05))
@@ -98,7 +101,7 @@ def start(*arguments: Any) -> int:
 def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: Path) -> None:
     url, folders = storage
     log, dice, started = tmp_path / "finished.txt", random.Random(1), 0
-    kills = mmap.mmap(-1, 1)  # shared with every worker
+    kills = mmap.mmap(-1, 2)  # how many, and whether the first may be; shared with every worker
     with closing(RunStore(url, "killed", folders[0], lease=LEASE, goal="minimize")):
         pass  # so that no kill meets a study that is being made
     workers: dict[int, int] = {}  # process by place
@@ -109,7 +112,11 @@ def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: P
             workers[place] = start(url, folders[place], log, started, kills)
         free.clear()
         time.sleep(dice.uniform(0.05, 0.6))
-        victim = dice.choice(sorted(workers)) if kills[0] < KILLS else None
+        if not kills[1]:
+            continue
+        victim = dice.choice(sorted(workers)) if 0 < kills[0] < KILLS else None
+        if not kills[0]:
+            victim = 0
         if victim is not None:
             os.kill(workers[victim], signal.SIGKILL)  # one that has ended is still to be waited for
         for place, pid in list(workers.items()):
@@ -131,5 +138,6 @@ def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: P
         *others, last = [attempt.status for attempt in run.attempts]
         assert last == "done"
         assert set(others) <= {"lost"}
+    assert any(len(run.attempts) > 1 for run in runs)  # a kill met a run that was claimed
     finished = Counter(log.read_text().split())
     assert set(finished.values()) == {1}
