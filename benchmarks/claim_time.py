@@ -134,7 +134,7 @@ class Worker:
         self.runs.append(milliseconds(self.whole_run)[0])
 
     def whole_run(self) -> None:
-        """What the engine does for a run, from the claim to the look after its end."""
+        """Do what the engine does for a run, from the claim to the look after its end."""
         self.engine._fill()
         while self.engine.active:
             self.engine._hear()
@@ -156,7 +156,7 @@ def main() -> None:
         search = choose_search(SearchSpace(BAYES, {}), seed=0).search
         for count, worker in workers.items():
             known = worker.other.known
-            taken = milliseconds(lambda: search.suggest(len(known), tries(known, BAYES.ranks_by)))  # noqa: B023
+            taken = milliseconds(lambda: search.suggest(len(known), tries(known, BAYES.ranks_by)))  # noqa: B023 - called at once
             print(f"{count:>6,} finished runs: bayes {taken[0]:8.1f} ms a suggestion")
         tracemalloc.start()
         most.other.trials.__init__(most.other.storage, most.other.study_id)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: measuring in turns, ratios with their spread, and the page they fill.
+"""Shared by the benchmarks: measuring in turns, ratios with their spread, the page they fill.
 
 Machines are shared and noisy, so two things are compared only when they ran in turns in one run, by
 the ratio of their medians; least and most are those of single rounds.

@@ -76,7 +76,7 @@ def _matters(truth, claimed):
 
 
 def _bests(case, evidence):
-    """Whether the value that is named as the best costs less than three noises."""
+    """Judge each value that is named as the best: right if it costs less than three noises."""
     for effect in evidence.surface.effects if evidence.surface is not None else ():
         axis = next(axis for axis in case.axes if axis.name == effect.factor.name)
         if axis.is_numeric and case.truth.effects[axis.name] >= CLEAR:

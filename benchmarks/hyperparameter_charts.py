@@ -54,11 +54,11 @@ class Question:
     values: Sequence[Any]
     fixed: Mapping[str, Any]
     says: str
-    """What is the same in all runs."""
+    """Settings that all runs share, in words."""
     lines: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """One more hyperparameter, with a line for each of its values."""
     shows: Mapping[str, str] = field(default_factory=lambda: {"best_val_loss": "best val_loss"})
-    """What is drawn: keys of summary.json, and what they are called."""
+    """Keys of summary.json that are drawn, with their labels."""
     has_small_text: bool = False
 
 

@@ -50,7 +50,7 @@ def ours(sampler: str, seed: int) -> Suggest:
 
 
 def optuna_default(seed: int) -> Suggest:
-    """What a user writes who has read Optuna's first page: `values` as categories, TPE."""
+    """Search as Optuna's first page shows it: `values` as categories, TPE."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -25,7 +25,7 @@ BLOW_UPS = ("", "ours", "theirs")
 and called done, as by another program."""
 BLOW_UP = 5  # decades of loss a decade of rate above the cliff; of real runs 1.2, over more decades
 CASES = range(100)
-"""Those that are reported; any other number is for developing against."""
+"""Numbers of the cases that are reported; develop against any other."""
 VOCABULARY = 90
 CLEAR, NEGLIGIBLE = 3.0, 1.0
 """In noises: what must be noticed; what must not be. Between them nothing is judged."""
@@ -42,7 +42,7 @@ class Axis:
     high: float = 1.0
 
     def value(self, u: float) -> Any:
-        """What lies at `u`."""
+        """Value at `u`."""
         if self.values:
             return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
         if self.content.get("distribution") == "int_uniform":
@@ -61,7 +61,7 @@ class Axis:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether its values have an order."""
+        """True if its values have an order."""
         return not isinstance(self.values[0] if self.values else 0.0, str)
 
 
@@ -95,11 +95,11 @@ LISTED = (
 
 @dataclass
 class Truth:
-    """What is so, and what a reader of the sweep should be told."""
+    """Truth about a sweep, and what its reader should be told."""
 
     is_null: bool
     effects: dict[str, float] = field(default_factory=dict)
-    """Of each searched parameter: worst minus best over what was tried, in noises."""
+    """Worst minus best over what was tried, in noises, by searched parameter."""
     edges: dict[str, str] = field(default_factory=dict)
     """`low`, `high`, `inside`, or `unclear`, of those whose effect is clear."""
     lead: float | None = None
@@ -235,7 +235,7 @@ class SimulatedSweep:
         self.blow_up = random.Random(f"blow-up {self.number}").choice(BLOW_UPS)
 
     def has_diverged(self, index: int) -> bool:
-        """Whether run `index` is said to have."""
+        """True if run `index` says that it diverged."""
         return self.blow_up != "theirs" and self.blows_up(index)
 
     def blows_up(self, index: int) -> bool:

@@ -18,7 +18,7 @@
 //
 // Every sum is made in a fixed order, by one thread at a time, so results do not depend on how many
 // threads there are.
-// Needs GCC's vector extensions (GCC or Clang). Built on demand by kernels.py; never required.
+// Needs GCC's vector extensions (GCC or Clang). Built on demand by native.py; never required.
 
 #if defined(__AVX__)
 #include <immintrin.h>

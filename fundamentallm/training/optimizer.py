@@ -220,7 +220,7 @@ class Optimizers:
 
     To torch's GradScaler they are one as well: a gradient that overflowed anywhere skips the whole
     step. Their learning rates are tensors on the model's device, so that a step can be recorded and
-    done again with others (graphs.py).
+    done again with others (cuda_graphs.py).
     """
 
     def __init__(self, model: Transformer, config: Config, precision: torch.dtype) -> None:

@@ -181,7 +181,7 @@ class TrainStep:
         return windows.to(self.device)
 
     def _update(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """The step itself. It may be recorded (graphs.py): all that changes is in tensors."""
+        """The step itself. It may be recorded (cuda_graphs.py): all that changes is in tensors."""
         config = self.config
         self.updating = False
         self.model.zero_grad()

@@ -1,6 +1,6 @@
 """What a sweep will cost here, by real parts of its cheapest and its dearest run.
 
-They are tried as the sweep would start them (`probing.py`): as many at a time, with as many threads
+They are tried as the sweep would start them (`probe.py`): as many at a time, with as many threads
 each. The time of what lies between the two is guessed by its multiplications.
 """
 

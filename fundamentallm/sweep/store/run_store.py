@@ -234,7 +234,7 @@ class RunStore:
         """Note a value of the metric, by its step; or many, of attempts that this one goes on from.
 
         Raises:
-            LostError: The attempt was given away.
+            TrialLostError: The attempt was given away.
         """
         if not self.trials.report(attempt, values):
             raise TrialLostError
@@ -253,7 +253,7 @@ class RunStore:
         """Note how an attempt ended; after this it is as if carved in stone.
 
         Raises:
-            LostError: The attempt was given away.
+            TrialLostError: The attempt was given away.
         """
         result = {"status": status, "score": score, "seconds": seconds, "note": note}
         result["guess"] = guess
