@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 from collections.abc import Iterator
@@ -11,18 +12,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from postgres import Server, server
-from tiny_sweep import grid
+from tiny_sweep import grid, wait_for
 
+from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.store import database as database_module
 from fundamentallm.sweep.store.address import StorageAddress
-from fundamentallm.sweep.store.run_store import RunStore
+from fundamentallm.sweep.store.run_store import RunStore, read_study
 
-pytestmark = [
-    pytest.mark.slow,
-    # Optuna's storage that could not be opened leaves its connection to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.slow
 CUTS = 200
 OTHERS = """SELECT pid FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
@@ -33,6 +31,15 @@ def postgres() -> Iterator[Server]:
     """A server that can be stopped and started."""
     with server() as running:
         yield running
+
+
+def only_reads(engine: sqlalchemy.Engine, yes: bool) -> None:
+    """Let the server refuse to write from now on, or no longer."""
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SET default_transaction_read_only = off"))
+        words = f"ALTER SYSTEM SET default_transaction_read_only = {'on' if yes else 'off'}"
+        connection.execute(sqlalchemy.text(words))
+        connection.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
 
 
 @pytest.fixture(autouse=True)
@@ -110,23 +117,16 @@ def test_a_server_that_only_reads_for_a_while_is_waited_for(
         StorageAddress.parse(postgres.url).driver_url, isolation_level="AUTOCOMMIT"
     )
 
-    def only_reads(yes: bool) -> None:
-        with engine.connect() as connection:
-            connection.execute(sqlalchemy.text("SET default_transaction_read_only = off"))
-            words = f"ALTER SYSTEM SET default_transaction_read_only = {'on' if yes else 'off'}"
-            connection.execute(sqlalchemy.text(words))
-            connection.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
-
     def say(line: str) -> None:
         said.append(line)
         if "away" in line:
             assert "read-only" in line
-            only_reads(False)
+            only_reads(engine, False)
 
     with closing(
         RunStore(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, say=say)
     ) as ledger:
-        only_reads(True)
+        only_reads(engine, True)
         run = ledger.claim(
             next_values=lambda number, runs: values if number == 0 else None,
             retries=0,
@@ -156,7 +156,34 @@ def test_a_server_that_is_down_at_the_start_is_waited_for(tmp_path: Path, postgr
     assert "is back" in said[1]
 
 
+def test_no_connection_is_left_behind(tmp_path: Path, postgres: Server) -> None:
+    """Nor by what fails once it has connected: garbage collection may come late."""
+    engine = sqlalchemy.create_engine(
+        StorageAddress.parse(postgres.url).driver_url, isolation_level="AUTOCOMMIT"
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        only_reads(engine, True)  # no table can be made
+        with pytest.raises(SweepError, match="read-only"):
+            RunStore(postgres.url, "left", tmp_path, lease=60, goal="minimize")
+        only_reads(engine, False)
+        with (
+            closing(RunStore(postgres.url, "left", tmp_path, lease=60, goal="minimize")) as one,
+            one.storage.engine.connect() as in_use,
+        ):
+            in_use.execute(sqlalchemy.text("SELECT 1"))
+            one.database.close()  # as when another thread finds the server away
+        with pytest.raises(SweepError, match="no sweep"):
+            read_study(postgres.url, "none")
+        with engine.connect() as connection:
+            wait_for(lambda: not connection.execute(sqlalchemy.text(OTHERS)).all(), 20)
+    finally:
+        gc.enable()
+    engine.dispose()
+
+
 def test_a_wrong_password_is_not_waited_for(tmp_path: Path, postgres: Server) -> None:
     url = postgres.url.replace(postgres.password, "wrong")
-    with pytest.raises(database_module.SweepError, match=r"used: .*authentication failed"):
+    with pytest.raises(SweepError, match=r"used: .*authentication failed"):
         RunStore(url, "w", tmp_path, lease=60, goal="minimize", wait=600)

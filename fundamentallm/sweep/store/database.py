@@ -14,6 +14,7 @@ import filelock
 import optuna
 import sqlalchemy
 import sqlalchemy.exc
+from sqlalchemy.pool import QueuePool
 
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.files.held_folder import HeldFolder
@@ -120,6 +121,8 @@ class Database:
         """SQLite's, as it was at first."""
         self.engine: sqlalchemy.Engine | None = None
         self.storages: list[optuna.storages.RDBStorage] = []
+        self.old_pools: list[sqlalchemy.Pool] = []
+        """Closed while connections were in use, which end at the next `close`."""
         self.was_reached = False
         self.patience = 0.0
         """Seconds that `insist` waits for it."""
@@ -172,8 +175,12 @@ class Database:
 
     def open_storage(self) -> optuna.storages.RDBStorage:
         """Open Optuna's storage, and make its tables if they are not there."""
-        made = optuna.storages.RDBStorage(self.url, engine_kwargs=self.engine_arguments)
-        self.storages.append(made)
+        made = optuna.storages.RDBStorage.__new__(optuna.storages.RDBStorage)
+        try:
+            made.__init__(self.url, engine_kwargs=self.engine_arguments)
+        finally:  # it connects before it can fail
+            if hasattr(made, "engine"):
+                self.storages.append(made)
         return made
 
     def insist(self, work: Callable[[], T]) -> T:
@@ -302,7 +309,11 @@ class Database:
         return SweepError(f"the storage {self.shown} cannot be used: {reason[:LONGEST_REASON]}")
 
     def close(self) -> None:
-        """End the connections that are not in use; the next use opens others."""
+        """Close the connections that are not in use; the next use opens others."""
+        for pool in self.old_pools:
+            pool.dispose()
         for engine in (self.engine, *(storage.engine for storage in self.storages)):
             if engine is not None:
+                if isinstance(engine.pool, QueuePool) and engine.pool.checkedout():
+                    self.old_pools.append(engine.pool)
                 engine.dispose()

@@ -90,6 +90,7 @@ class RunStore:
             with self.database.errors():
                 self.study = self.database.insist(lambda: self._open(name, direction))
         except BaseException:
+            self.database.close()
             self.place.close()
             raise
         self.study_id = self.storage.get_study_id_from_name(name)
@@ -133,6 +134,9 @@ class RunStore:
     @patient
     def redefine(self, definition: SweepDefinition) -> None:
         """Store what the sweep is, in place of what is stored."""
+        self._define(definition)
+
+    def _define(self, definition: SweepDefinition) -> None:
         self.study.set_user_attr("sweep", definition.to_stored())
 
     def keep_lease(self, seconds: float) -> None:
@@ -151,7 +155,7 @@ class RunStore:
                 stored = self.study.user_attrs.get("sweep")
                 known = SweepDefinition.from_stored(stored) if stored else definition
             if not stored:
-                self.redefine(definition)
+                self._define(definition)
             self.check_values = ValueCheck(known.sweep.parameters)
             return known
 
@@ -341,8 +345,10 @@ def read_study(
             return studies, []
         return studies, TrialStore(storage, storage.get_study_id_from_name(name)).changed()
 
-    with database.errors():
-        studies, trials = database.insist(read)
+    try:
+        with database.errors():
+            studies, trials = database.insist(read)
+    finally:
         database.close()
     study = studies.get(name)
     if study is None or "sweep" not in study.user_attrs:
