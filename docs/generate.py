@@ -3,7 +3,7 @@
 docs/commands.md, and the tables of hyperparameters, presets, metrics, and the sweep file's words.
 
 python docs/generate.py            # write
-python docs/generate.py --check    # exit 1 if a page is stale, as tests/test_docs.py does
+python docs/generate.py --check    # exit 1 if a page is stale, as tests/docs/test_docs.py does
 """
 
 from __future__ import annotations

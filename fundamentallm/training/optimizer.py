@@ -24,7 +24,7 @@ ADAM_SCALE = 3.0
 # Odd quintics x -> a x + b x^3 + c x^5, one after another, that bring every singular value in
 # [0.003, 1] to between 0.8 and 1.2. Each is the one whose greatest distance from 1 over what the
 # one before leaves is least, the idea of Amsel et al., "The Polar Express", 2025; the numbers are
-# ours (tests/test_model.py finds them again). Four learn as well as five of one fixed quintic
+# ours (test_transformer.py finds them again). Four learn as well as five of one fixed quintic
 # (Keller Jordan, "Muon", 2024) and cost a fifth less; three learn less (docs/dev/experiments.md).
 QUINTICS = (
     (8.3837, -24.7659, 18.3571),

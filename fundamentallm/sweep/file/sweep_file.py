@@ -1,7 +1,7 @@
 """A sweep file, read as W&B reads it: `SweepFile`, and every mistake in the file at once.
 
 Source: the schema and the code of W&B's own `sweeps` package, version 0.3.0, whose answers
-tests/test_spec.py and .ci/check_sweeps.py hold this against.
+tests/sweep/file/test_sweep_file.py and .ci/check_sweeps.py hold this against.
 """
 
 from __future__ import annotations

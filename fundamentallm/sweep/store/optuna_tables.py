@@ -2,7 +2,7 @@
 
 Optuna reads a whole study where we need what is new of it, and looks before it writes. So its
 tables are read and written here by their columns, whose meaning its own migrations keep stable.
-pyproject.toml bounds its version; tests/test_optuna_tables.py says what a new one lacks.
+pyproject.toml bounds its version; test_optuna_tables.py names what a new one lacks.
 """
 
 from __future__ import annotations

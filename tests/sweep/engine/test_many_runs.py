@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from claim_time import SWEEP, fill  # noqa: E402
-from instant_trials import instant_engine  # noqa: E402
+from claim_time import SWEEP, fill
+from instant_trials import instant_engine
 
-from fundamentallm.status import FAULTS, FINISHED, RETRYABLE  # noqa: E402
-from fundamentallm.sweep.file.hyperband import Hyperband, Reached  # noqa: E402
-from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep  # noqa: E402
-from fundamentallm.sweep.search.base import PastRun, Search, Values, key_of  # noqa: E402
-from fundamentallm.sweep.search.choose import choose_search  # noqa: E402
-from fundamentallm.sweep.search.space import SearchSpace  # noqa: E402
-from fundamentallm.sweep.store.records import (  # noqa: E402
+from fundamentallm.status import FAULTS, FINISHED, RETRYABLE
+from fundamentallm.sweep.file.hyperband import Hyperband, Reached
+from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
+from fundamentallm.sweep.search.base import PastRun, Search, Values, key_of
+from fundamentallm.sweep.search.choose import choose_search
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.records import (
     Run,
     RunIndex,
     Trial,
@@ -36,7 +36,7 @@ from fundamentallm.sweep.store.records import (  # noqa: E402
     tried,
     tries,
 )
-from fundamentallm.sweep.store.run_store import RunStore  # noqa: E402
+from fundamentallm.sweep.store.run_store import RunStore
 
 TEXT = """program: train.py
 method: {method}

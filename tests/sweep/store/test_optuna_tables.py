@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import tomllib
-from pathlib import Path
 
 import optuna
 import pytest
+from conftest import ROOT
 
 MODELS = "optuna.storages._rdb.models"
 COLUMNS = {
@@ -51,13 +51,13 @@ def test_optuna_has_every_private_name_that_we_use() -> None:
 
 def test_optuna_is_bounded_above() -> None:
     """By the next version that nobody has tried: private names may change in any."""
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (needed,) = (each for each in project["project"]["dependencies"] if each.startswith("optuna"))
     assert "<" in needed
 
 
 def test_private_names_are_used_in_one_file_alone() -> None:
-    package = Path(__file__).parent.parent / "fundamentallm"
+    package = ROOT / "fundamentallm"
     private = ("optuna.storages._", "optuna.study._", "._trial_id", "._study_id", "storage._")
     found = [
         path.name
