@@ -44,11 +44,13 @@ class Interval:
 
     def __str__(self) -> str:
         low, high = self.ends
-        start = f"{low:g} or more" if self.text[0] == "[" else f"more than {low:g}"
+        has_low, has_high = self.text[0] == "[", self.text[-1] == "]"
         if math.isinf(high):
-            return start
+            return f"{low:g} or more" if has_low else f"above {low:g}"
         end = int(high) if high.is_integer() else high
-        return f"{start} and {'at most' if self.text[-1] == ']' else 'less than'} {end}"
+        if has_low:
+            return f"{low:g} to {end}" if has_high else f"{low:g} to less than {end}"
+        return f"above {low:g}, {'at most' if has_high else 'less than'} {end}"
 
 
 @dataclass(frozen=True)
