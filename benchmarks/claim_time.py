@@ -135,10 +135,10 @@ class Worker:
 
     def whole_run(self) -> None:
         """Do what the engine does for a run, from the claim to the look after its end."""
-        self.engine._fill()
-        while self.engine.active:
-            self.engine._hear()
-        self.engine.watcher.look(self.other.runs(), None)
+        self.engine._start_runs()
+        while self.engine.running:
+            self.engine._handle_messages()
+        self.engine.observer.update(self.other.runs(), None)
 
 
 def main() -> None:

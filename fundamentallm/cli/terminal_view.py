@@ -37,10 +37,10 @@ class PlainView:
         """The last row of each run in progress here, and when the run began."""
         self.began = time.monotonic()
 
-    def started(self, run: Run, *, going_on: bool) -> None:
+    def started(self, run: Run, *, resumes: bool) -> None:
         """Say what is tried."""
         self.rows[run.number] = (Row(0, 0, {}), time.monotonic(), run)
-        again = " goes on" if going_on else " starts again" if len(run.attempts) > 1 else " starts"
+        again = " goes on" if resumes else " starts again" if len(run.attempts) > 1 else " starts"
         self.line(f"run {self.counted(run.number)}{again}: {self.values(run.values)}")
 
     def row(self, run: Run, row: Row) -> None:
@@ -70,11 +70,11 @@ class PlainView:
         scores = [self.metric.sign * (each.last.score or 0.0) for each in (run, other)]
         return (scores[0], run.number) < (scores[1], other.number)
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Pass it on."""
         self.line(line)
 
-    def look(self, runs: RunIndex, limit: int | None) -> None:
+    def update(self, runs: RunIndex, limit: int | None) -> None:
         """Keep them for the count and the best."""
         self.runs, self.limit = runs, limit
 

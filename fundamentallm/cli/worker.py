@@ -170,7 +170,7 @@ def engine_for(
     wait: float,
 ) -> Engine:
     """An engine for the sweep."""
-    from fundamentallm.sweep.engine.engine import Engine
+    from fundamentallm.sweep.engine.engine import Engine, EngineSettings
     from fundamentallm.sweep.engine.job import JobMaker, TextSource
     from fundamentallm.sweep.engine.trial_process import ForkServer
 
@@ -181,24 +181,21 @@ def engine_for(
             prefix=definition.id,
         )  # fmt: skip
     if search.left_out:
-        view.say(f"{search.left_out} points of the grid cannot exist and are left out")
+        view.notify(f"{search.left_out} points of the grid cannot exist and are left out")
     if used_up := search.used_up_before(sweep.run_cap):
-        view.say(used_up)
+        view.notify(used_up)
     texts = TextSource.of(definition, data)
     return Engine(
         store,
         folder,
         sweep,
-        search,
-        means=means,
+        search.search,
+        EngineSettings(means, retries=retries, count=count, wait=60 * wait),
         jobs=JobMaker(
             folder, definition.space, texts, means, patience=2 * store.lease, wandb=wandb
         ),
+        executor=ForkServer(threads=means.threads, preload=PRELOADED if wandb else ()),
         observer=view,
-        workers=ForkServer(threads=means.threads, preload=PRELOADED if wandb else ()),
-        retries=retries,
-        count=count,
-        wait=60 * wait,
     )
 
 
@@ -229,7 +226,7 @@ def work(
         runs = "runs" if engine.limit is None else f"{engine.limit} runs"
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
         at_most = "" if here.fixed or here.workers == 1 else "up to "
-        shown.say(
+        shown.notify(
             f"sweep {folder.name}: {search.label} over {searched}, on "
             f"{definition.data_name or 'the texts that it names'}; {runs}, {at_most}{here.workers} "
             f"at a time with {here.threads} thread{'s' if here.threads > 1 else ''} each; folder "
@@ -240,7 +237,7 @@ def work(
         def who_stops() -> str:
             if signals.name and not told:
                 told.append(signals.name)
-                shown.say("stopping: runs in progress save themselves; once more ends at once")
+                shown.notify("stopping: runs in progress save themselves; once more ends at once")
             return signals.name
 
         stopped_by = engine.run(who_stops)

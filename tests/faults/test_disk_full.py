@@ -161,10 +161,10 @@ def test_a_run_that_could_not_be_taken_over_is_not_forgotten(tmp_path: Path) -> 
 
         patch.setattr(HeldFolder, "copy", full)
         with pytest.raises(OSError, match="No space"):
-            folder.take_over(0)
-    assert folder.was_left(0)
+            folder.replace_run(0)
+    assert folder.is_half_replaced(0)
     assert not run.path.exists()
-    folder.take_over(0)
+    folder.replace_run(0)
     assert run.last.read_text() == "its checkpoint"
-    assert not folder.was_left(0)
+    assert not folder.is_half_replaced(0)
     assert [path.name for path in tmp_path.iterdir()] == ["run-0001"]

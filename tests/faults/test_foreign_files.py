@@ -313,7 +313,7 @@ def test_who_takes_a_run_over_keeps_what_others_have_put_there(tmp_path: Path) -
     (run.path / "notes.txt").write_text("mine")
     (run.path / "plots").mkdir()
     (run.path / "plots/a.png").write_text("mine too")
-    folder.take_over(0)
+    folder.replace_run(0)
     names = {path.name for path in run.path.iterdir()}
     assert names == {"summary.json", "last.pt", "notes.txt", "plots"}
     assert (run.path / "plots/a.png").read_text() == "mine too"

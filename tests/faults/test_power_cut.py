@@ -244,8 +244,8 @@ def test_what_an_earlier_version_lost_of_a_sweep(run: Run, text_file: Path, tmp_
     again = run("agent", "lr", "--data", text_file)
     assert again.returncode == 0, again.stdout + again.stderr
     for number in (1, 2):
-        said = f"run {number} had finished, and run-000{number} holds less than that"
-        assert f"{said}: it is run again" in again.stdout
+        said = f"run {number} had finished, but run-000{number} is incomplete"
+        assert f"{said}; it is run again" in again.stdout
     assert [reproducible(folder) for folder in folders] == whole
     assert len(trials(tmp_path / "lr")) == 5
     assert len(summaries(tmp_path / "lr")) == 3

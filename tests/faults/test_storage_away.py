@@ -55,7 +55,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
 
 def test_what_is_away_is_tried_again_and_said_once(database: Database) -> None:
     said: list[str] = []
-    database.patience, database.say = 60.0, said.append
+    database.set_timeout(60.0, said.append)
     assert Account(database, failures=5).write() == "written"
     assert len(said) == 2
     assert "is away: server closed the connection; waiting for it" in said[0]
@@ -65,9 +65,9 @@ def test_what_is_away_is_tried_again_and_said_once(database: Database) -> None:
 @pytest.mark.parametrize("why", ["too long", "asked to stop"])
 def test_nobody_waits_for_ever(database: Database, why: str) -> None:
     if why == "too long":
-        database.patience = 0.05
+        database.timeout = 0.05
     else:
-        database.patience, database.meanwhile = 60.0, lambda: True
+        database.timeout, database.is_cancelled = 60.0, lambda: True
     account = Account(database, failures=1_000_000)
     with pytest.raises(AwayError, match="go on from their checkpoints"):
         account.write()
@@ -82,7 +82,7 @@ def test_other_errors_are_not_waited_for(database: Database) -> None:
             self.calls += 1
             raise ValueError
 
-    database.patience = 60.0
+    database.timeout = 60.0
     broken = Broken(database, 0)
     with pytest.raises(ValueError):  # noqa: PT011 - raised bare, above
         broken.write()
@@ -106,7 +106,7 @@ def test_an_odd_error_of_a_broken_connection_is_tried_once_more(
                 raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("refused"))
             return "written"
 
-    database.patience = 60.0
+    database.timeout = 60.0
     odd = Odd(database, 0)
     if for_good:
         with pytest.raises(SweepError, match="cannot be used: closed"):

@@ -48,7 +48,7 @@ def test_a_finished_run_whose_folder_is_gone_is_run_again(run: Run, tiny: Path) 
     assert compared == pytest.approx(before, abs=1e-6)
     done = run("agent", "tiny", "--data", "cats.txt")
     assert done.returncode == 0, done.stderr
-    assert f"{gone} is gone: it is run again" in done.stdout
+    assert f"{gone} is gone; it is run again" in done.stdout
     assert "of 2 finished" in done.stdout
     after = {name: each["best_val_loss"] for name, each in summaries(tiny).items()}
     assert after == pytest.approx(before, rel=0.02)  # another version trained it

@@ -261,7 +261,7 @@ def test_who_takes_a_run_over_follows_no_link(left: str, home: Path, tmp_path: P
     (sweep.path / left).symlink_to(home)
     before = snapshot(home)
     with suppress(OSError):
-        sweep.take_over(0)
+        sweep.replace_run(0)
     assert snapshot(home) == before
 
 

@@ -156,16 +156,16 @@ def test_the_texts_that_a_sweep_names_are_known(more: str) -> None:
 
 
 def test_room_for_small_files_does_not_end_the_wait_for_a_disk(tmp_path: Path) -> None:
-    watch = DiskWait(tmp_path, 0.0, lambda _: None)
-    watch.trouble(1, "last.pt cannot be written")
-    assert watch.waits
-    assert watch.has_room()  # for something small
-    assert not watch.waits
-    watch.trouble(2, "last.pt cannot be written")  # another run
-    with pytest.raises(DiskError, match="make room, and go on with"):
-        watch.trouble(1, "last.pt cannot be written")
-    watch.relief(1)
-    watch.trouble(1, "last.pt cannot be written")
+    disk = DiskWait(tmp_path, 0.0, lambda _: None)
+    disk.write_failed(1, "last.pt cannot be written")
+    assert disk.is_waiting
+    assert disk.has_room()  # for something small
+    assert not disk.is_waiting
+    disk.write_failed(2, "last.pt cannot be written")  # another run
+    with pytest.raises(DiskError, match="make room, then resume with"):
+        disk.write_failed(1, "last.pt cannot be written")
+    disk.write_succeeded(1)
+    disk.write_failed(1, "last.pt cannot be written")
 
 
 def test_a_disk_without_room_for_a_checkpoint_is_full(
@@ -173,12 +173,12 @@ def test_a_disk_without_room_for_a_checkpoint_is_full(
 ) -> None:
     (tmp_path / "run-0001").mkdir()
     (tmp_path / "run-0001/last.pt").write_bytes(bytes(2000))
-    watch = DiskWait(tmp_path, 60.0, lambda _: None)
-    watch.trouble(0, "last.pt cannot be written")
+    disk = DiskWait(tmp_path, 60.0, lambda _: None)
+    disk.write_failed(0, "last.pt cannot be written")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1999))
-    assert not watch.has_room()
+    assert not disk.has_room()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2000))
-    assert watch.has_room()
+    assert disk.has_room()
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_what_is_taken_over_is_the_whole_copy(tmp_path: Path) -> None:
     (half / "metrics.jsonl").write_text("")
     (tmp_path / ".run-0001-part-1").mkdir()
     os.utime(run_folder.path, (1, 1))
-    folder.take_over(0)
+    folder.replace_run(0)
     assert run_folder.last.read_text() == "whole"
     assert (run_folder.path / "output.txt").read_text() == "said before"
     assert [path.name for path in tmp_path.iterdir()] == ["run-0001"]

@@ -1,8 +1,8 @@
-"""How many trials a worker runs side by side, from what the first of them show.
+"""Number of trials that a worker runs in parallel, chosen from what the first ones show.
 
-On a CPU one trial a core is best, with one thread each, for as long as memory holds: the first
-trial starts alone, and when it shows what it needs, the others follow. A GPU is seldom filled by
-one small model: trials are added, one more on each, while all of them together get faster.
+On a CPU, one single-threaded trial per core is fastest, as long as memory suffices. The first trial
+starts alone; once it shows how much memory it needs, the others follow. One small model seldom
+fills a GPU. Each GPU gets one more trial at a time, while their total speed rises.
 """
 
 from __future__ import annotations
@@ -14,66 +14,70 @@ from dataclasses import dataclass, field
 
 from fundamentallm.machine.cores_and_memory import free_gb, own_memory_gb
 
-FIRST_ROW_SECONDS = 20.0  # seconds that others wait for the first trial's first row
-ROOM = 0.85  # of the free memory, for other programs have needs too
-ROWS = 3  # of each trial, before a number of trials is judged
-GAIN = 1.1  # all together must get faster by as much, or one more is not worth its memory
+FIRST_ROW_SECONDS = 20.0
+"""How long the others wait for the first trial's first row."""
+MEMORY_SHARE = 0.85
+"""Share of the free memory that trials may use; the rest is for other programs."""
+ROWS_PER_TRIAL = 3
+"""Rows of each trial before a number of trials is judged."""
+LEAST_SPEEDUP = 1.1
+"""Factor by which total speed has to rise for one more trial per GPU."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What this machine gives to the sweep."""
+    """Part of this machine that the sweep uses."""
 
     workers: int
-    """The most trials side by side."""
+    """Most trials in parallel."""
     threads: int
-    """Of each."""
+    """Threads of each trial."""
     device: str = "auto"
     gpus: Sequence[str] = ()
-    """Shared out among trials; empty where they find their device themselves."""
+    """GPUs to divide among trials; empty where each trial finds its device itself."""
     fixed: bool = True
-    """Whether exactly `workers` are wanted, whatever they show."""
+    """Run exactly `workers` trials, without adapting to memory or speed."""
 
 
 @dataclass
 class Concurrency:
-    """`size` trials may run now."""
+    """Number of trials that may run now: `size`."""
 
-    means: Resources
-    say: Callable[[str], None]
+    resources: Resources
+    notify: Callable[[str], None]
     free: float = field(default_factory=free_gb)
-    """Gigabytes, before the first trial."""
+    """Free memory before the first trial, in GB."""
 
     def __post_init__(self) -> None:
-        self.settled = self.means.fixed or self.means.workers == 1
-        self.size = self.means.workers if self.settled else max(1, len(self.means.gpus))
-        self.began = math.inf
+        self.settled = self.resources.fixed or self.resources.workers == 1
+        self.size = self.resources.workers if self.settled else max(1, len(self.resources.gpus))
+        self.started_at = math.inf
         self.memory = 0.0
         self.rows: dict[int, int] = {}
         self.speeds: dict[int, float] = {}
         self.totals: dict[int, float] = {}
 
     def started(self, slot: int) -> None:
-        """A trial has begun."""
-        self.began = min(self.began, time.monotonic())
+        """Note that a trial started."""
+        self.started_at = min(self.started_at, time.monotonic())
         self.rows.pop(slot, None)
         self.speeds.pop(slot, None)
 
-    def wait_no_longer(self) -> None:
-        """See whether the first trial takes too long to say anything."""
+    def check_first_row(self) -> None:
+        """Stop waiting for the first trial's first row once it takes too long."""
         if (
             not self.settled
-            and not self.means.gpus
-            and time.monotonic() - self.began > FIRST_ROW_SECONDS
+            and not self.resources.gpus
+            and time.monotonic() - self.started_at > FIRST_ROW_SECONDS
         ):
             self._settle_by_memory()
 
-    def heard(self, slot: int, pid: int, metrics: Mapping[str, float]) -> None:
-        """A trial logged a row."""
-        if self.means.fixed or self.means.workers == 1:
+    def row_logged(self, slot: int, pid: int, metrics: Mapping[str, float]) -> None:
+        """Note that a trial logged a row."""
+        if self.resources.fixed or self.resources.workers == 1:
             return
-        if self.means.gpus:
-            self._count(slot, metrics.get("perf/tokens_per_second", 0.0))
+        if self.resources.gpus:
+            self._add_speed(slot, metrics.get("perf/tokens_per_second", 0.0))
             return
         memory = own_memory_gb(pid)
         if not self.settled or memory > 1.2 * self.memory:
@@ -81,45 +85,47 @@ class Concurrency:
             self._settle_by_memory()
 
     def ended(self, slot: int) -> None:
-        """A trial is over; perhaps without a row."""
+        """Note that a trial ended, perhaps without a row."""
         self.rows.pop(slot, None)
         self.speeds.pop(slot, None)
-        if not self.settled and not self.means.gpus:
+        if not self.settled and not self.resources.gpus:
             self._settle_by_memory()
 
     def _settle_by_memory(self) -> None:
-        most, before = self.means.workers, self.size if self.settled else 0
+        most, before = self.resources.workers, self.size if self.settled else 0
         self.size, self.settled = fitting(self.memory, self.free, most), True
         if self.size != before:
             needs = f": a run takes {self.memory:.1f} GB of {self.free:.1f}" if self.memory else ""
             fewer = f", not {most}" if self.size < most else ""
-            self.say(f"{_runs(self.size)} at a time{fewer}{needs}")
+            self.notify(f"{_runs(self.size)} at a time{fewer}{needs}")
 
-    def _count(self, slot: int, speed: float) -> None:
+    def _add_speed(self, slot: int, speed: float) -> None:
         self.rows[slot] = self.rows.get(slot, 0) + 1
         self.speeds[slot] = speed
-        full = len(self.rows) == self.size and min(self.rows.values()) >= ROWS
-        if self.settled or not full:
+        is_measured = len(self.rows) == self.size and min(self.rows.values()) >= ROWS_PER_TRIAL
+        if self.settled or not is_measured:
             return
         self.totals[self.size] = sum(self.speeds.values())
         self.rows.clear()
-        a_step = len(self.means.gpus)
-        before = self.totals.get(self.size - a_step)
-        if before is not None and self.totals[self.size] < GAIN * before:
+        step = len(self.resources.gpus)
+        before = self.totals.get(self.size - step)
+        if before is not None and self.totals[self.size] < LEAST_SPEEDUP * before:
             self.settled = True
-            self.size -= a_step
-        elif self.size + a_step > self.means.workers:
+            self.size -= step
+        elif self.size + step > self.resources.workers:
             self.settled = True
         else:
-            self.size += a_step
+            self.size += step
         if self.settled:
             found = "; ".join(f"{n}: {total:,.0f}" for n, total in self.totals.items())
-            self.say(f"{_runs(self.size)} at a time; tokens a second by their number: {found}")
+            self.notify(
+                f"{_runs(self.size)} at a time; tokens per second by number of runs: {found}"
+            )
 
 
 def fitting(memory: float, free: float, most: int) -> int:
-    """How many trials that take `memory` go side by side into what is `free`, both in GB."""
-    return max(1, min(most, int(ROOM * free / memory))) if memory else most
+    """Return how many trials of `memory` GB each fit into `free` GB; at least 1."""
+    return max(1, min(most, int(MEMORY_SHARE * free / memory))) if memory else most
 
 
 def _runs(number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a sweep does when its disk is full: it starts nothing more until there is room again."""
+"""Wait for a full disk: a sweep starts no more runs until there is room."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ from pathlib import Path
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.held_folder import HeldFolder
 
-PROBE_BYTES = 1 << 20  # that can be written before a disk is not full any more
+PROBE_BYTES = 1 << 20
+"""Bytes to write as proof that the disk has room."""
 
 
 class DiskWait:
-    """Whether a sweep's folder can be written, once that is in doubt."""
+    """State of a sweep's disk, from the first write that fails."""
 
-    def __init__(self, folder: Path, patience: float, say: Callable[[str], None]) -> None:
-        """`patience`: seconds to wait for room."""
-        self.folder, self.patience, self.say = folder, patience, say
-        self.since = math.inf
-        """When room began to be waited for."""
+    def __init__(self, folder: Path, timeout: float, notify: Callable[[str], None]) -> None:
+        """Wait at most `timeout` seconds for room."""
+        self.folder, self.timeout, self.notify = folder, timeout, notify
+        self.waiting_since = math.inf
         self.failing: dict[int, float] = {}
-        """Runs that could not write, and since when: what is free may be too little for them."""
+        """Start of the failures of each run that could not write: a run may need more room."""
 
     @property
-    def waits(self) -> bool:
-        """Whether room is waited for."""
-        return math.isfinite(self.since)
+    def is_waiting(self) -> bool:
+        """Return whether no run may start until there is room."""
+        return math.isfinite(self.waiting_since)
 
-    def trouble(self, run: int, reason: str) -> None:
-        """A run could not write.
+    def write_failed(self, run: int, reason: str) -> None:
+        """Note that a run could not write.
 
         Raises:
-            DiskError: It could not for longer than anyone wants to wait.
+            DiskError: It could not write for longer than `timeout`.
         """
         now = time.monotonic()
-        if now - self.failing.setdefault(run, now) > self.patience:
+        if now - self.failing.setdefault(run, now) > self.timeout:
             raise DiskError(self._advice(reason))
-        if not self.waits:
-            self.since = now
-            self.say(f"{reason}; waiting until it can be")
+        if not self.is_waiting:
+            self.waiting_since = now
+            self.notify(f"{reason}; waiting for room")
 
-    def relief(self, run: int) -> None:
-        """A run has written a checkpoint."""
+    def write_succeeded(self, run: int) -> None:
+        """Note that a run has written a checkpoint."""
         self.failing.pop(run, None)
 
     def has_room(self) -> bool:
-        """Whether runs may be started.
+        """Return whether runs may start.
 
         Raises:
-            DiskError: There has been no room for longer than anyone wants to wait.
+            DiskError: There was no room for longer than `timeout`.
         """
-        if not self.waits:
+        if not self.is_waiting:
             return True
         try:
             self.probe()
         except DiskError as error:
-            if time.monotonic() - self.since > self.patience:
+            if time.monotonic() - self.waiting_since > self.timeout:
                 raise DiskError(self._advice(str(error))) from None
             return False
-        self.say("the disk can be written again")
-        self.since = math.inf
+        self.notify("the disk has room again")
+        self.waiting_since = math.inf
         return True
 
     def probe(self) -> None:
-        """See that there is room for the largest checkpoint so far, and write a little.
+        """Check that the largest checkpoint so far would fit, and write `PROBE_BYTES`.
 
         Raises:
-            DiskError: There is not, or it cannot be written.
+            DiskError: The disk is too full or cannot be written.
         """
         probe = f".writable-{os.getpid()}"
         with writing(self.folder / probe), HeldFolder(self.folder) as folder:
@@ -87,7 +87,7 @@ class DiskWait:
                 folder.remove(probe)
 
     def _advice(self, reason: str) -> str:
-        return f"{reason}; make room, and go on with: fundamentallm agent {self.folder}"
+        return f"{reason}; make room, then resume with: fundamentallm agent {self.folder}"
 
 
 def _size(file: Path) -> int:

@@ -1,4 +1,4 @@
-"""Runs a sweep on this machine: claims runs, starts a process for each, notes what they find."""
+"""Engine of a sweep on one machine: claims runs, starts their processes, stores the results."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.machine.system_limits import SystemLimitError
 from fundamentallm.status import FAULTS, RANKED, RunStatus
-from fundamentallm.sweep.engine.active import RunningTrial
 from fundamentallm.sweep.engine.concurrency import Concurrency, Resources
 from fundamentallm.sweep.engine.disk_wait import DiskWait
 from fundamentallm.sweep.engine.job import JobMaker, Outcome, Row
 from fundamentallm.sweep.engine.observer import Observer
+from fundamentallm.sweep.engine.running_trial import RunningTrial
 from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.sweep.file.diagnostics import DisplacedError, SweepError
 from fundamentallm.sweep.file.hyperband import Reached
 from fundamentallm.sweep.file.sweep_file import SweepFile
-from fundamentallm.sweep.search.base import Values
-from fundamentallm.sweep.search.choose import ChosenSearch
+from fundamentallm.sweep.search.base import Search, Values
 from fundamentallm.sweep.store.database import AwayError
 from fundamentallm.sweep.store.records import (
     Run,
@@ -38,138 +38,154 @@ from fundamentallm.sweep.store.run_store import RunStore, TrialLostError
 from fundamentallm.sweep.store.score_cap import score_of_guess
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
-LOOK_SECONDS = 2.0  # between looks at what other workers have left behind
-LISTEN_SECONDS = 0.25
-SAVE_SECONDS = 60.0  # for trials to save, when the sweep has to stop
+STORE_SECONDS = 2.0  # between two reads of other workers' runs
+MESSAGE_SECONDS = 0.25
+SAVE_SECONDS = 60.0  # for trials to save when the sweep has to stop
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How one worker takes part in a sweep."""
+
+    resources: Resources
+    retries: int = 0
+    """How often a run is retried that failed by an error of its own."""
+    count: int | None = None
+    """Most runs to claim here; None for no limit."""
+    wait: float = 0.0
+    """Timeout in seconds for a full disk or an unavailable storage."""
 
 
 class Engine:
-    """One worker of a sweep: as many trials at a time as do here, until there is no more."""
+    """One worker of a sweep: runs trials, several at a time, until no run is left."""
 
     def __init__(
         self,
         store: RunStore,
         folder: SweepFolder,
         sweep: SweepFile,
-        method: ChosenSearch,
+        search: Search,
+        settings: EngineSettings,
         *,
-        means: Resources,
         jobs: JobMaker,
+        executor: ForkServer,
         observer: Observer,
-        workers: ForkServer,
-        retries: int = 0,
-        count: int | None = None,
-        wait: float = 0.0,
     ) -> None:
         """Nothing is claimed until `run`.
 
         Args:
-            store: Who does what.
-            folder: Where runs are written.
-            sweep: The sweep file.
-            method: Chooses values.
-            means: What this machine gives.
-            jobs: Says what each run is to be.
-            observer: Told of everything.
-            workers: Starts processes.
-            retries: How often a run that failed by an error of its own is tried again.
-            count: The most runs that are claimed here.
-            wait: Seconds to wait for a full disk, or for a storage that is away.
+            store: Hands out runs and stores their results.
+            folder: Folder of the runs.
+            sweep: Parsed sweep file.
+            search: Suggests the values of new runs.
+            settings: This worker's resources and limits.
+            jobs: Makes a job for each run.
+            executor: Starts a process for each job.
+            observer: Receives the progress of the sweep.
         """
-        self.store, self.folder, self.sweep, self.method = store, folder, sweep, method
-        self.means, self.jobs, self.observer, self.workers = means, jobs, observer, workers
-        self.retries, self.left_to_claim = retries, count
+        self.store, self.folder, self.sweep, self.search = store, folder, sweep, search
+        self.settings = settings
+        self.jobs, self.executor, self.observer = jobs, executor, observer
+        self.left_to_claim = settings.count
         self.metric = sweep.ranks_by
-        caps = [cap for cap in (sweep.run_cap, method.search.size) if cap is not None]
+        caps = [cap for cap in (sweep.run_cap, search.size) if cap is not None]
         self.limit = min(caps, default=None)
-        self.active: list[RunningTrial] = []
-        self.gone: set[int] = set()
-        """Finished runs without a whole folder, when we began."""
-        self.ends: dict[int, str] = {}  # how each run that was tried here ended at last
+        self.running: list[RunningTrial] = []
+        self.incomplete: set[int] = set()
+        """Finished runs whose folders were missing or incomplete at the start."""
+        self.statuses: dict[int, RunStatus] = {}
+        """Last status of each run that was tried here."""
         if sweep.hyperband is not None:
             self.reached = Reached(sweep.hyperband)
             store.known.read_by(self._note_reached)
-        self.concurrency = Concurrency(means, observer.say)
-        self.over = threading.Event()
-        self.listened = time.monotonic()
-        self.disk = DiskWait(folder.path, wait, observer.say)
+        self.concurrency = Concurrency(settings.resources, observer.notify)
+        self.is_over = threading.Event()
+        self.last_messages_at = time.monotonic()
+        self.disk = DiskWait(folder.path, settings.wait, observer.notify)
         self.stop_requested: Callable[[], str] = lambda: ""
-        store.database.patience = wait
-        store.database.say = observer.say
-        store.database.meanwhile = lambda: bool(self.stop_requested())
+        store.set_timeout(
+            settings.wait, observer.notify, is_cancelled=lambda: bool(self.stop_requested())
+        )
 
     def run(self, stop_requested: Callable[[], str]) -> str:
-        """Work until the sweep has no more runs, or `stop_requested` says why not; that reason."""
+        """Work until no run is left or a reason to stop comes up; return that reason or ""."""
         self.stop_requested = stop_requested
-        beating = threading.Thread(target=self._beat, daemon=True)
-        beating.start()
-        next_look, stopping, waiting = 0.0, "", False
-        self.observer.look(runs := self.store.runs(), self.limit)
-        self._look_for_folders(runs)
+        heartbeats = threading.Thread(target=self._send_heartbeats, daemon=True)
+        heartbeats.start()
+        next_read, stopping, waiting = 0.0, "", False
+        self.observer.update(runs := self.store.runs(), self.limit)
+        self._find_incomplete(runs)
         try:
             while True:
-                if not stopping and (stopping := self._why_to_stop()):
-                    for each in self.active:
-                        each.trial.stop(stopping)
+                if not stopping and (stopping := self._reason_to_stop()):
+                    for each in self.running:
+                        each.process.stop(stopping)
                 size = self.concurrency.size
-                news = self._hear() or self.concurrency.size > size
-                if not stopping and (news or time.monotonic() >= next_look):
-                    next_look = time.monotonic() + LOOK_SECONDS
+                has_room = self._handle_messages() or self.concurrency.size > size
+                if not stopping and (has_room or time.monotonic() >= next_read):
+                    next_read = time.monotonic() + STORE_SECONDS
                     if self.disk.has_room():
-                        self._fill()
-                    self.observer.look(runs := self.store.runs(), self.limit)
-                    if not (self.active or self.disk.waits):
+                        self._start_runs()
+                    self.observer.update(runs := self.store.runs(), self.limit)
+                    if not (self.running or self.disk.is_waiting):
                         elsewhere = runs.how_many(RunStatus.RUNNING, RunStatus.WAITING)
                         if not elsewhere or self._has_claimed_all():
                             return ""
                         if not waiting:
                             waiting = True
-                            self.observer.say(f"waiting for {elsewhere} runs of other workers")
-                if stopping and not self.active:
+                            self.observer.notify(f"waiting for {elsewhere} runs of other workers")
+                if stopping and not self.running:
                     return stopping
-                self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
+                self._wait_for_messages()
         except (AwayError, DiskError, DisplacedError, SystemLimitError) as error:
             self._save_all(str(error))
-            self.folder.check_in_place()  # else that is why
+            self.folder.check_in_place()  # a folder that moved is the better explanation
             raise
         finally:
-            self.over.set()
-            for each in self.active:
-                each.trial.kill()
-            beating.join(timeout=5)
+            self.is_over.set()
+            for each in self.running:
+                each.process.kill()
+            heartbeats.join(timeout=5)
 
-    def _why_to_stop(self) -> str:
-        return self.stop_requested() or in_vain(self.ends.values()) or self.folder.why_displaced()
+    def _reason_to_stop(self) -> str:
+        return (
+            self.stop_requested() or in_vain(self.statuses.values()) or self.folder.why_displaced()
+        )
+
+    def _wait_for_messages(self) -> None:
+        self.executor.wait([each.process for each in self.running], MESSAGE_SECONDS)
 
     def _save_all(self, reason: str) -> None:
-        """Ask trials to save, and wait for them; nobody can be told how they ended."""
-        for each in self.active:
-            each.trial.stop(reason)
+        """Ask trials to save and wait for them; their results cannot be stored now."""
+        for each in self.running:
+            each.process.stop(reason)
         deadline = time.monotonic() + SAVE_SECONDS
-        while self.active and time.monotonic() < deadline:
-            self.workers.wait([each.trial for each in self.active], LISTEN_SECONDS)
-            for each in list(self.active):
-                if any(isinstance(message, Outcome) for message in each.trial.messages()):
-                    each.trial.close()
-                    self.active.remove(each)
+        while self.running and time.monotonic() < deadline:
+            self._wait_for_messages()
+            for each in list(self.running):
+                if any(isinstance(message, Outcome) for message in each.process.messages()):
+                    each.process.close()
+                    self.running.remove(each)
 
     def _has_claimed_all(self) -> bool:
         return self.left_to_claim is not None and self.left_to_claim <= 0
 
-    def _fill(self) -> None:
+    def _start_runs(self) -> None:
         """Start runs while there is room."""
-        self.concurrency.wait_no_longer()
-        taken = {each.slot for each in self.active}
-        for slot in sorted(set(range(self.means.workers)) - taken):
-            if len(self.active) >= self.concurrency.size or self._has_claimed_all():
+        self.concurrency.check_first_row()
+        taken = {each.slot for each in self.running}
+        for slot in sorted(set(range(self.settings.resources.workers)) - taken):
+            if len(self.running) >= self.concurrency.size or self._has_claimed_all():
                 return
             if self.folder.why_displaced():
                 return
             try:
                 run = self.store.claim(
                     next_values=self._next_values,
-                    retries=self.retries,
-                    redo=[number for number in sorted(self.gone) if self._is_not_whole(number)],
+                    retries=self.settings.retries,
+                    redo=[
+                        number for number in sorted(self.incomplete) if self._is_incomplete(number)
+                    ],
                     parameters=self.sweep.parameters,
                 )
             except InterruptedError:  # asked to stop while others held the lock
@@ -179,165 +195,166 @@ class Engine:
             if self.left_to_claim is not None:
                 self.left_to_claim -= 1
             self._start(run, slot)
-            if self.disk.waits:
+            if self.disk.is_waiting:
                 return
 
-    def _look_for_folders(self, runs: Sequence[Run]) -> None:
-        """Notice finished runs whose folders are gone, or not whole: they are run again.
+    def _find_incomplete(self, runs: Sequence[Run]) -> None:
+        """Find finished runs whose folders are missing or incomplete, to run them again.
 
-        Not where the storage is on a server: such a run may lie on another machine.
+        With a storage on a server nothing is checked: the folder may be on another machine.
         """
-        if not self.store.database.is_local:
+        if not self.store.is_local:
             return
         finished = [run.number for run in runs if run.is_finished]
-        self.gone = {number for number in finished if self._is_not_whole(number)}
-        for number in sorted(self.gone):
+        self.incomplete = {number for number in finished if self._is_incomplete(number)}
+        for number in sorted(self.incomplete):
             folder = self.folder.run(number).path
-            what = "holds less than that" if folder.exists() else "is gone"
-            self.observer.say(
-                f"run {number + 1} had finished, and {folder.name} {what}: it is run again"
+            what = "is incomplete" if folder.exists() else "is gone"
+            self.observer.notify(
+                f"run {number + 1} had finished, but {folder.name} {what}; it is run again"
             )
 
-    def _is_not_whole(self, number: int) -> bool:
+    def _is_incomplete(self, number: int) -> bool:
         return not self.folder.run(number).shows_its_end()
 
     def _next_values(self, number: int, runs: RunIndex) -> Values | None:
-        """The values of a new run; None if the sweep has enough."""
+        """Return the values of a new run; None if the sweep needs no more."""
         if self.limit is not None and number >= self.limit:
             return None
         if target_is_reached(runs, self.metric):
             return None
-        return self.method.search.suggest(number, tries(runs, self.metric))
+        return self.search.suggest(number, tries(runs, self.metric))
 
     def _start(self, run: Run, slot: int) -> None:
-        before = run.attempts[-2] if len(run.attempts) > 1 else None
+        previous = run.attempts[-2] if len(run.attempts) > 1 else None
         folder = self.folder.run(run.number)
         try:
-            # Whoever lost an earlier attempt may still write there, whatever came after it.
-            was_lost = any(attempt.status == RunStatus.LOST for attempt in run.attempts[:-1])
-            if was_lost or (before is not None and self.folder.was_left(run.number)):
+            # The process of any lost trial may still write there, not only that of the previous.
+            was_lost = any(trial.status == RunStatus.LOST for trial in run.attempts[:-1])
+            if was_lost or (previous is not None and self.folder.is_half_replaced(run.number)):
                 with writing(folder.path):
-                    self.folder.take_over(run.number)
+                    self.folder.replace_run(run.number)
             self.folder.create_run(run.number)
             job = self.jobs.job(run, slot)
         except (SweepError, ConfigError) as error:
-            self._finish(run, RunStatus.FAILED, str(error), began=time.monotonic())
+            self._finish(run, RunStatus.FAILED, str(error), started_at=time.monotonic())
             return
         except (DiskError, RunFolderError) as error:
-            self._could_not_start(run, error)
+            self._handle_start_error(run, error)
             return
-        going_on = folder.last.exists()
-        if before is not None and before.history and not going_on:
-            self.observer.say(
-                f"run {run.number + 1} starts again: its checkpoint is not on this machine"
+        resumes = folder.last.exists()
+        if previous is not None and previous.history and not resumes:
+            self.observer.notify(
+                f"run {run.number + 1} restarts: its checkpoint is not on this machine"
             )
-        self.observer.started(run, going_on=going_on)
-        trial = self.workers.start(job)
-        self.active.append(RunningTrial(run, trial, slot, began=time.monotonic()))
+        self.observer.started(run, resumes=resumes)
+        process = self.executor.start(job)
+        self.running.append(RunningTrial(run, process, slot, started_at=time.monotonic()))
         self.concurrency.started(slot)
 
-    def _could_not_start(self, run: Run, error: DiskError | RunFolderError) -> None:
-        """Its folder cannot be written: for want of room, or for a reason of its own."""
+    def _handle_start_error(self, run: Run, error: DiskError | RunFolderError) -> None:
+        """Handle a folder that cannot be written, because the disk is full or otherwise."""
         try:
             self.disk.probe()
         except DiskError:
-            self._finish(run, RunStatus.INTERRUPTED, str(error), began=time.monotonic())
-            self._meet_full_disk(run, str(error))
+            self._finish(run, RunStatus.INTERRUPTED, str(error), started_at=time.monotonic())
+            self._handle_full_disk(run, str(error))
         else:
-            self._finish(run, RunStatus.FAILED, str(error), began=time.monotonic())
+            self._finish(run, RunStatus.FAILED, str(error), started_at=time.monotonic())
 
-    def _meet_full_disk(self, run: Run, reason: str) -> None:
-        if self.left_to_claim is not None:  # the run is none of those that were asked for
+    def _handle_full_disk(self, run: Run, reason: str) -> None:
+        if self.left_to_claim is not None:  # the run did not really start
             self.left_to_claim += 1
         if not (self.stop_requested() or self.folder.why_displaced()):
-            self.disk.trouble(run.number, reason)
+            self.disk.write_failed(run.number, reason)
 
-    def _hear(self) -> bool:
-        """Take in what trials said; whether one ended."""
-        ended, now = False, time.monotonic()
-        if now - self.listened > self.store.lease / 2:
-            for each in self.active:  # we were stopped, by Ctrl-Z say, and the trials with us
-                each.trial.heard = now
-        self.listened = now
-        for each in list(self.active):
-            for message in each.trial.messages():
+    def _handle_messages(self) -> bool:
+        """Handle what trials sent; return whether one ended."""
+        has_ended, now = False, time.monotonic()
+        if now - self.last_messages_at > self.store.lease / 2:
+            for each in self.running:  # this worker was suspended, by Ctrl-Z say, and they too
+                each.process.last_message_at = now
+        self.last_messages_at = now
+        for each in list(self.running):
+            for message in each.process.messages():
                 if isinstance(message, Outcome):
                     self._end(each, message)
-                    ended = True
+                    has_ended = True
                 else:
-                    self._take_row(each, message)
-            if each in self.active and time.monotonic() - each.trial.heard > self.store.lease:
-                self.observer.say(f"run {each.run.number + 1} gives no sign of life; it is killed")
-                each.trial.kill()
-        return ended
+                    self._handle_row(each, message)
+            silence = time.monotonic() - each.process.last_message_at
+            if each in self.running and silence > self.store.lease:
+                self.observer.notify(f"run {each.run.number + 1} does not respond; it is killed")
+                each.process.kill()
+        return has_ended
 
-    def _take_row(self, each: RunningTrial, row: Row) -> None:
-        if not each.heard_of:  # a run that goes on has a past
-            each.heard_of = True
-            past = self.folder.run(each.run.number).rows()
+    def _handle_row(self, each: RunningTrial, row: Row) -> None:
+        if not each.has_rows:  # a resumed run has earlier rows
+            each.has_rows = True
+            rows = self.folder.run(each.run.number).rows()
             name = self.metric.name
-            self._note(each, {r["step"]: r.get(name) for r in past if r["step"] < row.step})
+            self._report(each, {r["step"]: r.get(name) for r in rows if r["step"] < row.step})
         self.observer.row(each.run, row)
-        self.concurrency.heard(each.slot, each.trial.pid, row.metrics)
+        self.concurrency.row_logged(each.slot, each.process.pid, row.metrics)
         each.evaluations += "val_loss" in row.metrics
-        if each.evaluations > 1:  # after each but the newest a checkpoint was written
-            self.disk.relief(each.run.number)
-        if self._note(each, {row.step: row.metrics.get(self.metric.name)}):
+        if each.evaluations > 1:  # a checkpoint was written after each but the newest
+            self.disk.write_succeeded(each.run.number)
+        if self._report(each, {row.step: row.metrics.get(self.metric.name)}):
             self._stop_if_far_behind(each)
 
-    def _note(self, each: RunningTrial, values: Mapping[int, float | None]) -> bool:
-        """Note the values of the metric, by steps; whether there were any."""
-        good = {s: v for s, v in values.items() if v is not None and math.isfinite(v)}
-        if not good or each.lost:
+    def _report(self, each: RunningTrial, values: Mapping[int, float | None]) -> bool:
+        """Store the finite values of the metric, by step; return whether there are any."""
+        finite = {s: v for s, v in values.items() if v is not None and math.isfinite(v)}
+        if not finite or each.is_lost:
             return False
-        each.history |= good
+        each.history |= finite
         try:
-            self.store.report(each.run.last.id, good)
+            self.store.report(each.run.last.id, finite)
         except TrialLostError:
             self._lose(each)
         return True
 
     def _stop_if_far_behind(self, each: RunningTrial) -> None:
         hyperband = self.sweep.hyperband
-        if hyperband is None or each.lost:
+        if hyperband is None or each.is_lost:
             return
-        self.store.runs()  # which tells `reached` of what is new
+        self.store.runs()  # brings `reached` up to date
         own = self._losses([each.history[step] for step in sorted(each.history)])
         if hyperband.stops(own, self.reached):
-            each.trial.stop("hyperband")
+            each.process.stop("hyperband")
 
     def _note_reached(self, before: Run | None, now: Run) -> None:
-        had = () if before is None else before.history
-        self.reached.change(self._losses(had), self._losses(now.history))
+        history = () if before is None else before.history
+        self.reached.change(self._losses(history), self._losses(now.history))
 
     def _losses(self, history: Sequence[float]) -> list[float]:
-        """Values of the metric so that less is better."""
+        """Return the metric's values with a sign by which lower is better."""
         return [self.metric.sign * value for value in history]
 
     def _lose(self, each: RunningTrial) -> None:
-        each.lost = True
-        each.trial.kill()
-        self.observer.say(
-            f"run {each.run.number + 1} was given to another worker while this one was away; "
-            "what it found here does not count"
+        each.is_lost = True
+        each.process.kill()
+        self.observer.notify(
+            f"run {each.run.number + 1} was given to another worker while this one did not "
+            "respond; its results here do not count"
         )
 
-    def _end(self, each: RunningTrial, ended: Outcome) -> None:
-        each.trial.close()
-        self.active.remove(each)
+    def _end(self, each: RunningTrial, outcome: Outcome) -> None:
+        each.process.close()
+        self.running.remove(each)
         self.concurrency.ended(each.slot)
-        if each.lost:
+        if each.is_lost:
             return
-        if ended.verdict:
-            self.observer.say(f"run {each.run.number + 1}: {ended.verdict}")
-        status = ended.status
-        if status == RunStatus.INTERRUPTED and ended.stopped_by == "hyperband":
+        if outcome.verdict:
+            self.observer.notify(f"run {each.run.number + 1}: {outcome.verdict}")
+        status = outcome.status
+        if status == RunStatus.INTERRUPTED and outcome.stopped_by == "hyperband":
             status = RunStatus.STOPPED
-        self._finish(each.run, status, ended.stopped_by, began=each.began, active=each)
-        if ended.disk:
-            self._meet_full_disk(each.run, ended.stopped_by)
+        self._finish(each.run, status, outcome.stopped_by, started_at=each.started_at, running=each)
+        if outcome.disk:
+            self._handle_full_disk(each.run, outcome.stopped_by)
         elif status in RANKED:
-            self.disk.relief(each.run.number)
+            self.disk.write_succeeded(each.run.number)
 
     def _finish(
         self,
@@ -345,8 +362,8 @@ class Engine:
         status: RunStatus,
         note: str,
         *,
-        began: float,
-        active: RunningTrial | None = None,
+        started_at: float,
+        running: RunningTrial | None = None,
     ) -> None:
         folder = self.folder.run(run.number)
         if status in FAULTS:
@@ -354,28 +371,27 @@ class Engine:
             with suppress(DiskError, RunFolderError):
                 folder.write_end(shown, note)
         score = score_of(folder, status, self.metric)
-        if score is None and active is not None:  # its rows cannot be read now; we heard them
-            score = self.metric.best(active.history.values())
+        if score is None and running is not None:  # the file's rows cannot be read now
+            score = self.metric.best(running.history.values())
         guess = score_of_guess(self.metric, folder.read_summary())
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started_at
         try:
             self.store.finish(
                 run.last.id, status, score=score, seconds=seconds, note=note, guess=guess
             )
         except TrialLostError:
-            if active is not None:
-                self._lose(active)
+            if running is not None:
+                self._lose(running)
             return
-        done = Trial(
+        ended = Trial(
             run.last.id, run.number, run.values, status, run.last.owner,
             score=score, seconds=seconds, note=note, guess=guess,
         )  # fmt: skip
-        self.ends[run.number] = status
-        self.observer.ended(run, done)
+        self.statuses[run.number] = status
+        self.observer.ended(run, ended)
 
-    def _beat(self) -> None:
-        """Tell the ledger every now and then that we live, and have what it gave us."""
-        while not self.over.wait(self.store.lease / 6):
-            # A database that is away for a moment is met again at the next beat.
-            with suppress(Exception):
+    def _send_heartbeats(self) -> None:
+        """Renew the lease on this worker's trials until the engine ends."""
+        while not self.is_over.wait(self.store.lease / 6):
+            with suppress(Exception):  # an unavailable storage is tried again at the next beat
                 self.store.beat(sorted(self.store.held.copy()))

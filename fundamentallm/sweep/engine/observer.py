@@ -1,4 +1,4 @@
-"""Who is told of a sweep while it runs."""
+"""Observer of a sweep: receives its progress, to display it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from fundamentallm.sweep.store.records import Run, RunIndex, Trial
 
 
 class Observer(Protocol):
-    """Told of a sweep as it happens."""
+    """Receives the progress of a sweep as it happens."""
 
-    def started(self, run: Run, *, going_on: bool) -> None:
-        """An attempt begins here."""
+    def started(self, run: Run, *, resumes: bool) -> None:
+        """Start of a trial on this machine."""
 
     def row(self, run: Run, row: Row) -> None:
-        """A run on this machine logged a row."""
+        """Row of metrics from a run on this machine."""
 
     def ended(self, run: Run, ended: Trial) -> None:
-        """An attempt on this machine is over."""
+        """End of a trial on this machine."""
 
-    def say(self, line: str) -> None:
-        """Something that a person would want to know."""
+    def notify(self, line: str) -> None:
+        """Message for the person who watches."""
 
-    def look(self, runs: RunIndex, limit: int | None) -> None:
-        """All runs of the sweep, on every machine, as they stand; and how many there will be."""
+    def update(self, runs: RunIndex, limit: int | None) -> None:
+        """State of all runs on every machine; `limit` is how many there will be, if known."""

@@ -1,8 +1,8 @@
-"""Processes for trials: forked from a server that has imported torch and done nothing else.
+"""Processes of trials, forked from a server that has only imported torch.
 
-A fork takes milliseconds where a new process takes seconds. It is safe because the server has run
-no torch operation (a fork after a two-thread matrix product hangs), opened no database, and
-touched no GPU. Where a fork is not safe, on macOS and Windows, a process is started anew.
+A fork takes milliseconds; a new process takes seconds. It is safe because the server has run no
+torch operation, opened no database, and used no GPU. (A fork after a two-thread matrix product
+hangs.) On macOS and Windows, where a fork is not safe, each trial starts a new process.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PRELOADED = ["fundamentallm.cli.main", "fundamentallm.sweep.engine.trial"]
 
 
 class TrialProcess:
-    """A trial's process, seen from its worker."""
+    """Process of a trial, as its worker sees it."""
 
     def __init__(self, context: BaseContext, job: Job) -> None:
-        """Start it."""
+        """Start the process."""
         self.pipe, theirs = context.Pipe()
         # A class attribute of each context; BaseContext does not declare it.
         process: Any = context.Process  # pyright: ignore[reportAttributeAccessIssue]
@@ -39,38 +39,38 @@ class TrialProcess:
         self.process.start()
         theirs.close()
         self.pid: int = self.process.pid
-        self.heard = time.monotonic()
-        """When it last gave a sign of life."""
+        self.last_message_at = time.monotonic()
+        """Time of the last message, heartbeats included."""
         self.stop_reason = ""
 
     def messages(self) -> list[Row | Outcome]:
-        """What it said since the last call; at its end, an `Outcome` in any case."""
+        """Return the messages since the last call; the last one of a trial is an `Outcome`."""
         found: list[Row | Outcome] = []
         try:
             while self.pipe.poll():
                 message = self.pipe.recv()
-                self.heard = time.monotonic()
+                self.last_message_at = time.monotonic()
                 if not isinstance(message, Heartbeat):
                     found.append(message)
-        except (EOFError, OSError):  # the other end is closed, and only its process held it
+        except (EOFError, OSError):  # the process has ended, for only it held the other end
             if not (found and isinstance(found[-1], Outcome)):
                 found.append(Outcome(RunStatus.DIED, self._cause_of_death()))
         return found
 
     def stop(self, reason: str) -> None:
-        """Ask it to save and end."""
+        """Ask the process to save and end."""
         if not self.stop_reason:
             self.stop_reason = reason
             with suppress(OSError):
                 self.pipe.send(Stop(reason))
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Forget it, once it has ended."""
+        """Release the pipe and the process, once it has ended."""
         self.pipe.close()
         self.process.join(timeout=1)
 
@@ -79,25 +79,25 @@ class TrialProcess:
         code = self.process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            more = ", which is what happens when memory runs out" if name == "SIGKILL" else ""
-            return f"killed by {name}{more}"
-        return "its process ended without a word"
+            hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+            return f"killed by {name}{hint}"
+        return "its process ended without a message"
 
 
 class ForkServer:
-    """Where trials are started, and waited for."""
+    """Executor that forks each trial from a server with torch imported."""
 
     def __init__(self, *, threads: int, preload: Sequence[str] = ()) -> None:
-        """Get the server going; it imports while the caller does other things.
+        """Start the server; it imports in the background.
 
         Args:
-            threads: Of each trial.
-            preload: Modules beyond those that every trial needs.
+            threads: Threads of each trial.
+            preload: Modules to import beyond those that every trial needs.
         """
         if sys.platform == "linux":
             self.context: BaseContext = multiprocessing.get_context("forkserver")
             self.context.set_forkserver_preload([*PRELOADED, *preload])
-            # Read when torch is loaded; a pool of more threads than a trial uses would only wait.
+            # Torch reads it when it is imported; threads beyond a trial's would only wait.
             before = os.environ.get("OMP_NUM_THREADS")
             os.environ["OMP_NUM_THREADS"] = str(threads)
             with starting_processes():
@@ -110,10 +110,10 @@ class ForkServer:
             self.context = multiprocessing.get_context("spawn")
 
     def start(self, job: Job) -> TrialProcess:
-        """A new process for `job`. A server that was killed is replaced.
+        """Start a process for `job`; replace the server if it was killed.
 
         Raises:
-            SystemLimitError: There may be no more.
+            SystemLimitError: The system allows no more processes or files.
         """
         while True:
             try:
@@ -123,7 +123,7 @@ class ForkServer:
                 time.sleep(0.1)  # killed just now; the next start notices
 
     def wait(self, trials: Sequence[TrialProcess], seconds: float) -> None:
-        """Until a trial says something, or the time is over."""
+        """Wait until a trial sends a message, at most `seconds`."""
         pipes: list[Connection] = [trial.pipe for trial in trials]
         if pipes:
             wait(pipes, seconds)

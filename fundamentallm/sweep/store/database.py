@@ -124,11 +124,7 @@ class Database:
         self.old_pools: list[sqlalchemy.Pool] = []
         """Closed while connections were in use, which end at the next `close`."""
         self.was_reached = False
-        self.patience = 0.0
-        """Seconds that `insist` waits for it."""
-        self.say: Callable[[str], None] = lambda line: None
-        self.meanwhile: Callable[[], bool] = lambda: False
-        """Asked while waiting, for the database or for a lock; true to wait no longer."""
+        self.set_timeout(0.0, lambda line: None)
 
     def prepare(self) -> None:
         """Let SQLite's readers and its writer not wait for one another.
@@ -207,8 +203,8 @@ class Database:
                 now = time.monotonic()
                 if not began:
                     began = now
-                    self.say(f"the storage {self.shown} is away: {reason}; waiting for it")
-                if now - began > self.patience or self.meanwhile():
+                    self.notify(f"the storage {self.shown} is away: {reason}; waiting for it")
+                if now - began > self.timeout or self.is_cancelled():
                     raise AwayError(
                         f"the storage {self.shown} is away: {reason}; runs that were in "
                         "progress go on from their checkpoints when it is back"
@@ -218,16 +214,28 @@ class Database:
             else:
                 self.was_reached = True
                 if began:
-                    self.say(f"the storage is back after {time.monotonic() - began:.0f} s")
+                    self.notify(f"the storage is back after {time.monotonic() - began:.0f} s")
                 return result
 
     def _is_refused(self, reason: str) -> bool:
         """Whether a server that was never reached says what it will say again later."""
         return not self.was_reached and any(each in reason for each in REFUSALS)
 
-    def wait_at_start(self, seconds: float, say: Callable[[str], None]) -> None:
-        """Wait for a server that is down; a file that cannot be opened is not waited for."""
-        self.patience, self.say = 0.0 if self.is_local else seconds, say
+    def set_timeout(
+        self,
+        seconds: float,
+        notify: Callable[[str], None],
+        *,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Set how long to wait for a database that is unavailable.
+
+        Args:
+            seconds: Timeout of `retry`.
+            notify: Receives a message when the wait starts and ends.
+            is_cancelled: Asked during a wait, for the database or a lock; True ends it.
+        """
+        self.timeout, self.notify, self.is_cancelled = seconds, notify, is_cancelled
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -277,7 +285,7 @@ class Database:
                     connection.invalidate()  # with which the lock goes
 
     def _go_on_waiting(self) -> None:
-        if self.meanwhile():
+        if self.is_cancelled():
             raise InterruptedError("the sweep's lock is held by others")
 
     @contextmanager

@@ -84,7 +84,8 @@ class RunStore:
         with writing(folder):
             self.place = HeldFolder(folder)
         self.database = Database(url, self.place)
-        self.database.wait_at_start(wait, say)
+        # A file that cannot be opened now will not open later either.
+        self.database.set_timeout(0.0 if self.is_local else wait, say)
         direction = optuna.study.StudyDirection[goal.upper()]
         try:
             with self.database.errors():
@@ -118,6 +119,21 @@ class RunStore:
                 return optuna.create_study(
                     storage=self.storage, study_name=name, direction=direction, load_if_exists=True
                 )
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the storage is a file on this machine, and not a server."""
+        return self.database.is_local
+
+    def set_timeout(
+        self,
+        seconds: float,
+        notify: Callable[[str], None],
+        *,
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        """Set how long to wait for a storage that is unavailable, as in `Database.set_timeout`."""
+        self.database.set_timeout(seconds, notify, is_cancelled=is_cancelled)
 
     def close(self) -> None:
         """Let go of the storage, and say that this worker is gone."""
@@ -335,7 +351,7 @@ def read_study(
         SweepError: The storage cannot be used, or has no such sweep.
     """
     database = Database(url)
-    database.wait_at_start(wait, say)
+    database.set_timeout(0.0 if database.is_local else wait, say)
 
     @reading()
     def read() -> tuple[dict[str, Any], list[StoredTrial]]:

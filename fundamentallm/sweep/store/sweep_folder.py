@@ -237,12 +237,12 @@ class SweepFolder:
     def _write(self, file: Path, text: str) -> None:
         replace_text(file, text, part=f".{file.name}-{uuid.uuid4().hex[:8]}")
 
-    def was_left(self, number: int) -> bool:
-        """Whether a `take_over` of run `number` was begun and could not end."""
+    def is_half_replaced(self, number: int) -> bool:
+        """Return whether a `replace_run` of run `number` was interrupted."""
         with HeldFolder(self.path, self.root) as sweep:
             return bool(sweep.names(f".{self.run(number).path.name}-left-*"))
 
-    def take_over(self, number: int) -> None:
+    def replace_run(self, number: int) -> None:
         """Move run `number` away from a process that may still be writing, and go on in a copy.
 
         Such a process works by names relative to its current folder, so that all it writes from

@@ -12,8 +12,8 @@ import pytest
 from tiny_sweep import FLAGS, grid, start
 
 from fundamentallm.machine.cores_and_memory import free_gb, own_memory_gb
-from fundamentallm.sweep.engine import concurrency as crew_module
-from fundamentallm.sweep.engine.concurrency import ROWS, Concurrency, Resources
+from fundamentallm.sweep.engine import concurrency as module
+from fundamentallm.sweep.engine.concurrency import ROWS_PER_TRIAL, Concurrency, Resources
 
 ON_CPU = Resources(workers=4, threads=1, fixed=False)
 ON_GPUS = Resources(workers=16, threads=1, gpus=("0", "1"), fixed=False)
@@ -21,10 +21,10 @@ ON_GPUS = Resources(workers=16, threads=1, gpus=("0", "1"), fixed=False)
 
 def test_a_number_that_was_asked_for_is_kept() -> None:
     said: list[str] = []
-    crew = Concurrency(Resources(workers=3, threads=1), said.append, free=0.0)
-    crew.started(0)
-    crew.heard(0, os.getpid(), {"perf/tokens_per_second": 1.0})
-    assert crew.size == 3
+    concurrency = Concurrency(Resources(workers=3, threads=1), said.append, free=0.0)
+    concurrency.started(0)
+    concurrency.row_logged(0, os.getpid(), {"perf/tokens_per_second": 1.0})
+    assert concurrency.size == 3
     assert not said
 
 
@@ -33,12 +33,12 @@ def test_as_many_as_fit_into_memory(
     free: float, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(crew_module, "own_memory_gb", lambda pid: 1.4)
-    crew = Concurrency(ON_CPU, said.append, free=free)
-    assert crew.size == 1
-    crew.started(0)
-    crew.heard(0, 1, {})
-    assert crew.size == size
+    monkeypatch.setattr(module, "own_memory_gb", lambda pid: 1.4)
+    concurrency = Concurrency(ON_CPU, said.append, free=free)
+    assert concurrency.size == 1
+    concurrency.started(0)
+    concurrency.row_logged(0, 1, {})
+    assert concurrency.size == size
     assert f"a run takes 1.4 GB of {free:.1f}" in said[0]
     assert (", not 4" in said[0]) == (size < 4)
 
@@ -46,13 +46,13 @@ def test_as_many_as_fit_into_memory(
 def test_a_larger_run_makes_it_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     needs = iter([1.0, 1.1, 3.0])
-    monkeypatch.setattr(crew_module, "own_memory_gb", lambda pid: next(needs))
-    crew = Concurrency(ON_CPU, said.append, free=8.0)
+    monkeypatch.setattr(module, "own_memory_gb", lambda pid: next(needs))
+    concurrency = Concurrency(ON_CPU, said.append, free=8.0)
     sizes: list[int] = []
     for slot in range(3):
-        crew.started(slot)
-        crew.heard(slot, 1, {})
-        sizes.append(crew.size)
+        concurrency.started(slot)
+        concurrency.row_logged(slot, 1, {})
+        sizes.append(concurrency.size)
     assert sizes == [4, 4, 2]
     assert len(said) == 2
 
@@ -61,44 +61,46 @@ def test_a_larger_run_makes_it_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_first_run_without_a_row_holds_nobody_up(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crew = Concurrency(ON_CPU, lambda line: None)
-    crew.started(0)
+    concurrency = Concurrency(ON_CPU, lambda line: None)
+    concurrency.started(0)
     if how == "it ends":
-        crew.ended(0)
+        concurrency.ended(0)
     else:
-        crew.wait_no_longer()
-        assert crew.size == 1
-        monkeypatch.setattr(crew_module, "FIRST_ROW_SECONDS", -1.0)
-        crew.wait_no_longer()
-    assert crew.size == 4
+        concurrency.check_first_row()
+        assert concurrency.size == 1
+        monkeypatch.setattr(module, "FIRST_ROW_SECONDS", -1.0)
+        concurrency.check_first_row()
+    assert concurrency.size == 4
 
 
 def settle(total: Callable[[int], float]) -> tuple[Concurrency, list[str]]:
-    """A crew on two GPUs, where `n` runs together make `total(n)` tokens a second."""
+    """A concurrency on two GPUs, where `n` runs together make `total(n)` tokens a second."""
     said: list[str] = []
-    crew = Concurrency(ON_GPUS, said.append)
+    concurrency = Concurrency(ON_GPUS, said.append)
     running = 0
     for _ in range(20):
-        while running < crew.size:
-            crew.started(running)
+        while running < concurrency.size:
+            concurrency.started(running)
             running += 1
         for slot in range(running):
-            for _ in range(ROWS):
-                crew.heard(slot, 1, {"perf/tokens_per_second": total(running) / running})
-        while running > crew.size:
+            for _ in range(ROWS_PER_TRIAL):
+                concurrency.row_logged(
+                    slot, 1, {"perf/tokens_per_second": total(running) / running}
+                )
+        while running > concurrency.size:
             running -= 1
-            crew.ended(running)
-    return crew, said
+            concurrency.ended(running)
+    return concurrency, said
 
 
 @pytest.mark.parametrize(
     ("best", "size"), [(1, 2), (2, 2), (6, 6), (16, 16), (50, 16)], ids=lambda n: str(n)
 )
 def test_gpus_get_more_while_all_together_gain(best: int, size: int) -> None:
-    crew, said = settle(lambda running: 1000.0 * min(running, best))
-    assert crew.size == size
+    concurrency, said = settle(lambda running: 1000.0 * min(running, best))
+    assert concurrency.size == size
     assert len(said) == 1
-    assert said[0].startswith(f"{size} runs at a time; tokens a second")
+    assert said[0].startswith(f"{size} runs at a time; tokens per second")
 
 
 def test_own_memory_leaves_out_what_is_shared() -> None:

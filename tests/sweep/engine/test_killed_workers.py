@@ -108,7 +108,7 @@ def test_a_worker_stopped_past_its_lease_is_refused(tmp_path: Path, text_file: P
     wait_for(lambda: len(set(children(tmp_path)) - set(trial)) == 1)
     os.kill(asleep.pid, signal.SIGCONT)
     said = asleep.communicate(timeout=120)[0]
-    assert "run 1 was given to another worker while this one was away" in said
+    assert "run 1 was given to another worker while this one did not respond" in said
     assert "run 1 of 1 done" not in said
     said = other.communicate(timeout=120)[0]
     assert other.returncode == 0, said
@@ -131,7 +131,7 @@ def test_a_trial_that_gives_no_sign_of_life_is_killed_and_tried_again(
     os.kill(stopped, signal.SIGSTOP)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0, said
-    assert "run 1 gives no sign of life; it is killed" in said
+    assert "run 1 does not respond; it is killed" in said
     assert "run 1 of 1 goes on" in said
     finished_once(folder, 1)
 
@@ -150,7 +150,7 @@ def test_a_sweep_that_is_suspended_goes_on(tmp_path: Path, text_file: Path) -> N
     os.killpg(process.pid, signal.SIGCONT)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0, said
-    assert "sign of life" not in said
+    assert "does not respond" not in said
     assert len(trials(folder)) == 1
     finished_once(folder, 1)
 

@@ -119,8 +119,7 @@ def test_a_run_that_was_lost_is_taken_over_whatever_came_after(tmp_path: Path, s
         ledger.finish(run.last.id, since, score=None, seconds=1, note="")
         (tmp_path / "run-0001").mkdir()
         before = (tmp_path / "run-0001").stat().st_ino
-        engine = instant_engine(ledger, SWEEP, count=1)
-        engine.retries = 1
+        engine = instant_engine(ledger, SWEEP, retries=1, count=1)
         engine.run(lambda: "")
         assert ledger.runs()[0].last.status == "done"
         assert (tmp_path / "run-0001").stat().st_ino != before
@@ -178,9 +177,9 @@ def test_what_is_proposed_and_stopped_stays_the_same(
         assert sweep.hyperband is not None
         rule = CheckedHyperband(**vars(sweep.hyperband), ledger=ledger)
         sweep = replace(sweep, hyperband=rule)
-        made = choose_search(SearchSpace(sweep, {}), seed=7)
-        made = replace(made, search=CheckedSearch(made.search, ledger, sweep.ranks_by))
-        instant_engine(ledger, sweep, method=made).run(lambda: "")
+        chosen = choose_search(SearchSpace(sweep, {}), seed=7).search
+        search = CheckedSearch(chosen, ledger, sweep.ranks_by)
+        instant_engine(ledger, sweep, search=search).run(lambda: "")
         found = [
             [[run.values[name] for name in sorted(run.values)], run.last.status, len(run.history)]
             for run in ledger.runs()

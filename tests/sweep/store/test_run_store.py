@@ -309,7 +309,7 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
 
 def test_who_is_asked_to_stop_does_not_wait_for_the_lock(ledger: RunStore, tmp_path: Path) -> None:
     asked = iter([False, False, True])
-    ledger.database.meanwhile = lambda: next(asked)
+    ledger.database.is_cancelled = lambda: next(asked)
     with filelock.FileLock(tmp_path / "ledger.lock"), pytest.raises(InterruptedError):
         claim(ledger)
     assert claim(ledger) is not None
@@ -393,6 +393,6 @@ def test_a_claim_whose_lock_is_lost_at_its_end_is_answered_all_the_same(
 
     monkeypatch.setattr(database, "AWAY_SECONDS", 0.01)
     monkeypatch.setattr(ledger.database, "lock", cut_at_its_end)
-    ledger.database.patience = 60.0
+    ledger.database.timeout = 60.0
     assert claimed(ledger).run == 0
     assert len(ledger.runs()) == 1

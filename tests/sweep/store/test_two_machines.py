@@ -65,7 +65,7 @@ def test_a_killed_machine_s_run_is_taken_over(tmp_path: Path, server: str, run: 
     first.communicate()
     said = second.communicate(timeout=200)[0]
     assert second.returncode == 0, said
-    assert "run 1 starts again: its checkpoint is not on this machine" in said
+    assert "run 1 restarts: its checkpoint is not on this machine" in said
     found = attempts(server, "taken")
     complete = [trial for trial in found if trial.state.name == "COMPLETE"]
     assert sorted(trial.user_attrs["run"] for trial in complete) == [0, 1]
@@ -182,7 +182,7 @@ def test_a_lock_that_was_lost_hands_nothing_out_twice(tmp_path: Path, server: st
 
     claimed: list[int] = []
     with closing(ledgers[0]), closing(ledgers[1]):
-        ledgers[0].database.patience = 60
+        ledgers[0].database.timeout = 60
         claimed.append(claim(ledgers[0], drop))
         assert len(dropped) == 1
         assert claimed == [0, 1]
