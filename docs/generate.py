@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 import mdformat
 
+from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
 from fundamentallm.cli.main import cli
-from fundamentallm.cli.options import HyperparameterCommand
 from fundamentallm.config.fields import markdown_table
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.presets import PRESETS, Preset

@@ -94,6 +94,16 @@ def test_imports_go_down(name: str) -> None:
             assert layer(inner) <= layer(name), f"{name} imports {inner}, which is above it"
 
 
+def test_only_the_command_group_imports_commands() -> None:
+    """What two commands share lies in a module beside `cli.commands`."""
+    importers = {
+        name
+        for name, imported in modules().items()
+        if any(target.startswith("fundamentallm.cli.commands") for target in imported)
+    }
+    assert importers == {"cli.main"}
+
+
 def test_nothing_imports_itself_by_a_detour() -> None:
     """Also not inside a function; what is there for the type checker alone does not count."""
     known = {name: path for path, name in ((p, name_of(p)) for p in PACKAGE.rglob("*.py"))}

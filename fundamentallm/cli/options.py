@@ -1,40 +1,17 @@
-"""The hyperparameters as click options."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from fundamentallm.config.fields import FALSE_WORDS, TRUE_WORDS, ConfigError, Hyperparameter
-from fundamentallm.config.hyperparameters import HYPERPARAMETERS
-from fundamentallm.sweep.wandb_agent import Assignment
+from fundamentallm.config.presets import PRESETS
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?|mps")
-METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "[true|false]"}
-
-
-class HyperparameterType(click.ParamType):
-    """Asks the hyperparameter itself whether a value will do."""
-
-    def __init__(self, known: Hyperparameter) -> None:
-        self.known = known
-        self.name = known.type.__name__
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value in its type.
-
-        Raises:
-            UsageError: It has none.
-        """
-        try:
-            return self.known.parse(value)
-        except ConfigError as error:
-            raise click.UsageError(str(error), ctx) from None
 
 
 class PathType(click.ParamType):
@@ -67,66 +44,106 @@ def _check_device(ctx: click.Context, param: click.Parameter, value: str | None)
     return value
 
 
-class HyperparameterCommand(click.Command):
-    """A command with an option for every hyperparameter, but `without` some, under headings.
-
-    A switch may be given as `--x`, `--no-x`, `--x true` or `--x=False`. A word that is
-    neither true nor false after `--x` is left alone: it may be the data file. A flag may be
-    typed more than once, and the command gets every value.
-    """
-
-    def __init__(self, *args: Any, without: Collection[str] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        those = (known for known in HYPERPARAMETERS.values() if known.name not in without)
-        self.params += [_option(known) for known in those]
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Leave to the sweep what the sweep says, and write switches as `--x=true`."""
-        ctx.obj = Assignment.from_environment()
-        if ctx.obj is not None:
-            args = ctx.obj.without_repeats(args)
-        return super().parse_args(ctx, list(_spell_out_switches(args)))
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Options under the headings of the table, those of the command itself last."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-            if record is not None:
-                known = HYPERPARAMETERS.get(param.name or "")
-                sections.setdefault(known.group if known else "Options", []).append(record)
-        sections["Options"] = sections.pop("Options", [])
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-
-
-def _option(known: Hyperparameter) -> click.Option:
-    """An option without a default: left out it is empty, and `Config` fills it in."""
-    typical = f"typical: {known.typical_text}; " if known.typical else ""
-    return click.Option(
-        [known.flag, known.name],
-        type=HyperparameterType(known),
-        multiple=True,
-        metavar="|".join(known.choices) or METAVARS[known.type],
-        help=f"{known.help}  [{typical}default: {known.default_text}]",
+def run_options(command: Any) -> Any:
+    """Add the options that `train` and `find learning-rate` share."""
+    return _with_options(
+        command,
+        click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]"),
+        click.option(
+            "--output-dir",
+            type=PATH,
+            metavar="DIR",
+            help="The run's folder.  [default: a new runs/NAME-N]",
+        ),
+        click.option(
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            help="Start from a set of hyperparameters; flags change it.",
+        ),
+        click.option(
+            "--config",
+            "config_file",
+            type=PATH,
+            metavar="YAML",
+            help="Start from a run's config.yaml.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir."),
+        device_option(),
     )
 
 
-def _spell_out_switches(args: list[str]) -> Iterator[str]:
-    switches = {known.flag: known for known in HYPERPARAMETERS.values() if known.is_switch}
-    rest = deque(args)
-    while rest:
-        word = rest.popleft()
-        flag = word.replace("_", "-")
-        if word == "--":  # the end of flags: what follows is left as it is
-            yield from (word, *rest)
-            return
-        if flag in switches:
-            words = (*TRUE_WORDS, *FALSE_WORDS, *switches[flag].choices)
-            explicit = rest and rest[0].lower() in words
-            yield f"{flag}={rest.popleft() if explicit else 'true'}"
-        elif flag.startswith("--no-") and "--" + flag[5:] in switches:
-            yield f"--{flag[5:]}=false"
-        else:
-            yield word
+def train_options(command: Any) -> Any:
+    """Add the options of `train`, without the hyperparameters."""
+    return run_options(
+        _with_options(
+            command,
+            click.option(
+                "--resume",
+                is_flag=True,
+                help="Go on with the run in --output-dir, if there is one.",
+            ),
+            click.option("--no-wandb", is_flag=True, help="Keep the run on this machine."),
+            click.option(
+                "--log-model/--no-log-model",
+                default=None,
+                help="Send best.pt to W&B.  [default: yes, but not in a sweep]",
+            ),
+        )
+    )
+
+
+def _with_options(command: Any, *options: Callable[[Any], Any]) -> Any:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def concurrency_options(command: Any) -> Any:
+    """The flags that say how many runs there are at a time."""
+    return _with_options(
+        command,
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Runs at a time.  [default: decided from the first]",
+        ),
+        click.option(
+            "--workers-per-gpu", type=click.IntRange(1), metavar="N", help="Runs at a time per GPU."
+        ),
+    )
+
+
+def worker_options(command: Any) -> Any:
+    """The flags that `sweep`, `agent` and `refine` have in common."""
+    command = concurrency_options(command)
+    return _with_options(
+        command,
+        click.option(
+            "--count",
+            type=click.IntRange(0),
+            metavar="N",
+            help="Run at most N more; 0 runs none.",
+        ),
+        click.option(
+            "--retries",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="How often a run that fails by an error of its own is tried again.  [default: 0]",
+        ),
+        click.option(
+            "--wait",
+            type=click.FloatRange(0),
+            default=10.0,
+            metavar="MINUTES",
+            help="How long to wait for a disk that is full, or a database that is away, before the "
+            "sweep stops.  [default: 10]",
+        ),
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="A PostgreSQL database, for workers on many machines; also FUNDAMENTALLM_STORAGE. "
+            "[default: SQLite beside the runs]",
+        ),
+    )

@@ -7,15 +7,23 @@ from typing import Any, NamedTuple
 
 import click
 
-from fundamentallm.cli.commands.train import train
-from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
+from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
+from fundamentallm.cli.options import PATH, device_option, train_options
 from fundamentallm.cli.train_request import Request
-from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import DATA_KEYS
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.program import words_of_every_run
 from fundamentallm.sweep.search.space import hyperparameter_name
+
+OF_ONE_RUN = {"data", "output_dir", "resume", "overwrite"}
+"""Flags that `train` has and that do not define the settings of a sweep's runs."""
+
+
+@click.command(cls=HyperparameterCommand, add_help_option=False)
+@train_options
+def _flags_in_file(**values: Any) -> None:
+    """The flags that a sweep file's `command` may have."""
 
 
 @click.command(cls=HyperparameterCommand, add_help_option=False)
@@ -47,28 +55,23 @@ def read_every_run(sweep: SweepFile, words: Sequence[str]) -> EveryRun:
         click.UsageError: A flag among `words` is unknown, or not one for every run.
     """
     try:
-        own = _parsed(train, words_of_every_run(sweep))
+        own = _parsed(_flags_in_file, words_of_every_run(sweep))
     except click.UsageError as error:
         sweep.findings.error(("command",), error.format_message())
-        own = _parsed(train, [])
+        own = _parsed(_flags_in_file, [])
     given = _parsed(_flags_of_every_run, words)
     stronger = {name: value for name, value in given.items() if value}
     if own["output_dir"]:
         left_out = "--output-dir is left out: runs lie in the sweep's folder"
         sweep.findings.warn(("command",), left_out)
-    params = {**own, **stronger}
-    typed = {name: params[name] for name in HYPERPARAMETERS if params[name]}
-    request = Request(
-        typed, output_dir=None, preset=params["preset"], config_file=params["config_file"],
-        resume=False, overwrite=False, device=params["device"], no_wandb=True, log_model=None,
-        sweep=None,
-    )  # fmt: skip
+    flags = {**own, **stronger}
+    request = Request.from_flags({name: flags[name] for name in flags.keys() - OF_ONE_RUN})
     settings = request.settle()
     config_data = settings.get("data")
-    searched = {hyperparameter_name(parameter) for parameter in sweep.parameters} - set(typed)
-    for name in (*DATA_KEYS, *searched):
+    searched = {hyperparameter_name(parameter) for parameter in sweep.parameters}
+    for name in (*DATA_KEYS, *(searched - request.typed.keys())):
         settings.pop(name, None)
-    return EveryRun(settings, params["device"], own["data"], config_data)
+    return EveryRun(settings, request.device, own["data"], config_data)
 
 
 def _parsed(command: click.Command, words: Sequence[str]) -> dict[str, Any]:

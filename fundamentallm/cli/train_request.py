@@ -13,6 +13,7 @@ import click
 
 from fundamentallm.cli.messages import place, warn
 from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import DATA_KEYS, read_config
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_flat_yaml
@@ -35,6 +36,34 @@ class Request:
     no_wandb: bool
     log_model: bool | None
     sweep: Assignment | None
+
+    @classmethod
+    def from_flags(
+        cls, flags: Mapping[str, Any], *, no_wandb: bool = False, sweep: Assignment | None = None
+    ) -> Request:
+        """Build the request from the parameters of a click command, some of which may be missing.
+
+        Args:
+            flags: Parameters by name: hyperparameters, and options of `run_options` and
+                `train_options`.
+            no_wandb: Whether to keep the run off W&B without a flag.
+            sweep: The run of a W&B sweep that this process was started for.
+        """
+        typed = {name: flags[name] for name in HYPERPARAMETERS if flags.get(name)}
+        if flags.get("data") is not None:
+            typed["data"] = (flags["data"],)
+        return cls(
+            typed,
+            output_dir=flags.get("output_dir"),
+            preset=flags.get("preset"),
+            config_file=flags.get("config_file"),
+            resume=flags.get("resume", False),
+            overwrite=flags.get("overwrite", False),
+            device=flags["device"],
+            no_wandb=flags.get("no_wandb", no_wandb),
+            log_model=flags.get("log_model"),
+            sweep=sweep,
+        )
 
     @property
     def folder(self) -> RunFolder | None:

@@ -299,7 +299,7 @@ def _failures(failed: Sequence[Run], runs: int) -> list[str]:
 
 def _write_report(folder: SweepFolder, space: SearchSpace, runs: RunIndex) -> None:
     """Leave report.html in the sweep's folder; what goes wrong there is no fault of the sweep."""
-    from fundamentallm.cli.commands.report import NAME, write
+    from fundamentallm.cli.report_file import NAME, write
     from fundamentallm.report.read_runs import read_results
     from fundamentallm.report.stored_runs import with_stored_runs
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.commands.sweep import worker_options
-from fundamentallm.cli.options import PATH
+from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.storage import opened, storage_url
 from fundamentallm.cli.sweep_texts import text_here
 from fundamentallm.cli.wandb_runs import with_allowed_wandb

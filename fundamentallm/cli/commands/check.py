@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.commands.sweep import concurrency_options
 from fundamentallm.cli.diagnose import examine, of_a_stranger, show
 from fundamentallm.cli.messages import say
-from fundamentallm.cli.options import PATH
+from fundamentallm.cli.options import PATH, concurrency_options
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.check.repair import repaired
 from fundamentallm.sweep.check.warnings import size, unscored

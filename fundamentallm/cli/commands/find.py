@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
+from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
 from fundamentallm.cli.messages import say, warn
-from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
+from fundamentallm.cli.options import run_options
 from fundamentallm.cli.prepare import prepare_here, read_recorded_text
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.train_request import Request
 from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.config.parsing import DATA_KEYS
-from fundamentallm.config.presets import PRESETS
 from fundamentallm.files.run_folder import new_run_folder
 from fundamentallm.status import RunStatus
 
@@ -36,39 +36,14 @@ def find() -> None:
 
 
 @find.command("learning-rate", cls=HyperparameterCommand, without=UNUSED, options_metavar="[FLAGS]")
-@click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]")
-@click.option(
-    "--output-dir", type=PATH, metavar="DIR", help="The run's folder.  [default: a new one in runs]"
-)
-@click.option(
-    "--preset", type=click.Choice(list(PRESETS)), help="Start from these; flags change it."
-)
-@click.option(
-    "--config", "config_file", type=PATH, metavar="YAML", help="Start from a run's config.yaml."
-)
-@click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
-@device_option()
-def learning_rate(
-    data: str | None,
-    output_dir: str | None,
-    preset: str | None,
-    config_file: str | None,
-    overwrite: bool,
-    device: str,
-    **flags: Any,
-) -> int:
+@run_options
+def learning_rate(**flags: Any) -> int:
     """Find the range in which to search for the learning rate, in one run of 200 steps.
 
     The rate rises from 1e-6 until the loss blows up. The range goes from where the loss begins to
     fall to where it is least; the curve is in the report of the run's folder.
     """
-    typed: dict[str, tuple[Any, ...]] = {name: given for name, given in flags.items() if given}
-    if data is not None:
-        typed["data"] = (data,)
-    request = Request(
-        typed, output_dir=output_dir, preset=preset, config_file=config_file, resume=False,
-        overwrite=overwrite, device=device, no_wandb=True, log_model=None, sweep=None,
-    )  # fmt: skip
+    request = Request.from_flags(flags, no_wandb=True)
     request.check_folder()
     settings = request.settle()
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
@@ -81,7 +56,7 @@ def learning_rate(
 
 
 def _find(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
-    from fundamentallm.cli.commands.report import NAME, check_may_write, write
+    from fundamentallm.cli.report_file import NAME, check_may_write, write
     from fundamentallm.report.read_runs import read_results
     from fundamentallm.trackers.console import ConsoleTracker
     from fundamentallm.trackers.folder import FolderTracker

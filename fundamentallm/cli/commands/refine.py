@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.commands.sweep import worker_options
 from fundamentallm.cli.messages import say
-from fundamentallm.cli.options import PATH
+from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.storage import opened, storage_url
 from fundamentallm.cli.sweep_texts import text_here
 from fundamentallm.cli.worker import begin

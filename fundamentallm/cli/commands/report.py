@@ -12,20 +12,15 @@ import click
 
 from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
+from fundamentallm.cli.report_file import NAME, write
 from fundamentallm.cli.result_sources import metric_option, places_argument, results_of, say_notes
-from fundamentallm.errors import FundamentallmError
-from fundamentallm.files.atomic import DiskError, followed, read_file
+from fundamentallm.files.atomic import followed
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.search.space import SearchSpace
 
 if TYPE_CHECKING:
     from fundamentallm.report.results import Results, RunResult
-
-NAME = "report.html"
-LARGEST = 1 << 30  # bytes of an earlier report
-SIGNATURE = b'<footer class="quiet">fundamentallm '
-"""What every report has in it."""
 
 
 @click.command()
@@ -62,40 +57,6 @@ def report(places: tuple[str, ...], metric: str, output: str | None, watch: int 
         if not going_on:
             return 0
         time.sleep(watch or 0)
-
-
-def write(results: Results, file: Path, *, refresh: int = 0) -> None:
-    """Write the page.
-
-    Raises:
-        FundamentallmError: That cannot be done, or something else is there.
-    """
-    from fundamentallm.report.page import write_report
-
-    check_may_write(file)
-    try:
-        write_report(results, file, refresh=refresh)
-    except DiskError as error:
-        raise FundamentallmError(f"--output {error}") from None
-
-
-def check_may_write(file: Path) -> None:
-    """See that there is no file yet, or an earlier report.
-
-    Raises:
-        FundamentallmError: Something else is there.
-    """
-    if file.is_dir():
-        raise FundamentallmError(f"--output {file}: a folder is there; give a file's name")
-    try:
-        there = os.path.lexists(file)
-        content = read_file(file, LARGEST, root=file.parent) if there else b""
-    except OSError as error:
-        raise FundamentallmError(f"--output {file}: cannot be read ({error.strerror})") from None
-    if content and SIGNATURE not in content:
-        raise FundamentallmError(
-            f"--output {file}: not a report of fundamentallm; move it away, or give --output"
-        )
 
 
 def _goes_on(results: Results, before: int) -> bool:

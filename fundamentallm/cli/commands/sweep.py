@@ -9,7 +9,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.diagnose import examine, of_a_stranger, show
-from fundamentallm.cli.options import PATH
+from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.sweep_flags import EveryRun
 from fundamentallm.cli.sweep_texts import named_texts, with_texts
@@ -20,59 +20,6 @@ from fundamentallm.sweep.search.choose import CHOICES
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
-
-
-def concurrency_options(command: Any) -> Any:
-    """The flags that say how many runs there are at a time."""
-    for option in (
-        click.option(
-            "--workers",
-            type=click.IntRange(1),
-            metavar="N",
-            help="Runs at a time.  [default: decided from the first]",
-        ),
-        click.option(
-            "--workers-per-gpu", type=click.IntRange(1), metavar="N", help="Runs at a time per GPU."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def worker_options(command: Any) -> Any:
-    """The flags that `sweep`, `agent` and `refine` have in common."""
-    command = concurrency_options(command)
-    for option in (
-        click.option(
-            "--count",
-            type=click.IntRange(0),
-            metavar="N",
-            help="Run at most N more; 0 runs none.",
-        ),
-        click.option(
-            "--retries",
-            type=click.IntRange(0),
-            default=0,
-            metavar="N",
-            help="How often a run that fails by an error of its own is tried again.  [default: 0]",
-        ),
-        click.option(
-            "--wait",
-            type=click.FloatRange(0),
-            default=10.0,
-            metavar="MINUTES",
-            help="How long to wait for a disk that is full, or a database that is away, before the "
-            "sweep stops.  [default: 10]",
-        ),
-        click.option(
-            "--storage",
-            metavar="URL",
-            help="A PostgreSQL database, for workers on many machines; also FUNDAMENTALLM_STORAGE. "
-            "[default: SQLite beside the runs]",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
+from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
 from fundamentallm.cli.messages import place, say, warn
-from fundamentallm.cli.options import PATH, HyperparameterCommand, device_option
+from fundamentallm.cli.options import train_options
 from fundamentallm.cli.prepare import prepare_here, read_recorded_text
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.train_request import Request
@@ -39,61 +40,15 @@ FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-pre
 
 
 @click.command(cls=HyperparameterCommand, options_metavar="[FLAGS]")
-@click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]")
-@click.option(
-    "--output-dir", type=PATH, metavar="DIR", help="The run's folder.  [default: a new runs/NAME-N]"
-)
-@click.option(
-    "--preset",
-    type=click.Choice(list(PRESETS)),
-    help="Start from a set of hyperparameters; flags change it.",
-)
-@click.option(
-    "--config", "config_file", type=PATH, metavar="YAML", help="Start from a run's config.yaml."
-)
-@click.option("--resume", is_flag=True, help="Go on with the run in --output-dir, if there is one.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir.")
-@device_option()
-@click.option("--no-wandb", is_flag=True, help="Keep the run on this machine.")
-@click.option(
-    "--log-model/--no-log-model",
-    default=None,
-    help="Send best.pt to W&B.  [default: yes, but not in a sweep]",
-)
+@train_options
 @click.pass_obj
-def train(
-    sweep: Assignment | None,
-    data: str | None,
-    output_dir: str | None,
-    resume: bool,
-    overwrite: bool,
-    preset: str | None,
-    config_file: str | None,
-    device: str,
-    no_wandb: bool,
-    log_model: bool | None,
-    **flags: Any,
-) -> int:
+def train(sweep: Assignment | None, **flags: Any) -> int:
     """Train a model on DATA.TXT, a UTF-8 text; without one, on Python's language reference.
 
     Values come from, the later the stronger: defaults, --preset, --config, flags. Under `wandb
     agent` the sweep's values are as strong as flags, and a flag that disagrees is an error.
     """
-    typed: dict[str, tuple[Any, ...]] = {name: given for name, given in flags.items() if given}
-    if data is not None:
-        typed["data"] = (data,)
-    request = Request(
-        typed,
-        output_dir=output_dir,
-        preset=preset,
-        config_file=config_file,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        no_wandb=no_wandb,
-        log_model=log_model,
-        sweep=sweep,
-    )
+    request = Request.from_flags(flags, sweep=sweep)
     try:
         return _train(request)
     except (FundamentallmError, click.UsageError) as error:
