@@ -15,12 +15,12 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?|mps")
 
 
 class PathType(click.ParamType):
-    """A path as it was typed; a leading `~` is the home folder, which shells leave in `--x=~/y`."""
+    """A path; a leading `~` becomes the home folder, which shells do not do in `--x=~/y`."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The path without `~`."""
+        """Return the path with `~` expanded."""
         return os.path.expanduser(value)
 
 
@@ -28,13 +28,13 @@ PATH = PathType()
 
 
 def device_option(default: str | None = "auto") -> Any:
-    """`--device`, in a form that there can be; whether it is there is seen where torch is."""
+    """Return `--device`, which checks the form only: without torch nobody knows the devices."""
     return click.option(
         "--device",
         default=default,
         metavar="DEVICE",
         callback=_check_device,
-        help="auto, cpu, cuda, cuda:N or mps.",
+        help="Use auto, cpu, cuda, cuda:N or mps.  [default: auto]",
     )
 
 
@@ -53,19 +53,19 @@ def run_options(command: Any) -> Any:
             "--output-dir",
             type=PATH,
             metavar="DIR",
-            help="The run's folder.  [default: a new runs/NAME-N]",
+            help="Write the run to DIR.  [default: a new runs/NAME-N]",
         ),
         click.option(
             "--preset",
             type=click.Choice(list(PRESETS)),
-            help="Start from a set of hyperparameters; flags change it.",
+            help="Start from a set of hyperparameters; other flags override it.",
         ),
         click.option(
             "--config",
             "config_file",
             type=PATH,
             metavar="YAML",
-            help="Start from a run's config.yaml.",
+            help="Start from the config.yaml of a run.",
         ),
         click.option("--overwrite", is_flag=True, help="Replace the run in --output-dir."),
         device_option(),
@@ -80,13 +80,13 @@ def train_options(command: Any) -> Any:
             click.option(
                 "--resume",
                 is_flag=True,
-                help="Go on with the run in --output-dir, if there is one.",
+                help="Resume the run in --output-dir, or start one there.",
             ),
-            click.option("--no-wandb", is_flag=True, help="Keep the run on this machine."),
+            click.option("--no-wandb", is_flag=True, help="Send nothing to W&B."),
             click.option(
                 "--log-model/--no-log-model",
                 default=None,
-                help="Send best.pt to W&B.  [default: yes, but not in a sweep]",
+                help="Send best.pt to W&B.  [default: yes, except in a sweep]",
             ),
         )
     )
@@ -99,51 +99,54 @@ def _with_options(command: Any, *options: Callable[[Any], Any]) -> Any:
 
 
 def concurrency_options(command: Any) -> Any:
-    """The flags that say how many runs there are at a time."""
+    """Add the options that set how many runs are in progress at a time."""
     return _with_options(
         command,
         click.option(
             "--workers",
             type=click.IntRange(1),
             metavar="N",
-            help="Runs at a time.  [default: decided from the first]",
+            help="Run N at a time.  [default: measured on the first runs]",
         ),
         click.option(
-            "--workers-per-gpu", type=click.IntRange(1), metavar="N", help="Runs at a time per GPU."
+            "--workers-per-gpu",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Run N at a time on each GPU.",
         ),
     )
 
 
 def worker_options(command: Any) -> Any:
-    """The flags that `sweep`, `agent` and `refine` have in common."""
-    command = concurrency_options(command)
-    return _with_options(
-        command,
-        click.option(
-            "--count",
-            type=click.IntRange(0),
-            metavar="N",
-            help="Run at most N more; 0 runs none.",
-        ),
-        click.option(
-            "--retries",
-            type=click.IntRange(0),
-            default=0,
-            metavar="N",
-            help="How often a run that fails by an error of its own is tried again.  [default: 0]",
-        ),
-        click.option(
-            "--wait",
-            type=click.FloatRange(0),
-            default=10.0,
-            metavar="MINUTES",
-            help="How long to wait for a disk that is full, or a database that is away, before the "
-            "sweep stops.  [default: 10]",
-        ),
-        click.option(
-            "--storage",
-            metavar="URL",
-            help="A PostgreSQL database, for workers on many machines; also FUNDAMENTALLM_STORAGE. "
-            "[default: SQLite beside the runs]",
-        ),
+    """Add the options that `sweep`, `agent` and `refine` share."""
+    return concurrency_options(
+        _with_options(
+            command,
+            click.option(
+                "--count",
+                type=click.IntRange(0),
+                metavar="N",
+                help="Stop after N runs; 0 starts none.",
+            ),
+            click.option(
+                "--retries",
+                type=click.IntRange(0),
+                default=0,
+                metavar="N",
+                help="Retry a run that fails by its own error up to N times.  [default: 0]",
+            ),
+            click.option(
+                "--wait",
+                type=click.FloatRange(0),
+                default=10.0,
+                metavar="MINUTES",
+                help="Wait this long for a full disk or a lost database.  [default: 10]",
+            ),
+            click.option(
+                "--storage",
+                metavar="URL",
+                help="Share the sweep between machines in this PostgreSQL database; also "
+                "FUNDAMENTALLM_STORAGE.  [default: SQLite in the sweep's folder]",
+            ),
+        )
     )

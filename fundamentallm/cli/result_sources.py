@@ -27,7 +27,7 @@ metric_option = click.option(
     "--metric",
     default="",
     metavar="NAME",
-    help="Compare by this.  [default: the sweep's own, else val_loss]",
+    help="Compare runs by this metric.  [default: the sweep's own, else val_loss]",
 )
 
 

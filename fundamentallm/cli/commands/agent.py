@@ -16,13 +16,11 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 @click.command()
 @click.argument("folder", metavar="SWEEP", type=PATH)
-@click.option(
-    "--data", type=PATH, metavar="DATA.TXT", help="Where the sweep's text lies on this machine."
-)
+@click.option("--data", type=PATH, metavar="DATA.TXT", help="Read the sweep's text from here.")
 @click.option(
     "--wandb",
-    metavar="PLACE",
-    help="Send runs to this place on W&B; off: nowhere.  [default: as you began the sweep]",
+    metavar="DESTINATION",
+    help="Send runs to this destination on W&B, or off.  [default: as you created the sweep]",
 )
 @worker_options
 def agent(
@@ -32,10 +30,10 @@ def agent(
     storage: str | None,
     **options: Any,
 ) -> int:
-    """Work on a sweep that `fundamentallm sweep` has begun; SWEEP is its folder.
+    """Add a worker to a sweep that `fundamentallm sweep` created.
 
-    On another machine SWEEP need not be there: its last name is the sweep's, and --storage says
-    where the sweep is kept.
+    SWEEP is the sweep's folder. On another machine it need not exist: give the same last name, and
+    the sweep's database as --storage.
     """
     place = SweepFolder(folder)
     with opened(storage_url(storage, place), place, minutes=options["wait"]) as (definition, store):

@@ -29,14 +29,14 @@ WARNED = exit_codes.FAILED
 
 @click.command()
 @click.argument("file", metavar="SWEEP.YAML", type=PATH)
-@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1, type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.argument("words", metavar="[DATA.TXT] [-- FLAGS FOR EVERY RUN]", nargs=-1, type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnostics as JSON.")
 @click.option(
     "--repaired",
     "repaired_file",
     type=PATH,
     metavar="FILE",
-    help="Write the sweep as it should be.",
+    help="Write a corrected sweep to FILE.",
 )
 @concurrency_options
 def check(
@@ -47,11 +47,11 @@ def check(
     workers: int | None,
     workers_per_gpu: int | None,
 ) -> int:
-    """Look for mistakes and traps in a sweep file, at once; with DATA.TXT, also for its cost.
+    """Check a sweep file for mistakes and traps, and with DATA.TXT for its cost.
 
-    With a text ("built-in" for the one that Python carries), the cheapest and the dearest run are
-    tried for some steps, as many at a time as `sweep` would run. Exit codes: 0 nothing found,
-    1 warnings, 2 mistakes.
+    To measure the cost, the cheapest and the dearest run are tried for a few steps, as many at a
+    time as `sweep` would run. DATA.TXT may be built-in, the text that comes with Python. Exit
+    codes: 0 clean, 1 warnings, 2 mistakes.
     """
     data = words[0] if words and not words[0].startswith("-") else None
     try:

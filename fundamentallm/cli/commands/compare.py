@@ -18,11 +18,11 @@ NARROWEST = 12  # characters of a column, its borders included, in which a numbe
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN RUN...")
 @metric_option
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
-    """Show what differs between runs: settings, loss, speed, and what they wrote.
+    """Compare runs: their settings, loss, speed and samples.
 
-    Equal settings are left out.
+    Settings that are equal in all runs are left out.
     """
     results = results_of(runs, metric)
     if len(results.runs) < 2:

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     type=click.Choice(("all", "train", "val")),
     default="all",
     show_default=True,
-    help="Of the text that the model was trained on: score this part alone.",
+    help="Score only this part of the text that the model was trained on.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> None:
-    """Score DATA.TXT with a trained model: a run's folder (its best.pt) or a checkpoint."""
+    """Score DATA.TXT with a trained model.
+
+    RUN_OR_CHECKPOINT is a run's folder, whose best.pt is used, or a checkpoint.
+    """
     from fundamentallm.data.text import DataError, read_text
     from fundamentallm.machine.device import is_out_of_memory, pick_device
     from fundamentallm.model.threads import suits_kernels, threads

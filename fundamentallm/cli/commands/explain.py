@@ -17,11 +17,11 @@ NOTHING = "no run has finished, so there is nothing to explain yet"
 @click.command()
 @places_argument(many=True)
 @metric_option
-@click.option("--json", "as_json", is_flag=True, help="Print a list of claims as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the claims as JSON.")
 def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
-    """Say what a sweep found: what won, what mattered, how sure that is, and what to try next.
+    """Explain what a sweep found: what won, what mattered, how sure that is, what to try next.
 
-    SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B, as ENTITY/PROJECT/SWEEP.
+    SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
     """
     results = results_of(places, metric)
     from fundamentallm.report.explain import HEADINGS

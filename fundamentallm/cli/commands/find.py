@@ -32,16 +32,16 @@ UNUSED = (*SCHEDULE, *LENGTH, "compile")  # hyperparameters that a range test do
 
 @click.group()
 def find() -> None:
-    """Short tests that say where to search."""
+    """Run short tests that show where to search."""
 
 
 @find.command("learning-rate", cls=HyperparameterCommand, without=UNUSED, options_metavar="[FLAGS]")
 @run_options
 def learning_rate(**flags: Any) -> int:
-    """Find the range in which to search for the learning rate, in one run of 200 steps.
+    """Find a range for the learning rate in one run of 200 steps.
 
-    The rate rises from 1e-6 until the loss blows up. The range goes from where the loss begins to
-    fall to where it is least; the curve is in the report of the run's folder.
+    The rate rises from 1e-6 until the loss diverges. The range starts where the loss begins to fall
+    and ends where it is lowest. The report in the run's folder shows the curve.
     """
     request = Request.from_flags(flags, no_wandb=True)
     request.check_folder()

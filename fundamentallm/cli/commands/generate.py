@@ -15,14 +15,34 @@ from fundamentallm.printable import fit_for
 
 @click.command()
 @click.argument("run", type=PATH, metavar="RUN_OR_CHECKPOINT")
-@click.option("--prompt", default="", help="The text to continue.  [default: a line's beginning]")
-@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token.")
-@click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest; 0 keeps all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Keep the likeliest that reach p.")
-@click.option("--max-tokens", default=500, show_default=True, help="Tokens to write.")
-@click.option("--num-samples", default=1, show_default=True, help="Texts to write.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the first text; then +1.")
-@click.option("--stop", default="", help="End before this text.")
+@click.option("--prompt", default="", help="Continue this text.  [default: the start of a line]")
+@click.option(
+    "--temperature",
+    default=0.8,
+    show_default=True,
+    help="Sample at this temperature; 0 takes the likeliest token.",
+)
+@click.option(
+    "--top-k",
+    default=0,
+    show_default=True,
+    help="Sample from the K likeliest tokens; 0 allows all.",
+)
+@click.option(
+    "--top-p",
+    default=1.0,
+    show_default=True,
+    help="Sample from the likeliest tokens that reach P together.",
+)
+@click.option("--max-tokens", default=500, show_default=True, help="Write at most N tokens.")
+@click.option("--num-samples", default=1, show_default=True, help="Write N samples.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    help="Seed the first sample with N, the next with N + 1.",
+)
+@click.option("--stop", default="", help="Stop before this text.")
 def generate(
     run: str,
     prompt: str,
@@ -34,7 +54,10 @@ def generate(
     seed: int,
     stop: str,
 ) -> None:
-    """Continue a prompt with a trained model: a run's folder (its best.pt) or a checkpoint."""
+    """Continue a prompt with a trained model.
+
+    RUN_OR_CHECKPOINT is a run's folder, whose best.pt is used, or a checkpoint.
+    """
     for flag, value in (("--max-tokens", max_tokens), ("--num-samples", num_samples)):
         if value < 1:
             raise click.UsageError(f"{flag}: got {value}; give 1 or more")

@@ -14,9 +14,10 @@ from fundamentallm.printable import fit_for
 @places_argument(many=False)
 @metric_option
 def next_(places: tuple[str, ...], metric: str) -> int:
-    """Print the next sweep file: closer to the best, further out where that was at an edge.
+    """Print the next sweep file: narrower around the best, wider where it was at an edge.
 
-    fundamentallm next runs/lr > sweeps/next.yaml. Each line that changed says why.
+    Redirect it to a file: fundamentallm next runs/lr > sweeps/next.yaml. A comment on each changed
+    line gives the reason.
     """
     results = results_of(places, metric)
     from fundamentallm.report.next_sweep import next_sweep

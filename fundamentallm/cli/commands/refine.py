@@ -27,31 +27,33 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 @click.command()
 @click.argument("sweep", metavar="SWEEP", type=PATH)
 @click.option(
-    "--top", type=click.IntRange(1), default=4, metavar="N", help="How many.  [default: 4]"
+    "--top",
+    type=click.IntRange(1),
+    default=4,
+    metavar="N",
+    help="Train the N best configurations.  [default: 4]",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(1),
     metavar="N",
-    help="How long each is trained; this or --max-steps.",
+    help="Train each for N epochs; give this or --max-steps.",
 )
-@click.option("--max-steps", type=click.IntRange(1), metavar="N", help="The same, in steps.")
+@click.option("--max-steps", type=click.IntRange(1), metavar="N", help="Train each for N steps.")
 @click.option(
     "--seeds",
     type=click.IntRange(1, 1000),
     default=3,
     metavar="N",
-    help="Seeds of each.  [default: 3]",
+    help="Train each with N seeds.  [default: 3]",
 )
 @click.option(
     "--output-dir",
     type=PATH,
     metavar="DIR",
-    help="The new sweep's folder.  [default: SWEEP-refined]",
+    help="Write the new sweep to DIR.  [default: SWEEP-refined]",
 )
-@click.option(
-    "--data", type=PATH, metavar="DATA.TXT", help="Where the sweep's text lies on this machine."
-)
+@click.option("--data", type=PATH, metavar="DATA.TXT", help="Read the sweep's text from here.")
 @worker_options
 def refine(
     sweep: str,
@@ -64,10 +66,10 @@ def refine(
     storage: str | None,
     **options: Any,
 ) -> int:
-    """Train the best configurations of SWEEP again, longer, each with several seeds.
+    """Train the best configurations of SWEEP longer, each with several seeds.
 
-    Ends with a table of means and spreads, and a plain word on whether the winner can be told from
-    the rest. A run goes on from its checkpoint where the learning-rate schedule allows it.
+    Ends with a table of means and spreads, and a verdict on the winner. A run continues from its
+    checkpoint where the learning-rate schedule allows it.
     """
     if (epochs is None) == (max_steps is None):
         raise click.UsageError("say how long: --epochs N, or --max-steps N, and not both")

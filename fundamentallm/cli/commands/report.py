@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--output",
     type=PATH,
     metavar="FILE",
-    help="The page.  [default: report.html in the folder, or here]",
+    help="Write the page to FILE.  [default: report.html in the folder, or here]",
 )
 @click.option(
     "--watch",
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value=30,
     metavar="SECONDS",
-    help="Write it again as long as runs go on; after the folders.  [30 without a number]",
+    help="Rewrite the page while runs are in progress; give it last.  [30 if no number follows]",
 )
 def report(places: tuple[str, ...], metric: str, output: str | None, watch: int | None) -> int:
-    """Show runs on one page that opens in any browser, without a network.
+    """Show runs on one HTML page that opens in any browser, offline.
 
-    SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B, as ENTITY/PROJECT/SWEEP.
+    SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
     """
     file = followed(Path(output)) if output else _default_file(places)
     before = 0

@@ -24,9 +24,9 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 @click.command()
 @click.argument("file", metavar="SWEEP.YAML", type=PATH)
-@click.argument("words", metavar="[DATA.TXT] [-- FLAGS OF EVERY RUN]", nargs=-1, type=PATH)
+@click.argument("words", metavar="[DATA.TXT] [-- FLAGS FOR EVERY RUN]", nargs=-1, type=PATH)
 @click.option(
-    "--output-dir", type=PATH, metavar="DIR", help="The sweep's folder.  [default: runs/NAME]"
+    "--output-dir", type=PATH, metavar="DIR", help="Write the sweep to DIR.  [default: runs/NAME]"
 )
 @click.option(
     "--seed",
@@ -34,21 +34,21 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
     type=int,
     default=0,
     metavar="N",
-    help="Seed of random and bayes; that of the runs goes after --.  [default: 0]",
+    help="Seed the search; to seed the runs, add -- --seed N.  [default: 0]",
 )
 @click.option(
     "--sampler",
     type=click.Choice(CHOICES),
     default="auto",
-    help="How bayes or random choose, not of a grid.  [default: auto, as the file has it]",
+    help="Override how method bayes or random samples.  [default: auto]",
 )
 @click.option(
     "--wandb",
     type=click.Choice(("offline", "online")),
-    help="offline: keep every run for `wandb sync`; online: show it now.  [default: neither]",
+    help="Send runs to W&B now (online), or later by `wandb sync` (offline).  [default: never]",
 )
 @click.option(
-    "--wandb-sweep-id", metavar="ID", help="Add the runs to this sweep, made with `wandb sweep`."
+    "--wandb-sweep-id", metavar="ID", help="Add the runs to this sweep, created by `wandb sweep`."
 )
 @worker_options
 def sweep(
@@ -62,10 +62,10 @@ def sweep(
     storage: str | None,
     **options: Any,
 ) -> int:
-    """Run a W&B sweep file on this machine, or go on with it.
+    """Run a W&B sweep file on this machine, or resume it.
 
-    Everything lies in the sweep's folder, runs/NAME, with a folder for every run. The same command
-    again goes on where the sweep stopped. Flags after -- are given to every run.
+    Everything is written to the sweep's folder, runs/NAME, with one folder per run. Run the same
+    command again to resume the sweep. Flags after -- apply to every run.
     """
     data, flags = _split(words)
     read = examine_sweep(file)

@@ -43,10 +43,11 @@ FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-pre
 @train_options
 @click.pass_obj
 def train(sweep: Assignment | None, **flags: Any) -> int:
-    """Train a model on DATA.TXT, a UTF-8 text; without one, on Python's language reference.
+    """Train a model on DATA.TXT, or without it on Python's language reference.
 
-    Values come from, the later the stronger: defaults, --preset, --config, flags. Under `wandb
-    agent` the sweep's values are as strong as flags, and a flag that disagrees is an error.
+    DATA.TXT is a UTF-8 text. Values come from the defaults, --preset, --config and flags; later
+    ones win. Under `wandb agent` the sweep's values count as flags, and a flag that disagrees with
+    them is an error.
     """
     request = Request.from_flags(flags, sweep=sweep)
     try:
