@@ -113,7 +113,8 @@ def sweep_file_page() -> str:
         rows = {form.format(name): (meaning,) for name, meaning in meanings.items()}
         return table((kind, "meaning"), rows)
 
-    draws = {f"`{kind}`": draw(kind) for kind in sweep_format.DISTRIBUTIONS}
+    kinds = [kind for kind in sweep_format.DISTRIBUTIONS if not kind.startswith("q_")]
+    draws = {f"`{kind}`": draw(kind) for kind in kinds}
     return with_tables(
         "sweep-file.md",
         words("field", sweep_format.FIELDS),
@@ -131,7 +132,6 @@ def draw(kind: str) -> tuple[str, str, str, str]:
     example = {name: EXAMPLES[name] for name in fields if name in EXAMPLES}
     if kind in sweep_format.BY_EXPONENTS:
         example = {"min": 0, "max": 2}
-    example |= {"q": 0.1 if "beta" in kind else 2} if "q" in fields else {}
     distribution = read_distribution({"distribution": kind, **example}, (), Diagnostics(kind))
     assert distribution is not None
     endless = kind.endswith("normal")
@@ -139,8 +139,7 @@ def draw(kind: str) -> tuple[str, str, str, str]:
     values = [distribution.quantile(share) for share in shares]
     shown = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values)
     written = ", ".join(f"{name}: {value}" for name, value in example.items()).replace("'", "")
-    optional = [f"`{name}`" + " (1)" * (name == "q") for name in fields]
-    return ", ".join(optional), meaning, f"`{written}`", shown
+    return ", ".join(f"`{name}`" for name in fields), meaning, f"`{written}`", shown
 
 
 def table(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:

@@ -32,7 +32,7 @@ FIELDS: Mapping[str, str] = {
     "job": "W&B Launch only: a warning here.",
     "image_uri": "W&B Launch only: a warning here.",
     "scheduler": "`wandb sweep-scheduler` only: a warning here.",
-    "metrics": "A warning: W&B allows several metrics only with `method: custom`.",
+    "metrics": "`method: custom` only: a warning here.",
 }
 TEXT_FIELDS = ("apiVersion", "kind", "description", "program", "job", "image_uri", "entity")
 TEXT_FIELDS += ("project", "name")
@@ -49,8 +49,7 @@ METRIC_FIELDS: Mapping[str, str] = {
     "name": "A metric that a [run logs](metrics.md): `val_loss`. Required.",
     "goal": "`minimize`, the default, or `maximize`.",
     "target": "Start no new run once a run has reached this value.",
-    "impute": "Score of a failed run: its `latest` value, its `best`, or the `worst` of all runs "
-    "(default).",
+    "impute": "Score of a failed run: its `latest` or `best` value, or the `worst` of all runs (default).",
     "impute_while_running": "The same for a run in progress; by default the search decides.",
 }
 GOALS = ("minimize", "maximize")
@@ -82,30 +81,28 @@ MACROS: Mapping[str, str] = {
 """Of `command`, each as `${name}`; `${envvar:NAME}` is a variable of the environment."""
 
 ENDS = ("min", "max")
-DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], str]] = {
+_UNROUNDED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "constant": (("value",), "Always `value`."),
     "categorical": (("values",), "One of the list, all equally likely."),
     "categorical_w_probabilities": (
         ("values", "probabilities"),
-        "One of the list by its probability; probabilities add up to 1.",
+        "One of the list by its probability; they add up to 1.",
     ),
     "int_uniform": (ENDS, "A whole number, ends included."),
     "uniform": (ENDS, "A number; equal steps are equally likely."),
-    "q_uniform": ((*ENDS, "q"), "The same, rounded to a multiple of `q`."),
     "log_uniform_values": (ENDS, "A number; equal factors are equally likely: for learning rates."),
-    "q_log_uniform_values": ((*ENDS, "q"), "The same, rounded to a multiple of `q`."),
     "inv_log_uniform_values": (ENDS, "A number whose inverse is drawn as by `log_uniform_values`."),
-    "log_uniform": (ENDS, "Deprecated by W&B: `min` and `max` are exponents of e. A warning gives "
-                    "the values."),
-    "q_log_uniform": ((*ENDS, "q"), "Deprecated likewise; rounded to a multiple of `q`."),
+    "log_uniform": (ENDS, "Deprecated by W&B: exponents of e. A warning gives the values."),
     "inv_log_uniform": (ENDS, "Deprecated likewise; exponents of the inverse."),
     "normal": (("mu", "sigma"), "A normal distribution."),
-    "q_normal": (("mu", "sigma", "q"), "The same, rounded to a multiple of `q`."),
     "log_normal": (("mu", "sigma"), "e to the power of a normal distribution."),
-    "q_log_normal": (("mu", "sigma", "q"), "The same, rounded to a multiple of `q`."),
     "beta": (("a", "b"), "A beta distribution, between 0 and 1."),
-    "q_beta": (("a", "b", "q"), "The same, rounded to a multiple of `q`."),
-}  # fmt: skip
+}
+_ROUNDED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    f"q_{kind}": ((*_UNROUNDED[kind][0], "q"), "The same, rounded to a multiple of `q`.")
+    for kind in ("uniform", "log_uniform_values", "log_uniform", "normal", "log_normal", "beta")
+}
+DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], str]] = {**_UNROUNDED, **_ROUNDED}
 """Every distribution of W&B's schema: all that may stand beside its name, and what it draws."""
 DEFAULTS: Mapping[str, float] = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
 """Fields that may be left out."""
