@@ -49,7 +49,8 @@ METRIC_FIELDS: Mapping[str, str] = {
     "name": "A metric that a [run logs](metrics.md): `val_loss`. Required.",
     "goal": "`minimize`, the default, or `maximize`.",
     "target": "Start no new run once a run has reached this value.",
-    "impute": "Score of a failed run: its `latest` or `best` value, or the `worst` of all runs (default).",
+    "impute": "Score of a failed run: its `latest` or `best` value, or the `worst` of all runs "
+    "(default).",
     "impute_while_running": "The same for a run in progress; by default the search decides.",
 }
 GOALS = ("minimize", "maximize")
