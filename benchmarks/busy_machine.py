@@ -82,15 +82,15 @@ def main(rounds: int, loads: str, write: bool) -> None:
     tasks = {
         "one thread": in_process(partial(steps, 1, True), 1),
         f"{cores} threads": in_process(partial(steps, cores, True), cores),
-        f"torch alone, {cores} that turn": in_process(partial(steps, cores, False), cores),
-        f"torch alone, {cores} that sleep": waiting("passive", partial(steps, cores, False), cores),
+        f"torch, {cores} turn": in_process(partial(steps, cores, False), cores),
+        f"torch, {cores} sleep": waiting("passive", partial(steps, cores, False), cores),
     }
     one, *others = tasks
     text = [
-        f"{machine()}; `--preset fast`, steps a second with one thread, and how many times as many "
-        f"with others; {rounds} rounds of {STEPS} steps.",
+        f"{machine()}; `--preset fast`, steps a second with one thread, then ratios to it; "
+        f"{rounds} rounds of {STEPS} steps. OpenMP's threads wait by turning or sleeping.",
         "",
-        "| other programs | " + " | ".join(tasks) + " |",
+        "| loops beside | " + " | ".join(tasks) + " |",
         "|---" * (len(tasks) + 1) + "|",
     ]
     for load in map(int, loads.split(",")):

@@ -67,7 +67,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """How many times as long theirs takes: of medians, and least to most of single rounds."""
     each = [b / a for a, b in zip(ours, theirs, strict=True)]
     middle = statistics.median(theirs) / statistics.median(ours)
-    return f"{middle:.2f} ({min(each):.2f} to {max(each):.2f})"
+    return f"{middle:.2f} ({min(each):.2f}-{max(each):.2f})"
 
 
 def machine() -> str:

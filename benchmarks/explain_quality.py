@@ -148,7 +148,7 @@ def row(name: str, counts: Counter[str], false: str) -> str:
     """One line of the table."""
     numbers = [counts[verdict] for verdict in ("right", "wrong", "silent")]
     share = f"{numbers[0] / sum(numbers):.0%}"
-    cells = [name, *numbers, share, f"{counts['found']} of {counts['there']}", false]
+    cells = [name, *numbers, share, f"{counts['found']}/{counts['there']}", false]
     return f"| {' | '.join(map(str, cells))} |"
 
 
@@ -165,7 +165,7 @@ def print_table(everything, nulls, missed) -> None:
     total: Counter[str] = Counter()
     for rule, counts in everything.items():
         total += counts
-        print(row(f"`{rule}`", counts, f"{nulls[rule]['false']} of {nulls[rule].total()}"))
+        print(row(f"`{rule}`", counts, f"{nulls[rule]['false']}/{nulls[rule].total()}"))
     print(row("all", total, ""))
     print("\n".join(missed), file=sys.stderr)
 

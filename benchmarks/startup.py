@@ -86,7 +86,7 @@ def main(rounds: int, as_json: bool, write: bool) -> None:
     rows = [f"{machine()}; one thread; {rounds} rounds.", "", "| | seconds |", "|---|---|"]
     for task, each in seconds.items():
         middle = statistics.median(each)
-        rows.append(f"| {task} | {middle:.2f} ({min(each):.2f} to {max(each):.2f}) |")
+        rows.append(f"| {task} | {middle:.2f} ({min(each):.2f}-{max(each):.2f}) |")
     many, one = seconds["a sweep of 21 such runs"], seconds["a sweep of 1 such run"]
     warm = (statistics.median(many) - statistics.median(one)) / 20
     rows.append(f"| one more run, warm | {warm:.2f} |")

@@ -127,26 +127,26 @@ def seconds_to(target: float, points: list[tuple[float, float]]) -> str:
 def table(
     found: dict[tuple[str, float, int], dict[str, Any]], lengths: dict[str, str], seeds: int
 ) -> list[str]:
-    """Time and loss of each recipe and length over the seeds, then the time to each target."""
-    rows = ["| | seconds | second half, mean (least to most) | first half, mean |"]
-    rows.append("|---|---|---|---|")
-    points: dict[str, list[tuple[float, float]]] = {}
+    """Time and loss of each recipe and length over the seeds, with the time to each target."""
+    targets = " | ".join(f"to {target:.2f}" for target in TARGETS)
+    rows = [f"| | seconds | second half | first half | {targets} |"]
+    rows.append("|---|---|---|---|" + "---|" * len(TARGETS))
     for who, these in lengths.items():
+        points: list[tuple[float, float]] = []
+        lengths_of: list[str] = []
         for length in map(float, these.split(",")):
             runs = [found[who, length, seed] for seed in range(seeds)]
             taken = statistics.median(run["seconds"] for run in runs)
             losses = [run["second"] for run in runs]
             mean = statistics.fmean(losses)
             chosen_on = statistics.fmean(run["first"] for run in runs)
-            points.setdefault(who, []).append((taken, mean))
-            rows.append(
-                f"| {who} | {taken:.0f} | {mean:.3f} ({min(losses):.3f} to {max(losses):.3f}) "
-                f"| {chosen_on:.3f} |"
+            points.append((taken, mean))
+            lengths_of.append(
+                f"{taken:.0f} | {mean:.3f} ({min(losses):.3f}-{max(losses):.3f}) | {chosen_on:.3f}"
             )
-    rows += ["", "| seconds to | " + " | ".join(f"{t:.2f}" for t in TARGETS) + " |"]
-    rows.append("|---|" + "---|" * len(TARGETS))
-    for who, each in points.items():
-        rows.append(f"| {who} | " + " | ".join(seconds_to(t, each) for t in TARGETS) + " |")
+        reached = " | ".join(seconds_to(target, points) for target in TARGETS)
+        rows.append(f"| {who} | {lengths_of[0]} | {reached} |")
+        rows += [f"| | {longer} |" + " |" * len(TARGETS) for longer in lengths_of[1:]]
     return rows
 
 
@@ -192,7 +192,7 @@ def main(
         return
     shorter = ",".join(seconds.split(",")[:-1]) or seconds
     lengths = {"ours": seconds, "ours, sequence 64": shorter, "nanoGPT's recipe": steps}
-    lengths["nanoGPT's recipe, tuned"] = tuned_steps
+    lengths["nanoGPT's, tuned"] = tuned_steps
     cores = len(os.sched_getaffinity(0))
     # All of one seed before the next, so that both see the machine as it is then.
     jobs = [
@@ -214,7 +214,7 @@ def main(
     about = (
         f"{machine()}; one thread each, {cores} at a time; {seeds} seeds; {text.name}; losses on "
     )
-    about += "the halves of its validation text, times to those on the second."
+    about += "the halves of its validation text, seconds to one on the second."
     rows = [about, "", *table(found, lengths, seeds)]
     if as_json:
         click.echo(json.dumps([{"job": job, **result} for job, result in found.items()]))

@@ -193,7 +193,7 @@ def test_known_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert counts["right"] >= least * judged, rule
         assert counts["wrong"] == 0, rule
         assert nulls[rule]["false"] <= 0.05 * nulls[rule].total(), rule
-        false = f"{nulls[rule]['false']} of {nulls[rule].total()}"
+        false = f"{nulls[rule]['false']}/{nulls[rule].total()}"
         assert explain_quality.row(f"`{rule}`", counts, false) in page
 
 
