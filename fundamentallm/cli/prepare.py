@@ -1,9 +1,10 @@
-"""What `train` and `find learning-rate` do before they train; bad input ends here."""
+"""Prepare a run for `train` and `find learning-rate`: read the text, check the machine."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,8 @@ from fundamentallm.data.builtin_corpus import BUILTIN
 
 if TYPE_CHECKING:
     from fundamentallm.cli.train_request import Request
-    from fundamentallm.data.dataset import Dataset
     from fundamentallm.data.text import Text
-    from fundamentallm.machine.device import Device
+    from fundamentallm.training.run import PreparedRun
 
 
 def read_recorded_text(request: Request, data: str | None, sha256: str | None) -> Text:
@@ -46,23 +46,19 @@ def read_recorded_text(request: Request, data: str | None, sha256: str | None) -
     return text
 
 
-def prepare_here(text: Text, config: Config, device: str) -> tuple[Dataset, Device]:
-    """The text as tokens, and the device called `device`; this process is made fit to train.
+def prepare_here(text: Text, config: Config, device: str) -> PreparedRun:
+    """Prepare a run of `text`; warn if other programs are using this machine's cores.
 
     Raises:
         DataError: The text is too short.
-        DeviceError: The device is not there.
+        DeviceError: The device does not exist here.
+        OutOfMemoryError: The model does not fit this machine.
     """
     from fundamentallm.data.dataset import prepare
-    from fundamentallm.machine.cores_and_memory import busy_warning, keep_freed_memory
-    from fundamentallm.machine.device import computes_in_half, pick_device
+    from fundamentallm.machine.cores_and_memory import busy_warning
+    from fundamentallm.training.run import prepare_run
 
-    keep_freed_memory()
-    dataset, where = prepare(text, config), pick_device(device)
-    for line in dataset.warnings():
-        warn(line)
-    if where.type == "cpu" and (busy := busy_warning()):
+    run = prepare_run(config, partial(prepare, text), device)
+    if run.device.type == "cpu" and (busy := busy_warning()):
         warn(busy)
-    if config.mixed_precision and not computes_in_half(where):
-        warn("--mixed-precision: this processor has no bfloat16; the run computes in float32")
-    return dataset, where
+    return run

@@ -45,6 +45,7 @@ def _write_down(
 ) -> None:
     """Tell every tracker of a run that is over; its folder only if nothing is in it yet."""
     from fundamentallm.trackers.folder import FolderTracker
+    from fundamentallm.training.run import record_untrained
 
     folder = request.folder
     assert folder is not None
@@ -53,9 +54,9 @@ def _write_down(
         trained = folder.last.exists() or folder.best.exists()
         wandb = wandb_tracker(folder, None, request)
         trackers = [] if trained else [FolderTracker(folder)]
-        for tracker in [*trackers, *([wandb] if wandb else [])]:
-            # At a step W&B is sent the rows that the folder holds and it lacks.
-            tracker.start(settings, total_steps=0, step=1 if trained else 0)
-            tracker.finish(summary)
-    if wandb is not None and wandb.verdict:
-        say(wandb.verdict, err=True)
+        # Above step 0, W&B receives the rows that it lacks from the folder.
+        record_untrained(
+            [*trackers, *([wandb] if wandb else [])], settings, summary, step=1 if trained else 0
+        )
+    if wandb is not None and wandb.undelivered:
+        say(wandb.undelivered, err=True)

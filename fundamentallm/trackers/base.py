@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fundamentallm.files.samples import Sample
 
@@ -27,3 +27,11 @@ class Tracker(Protocol):
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """The run is over, however it ended; `summary` is what summary.json holds."""
+
+
+@runtime_checkable
+class RemoteTracker(Tracker, Protocol):
+    """A tracker that sends the run to a service, which may be away."""
+
+    undelivered: str
+    """After `finish`: what the service did not receive, in one line; empty if it has all."""

@@ -112,7 +112,7 @@ def why_not_there(folder: RunFolder) -> str:
 class WandbTracker:
     """A `Tracker` that logs rows and samples under the optimizer step, and at the end the model.
 
-    After `finish`, `stopped_by_wandb` and `verdict` say how it went.
+    After `finish`, `stopped_by_wandb` and `undelivered` are final.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class WandbTracker:
         self.in_sweep = in_sweep
         self.stopped_by_wandb = False
         """Whether W&B asked for the run to end; set at any time, by another thread."""
-        self.verdict = ""
+        self.undelivered = ""
         """One line, if not everything is known to have reached W&B."""
         self.run: wandb.Run | None = None
         self.files: OwnFiles
@@ -160,7 +160,7 @@ class WandbTracker:
         self.settings, self.step = settings, step
         self._attempt(lambda run: None)
         if self.given_up:
-            LOG.warning("%s", self.verdict)
+            LOG.warning("%s", self.undelivered)
 
     def _start(self) -> wandb.Run:
         self.held, self.why_offline = -1, ""
@@ -185,7 +185,7 @@ class WandbTracker:
             return
         self._attempt(lambda run: self._send(run, metrics, samples, step))
         if self.given_up:
-            LOG.warning("%s; the run goes on without W&B", self.verdict)
+            LOG.warning("%s; the run goes on without W&B", self.undelivered)
 
     def _send(
         self, run: wandb.Run, metrics: Mapping[str, Any], samples: Sequence[Sample], step: int
@@ -232,9 +232,9 @@ class WandbTracker:
                     LOG.warning("%s and is started again", reason)
                     continue
                 self.given_up = True
-                self.verdict = f"{reason}; the whole run is in its own folder"
+                self.undelivered = f"{reason}; the whole run is in its own folder"
                 if failed is not None:
-                    self.verdict += f"; what the client kept is sent by: {self._sync(failed)}"
+                    self.undelivered += f"; what the client kept is sent by: {self._sync(failed)}"
 
     def _finish(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
         if wandb_service.is_gone():
@@ -391,7 +391,7 @@ class WandbTracker:
         wandb_service.let_go()
         self.files.clear(sent=not complaint)
         if complaint:
-            self.verdict = f"{complaint}; the whole run is kept, and sent by: {self._sync(run)}"
+            self.undelivered = f"{complaint}; the whole run is kept, and sent by: {self._sync(run)}"
 
     def _sync(self, run: wandb.Run) -> str:
         """The command that sends what the client has kept of a run."""

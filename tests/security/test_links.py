@@ -29,12 +29,12 @@ from fundamentallm.files.atomic import DiskError
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.files.run_folder import RunFolder, RunFolderError
 from fundamentallm.sweep.engine.disk_wait import DiskWait
-from fundamentallm.sweep.engine.trial import _checkpoint
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.store.sqlite_file import OwnFile
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 from fundamentallm.training.checkpoint import Checkpoint
 from fundamentallm.training.loop import train
+from fundamentallm.training.run import Resume, load_or_clear
 from fundamentallm.warning_lines import say_warnings
 
 OLD = time.time() - 3 * 24 * 3600
@@ -368,7 +368,7 @@ def test_what_a_checkpoint_says_is_one_line_of_a_log(
     train(tiny, dataset, folder=folder, trackers=[], device="cpu", stop_requested=lambda: "")
     replace(Checkpoint.load(folder.last), data=evil).save(folder.last)
     capfd.readouterr()
-    assert _checkpoint(folder, tiny, dataset) is None
+    assert load_or_clear(folder, tiny, dataset, Resume.IF_POSSIBLE) is None
     said = capfd.readouterr().err
     assert said.startswith("warning: ")
     assert said.count("\n") == 1

@@ -11,7 +11,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
-from fundamentallm.cli.messages import say, warn
+from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import run_options
 from fundamentallm.cli.prepare import prepare_here, read_recorded_text
 from fundamentallm.cli.signals import StopSignals
@@ -48,8 +48,6 @@ def learning_rate(**flags: Any) -> int:
     settings = request.settle()
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
     config = Config(**settings)
-    for line in config.warnings():
-        warn(line)
     with StopSignals(os._exit) as signals:
         text = read_recorded_text(request, recorded["data"], recorded["data_sha256"])
         return _find(config, text, request, signals)
@@ -61,10 +59,8 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
     from fundamentallm.trackers.console import ConsoleTracker
     from fundamentallm.trackers.folder import FolderTracker
     from fundamentallm.training.lr_range_test import STEPS, find_learning_rate
-    from fundamentallm.training.train_step import check_fits
 
-    dataset, where = prepare_here(text, config, request.device)
-    check_fits(config, len(dataset.vocabulary), where)
+    run = prepare_here(text, config, request.device)
     folder = request.folder
     if folder is None:
         folder = new_run_folder(Path("runs"), f"{Path(text.name).stem}-find")
@@ -76,9 +72,9 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
         console = ConsoleTracker()
         console.say(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
         found = find_learning_rate(
-            config,
-            dataset,
-            device=request.device,
+            run.config,
+            run.dataset,
+            device=str(run.device),
             trackers=[FolderTracker(folder), console],
             stop_requested=lambda: signals.name or console.closed,
         )

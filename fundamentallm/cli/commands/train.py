@@ -24,17 +24,19 @@ from fundamentallm.config.parsing import DATA_KEYS
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.atomic import DiskError
-from fundamentallm.files.run_folder import RunFolder, RunFolderError, new_run_folder
+from fundamentallm.files.run_folder import RunFolder, new_run_folder
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.wandb_agent import Assignment
 
 if TYPE_CHECKING:
-    from fundamentallm.data.dataset import Dataset
     from fundamentallm.data.text import Text
-    from fundamentallm.training.loop import Result
+    from fundamentallm.trackers.base import Tracker
+    from fundamentallm.trackers.wandb import WandbTracker
     from fundamentallm.training.plan import Plan
+    from fundamentallm.training.run import PreparedRun
+    from fundamentallm.training.state import Result
 
 FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-precision false"
 
@@ -66,8 +68,6 @@ def _train(request: Request) -> int:
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
     try:
         config = Config(**settings)
-        for line in config.warnings():
-            warn(line)
         # A second signal waits for nothing, not even W&B: files are whole at every instant.
         with StopSignals(os._exit) as signals:  # torch is imported here: about two seconds
             text = read_recorded_text(request, recorded["data"], recorded["data_sha256"])
@@ -90,16 +90,11 @@ def _check_length(text: Text, preset: str) -> None:
 
 
 def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
-    """Train, show how it ended, and return the exit code."""
-    from fundamentallm.training.plan import Plan
-    from fundamentallm.training.train_step import OutOfMemoryError, check_fits
+    """Train, show the result, and return the exit code."""
+    from fundamentallm.training.train_step import OutOfMemoryError
 
-    dataset, where = prepare_here(text, config, request.device)
-    plan = Plan(config, dataset.batches_per_epoch(config))
-    for line in plan.warnings():
-        warn(line)
     try:
-        check_fits(config, len(dataset.vocabulary), where)
+        run = prepare_here(text, config, request.device)
     except OutOfMemoryError as error:
         if request.sweep is not None:
             record_unstarted(request, RunStatus.OOM, str(error))
@@ -110,83 +105,89 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
     else:
         folder.create()
     with folder.held():
-        return _run_in(folder, config, dataset, plan, text, request, signals)
+        return _run_in(folder, run, text, request, signals)
 
 
 def _run_in(
-    folder: RunFolder,
-    config: Config,
-    dataset: Dataset,
-    plan: Plan,
-    text: Text,
-    request: Request,
-    signals: StopSignals,
+    folder: RunFolder, run: PreparedRun, text: Text, request: Request, signals: StopSignals
 ) -> int:
-    """Train in a folder that is ours."""
+    """Train in a folder whose lock is ours."""
     from fundamentallm.data.text import is_read_once
-    from fundamentallm.trackers.console import ConsoleTracker
-    from fundamentallm.trackers.folder import FolderTracker
-    from fundamentallm.training.checkpoint import Checkpoint
-    from fundamentallm.training.loop import train as train_model
-
-    checkpoint = None
-    if request.resumes and folder.last.exists():
-        checkpoint = Checkpoint.load(folder.last, folder.root)
-        checkpoint.check_continues(config, dataset)
-        if missing := checkpoint.missing_from(folder):
-            warn(
-                f"{missing}, and {folder.last.name} goes on after them; to have them again, train "
-                "from the start with --overwrite"
-            )
-    else:
-        if request.resumes:
-            _check_nothing_is_lost(folder)
-        folder.clear(starts_over=request.resumes)
-    console = ConsoleTracker()
-    wandb = wandb_tracker(folder, config, request)
-    console.say(
-        printable(
-            f"{text.name}: {text.length:,} characters, a vocabulary of "
-            f"{len(dataset.vocabulary)}; {plan.total_steps:,} steps; run folder {folder.path}"
-        )
-    )
+    from fundamentallm.training.run import Resume, execute
 
     if is_read_once(text.name):
         warn(
             f"{text.name} can be read only once; to be able to resume this run, save the text to a "
-            f"file, and then use: {_going_on(folder, request, text)}"
+            f"file, and then use: {_resume_command(folder, request, text)}"
         )
-
-    def who_stops() -> str:
-        if wandb is not None and wandb.stopped_by_wandb:
-            return "wandb"
-        return signals.name or console.closed
-
+    trackers = RunTrackers(folder, run, text, request, signals)
     try:
-        result = train_model(
-            config,
-            dataset,
-            folder=folder,
-            trackers=[FolderTracker(folder), console, *([wandb] if wandb else [])],
-            device=request.device,
-            checkpoint=checkpoint,
-            stop_requested=who_stops,
+        finished = execute(
+            run,
+            folder,
+            trackers.open,
+            resume=Resume.ALWAYS if request.resumes else Resume.NEVER,
+            stop_requested=trackers.stop_requested,
         )
     except DiskError as error:
         raise DiskError(
             f"{error}; the checkpoint before is whole; when that is mended, go on with: "
-            f"{_going_on(_where_it_is(folder), request, text)}"
+            f"{_resume_command(_folder_now(folder), request, text)}"
         ) from None
-    folder = _where_it_is(folder)
-    stopped_by = "wandb" if wandb is not None and wandb.stopped_by_wandb else result.stopped_by
-    _report(result, stopped_by, folder, plan, _going_on(folder, request, text))
-    if wandb is not None and wandb.verdict:
-        say(wandb.verdict, err=True)
+    folder = _folder_now(folder)
+    result = finished.result
+    stopped_by = "wandb" if trackers.stopped_by_wandb else result.stopped_by
+    _report(result, stopped_by, folder, run.plan, _resume_command(folder, request, text))
+    if finished.undelivered:
+        say(finished.undelivered, err=True)
     return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
 
 
-def _where_it_is(named: RunFolder) -> RunFolder:
-    """The folder that a run has written, wherever it was moved to in the meantime.
+class RunTrackers:
+    """Trackers of one `fundamentallm train`, and what they say about stopping it."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        run: PreparedRun,
+        text: Text,
+        request: Request,
+        signals: StopSignals,
+    ) -> None:
+        from fundamentallm.trackers.console import ConsoleTracker
+
+        self.folder, self.run, self.text = folder, run, text
+        self.request, self.signals = request, signals
+        self.console = ConsoleTracker()
+        self.wandb: WandbTracker | None = None
+
+    def open(self) -> list[Tracker]:
+        """Show what is about to run, and return the trackers."""
+        from fundamentallm.trackers.folder import FolderTracker
+
+        self.wandb = wandb_tracker(self.folder, self.run.config, self.request)
+        self.console.say(
+            printable(
+                f"{self.text.name}: {self.text.length:,} characters, a vocabulary of "
+                f"{len(self.run.dataset.vocabulary)}; {self.run.plan.total_steps:,} steps; "
+                f"run folder {self.folder.path}"
+            )
+        )
+        wandb = [self.wandb] if self.wandb is not None else []
+        return [FolderTracker(self.folder), self.console, *wandb]
+
+    @property
+    def stopped_by_wandb(self) -> bool:
+        """Return whether W&B has asked the run to stop."""
+        return self.wandb is not None and self.wandb.stopped_by_wandb
+
+    def stop_requested(self) -> str:
+        """Return who asked the run to stop, or ""."""
+        return "wandb" if self.stopped_by_wandb else self.signals.name or self.console.closed
+
+
+def _folder_now(named: RunFolder) -> RunFolder:
+    """Return the run's folder at its current path; it may have been moved.
 
     Raises:
         DiskError: It was removed.
@@ -203,18 +204,8 @@ def _where_it_is(named: RunFolder) -> RunFolder:
     return folder
 
 
-def _check_nothing_is_lost(folder: RunFolder) -> None:
-    """See that a run without `last.pt` never had one: it is written after the first evaluation."""
-    had = folder.read_summary().get("status") in (RunStatus.DONE, RunStatus.INTERRUPTED)
-    if had or sum("val_loss" in row for row in folder.rows()) > 1:
-        raise RunFolderError(
-            f"--resume: {folder.last} is gone, and training cannot go on without it; put it back, "
-            "or begin again with --overwrite"
-        )
-
-
-def _going_on(folder: RunFolder, request: Request, text: Text) -> str:
-    """The command that goes on with a run; what was kept off W&B stays so."""
+def _resume_command(folder: RunFolder, request: Request, text: Text) -> str:
+    """Return the command that resumes a run; a run kept off W&B stays off it."""
     from fundamentallm.data.text import is_read_once
 
     data = "TEXT.txt " if is_read_once(text.name) else ""
@@ -222,14 +213,14 @@ def _going_on(folder: RunFolder, request: Request, text: Text) -> str:
     return f"{command} --no-wandb" if request.no_wandb else command
 
 
-def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, going_on: str) -> None:
+def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, resume: str) -> None:
     """Say how the run ended and what can be done next."""
     where = shlex.quote(str(folder.path))
     if result.status == RunStatus.DIVERGED:
         say(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
     elif result.status == RunStatus.INTERRUPTED:
         say(
-            f"stopped after step {result.step:,} by {stopped_by}; go on with: {going_on}",
+            f"stopped after step {result.step:,} by {stopped_by}; go on with: {resume}",
             err=True,
         )
     else:

@@ -345,8 +345,8 @@ class Engine:
         self.concurrency.ended(each.slot)
         if each.is_lost:
             return
-        if outcome.verdict:
-            self.observer.notify(f"run {each.run.number + 1}: {outcome.verdict}")
+        if outcome.undelivered:
+            self.observer.notify(f"run {each.run.number + 1}: {outcome.undelivered}")
         status = outcome.status
         if status == RunStatus.INTERRUPTED and outcome.stopped_by == "hyperband":
             status = RunStatus.STOPPED

@@ -170,8 +170,8 @@ class Outcome:
     """As in summary.json; for `failed`, what went wrong."""
     disk: bool = False
     """Whether it was stopped by a disk that cannot be written."""
-    verdict: str = ""
-    """What W&B is not known to have got, if it was to get the run."""
+    undelivered: str = ""
+    """What W&B did not receive, in one line; empty if nothing is missing."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""One run of a sweep, told by an order: as `fundamentallm train`, in a process of its own."""
+"""Execute a run of a sweep, as `fundamentallm train` would, in a process of its own."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -13,19 +14,18 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.dataset import Dataset, load_prepared, prepare
 from fundamentallm.data.text import DataError, read_lasting_text
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.files.run_folder import RunFolder, RunFolderError
+from fundamentallm.files.atomic import DiskError
+from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
-from fundamentallm.machine.cores_and_memory import keep_freed_memory
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Job, Outcome, Row
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
 from fundamentallm.trackers.base import Number, Tracker
 from fundamentallm.trackers.folder import FolderTracker
-from fundamentallm.training.checkpoint import Checkpoint, CheckpointError, UnreadError
 from fundamentallm.training.impossible import summary_of_impossible
-from fundamentallm.training.loop import train
-from fundamentallm.training.plan import Plan, compiles
-from fundamentallm.training.train_step import CompilingError, OutOfMemoryError
+from fundamentallm.training.plan import compiles
+from fundamentallm.training.run import Resume, execute, prepare_run, record_untrained
+from fundamentallm.training.train_step import OutOfMemoryError
 
 LOG = logging.getLogger(__name__)
 
@@ -57,58 +57,43 @@ class PipeTracker:
 
 
 def run_trial(job: Job, line: TrialPipe) -> Outcome:
-    """Train, or go on; the current folder is the run's."""
+    """Train, or resume, in the current folder, which is the run's."""
     torch.set_num_threads(job.threads)
-    keep_freed_memory()
     folder = RunFolder(".")
     try:
         with folder.held(wait=LETTING_GO):
             folder.check_spares(job.data)
-            return _run_in(folder, job, line)
-    except RunFolderError as error:
-        return Outcome(RunStatus.FAILED, str(error))
-
-
-def _run_in(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
-    try:
-        config = Config(**job.settings)
-        dataset = dataset_of(job, config)
-    except ImpossibleCombinationError as error:
-        return _score_impossible(job, _trackers(job, folder, line), str(error))
-    except FundamentallmError as error:
-        return Outcome(RunStatus.FAILED, str(error))
-    plan = Plan(config, dataset.batches_per_epoch(config))
-    if compiles(config, plan.total_steps, on_cuda=job.visible_gpu is not None):
-        line.patience += COMPILING
-    for warning in [*dataset.warnings(), *plan.warnings()]:
-        LOG.warning("%s", warning)
-    try:
-        checkpoint = _checkpoint(folder, config, dataset)
-    except UnreadError as error:  # nothing of it may be cleared away
-        return Outcome(RunStatus.FAILED, str(error))
-    if checkpoint is None:
-        folder.clear(starts_over=True)
-    trackers = _trackers(job, folder, line)
-    try:
-        result = train(
-            config,
-            dataset,
-            folder=folder,
-            trackers=trackers,
-            device=job.device,
-            checkpoint=checkpoint,
-            stop_requested=line.stop_requested,
-        )
+            return _execute(folder, job, line)
+    except DiskError:  # no fault of the trial's: the worker waits for room
+        raise
     except OutOfMemoryError as error:
         return Outcome(RunStatus.OOM, str(error))
-    except CompilingError as error:
+    except FundamentallmError as error:
         return Outcome(RunStatus.FAILED, str(error))
-    verdict = next((v for each in trackers if (v := getattr(each, "verdict", ""))), "")
-    if verdict and job.environment.get("WANDB_MODE") == "offline":
-        verdict = ""  # as it was asked for
-    if verdict:
-        LOG.warning("%s", verdict)
-    return Outcome(result.status, result.stopped_by, verdict=verdict)
+
+
+def _execute(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
+    open_trackers = partial(_trackers, job, folder, line)
+    try:
+        run = prepare_run(Config(**job.settings), partial(dataset_of, job), job.device)
+    except ImpossibleCombinationError as error:
+        return _score_impossible(job, open_trackers(), str(error))
+    if compiles(run.config, run.plan.total_steps, on_cuda=job.visible_gpu is not None):
+        line.patience += COMPILING
+    finished = execute(
+        run,
+        folder,
+        open_trackers,
+        resume=Resume.IF_POSSIBLE,
+        stop_requested=line.stop_requested,
+    )
+    undelivered = finished.undelivered
+    if job.environment.get("WANDB_MODE") == "offline":
+        undelivered = ""  # as requested
+    if undelivered:
+        LOG.warning("%s", undelivered)
+    result = finished.result
+    return Outcome(result.status, result.stopped_by, undelivered=undelivered)
 
 
 def _trackers(job: Job, folder: RunFolder, line: TrialPipe) -> list[Tracker]:
@@ -141,31 +126,8 @@ def dataset_of(job: Job, config: Config) -> Dataset:
     return replace(read, name=job.data_name)  # as all runs call it, not where it lies
 
 
-def _checkpoint(folder: RunFolder, config: Config, dataset: Dataset) -> Checkpoint | None:
-    """Where the run stands, if it has begun and its checkpoint can be used.
-
-    Raises:
-        UnreadError: It may be whole, and cannot be read now.
-    """
-    if not folder.last.exists():
-        return None
-    try:
-        checkpoint = Checkpoint.load(folder.last, folder.root)
-        checkpoint.check_continues(config, dataset)
-        if missing := checkpoint.missing_from(folder):  # the score is the best of all rows
-            raise CheckpointError(missing)
-    except UnreadError:
-        raise
-    except CheckpointError as error:
-        LOG.warning("%s; the run starts again", error)
-        return None
-    return checkpoint
-
-
 def _score_impossible(job: Job, trackers: Sequence[Tracker], reason: str) -> Outcome:
-    """What a run that cannot exist is worth: a uniform guess, as on W&B."""
+    """Give an invalid configuration the score of a uniform guess, as `train` does on W&B."""
     summary = summary_of_impossible(job.settings, read_lasting_text(job.data), reason)
-    for tracker in trackers:
-        tracker.start({**job.settings, "data": job.data_name}, total_steps=0, step=0)
-        tracker.finish(summary)
+    record_untrained(trackers, {**job.settings, "data": job.data_name}, summary)
     return Outcome(RunStatus.IMPOSSIBLE, reason)
