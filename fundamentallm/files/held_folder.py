@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -206,10 +206,18 @@ class HeldFolder:
     def copy(self, name: str, to: HeldFolder) -> None:
         """Copy a regular file, with its times, into a folder that has none of its name.
 
-        The copy outlasts a power cut once the folder `to` is synced as well.
+        The copy outlasts a power cut once the folder `to` is synced as well. Holes stay holes: a
+        file of others that claims to be huge takes neither time nor room.
         """
         with self.open(name, "rb") as source, to.open(name, "xb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+            size = os.fstat(source.fileno()).st_size  # it may be growing
+            for start, end in _data(source.fileno(), size):
+                source.seek(start)
+                target.seek(start)
+                while start < end and (piece := source.read(min(end - start, 1 << 20))):
+                    target.write(piece)
+                    start += len(piece)
+            target.truncate(size)
             target.flush()
             times = os.fstat(source.fileno())
             if os.utime in os.supports_fd:
@@ -242,6 +250,23 @@ class HeldFolder:
     def _is_link(self, name: str) -> bool:
         status = self._status(name)
         return status is not None and stat.S_ISLNK(status.st_mode)
+
+
+def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """Start and end, in bytes, of each part of a file's first `size` bytes that is no hole."""
+    end = 0
+    if not hasattr(os, "SEEK_DATA"):
+        yield 0, size
+        return
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # the rest is a hole
+                return
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, min(end, size)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

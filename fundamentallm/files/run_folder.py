@@ -218,16 +218,7 @@ class RunFolder:
 
         What is none, as a line cut short or a value of another kind, is left out.
         """
-        for line in self.metric_lines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if not (line.endswith("\n") and isinstance(row, dict)):
-                continue
-            step = row.get("step")
-            if type(step) is int and 0 <= step <= MOST_STEPS:
-                yield {name: value for name, value in row.items() if finite(value) is not None}
+        return (row for row in map(read_row, self.metric_lines()) if row is not None)
 
     def metric_lines(self) -> list[str]:
         """The lines of metrics.jsonl, with their ends, whatever they hold; none if missing."""
@@ -292,6 +283,20 @@ class RunFolder:
                 suppress(FileNotFoundError),
             ):
                 folder.sync_file(file.name)
+
+
+def read_row(line: str) -> dict[str, Any] | None:
+    """Read a line of metrics.jsonl: its step and its finite numbers; None if it is no row."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not (line.endswith("\n") and isinstance(row, dict)):
+        return None
+    step = row.get("step")
+    if type(step) is not int or not 0 <= step <= MOST_STEPS:
+        return None
+    return {name: value for name, value in row.items() if finite(value) is not None}
 
 
 def read_flat_yaml(path: Path, root: Root | None = None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ shown.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -20,7 +19,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import EARLY
 from fundamentallm.files.held_folder import why_misplaced
 from fundamentallm.files.ownership import FILES
-from fundamentallm.files.run_folder import RunFolder, RunFolderError
+from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_row
 from fundamentallm.metrics import finite
 from fundamentallm.report.results import (
     Curve,
@@ -198,15 +197,13 @@ def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Cu
     points: dict[str, dict[int, float]] = {}
     bad = 0
     for line in lines:
-        try:
-            row = json.loads(line)
-            step = int(row["step"])
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        row = read_row(line)
+        if row is None:
             bad += line.endswith("\n")  # a last one that a kill cut short is nobody's fault
             continue
+        step = row.pop("step")
         for key, value in row.items():
-            if key != "step" and finite(value) is not None:
-                points.setdefault(key, {})[step] = value
+            points.setdefault(key, {})[step] = value
     if bad:
         notes.append(f"{name}: {bad} lines of metrics.jsonl cannot be read and are left out")
     return {key: Curve.of(values) for key, values in points.items()}
