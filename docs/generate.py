@@ -31,24 +31,24 @@ DOCS = Path(__file__).parent
 COMMANDS = """\
 # Every command
 
-What `fundamentallm COMMAND --help` prints; written by `docs/generate.py`, and CI fails when it is
-stale. `train` takes every hyperparameter too, and `find learning-rate` all but the rate, its
-schedule, the length and `--compile`: [hyperparameters.md](hyperparameters.md).
+What `fundamentallm COMMAND --help` prints. `train` also takes every
+[hyperparameter](hyperparameters.md); `find learning-rate` all but the rate, its schedule, the
+length and `--compile`.
 
 Exit codes: 0 done, 1 failed or diverged, 2 bad input, 129 SIGHUP (a closed terminal), 130 Ctrl-C,
 143 SIGTERM; of `check`, 0 clean, 1 warnings or a run that cannot be tried, 2 mistakes.
 
 | variable | does |
 |---|---|
-| `FUNDAMENTALLM_STORAGE` | the address of a sweep's database, password and all; as `--storage` |
-| `FUNDAMENTALLM_LEASE` | seconds (60) after which a silent worker has lost its runs; new sweeps |
-| `FUNDAMENTALLM_KERNELS=0` | leaves out `kernels.c`; torch does all |
-| `OMP_NUM_THREADS` | threads of a run, as many as there are cores at most |
-| `OMP_WAIT_POLICY` | how torch's own threads wait; `passive` unless it is set |
-| `CUDA_VISIBLE_DEVICES` | the GPUs that may be used |
-| `XDG_CACHE_HOME` | where encoded texts and the built `kernels.c` are kept (`~/.cache`) |
-| `XDG_STATE_HOME` | where it is noted what you began (`~/.local/state`) |
-| `WANDB_API_KEY`, `WANDB_MODE`, `WANDB_BASE_URL`, ... | W&B's own, which its client heeds as ever |
+| `FUNDAMENTALLM_STORAGE` | address of a sweep's database, with its password; as `--storage` |
+| `FUNDAMENTALLM_LEASE` | seconds (60) until a silent worker of a new sweep loses its runs |
+| `FUNDAMENTALLM_KERNELS=0` | leave out `kernels.c`; torch does all |
+| `OMP_NUM_THREADS` | threads of a run, at most as many as there are cores |
+| `OMP_WAIT_POLICY` | how torch's own threads wait (`passive`) |
+| `CUDA_VISIBLE_DEVICES` | GPUs that may be used |
+| `XDG_CACHE_HOME` | folder of encoded texts and the built `kernels.c` (`~/.cache`) |
+| `XDG_STATE_HOME` | folder that notes what you started (`~/.local/state`) |
+| `WANDB_API_KEY`, `WANDB_MODE`, `WANDB_BASE_URL`, ... | W&B's own |
 """
 
 EXAMPLES = {

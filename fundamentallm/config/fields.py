@@ -89,7 +89,7 @@ class Hyperparameter:
         if self.type is bool:
             return "true or false"
         if self.type is str:
-            return "whole numbers above 0, rising, with commas between: 10000,20000"
+            return "rising whole numbers with commas: 10000,20000"
         kind = "a whole number, " if self.type is int else "a number, "
         advice = "" if self.typical is None else f" (typical: {self.typical_text})"
         return f"{kind}{self.possible}{advice}"

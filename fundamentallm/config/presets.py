@@ -70,7 +70,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             "fast",
-            "The best that we know of for two minutes on two cores.",
+            "Best for two minutes on two cores.",
             100_000,
             {
                 "model_dim": 128,
