@@ -133,7 +133,7 @@ def worker_options(command: Any) -> Any:
                 type=click.IntRange(0),
                 default=0,
                 metavar="N",
-                help="Retry a run that fails by its own error up to N times.  [default: 0]",
+                help="Retry a failed run up to N times.  [default: 0]",
             ),
             click.option(
                 "--wait",

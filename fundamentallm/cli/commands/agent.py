@@ -20,7 +20,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 @click.option(
     "--wandb",
     metavar="DESTINATION",
-    help="Send runs to this destination on W&B, or off.  [default: as you created the sweep]",
+    help="Send runs to this destination on W&B; off sends none.  [default: as chosen before]",
 )
 @worker_options
 def agent(

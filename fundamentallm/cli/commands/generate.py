@@ -19,28 +19,33 @@ from fundamentallm.printable import fit_for
 @click.option(
     "--temperature",
     default=0.8,
-    show_default=True,
-    help="Sample at this temperature; 0 takes the likeliest token.",
+    metavar="T",
+    help="Sample at this temperature; 0 takes the likeliest token.  [default: 0.8]",
 )
 @click.option(
     "--top-k",
     default=0,
-    show_default=True,
-    help="Sample from the K likeliest tokens; 0 allows all.",
+    metavar="K",
+    help="Sample from the K likeliest tokens; 0 allows all.  [default: 0]",
 )
 @click.option(
     "--top-p",
     default=1.0,
-    show_default=True,
-    help="Sample from the likeliest tokens that reach P together.",
+    metavar="P",
+    help="Sample from the likeliest tokens that reach P together.  [default: 1.0]",
 )
-@click.option("--max-tokens", default=500, show_default=True, help="Write at most N tokens.")
-@click.option("--num-samples", default=1, show_default=True, help="Write N samples.")
+@click.option(
+    "--max-tokens",
+    default=500,
+    metavar="N",
+    help="Write at most N tokens.  [default: 500]",
+)
+@click.option("--num-samples", default=1, metavar="N", help="Write N samples.  [default: 1]")
 @click.option(
     "--seed",
     default=0,
-    show_default=True,
-    help="Seed the first sample with N, the next with N + 1.",
+    metavar="N",
+    help="Seed the first sample with N, the next with N + 1.  [default: 0]",
 )
 @click.option("--stop", default="", help="Stop before this text.")
 def generate(

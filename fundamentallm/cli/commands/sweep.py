@@ -34,7 +34,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
     type=int,
     default=0,
     metavar="N",
-    help="Seed the search; to seed the runs, add -- --seed N.  [default: 0]",
+    help="Seed the search; seed the runs by -- --seed N.  [default: 0]",
 )
 @click.option(
     "--sampler",
