@@ -32,12 +32,16 @@ from fundamentallm.sweep.store.score_cap import farthest, score_of_guess
 LOSS = Metric("val_loss")
 MOST_CURVES = 40
 MOST_POINTS = 200
-ENDINGS = {RunStatus.DONE: "done", RunStatus.STOPPED: "stopped early", "": "diverged or broken off"}
+ENDINGS = {
+    RunStatus.DONE: "done",
+    RunStatus.STOPPED: "stopped early",
+    "": "diverged or interrupted",
+}
 """What runs are called that are drawn alike."""
 WATCHED = {
     "optim/learning_rate": "learning rate",
     "optim/grad_norm": "gradient norm",
-    "perf/tokens_per_second": "tokens a second",
+    "perf/tokens_per_second": "tokens per second",
 }
 
 
@@ -80,7 +84,7 @@ def loss_curves(results: Results) -> Plot | None:
         "" if len(chosen) == len(results.runs) else f" of {len(chosen)} of {len(results.runs)} runs"
     )
     says = f"Validation (solid) and training (dotted) loss{few}, the best first in the legend."
-    says += " Click a name to hide it, twice to see it alone."
+    says += " Click a name to hide it, double-click to show it alone."
     return Plot("curves", "Loss", says, figure)
 
 
@@ -125,7 +129,7 @@ def importance(surface: Surface | None) -> Plot | None:
         (e.factor.name, e.share, f"{score_text(e.size)} ± {score_text(e.error)}")
         for e in surface.effects
     ]
-    rows += [(factor.name, 0.0, "not told from chance") for factor in surface.undecided]
+    rows += [(factor.name, 0.0, "may be chance") for factor in surface.undecided]
     figure = new_figure("share of the variance", "")
     figure.add_bar(
         x=[share for _, share, _ in rows],
@@ -140,8 +144,10 @@ def importance(surface: Surface | None) -> Plot | None:
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(tickformat=".0%", range=[0, 1])
-    says = "How much of the differences between runs each setting explains, and what it moves the "
-    says += "metric by from worst to best (95% interval); a fitted polynomial, as in explain."
+    says = (
+        "Share of the variance between runs that each setting explains, and how far it moves the "
+    )
+    says += "metric from worst to best (95% interval). It comes from the fit that explain uses."
     return Plot("importance", "Importance", says, figure, is_wide=False)
 
 
@@ -211,7 +217,7 @@ def range_tests(results: Results) -> list[Plot]:
         )  # fmt: skip
         figure.update_xaxes(type="log")
         figure.update_yaxes(range=_without_blow_ups([losses.values]))
-        says = "The loss never fell, so no range to search can be told."
+        says = "The loss never fell, so there is no range to suggest."
         if found.get("fell", True):
             figure.add_vrect(found["low"], found["high"], fillcolor=PALETTE[2], opacity=0.2)
             says = (

@@ -49,10 +49,10 @@ def next_sweep(results: Results) -> str:
             the sweep should be another.
     """
     if results.sweep is None:
-        raise ReportError(f"{results.title}: no sweep file is there; give the folder of one sweep")
+        raise ReportError(f"{results.title}: no sweep file found; give the folder of one sweep")
     if is_refined(results.sweep):
         raise ReportError(
-            f"{results.title}: it repeats the best of another sweep, and is no search of its own; "
+            f"{results.title}: this sweep only repeats the best of another one; "
             "give the folder of that one"
         )
     evidence = Evidence(results)
@@ -63,9 +63,7 @@ def next_sweep(results: Results) -> str:
             found += f" that can be compared are too few to learn from; {FEWEST_TO_FIT} are needed"
             found += f" ({told(Counter(run.status for run in evidence.results.observations))})"
         else:
-            found += (
-                " differ in none, or in no setting that can be compared; there is nothing to learn"
-            )
+            found += " differ in no setting that can be compared, so there is nothing to learn"
         raise ReportError(f"{results.title}: {found}")
     return _Next(results, evidence).text()
 
@@ -107,19 +105,21 @@ class _Next:
                 self._move(parameter, self.effects[name])
         if self.sweep.method != "grid" and self.sweep.run_cap is None:
             cap = max(8, len(self.results.observations))
-            self.content["run_cap"] = Commented(cap, "as many as before; else it never ends")
+            self.content["run_cap"] = Commented(
+                cap, "as many as before; without it the sweep never ends"
+            )
         self._leave_out_impossible()
         if self.content["parameters"] == self.sweep.content["parameters"]:
             raise ReportError(
                 f"{self.results.title}: nothing stood out in "
                 f"{len(self.evidence.compared.comparable)} runs{self.evidence.when}, so "
-                "the next sweep would be the same; give the best more seeds (fundamentallm "
-                "refine), or search more, or elsewhere"
+                "the next sweep would be the same; repeat the best with more seeds (fundamentallm "
+                "refine), or search more runs or other values"
             )
         best = self.results.best
         assert best is not None
         heading = (
-            f"What {self.results.title} asks for next: it found {self.results.metric.name} "
+            f"The next sweep after {self.results.title}, which found {self.results.metric.name} "
             f"{score_text(best.score)} in {len(self.results.observations)} runs."
         )
         for claim in self.claims:
@@ -127,7 +127,7 @@ class _Next:
                 heading += f" {claim.says[0].upper()}{claim.says[1:]}."
         if self.flags:
             words = (f"{HYPERPARAMETERS[n].flag} {value}" for n, value in self.flags.items())
-            heading += f" Its runs also had, after --: {' '.join(words)}"
+            heading += f" Its runs also had these flags, after --: {' '.join(words)}"
         return sweep_text(self.content, heading)
 
     def _said(self, rule: str, about: str = "") -> Claim | None:
@@ -177,13 +177,13 @@ class _Next:
                     for level, (_, loss) in zip(levels, effect.line, strict=True)
                     if level not in near
                 )
-                entry["values"] = Commented(near, f"left out, for they are worse: {gone}")
+                entry["values"] = Commented(near, f"left out as worse: {gone}")
                 entry.pop("probabilities", None)
             return
         best = min(levels, key=lambda level: abs(level - effect.best))  # of many it lies between
         if edge is not None:
             values = self._beyond(factor.name, levels, edge.verdict, in_logs=factor.in_logs)
-            why = f"widened: {shown(best)} was best and the end of what was tried"
+            why = f"widened: {shown(best)} was the best and at the edge"
         else:
             place = levels.index(best)
             around = levels[max(0, place - 1) : place + 2]
@@ -230,10 +230,10 @@ class _Next:
             why = f"closer to {shown(effect.best)}, {it_is}"
         elif edge.verdict == "high":
             new = (at(high) - span / 2, at(high) + WIDEN * span)
-            why = f"widened: the best lay at the largest tried, {shown(high)}"
+            why = f"widened: the best was at the largest tried, {shown(high)}"
         else:
             new = (at(low) - WIDEN * span, at(low) + span / 2)
-            why = f"widened: the best lay at the smallest tried, {shown(low)}"
+            why = f"widened: the best was at the smallest tried, {shown(low)}"
         values = [math.exp(end) if logs else end for end in new]
         at_edge = low if edge is not None and edge.verdict == "low" else high
         values = [
@@ -283,8 +283,8 @@ class _Next:
             plain = None
         if plain is None or all(parameter.is_constant for parameter in plain.parameters):
             raise ReportError(
-                f"{self.results.title}: of each setting one value is left, so there is nothing to "
-                "search; give the best more seeds (fundamentallm refine)"
+                f"{self.results.title}: only one value of each setting is left, so there is "
+                "nothing to search; repeat the best with more seeds (fundamentallm refine)"
             )
         return plain
 

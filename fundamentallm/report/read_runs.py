@@ -87,7 +87,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
         settings = _plain(folder.read_config(), name, notes)
     except RunFolderError as error:
         settings = {}
-        notes.append(f"{error}; its settings are not known")
+        notes.append(f"{error}; its settings are unknown")
     summary = plain_summary(folder.read_summary())
     if not summary and folder.summary.exists():
         notes.append(f"{name}: summary.json cannot be read")
@@ -117,7 +117,7 @@ def _plain(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, 
             known = HYPERPARAMETERS.get(key)
             setting = value if known is None else known.parse(value)
             if type(setting) in (int, float) and finite(setting) is None:
-                raise ConfigError(f"{key} is beyond all numbers")
+                raise ConfigError(f"{key} is not a finite number")
             settings[key] = setting
         except ConfigError as error:
             notes.append(f"{name}: config.yaml: {error}; it is left out")
@@ -135,7 +135,9 @@ def _runs_below(path: Path, unread: list[str], depth: int = 0) -> Iterator[Path]
     if not os.path.isdir(path):  # Path's own raises where it may not look
         return
     if depth and os.path.islink(path):
-        unread.append(f"{path}: a link, which is not followed; name it beside {path.parent}")
+        unread.append(
+            f"{path}: links are not followed; give it as an argument beside {path.parent}"
+        )
     elif RunFolder(path).holds_a_run():
         if reason := why_misplaced(path, files=FILES):
             raise ReportError(reason)
@@ -157,14 +159,16 @@ def in_order(name: str) -> list[tuple[int, str]]:
 
 def _nothing_in(path: Path) -> str:
     if not os.path.exists(path):
-        return f"{path}: no such folder; give a run's or a sweep's, or ENTITY/PROJECT/SWEEP of W&B"
+        return f"{path}: no such folder; give that of a run or a sweep, or ENTITY/PROJECT/SWEEP"
     if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
         return f"{path}: cannot be read (Permission denied)"
     if not path.is_dir():
-        return f"{path}: not a folder; give a run's or a sweep's"
+        return f"{path}: not a folder; give that of a run or a sweep"
     if (path / "sweep.yaml").is_file():
-        return f"{path}: no run of this sweep has begun; start it with fundamentallm agent {path}"
-    return f"{path}: no run is there; give a folder that holds config.yaml and metrics.jsonl"
+        return (
+            f"{path}: no run of this sweep has started; start one with fundamentallm agent {path}"
+        )
+    return f"{path}: no run found; give a folder with config.yaml and metrics.jsonl"
 
 
 def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[SweepFile | None, list]:
@@ -193,7 +197,7 @@ def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Cu
     """All metrics, by name."""
     lines = folder.metric_lines()
     if not folder.metrics.is_file():
-        notes.append(f"{name}: there is no metrics.jsonl")
+        notes.append(f"{name}: metrics.jsonl is missing")
     points: dict[str, dict[int, float]] = {}
     bad = 0
     for line in lines:

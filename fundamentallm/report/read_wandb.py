@@ -100,9 +100,13 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         ]
     except ERRORS as error:
         reason = " ".join(str(error).split())[:200]
-        raise ReportError(f"{address}: W&B does not show it ({reason}); see wandb login") from None
+        raise ReportError(
+            f"{address}: cannot be read from W&B ({reason}); see wandb login"
+        ) from None
     if not runs:
-        raise ReportError(f"{address}: no run of this sweep has begun; start one with wandb agent")
+        raise ReportError(
+            f"{address}: no run of this sweep has started; start one with wandb agent"
+        )
     if not any(run.score is not None for run in runs):
         notes.append(without_metric(runs, chosen))
     else:
@@ -124,7 +128,9 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
     try:
         curves = _curves(run)
     except ERRORS as error:  # it was deleted meanwhile, say
-        notes.append(f"{run.name}: W&B does not show its history ({' '.join(str(error).split())})")
+        notes.append(
+            f"{run.name}: its history cannot be read from W&B ({' '.join(str(error).split())})"
+        )
     theirs = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
     summary = plain_summary(theirs)
     own = str(summary.get("status", ""))

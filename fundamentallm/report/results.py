@@ -241,7 +241,7 @@ def guessed(metric: Metric, sweep: SweepFile | None) -> list[str]:
     """A note if nobody has said which way a metric is better."""
     if metric.name in METRICS or (sweep is not None and metric == sweep.metric):
         return []
-    return [f"less {metric.name} was taken for better, since no sweep file says which way it is"]
+    return [f"lower {metric.name} counts as better, because no sweep file gives its goal"]
 
 
 def unscored(runs: Sequence[RunResult]) -> list[str]:
@@ -259,7 +259,7 @@ def without_metric(runs: Sequence[RunResult], metric: Metric) -> str:
     """That no run has a value of the metric, and what they have."""
     known = sorted({name for run in runs for name in run.curves})
     if not known:
-        return "no run has logged anything yet"
+        return "no run has logged a metric yet"
     near = get_close_matches(metric.name, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     shown = ", ".join(known[:MOST_NAMES]) + (", ..." if len(known) > MOST_NAMES else "")

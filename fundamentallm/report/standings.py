@@ -48,22 +48,24 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     """
     ranked = in_order([each for each in standings if each.scores and not each.diverged], metric)
     if not ranked:
-        return "each diverged with a seed, or has no score, so none can be called best"
+        return "no configuration can be called best: each diverged with a seed or has no score"
     best, rest = ranked[0], ranked[1:]
     if not rest:
-        alone = "is the only one" if len(standings) == 1 else "alone has a score and never diverged"
-        return f"{best.label} {alone}; there is nothing to tell it from"
+        alone = "is the only configuration"
+        if len(standings) > 1:
+            alone += " that has a score and never diverged"
+        return f"{best.label} {alone}; there is nothing to compare it with"
     lead = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
     lead += f"{score_text(rest[0].mean)}"
     by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)
     noise = pooled_noise([each.scores for each in by_mean])
     judged = judge_winner([each.scores for each in ranked], noise)
     if noise is None:
-        return f"{lead}; with one seed nobody can say whether that is more than chance"
+        return f"{lead}; this may be chance: no seed was repeated"
     if not judged.is_known:
-        return f"{lead}; the scores of each do not differ at all between seeds"
+        return f"{lead}; this may be chance: repeated seeds gave equal scores, so noise is unknown"
     basis = f"the noise between seeds is {score_text(noise.sigma)}"
     if judged.is_clear:
-        return f"{lead}; it is separable from all others ({basis})"
+        return f"{lead}; this is more than chance ({basis})"
     doubtful = [f"{rest[i].label} (p = {judged.p_values[i]:.2g})" for i in judged.inseparable]
-    return f"{lead}; it is not separable from {', '.join(doubtful)} ({basis})"
+    return f"{lead}; this may be chance: {', '.join(doubtful)} may be as good ({basis})"

@@ -39,7 +39,7 @@ def with_stored_runs(
     names = {run.number: folder.run(run.number).path.name for run in runs}
     notes = list(results.notes)
     if others := sorted(set(here) - set(names.values()), key=in_order):
-        notes.append(f"left out, for they are no runs of this sweep: {_some(others)}")
+        notes.append(f"left out as not of this sweep: {_some(others)}")
     merged = {name: run for name, run in here.items() if name not in others}
     shared = {**results.fixed, **_same_text(results), **space.fixed}
     away: list[Run] = []
@@ -59,19 +59,19 @@ def with_stored_runs(
     if away and is_local:
         gone = _some([names[run.number] for run in away])
         notes.append(
-            f"the folders of finished runs are gone: {gone}. Their settings and scores are those "
-            f"that the sweep noted; fundamentallm agent {folder.path} runs them again"
+            f"the folders of finished runs are gone: {gone}; their settings and scores come from "
+            f"the sweep's storage; fundamentallm agent {folder.path} repeats them"
         )
     elif away:
         machines = ", ".join(sorted({run.last.owner.partition(":")[0] for run in away}))
         notes.append(
-            f"{len(away)} of {len(merged)} runs did not end in this folder but elsewhere "
-            f"({machines}): of them there are settings and scores, and no curves"
+            f"{len(away)} of {len(merged)} runs ended on other machines "
+            f"({machines}): their settings and scores are shown, without curves"
         )
     if changed:
         notes.append(
-            f"changed after the sweep had finished them: {_some(changed)}; the scores that the "
-            "sweep noted count"
+            f"changed after the sweep finished them: {_some(changed)}; the scores in the "
+            "sweep's storage count"
         )
     ordered = [merged[name] for name in sorted(merged, key=in_order)]
     return replace(results, runs=ordered, notes=notes)

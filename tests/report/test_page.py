@@ -55,8 +55,8 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, run: Run) -> None:
     results = read_results([folder])
     notes = " ".join(results.notes)
     assert "run-0001: 2 lines of metrics.jsonl cannot be read" in notes
-    assert "its settings are not known" in notes
-    assert "run-0003: there is no metrics.jsonl" in notes
+    assert "its settings are unknown" in notes
+    assert "run-0003: metrics.jsonl is missing" in notes
     assert "run-0004: summary.json cannot be read" in notes
     assert len(make_page(results)) > 1_000_000
     with pytest.raises(ReportError, match="no such folder"):

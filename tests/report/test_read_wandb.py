@@ -45,7 +45,7 @@ def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
              "command": ["${env}", "${interpreter}", "${program}", "${args}", *flags]}
         )  # fmt: skip
         empty = client.run("fundamentallm", "report", sweep.path, code=2)
-        assert "no run of this sweep has begun" in empty.stdout
+        assert "no run of this sweep has started" in empty.stdout
         client.run("wandb", "agent", sweep.path)
 
         client.run("fundamentallm", "report", sweep.path)

@@ -43,4 +43,4 @@ def test_explain_and_refine_give_the_same_verdict(tmp_path: Path) -> None:
     said = verdict(standings, Metric("val_loss", "minimize"))
     assert winner.verdict == "tied"
     assert "learning_rate 0.004) may be as good" in winner.says
-    assert "not separable from 0.004 (p = " in said
+    assert "this may be chance: 0.004 (p = " in said

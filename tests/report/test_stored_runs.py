@@ -84,8 +84,8 @@ def test_what_the_sweep_noted_counts_where_a_folder_was_changed(run: Run, tiny: 
     (tiny / second / "metrics.jsonl").write_text("\n".join([*rows, better]) + "\n")
     write_run(tiny / "of-mine", {"learning_rate": 0.5, "seed": 9}, [0.1])
     told = run("explain", "tiny")
-    assert f"changed after the sweep had finished them: {second}" in told.stderr
-    assert "left out, for they are no runs of this sweep: of-mine" in told.stderr
+    assert f"changed after the sweep finished them: {second}" in told.stderr
+    assert "left out as not of this sweep: of-mine" in told.stderr
     folder = SweepFolder(tiny)
     definition, runs = read_study(folder.url, "tiny")
     results = with_stored_runs(read_results([tiny]), folder, definition.space, runs)

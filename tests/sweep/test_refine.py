@@ -88,12 +88,12 @@ def test_what_is_nearly_a_better_configuration_is_no_finalist() -> None:
 @pytest.mark.parametrize(
     ("scores", "words"),
     [
-        ([(1.0, 1.01, 0.99), (2.0, 2.01, 1.99)], "B follows with 2.0000; it is separable from all"),
-        ([(1.0, 1.2, 0.8), (1.05, 1.2, 0.9)], "it is not separable from B (p = "),
-        ([(1.0, 1.01, 0.99), (1.005, 1.01, 1.0), (3.0, 3.01, 2.99)], "not separable from B (p ="),
-        ([(1.0,), (2.0,)], "with one seed nobody can say"),
-        ([(1.0, 1.1)], "nothing to tell it from"),
-        ([(1.0, 1.0), (2.0, 2.0)], "do not differ at all between seeds"),
+        ([(1.0, 1.01, 0.99), (2.0, 2.01, 1.99)], "B follows with 2.0000; this is more than chance"),
+        ([(1.0, 1.2, 0.8), (1.05, 1.2, 0.9)], "this may be chance: B (p = "),
+        ([(1.0, 1.01, 0.99), (1.005, 1.01, 1.0), (3.0, 3.01, 2.99)], "this may be chance: B (p ="),
+        ([(1.0,), (2.0,)], "this may be chance: no seed was repeated"),
+        ([(1.0, 1.1)], "nothing to compare it with"),
+        ([(1.0, 1.0), (2.0, 2.0)], "repeated seeds gave equal scores"),
     ],
 )  # fmt: skip
 def test_the_verdict_says_what_the_numbers_allow(
@@ -111,7 +111,7 @@ def test_verdicts_on_pure_noise_are_seldom_wrong() -> None:
     wrong = 0
     for _ in range(100):
         groups = [tuple(dice.gauss(2, 0.1) for _ in range(3)) for _ in range(4)]
-        wrong += "is separable" in verdict([Standing("x", each) for each in groups], LOSS)
+        wrong += "is more than chance" in verdict([Standing("x", each) for each in groups], LOSS)
     assert wrong <= 5  # 5%
 
 
@@ -122,8 +122,12 @@ def test_what_diverged_with_a_seed_is_not_called_best() -> None:
     every = [lost, lucky, worse, safe]
     assert [each.label for each in in_order(every, LOSS)] == ["safe", "worse", "lucky", "lost"]
     assert verdict(every, LOSS).startswith("safe leads with 1.5100, worse follows")
-    assert "safe alone has a score and never diverged" in verdict([lost, lucky, safe], LOSS)
-    assert "none can be called best" in verdict([lost, lucky, Standing("none", ())], LOSS)
+    assert "safe is the only configuration that has a score and never diverged" in verdict(
+        [lost, lucky, safe], LOSS
+    )
+    assert "no configuration can be called best" in verdict(
+        [lost, lucky, Standing("none", ())], LOSS
+    )
 
 
 def test_refining_goes_on_where_the_schedule_allows_it(
@@ -179,7 +183,7 @@ def test_refining_is_gone_on_with_though_others_are_the_best_now(
     assert (lost.returncode, "say where by --data" in lost.stderr) == (2, True)
     done = run(*words, "--data=moved.txt")
     assert done.returncode == 0, done.stderr
-    assert "with one seed nobody can say" in done.stdout
+    assert "this may be chance: no seed was repeated" in done.stdout
     assert len(summaries(tmp_path / "runs/c-refined")) == 2
     both = run(*words, "--epochs=3")
     assert (both.returncode, "and not both" in both.stderr) == (2, True)

@@ -33,7 +33,7 @@ def more_runs(evidence: Evidence) -> list[Claim]:
     sign = results.metric.sign
     numbers = (
         f"the best of {len(losses) // 2} runs is {score_text(sign * half)} on average, of "
-        f"{len(losses)} {score_text(sign * whole)}; as many again would bring about "
+        f"{len(losses)} {score_text(sign * whole)}; as many again would gain about "
         f"{score_text(gain)}, {gain / sigma:.1f} times {evidence.sigma_is}"
     )
     if gain < WASTE * sigma:

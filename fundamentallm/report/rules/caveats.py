@@ -33,9 +33,15 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
     claims: list[Claim] = []
     if names:
         values = ", ".join(f"{name} {shown(fixed[name]) or 'none'}" for name in names)
-        claims.append(Claim("held_fixed", "fixed", f"all of this was seen only at {values}"))
+        claims.append(
+            Claim(
+                "held_fixed",
+                "fixed",
+                f"all runs had {values}; other values may change these results",
+            )
+        )
     if len(evidence.results.observations) > 1 and SEED in fixed:
-        says = f"every run had seed {fixed[SEED]}: how much chance there is was not measured"
+        says = f"every run had seed {fixed[SEED]}, so chance was not measured"
         claims.append(Claim("held_fixed", "one_seed", says, SEED))
     return claims
 
@@ -50,12 +56,10 @@ def stopped(evidence: Evidence) -> list[Claim]:
     if rung is not None:
         says += (
             f"settings are compared after {rung.evaluations} evaluations, which {rung.runs} runs "
-            "reached, as if each had ended there; what is better by then may not be at the end"
+            "reached; what is better then may not be better at the end"
         )
     else:
-        says += (
-            "their scores are those of shorter runs, and count for none of this but the divergence"
-        )
+        says += "their scores come from shorter runs and are used only to find divergence"
     return [Claim("stopped", "stopped", says)]
 
 
@@ -65,8 +69,8 @@ def repeated(evidence: Evidence) -> list[Claim]:
     if runs == counted:
         return []
     says = (
-        f"{runs - counted} of {runs} runs repeat others, with the same settings, seed and text; "
-        f"they count once, so all of this rests on {counted}"
+        f"{runs - counted} of {runs} runs repeat others with the same settings, seed and text; "
+        f"each counts once, so these results rest on {counted} runs"
     )
     return [Claim("repeated", "repeated", says)]
 
@@ -87,8 +91,8 @@ def other_losses(evidence: Evidence) -> list[Claim]:
         return []
     names = " and ".join("the text" if name.startswith("data") else name for name in differ)
     says = (
-        f"runs differ in {names}: a {evidence.metric} of one says nothing about that of another, "
-        "so their order, and what the best is, mean little; compare runs that have the same"
+        f"runs differ in {names}, so their {evidence.metric} cannot be compared and the best means "
+        "little; compare runs that have the same"
     )
     if differ == ["tokenizer"]:
         says += ", or by val_bits_per_char"
@@ -107,6 +111,6 @@ def unfair_rate(evidence: Evidence) -> list[Claim]:
         return []
     says = (
         f"{' and '.join(compared)} {'was' if len(compared) == 1 else 'were'} compared at "
-        f"learning_rate {shown(results.fixed[RATE])} alone; each value may want its own"
+        f"learning_rate {shown(results.fixed[RATE])} only; each value may need a rate of its own"
     )
     return [Claim("unfair_rate", "one_rate", says, RATE)]

@@ -84,7 +84,7 @@ class Evidence:
         """Where `sigma` comes from, in words."""
         if self.noise is not None:
             return f"the noise between seeds ({score_text(self.noise.sigma)})"
-        return f"what settings leave unexplained ({score_text(self.sigma or 0)})"
+        return f"the residual of the fit ({score_text(self.sigma or 0)})"
 
     @cached_property
     def complete(self) -> list[RunResult]:

@@ -58,9 +58,9 @@ def best_early(evidence: Evidence) -> list[Claim]:
     if 2 * sum(map(_train_rose, early)) > len(early):
         says += ", and train_loss rose after it too: the learning rate is too high; try a lower one"
         return [Claim("best_early", "too_high", says)]
-    says += ": train for less, or set early_stopping"
+    says += ": train for fewer steps, or set early_stopping"
     if 2 * sum(_rise(run) is not None for run in early) > len(early):
-        says += "; what came after was learning by heart"
+        says += "; after it the model memorized the text"
     return [Claim("best_early", "early", says)]
 
 
@@ -75,7 +75,7 @@ def overfitting(evidence: Evidence) -> list[Claim]:
         return []
     says = (
         f"overfitting in {counted(len(rises), len(judged))}: val_loss rose by "
-        f"{np.median(rises):.3f} (median) after its least, while train_loss fell; try more "
+        f"{np.median(rises):.3f} (median) after its minimum, while train_loss fell; try more "
         "dropout or weight_decay, a smaller model, more text, or early_stopping"
     )
     return [Claim("overfitting", "overfitting", says)]
@@ -101,8 +101,8 @@ def underfitting(evidence: Evidence) -> list[Claim]:
         return []
     says = (
         f"in {counted(len(together), len(judged))} train_loss and val_loss end together (gap "
-        f"{np.median(together):+.3f}, median) and fall no more: there is room for a larger "
-        "model, less dropout, or another learning rate"
+        f"{np.median(together):+.3f}, median) and no longer fall: try a larger model, less "
+        "dropout, or another learning rate"
     )
     return [Claim("underfitting", "underfitting", says)]
 

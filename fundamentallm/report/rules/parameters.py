@@ -34,15 +34,15 @@ def matters(evidence: Evidence) -> list[Claim]:
         names = ", ".join([effect.factor.name, *(factor.name for factor in others)])
         says = (
             f"{names}: from worst to best they move {evidence.metric}{evidence.when} by "
-            f"{score_text(effect.size)}, but they changed together, so which of them it was cannot "
-            "be told"
+            f"{score_text(effect.size)}, but they changed together, so their effects cannot be "
+            "told apart"
         )
         claims.append(Claim("matters", "together", says, names))
     if surface.undecided:
         names = ", ".join(factor.name for factor in surface.undecided)
         beside = f" from {evidence.sigma_is}" if evidence.sigma else ""
         runs = f"{len(surface.runs)} runs{evidence.when}"
-        says = f"{names}: no effect that stands out{beside}, in {runs}"
+        says = f"{names}: no effect stands out{beside}, in {runs}"
         claims.append(Claim("matters", "undecided", says, names))
     return claims
 
@@ -67,11 +67,11 @@ def _best_of(effect: Effect, evidence: Evidence) -> str:
         return f"best: {shown(effect.best)}"
     surface = evidence.surface
     others = surface is not None and len(surface.effects) + len(surface.together) > 1
-    allowed = ", the other settings allowed for" if others else ""
+    allowed = ", adjusted for the other settings" if others else ""
     low, high = map(shown, effect.among)
     if effect.near == 1:
         return f"the best run has {low}{allowed}"
-    says = f"within {score_text(effect.margin)} of the best lie {effect.near} runs, at {low} to "
+    says = f"{effect.near} runs within {score_text(effect.margin)} of the best have {low} to "
     says += f"{high}{allowed}"
     return f"{says}; fitted optimum {shown(effect.optimum)}" if effect.is_supported else says
 
@@ -107,9 +107,9 @@ def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) ->
     which, to = ("smallest", "below") if side == "low" else ("largest", "above")
     advice = f"widen the range {to} it"
     if not has_room(evidence.results, effect.factor, side):
-        advice = f"nothing {to} the range is possible, so search closer to that end"
+        advice = f"no value {to} the range is possible, so search closer to that end"
     says = (
-        f"the best {name} is about the {which} tried, {value}: {evidence.metric}{evidence.when} "
+        f"the best {name} is near the {which} tried, {value}: {evidence.metric}{evidence.when} "
         f"{'falls' if evidence.results.metric.sign > 0 else 'rises'} towards it "
         f"(t = {certainty:.1f}); {advice}"
     )

@@ -24,7 +24,7 @@ def in_progress(evidence: Evidence) -> list[Claim]:
         return []
     of = f" of {asked}" if missing else ""
     stand = told(Counter(statuses))
-    says = f"{made}{of} runs so far: {stand}; what follows is of these, and may change"
+    says = f"{made}{of} runs so far: {stand}; these results cover only them and may change"
     return [Claim("in_progress", "in_progress", says)]
 
 

@@ -41,7 +41,7 @@ def divergence(evidence: Evidence) -> list[Claim]:
     bad = np.array([run.status == RunStatus.DIVERGED for run in runs])
     suspects = list(_suspects(factors, runs))
     if bad.all() or bad.sum() < 2 or not suspects:
-        return [Claim("divergence", "counted", f"{many}; too few to say of which setting it came")]
+        return [Claim("divergence", "counted", f"{many}; too few to tell which setting caused it")]
     areas = [_area(suspect.positions, bad) for suspect in suspects]
     best = max(range(len(areas)), key=lambda i: (round(abs(areas[i] - 0.5), 9), areas[i] > 0.5))
     dice = np.random.default_rng(0)
@@ -55,9 +55,9 @@ def divergence(evidence: Evidence) -> list[Claim]:
     where = _where(suspects[best], areas[best] > 0.5, bad, p, many)
     if p < CHANCE:
         return [where]
-    says = f"{many}, and no setting tells which better than chance might (p = {p:.2g})"
+    says = f"{many}; no setting explains it better than chance (p = {p:.2g})"
     if abs(areas[best] - 0.5) == 0.5:  # all on one side, and none on the other
-        says = f"{where.says}; so few could be chance"
+        says = f"{where.says}; with so few, this may be chance"
     return [Claim("divergence", "scattered", says)]
 
 

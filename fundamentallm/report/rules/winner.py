@@ -21,7 +21,7 @@ def winner(evidence: Evidence) -> list[Claim]:
     best = groups[0]
     lead = f"best {results.metric.name}: {describe(results, best)}"
     if lucky := sum(_mean(results, each) < _mean(results, best) for each in results.configurations):
-        lead += f" (without {lucky} of a better mean that diverged with a seed)"
+        lead += f" (left out: {lucky} with a better mean that diverged with a seed)"
     top = results.best
     if (
         top is not None
@@ -31,9 +31,9 @@ def winner(evidence: Evidence) -> list[Claim]:
         lead += f" ({top.name}, stopped early, had {score_text(top.score)} by then)"
     if len(groups) == 1:
         alone = (
-            "there is no other"
+            "it is the only configuration"
             if len(results.configurations) == 1
-            else "each other diverged with a seed"
+            else "every other one diverged with a seed"
         )
         if noise is not None and len(best) > 1 and len(results.configurations) == 1:
             alone = f"{len(best)} seeds differ by {score_text(noise.sigma)} (standard deviation)"
@@ -41,11 +41,13 @@ def winner(evidence: Evidence) -> list[Claim]:
     gap = _mean(results, groups[1]) - _mean(results, best)
     lead += f", ahead of {describe(results, groups[1])} by {score_text(gap)}"
     if noise is None:
-        says = f"{lead}; no seed was repeated, so nobody can say whether that is more than chance"
-        return [Claim("winner", "unknown", f"{says}: fundamentallm refine repeats the best")]
+        says = (
+            f"{lead}; this may be chance: no seed was repeated (fundamentallm refine repeats the "
+        )
+        return [Claim("winner", "unknown", f"{says}best)")]
     judged = judge_winner([[results.loss(run) for run in runs] for runs in groups], noise)
     if not judged.is_known:
-        says = f"{lead}; seeds make no difference at all, so how much of that is luck is not known"
+        says = f"{lead}; this may be chance: repeated seeds gave equal scores, so noise is unknown"
         return [Claim("winner", "unknown", says)]
     basis = f"the noise between seeds is {score_text(noise.sigma)}, from {noise.repeated} repeated "
     basis += "configurations; p = "
@@ -54,13 +56,15 @@ def winner(evidence: Evidence) -> list[Claim]:
         return [Claim("winner", "clear", f"{lead}, which is more than chance ({basis}{p:.2g})")]
     place = judged.inseparable[0]
     if place == 0:
-        says = f"{lead}, which chance alone could do ({basis}{p:.2g})"
+        says = f"{lead}, which may be chance ({basis}{p:.2g})"
     else:  # it has fewer runs than the runner-up
-        says = f"{lead}; but {describe(results, groups[place + 1])} may be as good: it has "
-        says += f"{len(groups[place + 1])} of its seeds only ({basis}{judged.p_values[place]:.2g})"
+        says = f"{lead}; but {describe(results, groups[place + 1])} may be as good: it ran "
+        says += (
+            f"with only {len(groups[place + 1])} of its seeds ({basis}{judged.p_values[place]:.2g})"
+        )
     tied = _within(results, groups, noise.sigma)
     if tied > 2:
-        says += f"; {tied} configurations are within two noises of the best"
+        says += f"; {tied} configurations are within twice the noise of the best"
     return [Claim("winner", "tied", says)]
 
 
