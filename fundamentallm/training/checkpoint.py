@@ -132,8 +132,11 @@ class Checkpoint:
             return cls(**content)
         except StoredTensorError as error:
             raise CheckpointError(f"{path}: not a fundamentallm checkpoint: {error}") from None
-        except FundamentallmError:
+        except CheckpointError:
             raise
+        except FundamentallmError as error:  # settings or a vocabulary that no run has
+            reason = str(error).removeprefix(f"{path}: ")
+            raise CheckpointError(f"{path}: not a fundamentallm checkpoint: {reason}") from None
         except MemoryError:
             raise UnreadError(f"{path}: memory ran out as it was read") from None
         except Exception as error:  # torch.load raises a dozen kinds on bytes that are not its own

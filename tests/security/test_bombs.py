@@ -22,6 +22,7 @@ from fundamentallm.report.results import plain_summary
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.parameters import read_distribution
 from fundamentallm.sweep.file.sweep_file import Metric
+from fundamentallm.sweep.file.yaml_reader import parse_sweep_yaml
 from fundamentallm.sweep.refine import continue_from
 from fundamentallm.sweep.store.records import score_of
 from fundamentallm.sweep.wandb_agent import Assignment
@@ -42,6 +43,7 @@ def doubled(times: int) -> str:
         doubled(30),
         "a: &a [*a]",
         "a: &a {b: *a}",
+        "a: &a {<<: *a}",
         "a: " + "[" * 40 + "]" * 40,
         "a: &a0 [1]\n" + "\n".join(f"b{n}: &a{n + 1} [*a{n}]" for n in range(40)),
         "a: [" + "1, " * 60_000 + "1]\nb: [" + "1, " * 60_000 + "1]",
@@ -51,8 +53,9 @@ def doubled(times: int) -> str:
         "a: [{b: 1, 2: 3}]",
         "a: [[{b: 1}]]",
     ],
-    ids=["aliases", "a circle", "a circle of mappings", "deep", "deep by aliases", "wide", "digits",
-         "an alias of nothing", "a key of another kind", "a mapping in a list", "deeper"],
+    ids=["aliases", "a circle", "a circle of mappings", "a merge of itself", "deep",
+         "deep by aliases", "wide", "digits", "an alias of nothing", "a key of another kind",
+         "a mapping in a list", "deeper"],
 )  # fmt: skip
 def test_settings_that_are_bombs(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
@@ -239,3 +242,9 @@ def test_a_checkpoint_of_holes_is_not_copied(tmp_path: Path) -> None:
     before.best.unlink()
     assert continue_from(before, after, {"epochs": 100})
     assert after.last.read_bytes() == before.last.read_bytes()
+
+
+@pytest.mark.parametrize("text", ["a: &a {<<: *a}", "a: &a {<<: [*a, *a]}"])
+def test_a_mapping_that_takes_in_itself(text: str) -> None:
+    with pytest.raises(SweepError, match=r"s\.yaml:1: &a contains itself"):
+        parse_sweep_yaml(text, "s.yaml")

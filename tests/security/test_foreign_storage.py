@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tiny_sweep import grid
 
+from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.store.definition import SweepDefinition
@@ -157,3 +158,26 @@ def test_numbers_that_are_none_do_not_count(folder: Path) -> None:
     _, (run,) = read_study(f"sqlite:///{folder}/study.db", "t")
     assert (run.last.score, run.last.seconds, run.last.guess) == (None, 0.0, None)
     assert not run.is_ranked
+
+
+def test_a_study_whose_name_is_no_text(folder: Path) -> None:
+    alter(folder, "UPDATE studies SET study_name = x'ff00'")
+    with pytest.raises(SweepError, match="has no sweep t"):
+        read_study(f"sqlite:///{folder}/study.db", "t")
+
+
+def test_the_direction_is_the_sweeps_own(folder: Path) -> None:
+    alter(folder, "DELETE FROM study_directions")
+    with closing(open_ledger(folder)) as store:
+        store.begin(SweepDefinition.from_stored(FACTS))
+        run = store.claim(next_values=lambda number, runs: VALUES, retries=0, parameters=PARAMETERS)
+        assert run is not None
+        store.finish(run.last.id, "done", score=None, seconds=1.0, note="")
+        assert store.runs()[1].last.status == "done"
+
+
+def test_workers_that_may_not_be_written(folder: Path) -> None:
+    shutil.rmtree(folder / "workers", ignore_errors=True)
+    (folder / "workers").write_text("a file")
+    with pytest.raises(FundamentallmError, match="workers"):
+        open_ledger(folder)

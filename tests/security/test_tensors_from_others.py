@@ -142,6 +142,8 @@ HOSTILE: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
     "another tokenizer": lambda c: {"vocabulary": {"tokenizer": "x", "characters": ""}},
     "a text without a name": lambda c: {"data": {"name": 5, "sha256": "0"}},
     "names that are numbers": lambda c: {"model": {1: torch.zeros(1)}},
+    "a setting that is none": lambda c: {"config": {"lr_steps": False}},
+    "settings that exclude each other": lambda c: {"config": {"model_dim": 7, "num_heads": 2}},
 }
 
 
@@ -151,8 +153,10 @@ def test_contents_that_are_refused_as_they_are_read(
 ) -> None:
     path = tmp_path / "last.pt"
     changed = HOSTILE[name](stored)
-    hostile = deepcopy(replace(stored, **{k: v for k, v in changed.items() if k != "vocabulary"}))
-    hostile.vocabulary.__dict__.update(changed.get("vocabulary", {}))
+    inner = ("config", "vocabulary")
+    hostile = deepcopy(replace(stored, **{k: v for k, v in changed.items() if k not in inner}))
+    for part in inner:
+        vars(getattr(hostile, part)).update(changed.get(part, {}))
     hostile.save(path)
     with pytest.raises(CheckpointError, match=str(path)):
         Checkpoint.load(path)

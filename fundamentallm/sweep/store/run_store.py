@@ -87,6 +87,7 @@ class RunStore:
         # A file that cannot be opened now will not open later either.
         self.database.set_timeout(0.0 if self.is_local else wait, say)
         direction = optuna.study.StudyDirection[goal.upper()]
+        self.worst = math.inf if goal == "minimize" else -math.inf
         try:
             with self.database.errors():
                 self.study = self.database.insist(lambda: self._open(name, direction))
@@ -292,8 +293,7 @@ class RunStore:
         if status not in FINISHED:
             return self.trials.finish(attempt, TrialState.FAIL, result=result)
         if score is None:  # the metric was never logged
-            worse = math.inf if self.study.direction.name == "MINIMIZE" else -math.inf
-            score = worse
+            score = self.worst
         state = TrialState.PRUNED if status == RunStatus.STOPPED else TrialState.COMPLETE
         return self.trials.finish(attempt, state, result=result, value=score)
 
