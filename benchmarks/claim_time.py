@@ -21,6 +21,7 @@ import tracemalloc
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from fundamentallm.sweep.store.optuna_tables import (
     stored_score,
     stored_step,
 )
-from fundamentallm.sweep.store.records import RunIndex, tries
+from fundamentallm.sweep.store.records import RunIndex, lazy_past_runs
 from fundamentallm.sweep.store.run_store import RunStore
 
 FINISHED = (300, 1_000, 3_000, 10_000)
@@ -60,17 +61,17 @@ def values_of(number: int) -> dict[str, Any]:
     return {"rate": round(0.001 + number * 1e-7, 9), "size": 1 + number % 9}
 
 
-def fill(ledger: RunStore, count: int) -> None:
+def fill(store: RunStore, count: int) -> None:
     """Leave finished runs as a sweep would have, in a few large transactions."""
     for number in range(count):
-        write_end(ledger.place.path / f"run-{number + 1:04}")
-    with ledger.storage.engine.begin() as connection:
+        write_end(store.held_folder.path / f"run-{number + 1:04}")
+    with store.storage.engine.begin() as connection:
         rows = [
-            {"number": n, "study_id": ledger.study_id, "state": TrialState.COMPLETE}
+            {"number": n, "study_id": store.study_id, "state": TrialState.COMPLETE}
             for n in range(count)
         ]
         connection.execute(TRIALS.insert(), rows)
-        query = TRIALS.select().where(TRIALS.c.study_id == ledger.study_id)
+        query = TRIALS.select().where(TRIALS.c.study_id == store.study_id)
         ids = {row.number: row.trial_id for row in connection.execute(query)}
         attributes: list[dict[str, Any]] = []
         logged: list[dict[str, Any]] = []
@@ -93,24 +94,24 @@ def fill(ledger: RunStore, count: int) -> None:
 
 
 def milliseconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """How long that takes, and what comes of it."""
+    """Return how long `work` takes, and its result."""
     began = time.perf_counter()
     result = work()
     return 1000 * (time.perf_counter() - began), result
 
 
 class Worker:
-    """One with many finished runs, which is timed."""
+    """Worker of a sweep with many finished runs, which is timed."""
 
     def __init__(self, url: str, folder: Path, count: int) -> None:
-        """Fill its study, and claim two runs that stay in progress; `other` times whole runs."""
+        """Fill the study, and claim two runs that stay in progress; `other` times whole runs."""
         folder.mkdir()
         url = url or f"sqlite:///{folder}/study.db"
         name = f"claim-{count}-{uuid.uuid4().hex[:8]}"
-        self.ledger, self.other = (
+        self.store, self.other = (
             RunStore(url, name, folder, lease=600, goal="minimize") for _ in range(2)
         )
-        fill(self.ledger, count)
+        fill(self.store, count)
         for _ in range(2):
             self.claim()
         self.engine = instant_engine(self.other, SWEEP)
@@ -119,8 +120,8 @@ class Worker:
         self.runs: list[float] = []
 
     def claim(self) -> Any:
-        """One run."""
-        return self.ledger.claim(
+        """Claim a run."""
+        return self.store.claim(
             next_values=lambda number, runs: values_of(number),
             retries=0,
             parameters=SWEEP.parameters,
@@ -130,11 +131,11 @@ class Worker:
         """Time a claim, and a whole run."""
         taken, run = milliseconds(self.claim)
         self.claims.append(taken)
-        self.ledger.finish(run.last.id, "done", score=1.0, seconds=1, note="")
+        self.store.finish(run.last.id, "done", score=1.0, seconds=1, note="")
         self.runs.append(milliseconds(self.whole_run)[0])
 
     def whole_run(self) -> None:
-        """Do what the engine does for a run, from the claim to the look after its end."""
+        """Do what the engine does for a run, from the claim to the read after its end."""
         self.engine._start_runs()
         while self.engine.running:
             self.engine._handle_messages()
@@ -155,17 +156,18 @@ def main() -> None:
         most = workers[max(FINISHED)]
         search = choose_search(SearchSpace(BAYES, {}), seed=0).search
         for count, worker in workers.items():
-            known = worker.other.known
-            taken = milliseconds(lambda: search.suggest(len(known), tries(known, BAYES.ranks_by)))  # noqa: B023 - called at once
+            index = worker.other.index
+            past = lazy_past_runs(index, BAYES.ranks_by)
+            taken = milliseconds(partial(search.suggest, len(index), past))
             print(f"{count:>6,} finished runs: bayes {taken[0]:8.1f} ms a suggestion")
         tracemalloc.start()
         most.other.trials.__init__(most.other.storage, most.other.study_id)
-        most.other.known = RunIndex()
+        most.other.index = RunIndex()
         found = most.other.runs()
         taken_memory = tracemalloc.get_traced_memory()[0]
         print(f"memory: {taken_memory / len(found) / 1000:.1f} kB a finished run")
         for worker in workers.values():
-            with closing(worker.ledger), closing(worker.other):
+            with closing(worker.store), closing(worker.other):
                 pass
 
 

@@ -99,7 +99,7 @@ def instant_engine(
     count: int | None = None,
 ) -> Engine:
     """Return an engine that runs one instant trial at a time."""
-    space, folder = SearchSpace(sweep, {}), SweepFolder(store.place.path)
+    space, folder = SearchSpace(sweep, {}), SweepFolder(store.held_folder.path)
     workers: Any = InstantWorkers(folder)
     return Engine(
         store,

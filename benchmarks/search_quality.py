@@ -28,7 +28,7 @@ from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.base import Values
 from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.records import Run, Trial, tried
+from fundamentallm.sweep.store.records import Run, Trial, past_runs
 
 RUNS = 30
 SHOWN = (10, 20, 30)
@@ -44,7 +44,7 @@ def ours(sampler: str, seed: int) -> Suggest:
         search.defaults = None  # pyright: ignore  (the benchmark itself puts them first, or not)
 
     def suggest(k: int, attempts: Sequence[Trial]) -> Values:
-        return search.suggest(k, tried([Run(each.run, (each,)) for each in attempts], metric))
+        return search.suggest(k, past_runs([Run(each.run, (each,)) for each in attempts], metric))
 
     return suggest
 

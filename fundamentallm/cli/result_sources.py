@@ -61,7 +61,7 @@ def _read(places: Sequence[str], metric: str) -> Results:
 
     results = read_results(places, metric)
     folder = SweepFolder(places[0])
-    if len(places) == 1 and folder.has_begun:
+    if len(places) == 1 and folder.exists:
         return _with_stored_runs(results, folder)
     return results
 

@@ -116,11 +116,11 @@ def opened(
     folder.check_is_ours()
     check_storage(url, folder, joining=True)
     name, wait = study_name(url, folder), 60 * minutes
-    definition, _ = read_study(url, name, wait=wait, say=notice)
+    definition, _ = read_study(url, name, wait=wait, notify=notice)
     folder.create()
     goal = definition.sweep.ranks_by.goal
     store = RunStore(
-        url, name, folder.path, lease=definition.lease, goal=goal, wait=wait, say=notice
+        url, name, folder.path, lease=definition.lease, goal=goal, wait=wait, notify=notice
     )
     try:
         remember_storage(store, folder)

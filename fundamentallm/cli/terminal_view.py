@@ -15,7 +15,7 @@ from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.engine.job import Row
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.records import Run, RunIndex, Trial, told
+from fundamentallm.sweep.store.records import Run, RunIndex, Trial, status_counts
 
 WORDS: Mapping[str, str] = {
     RunStatus.STOPPED: "stopped early by hyperband",
@@ -40,7 +40,7 @@ class PlainView:
     def started(self, run: Run, *, resumes: bool) -> None:
         """Say what is tried."""
         self.rows[run.number] = (Row(0, 0, {}), time.monotonic(), run)
-        again = " goes on" if resumes else " starts again" if len(run.attempts) > 1 else " starts"
+        again = " goes on" if resumes else " starts again" if len(run.trials) > 1 else " starts"
         self.line(f"run {self.counted(run.number)}{again}: {self.values(run.values)}")
 
     def row(self, run: Run, row: Row) -> None:
@@ -57,7 +57,7 @@ class PlainView:
             what += f": {ended.note}"
         score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"
         best = self.runs.best(self.metric)
-        made = RunIndex.of([*run.attempts[:-1], ended]).best(self.metric)
+        made = RunIndex.of([*run.trials[:-1], ended]).best(self.metric)
         if made is not None and (best is None or self._is_better(made, best)):
             best = made
         best_text = (
@@ -160,7 +160,7 @@ class TableView(PlainView):
 def ended_as(runs: RunIndex) -> str:
     """How the finished of these ended, where not all are done."""
     statuses = {each: count for each, count in runs.statuses().items() if each in FINISHED}
-    return f" ({told(statuses)})" if statuses.keys() - {RunStatus.DONE} else ""
+    return f" ({status_counts(statuses)})" if statuses.keys() - {RunStatus.DONE} else ""
 
 
 def view(points: SearchSpace, metric: Metric) -> PlainView:

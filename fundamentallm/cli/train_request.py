@@ -109,7 +109,7 @@ class Request:
                 f"--output-dir {self.folder.path}: a sweep is there; go on with it by "
                 f"fundamentallm agent {self.folder.path}, or give another folder"
             )
-        elif self.sweep is None and SweepFolder(self.folder.path.absolute().parent).has_begun:
+        elif self.sweep is None and SweepFolder(self.folder.path.absolute().parent).exists:
             around = place(self.folder.path.absolute().parent)
             raise click.UsageError(
                 f"--output-dir {self.folder.path}: it lies in the sweep {around}, which alone "

@@ -96,11 +96,11 @@ def begin(
     sweep = definition.sweep
     store = RunStore(
         url, study_name(url, folder), folder.path,
-        lease=definition.lease, goal=sweep.ranks_by.goal, wait=60 * options["wait"], say=notice,
+        lease=definition.lease, goal=sweep.ranks_by.goal, wait=60 * options["wait"], notify=notice,
     )  # fmt: skip
     try:
         definition = replace(definition, id=uuid.uuid4().hex[:8])
-        known = store.begin(definition)
+        known = store.define(definition)
         is_local = url.startswith("sqlite")
         if known.id != definition.id and not is_local and not folder.file.exists():
             raise SweepError(
@@ -118,7 +118,7 @@ def begin(
                 check_file(folder, known.sweep)
             definition = definition.resuming(known)
             store.redefine(definition)
-            store.keep_lease(definition.lease)
+            store.set_lease(definition.lease)
         remember_storage(store, folder)  # which proves the file beside it a sweep's
         remember_wandb(definition, folder)
         folder.write_file(sweep.text)

@@ -30,7 +30,7 @@ from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.file.yaml_writer import Commented, sweep_text
 from fundamentallm.sweep.refine import is_refined
 from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperparameter_name
-from fundamentallm.sweep.store.records import told
+from fundamentallm.sweep.store.records import status_counts
 
 ZOOM = 0.5
 """The new range as a share of the old one, around the best."""
@@ -61,7 +61,9 @@ def next_sweep(results: Results) -> str:
         found = f"{runs} runs with a {results.metric.name}"
         if runs < FEWEST_TO_FIT:
             found += f" that can be compared are too few to learn from; {FEWEST_TO_FIT} are needed"
-            found += f" ({told(Counter(run.status for run in evidence.results.observations))})"
+            found += (
+                f" ({status_counts(Counter(run.status for run in evidence.results.observations))})"
+            )
         else:
             found += " differ in no setting that can be compared, so there is nothing to learn"
         raise ReportError(f"{results.title}: {found}")

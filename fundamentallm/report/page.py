@@ -28,7 +28,7 @@ from fundamentallm.report.explain import HEADINGS, explain
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.sweep.store.records import told
+from fundamentallm.sweep.store.records import status_counts
 
 LONGEST = 1_000  # characters of a setting or sample
 MOST_SAMPLES = 6
@@ -69,7 +69,7 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
         results=results,
         version=__version__,
         refresh=refresh,
-        counts=told(Counter(run.status for run in results.runs)),
+        counts=status_counts(Counter(run.status for run in results.runs)),
         sections=_sections(results, evidence),
         command=_command(results),
         columns=_columns(results),

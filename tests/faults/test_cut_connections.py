@@ -60,17 +60,17 @@ def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -
         try:
             with closing(
                 RunStore(postgres.url, "cut", folder, lease=600, goal="minimize", wait=600)
-            ) as ledger:
+            ) as store:
                 while (
-                    run := ledger.claim(
+                    run := store.claim(
                         next_values=lambda number, runs: None if enough.is_set() else values,
                         retries=0,
                         parameters=sweep.parameters,
                     )
                 ) is not None:
                     found.append((run.number, run.last.owner))
-                    ledger.report(run.last.id, {1: 0.5})
-                    ledger.finish(run.last.id, "done", score=0.5, seconds=0, note="")
+                    store.report(run.last.id, {1: 0.5})
+                    store.finish(run.last.id, "done", score=0.5, seconds=0, note="")
         except BaseException as error:
             wrong.append(error)
             raise
@@ -97,12 +97,12 @@ def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -
         worker.join()
     engine.dispose()
     assert wrong == []
-    with closing(RunStore(postgres.url, "cut", tmp_path, lease=600, goal="minimize")) as ledger:
-        runs = ledger.runs()
+    with closing(RunStore(postgres.url, "cut", tmp_path, lease=600, goal="minimize")) as store:
+        runs = store.runs()
     assert len(runs) >= CUTS
     assert sorted(number for number, _ in found) == list(range(len(runs)))
     assert [run.number for run in runs] == list(range(len(runs)))
-    assert {len(run.attempts) for run in runs} == {1}
+    assert {len(run.trials) for run in runs} == {1}
     assert {run.last.status for run in runs} == {"done"}
 
 
@@ -124,18 +124,18 @@ def test_a_server_that_only_reads_for_a_while_is_waited_for(
             only_reads(engine, False)
 
     with closing(
-        RunStore(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, say=say)
-    ) as ledger:
+        RunStore(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, notify=say)
+    ) as store:
         only_reads(engine, True)
-        run = ledger.claim(
+        run = store.claim(
             next_values=lambda number, runs: values if number == 0 else None,
             retries=0,
             parameters=sweep.parameters,
         )
         assert run is not None
         assert any("waiting for it" in line for line in said)
-        ledger.finish(run.last.id, "done", score=0.5, seconds=0, note="")
-        assert ledger.runs()[0].is_finished
+        store.finish(run.last.id, "done", score=0.5, seconds=0, note="")
+        assert store.runs()[0].is_finished
     engine.dispose()
 
 
@@ -149,10 +149,10 @@ def test_a_server_that_is_down_at_the_start_is_waited_for(tmp_path: Path, postgr
 
     postgres.stop()
     with closing(
-        RunStore(postgres.url, "d", tmp_path, lease=60, goal="minimize", wait=600, say=say)
-    ) as ledger:
-        assert len(ledger.runs()) == 0
-    assert "is away: " in said[0]
+        RunStore(postgres.url, "d", tmp_path, lease=60, goal="minimize", wait=600, notify=say)
+    ) as store:
+        assert len(store.runs()) == 0
+    assert "is unavailable: " in said[0]
     assert "is back" in said[1]
 
 

@@ -255,7 +255,7 @@ def test_a_sweep_overwrites_no_file_of_others(run: Run, text_file: Path, tmp_pat
     before = contents(out)
     done = run(*words)
     assert done.returncode == 2
-    assert "sweep.yaml: not of a sweep that fundamentallm has begun" in done.stderr
+    assert "sweep.yaml: fundamentallm did not write it" in done.stderr
     assert contents(out) == before
     (out / "sweep.yaml").unlink()
     study = optuna.create_study(study_name="mine", storage=f"sqlite:///{out}/study.db")

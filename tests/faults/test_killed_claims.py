@@ -48,13 +48,13 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
     With every kill there are two more to claim, so that no machine is too fast to be killed.
     """
     dice = random.Random(seed)
-    with closing(RunStore(url, "killed", folder, lease=LEASE, goal="minimize", wait=60)) as ledger:
+    with closing(RunStore(url, "killed", folder, lease=LEASE, goal="minimize", wait=60)) as store:
 
         def beat() -> None:
             while True:
                 time.sleep(LEASE / 6)
                 with suppress(Exception):
-                    ledger.beat(sorted(ledger.held.copy()))
+                    store.beat(sorted(store.claimed.copy()))
 
         def next_values(number: int, runs: RunIndex) -> Values | None:
             there = len(POINTS) - 2 * (KILLS - kills[0])
@@ -62,13 +62,13 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
 
         threading.Thread(target=beat, daemon=True).start()
         while True:
-            run = ledger.claim(
+            run = store.claim(
                 next_values=next_values,
                 retries=0,
                 parameters=SWEEP.parameters,
             )
             if run is None:
-                runs = ledger.runs()
+                runs = store.runs()
                 if len(runs) == len(POINTS) and all(each.is_finished for each in runs):
                     return
                 time.sleep(0.05)
@@ -77,9 +77,9 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
                 kills[1] = 1
                 signal.pause()
             try:
-                ledger.report(run.last.id, {1: 0.5})
+                store.report(run.last.id, {1: 0.5})
                 time.sleep(dice.uniform(0, 0.05))
-                ledger.finish(run.last.id, "done", score=0.5, seconds=0, note="")
+                store.finish(run.last.id, "done", score=0.5, seconds=0, note="")
             except TrialLostError:
                 continue
             with log.open("a") as file:
@@ -130,14 +130,14 @@ def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: P
             else:
                 assert os.WEXITSTATUS(status) == 0
     assert kills[0] == KILLS
-    with closing(RunStore(url, "killed", folders[0], lease=LEASE, goal="minimize")) as ledger:
-        runs = ledger.runs()
+    with closing(RunStore(url, "killed", folders[0], lease=LEASE, goal="minimize")) as store:
+        runs = store.runs()
     assert [run.number for run in runs] == list(range(len(POINTS)))
     assert [run.values for run in runs] == POINTS
     for run in runs:
-        *others, last = [attempt.status for attempt in run.attempts]
+        *others, last = [attempt.status for attempt in run.trials]
         assert last == "done"
         assert set(others) <= {"lost"}
-    assert any(len(run.attempts) > 1 for run in runs)  # a kill met a run that was claimed
+    assert any(len(run.trials) > 1 for run in runs)  # a kill met a run that was claimed
     finished = Counter(log.read_text().split())
     assert set(finished.values()) == {1}

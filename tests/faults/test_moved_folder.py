@@ -62,9 +62,9 @@ def test_what_a_worker_holds_is_not_what_has_come_into_its_place(tmp_path: Path)
     place = tmp_path / "a"
     place.mkdir()
     folder = SweepFolder(place)
-    ledger = RunStore(folder.url, "a", place, lease=60, goal="minimize")
+    store = RunStore(folder.url, "a", place, lease=60, goal="minimize")
     claim = {"next_values": lambda number, runs: {}, "retries": 0, "parameters": []}
-    assert ledger.claim(**claim) is not None
+    assert store.claim(**claim) is not None
     with folder.held():
         folder.create_run(0)
         place.rename(tmp_path / "b")
@@ -72,25 +72,25 @@ def test_what_a_worker_holds_is_not_what_has_come_into_its_place(tmp_path: Path)
         folder.create_run(1)
         folder.run(0).write_summary({"status": "done", "total_steps": 1})
         with pytest.raises(DisplacedError, match=f"moved to {tmp_path}/b while the sweep ran"):
-            ledger.claim(**claim)
+            store.claim(**claim)
         with pytest.raises(DisplacedError, match=f"go on with: fundamentallm agent {tmp_path}/b"):
             folder.check_in_place()
     assert not list(place.iterdir())
     assert (tmp_path / "b/run-0002").is_dir()
     assert RunFolder(tmp_path / "b/run-0001").read_summary()["status"] == "done"
-    ledger.close()
+    store.close()
     assert not list(place.iterdir())
     assert list((tmp_path / "b/workers").iterdir())  # it holds a run: the next sees that it is gone
 
 
 def test_a_database_that_was_replaced_is_not_written(tmp_path: Path) -> None:
-    ledger = RunStore(SweepFolder(tmp_path).url, "a", tmp_path, lease=60, goal="minimize")
+    store = RunStore(SweepFolder(tmp_path).url, "a", tmp_path, lease=60, goal="minimize")
     for file in tmp_path.glob("study.db*"):
         file.unlink()
     with pytest.raises(DisplacedError, match=r"study\.db: removed or replaced while the sweep ran"):
-        ledger.begin({})
+        store.define({})
     assert not list(tmp_path.glob("study.db*"))
-    ledger.close()
+    store.close()
 
 
 @pytest.mark.parametrize("how", MOVES)

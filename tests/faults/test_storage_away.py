@@ -18,7 +18,7 @@ from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.store import database as database_module
-from fundamentallm.sweep.store.database import AwayError, Database, patient
+from fundamentallm.sweep.store.database import Database, StorageUnavailableError, retried
 from fundamentallm.sweep.store.heartbeats import Heartbeats
 
 
@@ -35,7 +35,7 @@ class Account:
     def __init__(self, database: Database, failures: int) -> None:
         self.database, self.failures, self.calls = database, failures, 0
 
-    @patient
+    @retried
     def write(self) -> str:
         """Fail some times as a database that is away does."""
         self.calls += 1
@@ -58,7 +58,7 @@ def test_what_is_away_is_tried_again_and_said_once(database: Database) -> None:
     database.set_timeout(60.0, said.append)
     assert Account(database, failures=5).write() == "written"
     assert len(said) == 2
-    assert "is away: server closed the connection; waiting for it" in said[0]
+    assert "is unavailable: server closed the connection; waiting for it" in said[0]
     assert "the storage is back" in said[1]
 
 
@@ -69,14 +69,14 @@ def test_nobody_waits_for_ever(database: Database, why: str) -> None:
     else:
         database.timeout, database.is_cancelled = 60.0, lambda: True
     account = Account(database, failures=1_000_000)
-    with pytest.raises(AwayError, match="go on from their checkpoints"):
+    with pytest.raises(StorageUnavailableError, match="resume from their checkpoints"):
         account.write()
     assert account.calls < 100
 
 
 def test_other_errors_are_not_waited_for(database: Database) -> None:
     class Broken(Account):
-        @patient
+        @retried
         def write(self) -> str:
             """Fail for good."""
             self.calls += 1
@@ -96,7 +96,7 @@ def test_an_odd_error_of_a_broken_connection_is_tried_once_more(
     """SQLAlchemy has many for it, of which a library may make its own."""
 
     class Odd(Account):
-        @patient
+        @retried
         def write(self) -> str:
             """Fail oddly, then as a database that is away, then, if it is not for good, no more."""
             self.calls += 1
@@ -111,7 +111,7 @@ def test_an_odd_error_of_a_broken_connection_is_tried_once_more(
     if for_good:
         with pytest.raises(SweepError, match="cannot be used: closed"):
             odd.write()
-        assert odd.calls == 1 + database_module.ODD_TRIES
+        assert odd.calls == 1 + database_module.UNCLEAR_TRIES
     else:
         assert odd.write() == "written"
 
@@ -161,7 +161,7 @@ def test_postgres_away_for_a_while(tmp_path: Path, postgres: Server) -> None:
     postgres.start()
     said = process.communicate(timeout=200)[0]
     assert process.returncode == 0, said
-    assert "is away: " in said
+    assert "is unavailable: " in said
     assert "waiting for it" in said
     assert "the storage is back after" in said
     assert postgres.password not in said

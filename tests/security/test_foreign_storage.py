@@ -27,27 +27,27 @@ FACTS: dict[str, Any] = {
     "wandb": "", "wandb_sweep_id": "", "id": "0508a089",
 }  # fmt: skip
 RESULT = {"status": "done", "score": 2.0, "seconds": 1.0, "note": ""}
-SAID = "holds what no sweep has written: "
+SAID = "has invalid content: "
 FACTS_CHANGED = [
-    ({"text": 5}, "its text is of another kind"),
+    ({"text": 5}, "its text has the wrong type"),
     ({"text": "a: [" * 90}, "t.yaml:1: nested more than 32 deep"),
-    ({"lease": "x"}, "its lease is of another kind"),
-    ({"wandb": "http://evil"}, "its wandb is of another kind"),
+    ({"lease": "x"}, "its lease has the wrong type"),
+    ({"wandb": "http://evil"}, "its wandb has the wrong type"),
     ({"fixed": {"num_heads": [1]}}, "--num-heads: got '[1]'"),
     ({"fixed": {"lr": 1}}, "lr is not a hyperparameter"),
-    ({"points": [{"seed": 1}]}, "its values are not for the sweep's parameters"),
-    ({"texts": {"a": 1}}, "its texts is of another kind"),
+    ({"points": [{"seed": 1}]}, "its values do not match the sweep's parameters"),
+    ({"texts": {"a": 1}}, "its texts has the wrong type"),
 ]
 ATTRIBUTES_CHANGED = [
-    ("run", -1, "its run has no number"),
-    ("run", True, "its run has no number"),
-    ("values", [], "its values are not for the sweep's parameters"),
-    ("values", {**VALUES, "learning_rate": 0.5}, "its learning_rate is none that the sweep has"),
-    ("values", {**VALUES, "seed": {}}, "its seed is none that the sweep has"),
-    ("values", {"seed": 0}, "its values are not for the sweep's parameters"),
+    ("run", -1, "its run number is invalid"),
+    ("run", True, "its run number is invalid"),
+    ("values", [], "its values do not match the sweep's parameters"),
+    ("values", {**VALUES, "learning_rate": 0.5}, "its learning_rate is not a value of the sweep"),
+    ("values", {**VALUES, "seed": {}}, "its seed is not a value of the sweep"),
+    ("values", {"seed": 0}, "its values do not match the sweep's parameters"),
     ("past", 3, "AttributeError"),
     ("result", {"score": 1.0}, "KeyError: 'status'"),
-    ("result", {"status": "\x1b[2J"}, "it ended in no way that a run can"),
+    ("result", {"status": "\x1b[2J"}, "its status is invalid"),
 ]
 
 
@@ -55,14 +55,12 @@ ATTRIBUTES_CHANGED = [
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep with a run that is done."""
     folder = tmp_path_factory.mktemp("begun")
-    with closing(open_ledger(folder)) as ledger:
-        ledger.begin(SweepDefinition.from_stored(FACTS))
-        run = ledger.claim(
-            next_values=lambda number, runs: VALUES, retries=0, parameters=PARAMETERS
-        )
+    with closing(open_store(folder)) as store:
+        store.define(SweepDefinition.from_stored(FACTS))
+        run = store.claim(next_values=lambda number, runs: VALUES, retries=0, parameters=PARAMETERS)
         assert run is not None
-        ledger.report(run.last.id, {8: 2.5, 16: 2.0})
-        ledger.finish(run.last.id, "done", score=2.0, seconds=1.0, note="")
+        store.report(run.last.id, {8: 2.5, 16: 2.0})
+        store.finish(run.last.id, "done", score=2.0, seconds=1.0, note="")
     return folder
 
 
@@ -72,7 +70,7 @@ def folder(begun: Path, tmp_path: Path) -> Path:
     return shutil.copytree(begun, tmp_path / "copy")
 
 
-def open_ledger(folder: Path) -> RunStore:
+def open_store(folder: Path) -> RunStore:
     return RunStore(f"sqlite:///{folder}/study.db", "t", folder, lease=60, goal="minimize")
 
 
@@ -83,17 +81,17 @@ def alter(folder: Path, statement: str, *values: object) -> None:
         opened.commit()
 
 
-def read_as_a_worker(ledger: RunStore) -> None:
-    ledger.begin(SweepDefinition.from_stored(FACTS))
-    ledger.runs()
+def read_as_a_worker(store: RunStore) -> None:
+    store.define(SweepDefinition.from_stored(FACTS))
+    store.runs()
 
 
 def refusal(folder: Path) -> str:
     """What a report and a worker say, which must be the same."""
     with pytest.raises(SweepError) as reading:
         read_study(f"sqlite:///{folder}/study.db", "t")
-    with closing(open_ledger(folder)) as ledger, pytest.raises(SweepError) as working:
-        read_as_a_worker(ledger)
+    with closing(open_store(folder)) as store, pytest.raises(SweepError) as working:
+        read_as_a_worker(store)
     assert str(reading.value) == str(working.value)
     assert "\n" not in str(working.value)
     return str(working.value)

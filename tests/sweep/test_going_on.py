@@ -111,8 +111,8 @@ def test_an_agent_keeps_to_the_storage_of_the_folder(
 def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     leases: list[tuple[float, float]] = []
 
-    def work(definition: SweepDefinition, ledger: RunStore, folder: SweepFolder, **_: Any) -> int:
-        leases.append((ledger.lease, ledger.heartbeats.lease))
+    def work(definition: SweepDefinition, store: RunStore, folder: SweepFolder, **_: Any) -> int:
+        leases.append((store.lease, store.heartbeats.lease))
         return 0
 
     monkeypatch.setattr(worker, "work", work)

@@ -11,7 +11,7 @@ from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.refine import is_refined
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
-from fundamentallm.sweep.store.records import told
+from fundamentallm.sweep.store.records import status_counts
 
 
 def in_progress(evidence: Evidence) -> list[Claim]:
@@ -23,7 +23,7 @@ def in_progress(evidence: Evidence) -> list[Claim]:
     if not results.ranked or not (missing or RunStatus.UNFINISHED in statuses):
         return []
     of = f" of {asked}" if missing else ""
-    stand = told(Counter(statuses))
+    stand = status_counts(Counter(statuses))
     says = f"{made}{of} runs so far: {stand}; these results cover only them and may change"
     return [Claim("in_progress", "in_progress", says)]
 

@@ -24,15 +24,15 @@ from fundamentallm.sweep.file.diagnostics import DisplacedError, SweepError
 from fundamentallm.sweep.file.hyperband import Reached
 from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.search.base import Search, Values
-from fundamentallm.sweep.store.database import AwayError
+from fundamentallm.sweep.store.database import StorageUnavailableError
 from fundamentallm.sweep.store.records import (
     Run,
     RunIndex,
     Trial,
-    in_vain,
+    lazy_past_runs,
+    reason_to_give_up,
     score_of,
     target_is_reached,
-    tries,
 )
 from fundamentallm.sweep.store.run_store import RunStore, TrialLostError
 from fundamentallm.sweep.store.score_cap import score_of_guess
@@ -97,7 +97,7 @@ class Engine:
         """Last status of each run that was tried here."""
         if sweep.hyperband is not None:
             self.reached = Reached(sweep.hyperband)
-            store.known.read_by(self._note_reached)
+            store.index.subscribe(self._note_reached)
         self.concurrency = Concurrency(settings.resources, observer.notify)
         self.is_over = threading.Event()
         self.last_messages_at = time.monotonic()
@@ -137,7 +137,7 @@ class Engine:
                 if stopping and not self.running:
                     return stopping
                 self._wait_for_messages()
-        except (AwayError, DiskError, DisplacedError, SystemLimitError) as error:
+        except (StorageUnavailableError, DiskError, DisplacedError, SystemLimitError) as error:
             self._save_all(str(error))
             self.folder.check_in_place()  # a folder that moved is the better explanation
             raise
@@ -149,7 +149,9 @@ class Engine:
 
     def _reason_to_stop(self) -> str:
         return (
-            self.stop_requested() or in_vain(self.statuses.values()) or self.folder.why_displaced()
+            self.stop_requested()
+            or reason_to_give_up(self.statuses.values())
+            or self.folder.why_displaced()
         )
 
     def _wait_for_messages(self) -> None:
@@ -223,14 +225,14 @@ class Engine:
             return None
         if target_is_reached(runs, self.metric):
             return None
-        return self.search.suggest(number, tries(runs, self.metric))
+        return self.search.suggest(number, lazy_past_runs(runs, self.metric))
 
     def _start(self, run: Run, slot: int) -> None:
-        previous = run.attempts[-2] if len(run.attempts) > 1 else None
+        previous = run.trials[-2] if len(run.trials) > 1 else None
         folder = self.folder.run(run.number)
         try:
             # The process of any lost trial may still write there, not only that of the previous.
-            was_lost = any(trial.status == RunStatus.LOST for trial in run.attempts[:-1])
+            was_lost = any(trial.status == RunStatus.LOST for trial in run.trials[:-1])
             if was_lost or (previous is not None and self.folder.is_half_replaced(run.number)):
                 with writing(folder.path):
                     self.folder.replace_run(run.number)
@@ -394,4 +396,4 @@ class Engine:
         """Renew the lease on this worker's trials until the engine ends."""
         while not self.is_over.wait(self.store.lease / 6):
             with suppress(Exception):  # an unavailable storage is tried again at the next beat
-                self.store.beat(sorted(self.store.held.copy()))
+                self.store.beat(sorted(self.store.claimed.copy()))

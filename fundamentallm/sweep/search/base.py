@@ -43,7 +43,7 @@ class PastRun:
     """It diverged or broke: its score, if any, is not what such a run reaches."""
 
 
-class Tries(Sequence[PastRun]):
+class LazyPastRuns(Sequence[PastRun]):
     """Runs that a search may learn from, with the keys of their values.
 
     What it may learn takes work for every run, and is worked out when it is looked at first.
@@ -79,7 +79,7 @@ class Search(Protocol):
         """How many runs there can be; None if there is no end."""
         ...
 
-    def suggest(self, k: int, tried: Sequence[PastRun]) -> Values | None:
+    def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
         """The values of run `k`, given the runs before it; None if each point was tried.
 
         Raises:
@@ -120,7 +120,7 @@ class ListSearch:
         """As many as there are points."""
         return len(self.points)
 
-    def suggest(self, k: int, tried: Sequence[PastRun]) -> Values:
+    def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values:
         """Point `k`."""
         return self.points[k]
 
@@ -130,9 +130,13 @@ def key_of(values: Values) -> str:
     return ",".join(f"{name}={same_key(values[name])}" for name in sorted(values))
 
 
-def keys_of(tried: Sequence[PastRun]) -> Set[str]:
+def keys_of(past_runs: Sequence[PastRun]) -> Set[str]:
     """The keys of their values."""
-    return tried.keys if isinstance(tried, Tries) else {key_of(run.values) for run in tried}
+    return (
+        past_runs.keys
+        if isinstance(past_runs, LazyPastRuns)
+        else {key_of(run.values) for run in past_runs}
+    )
 
 
 def every_point(
@@ -169,24 +173,24 @@ class RandomSearch:
         """As many as there are points, where they can be listed."""
         return len(self.points) if self.points else None
 
-    def left(self, tried: Sequence[PastRun]) -> list[Values] | None:
+    def left(self, past_runs: Sequence[PastRun]) -> list[Values] | None:
         """Possible points that were not tried, where they can be listed."""
         if not self.points:
             return None
-        taken = keys_of(tried)
+        taken = keys_of(past_runs)
         return [point for key, point in self.points.items() if key not in taken]
 
-    def suggest(self, k: int, tried: Sequence[PastRun]) -> Values | None:
+    def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
         """Draw until the values are possible together, and no run has them.
 
         Raises:
             SweepError: They never are possible.
         """
-        left = self.left(tried)
+        left = self.left(past_runs)
         if left == []:
             return None
         dice = random.Random(f"{self.seed}:{k}")
-        taken, repeats = keys_of(tried), 0
+        taken, repeats = keys_of(past_runs), 0
         values: Values = {}
         for _ in range(MOST_DRAWS if left is None else MOST_REPEATS):
             values = {p.name: suggested(p.distribution, _inside(dice)) for p in self.parameters}

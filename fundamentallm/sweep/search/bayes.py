@@ -209,22 +209,22 @@ class BayesSearch:
         """As many as there are points, where they can be listed."""
         return self.fallback.size
 
-    def suggest(self, k: int, tried: Sequence[PastRun]) -> Values | None:
+    def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
         """The defaults first, then what the sampler hopes most of."""
         if k == 0 and self.defaults is not None and self.is_possible(self.defaults):
             return self.defaults
-        if not self.axes or self.fallback.left(tried) == []:
-            return self.fallback.suggest(k, tried)
-        values = self._ask(k, tried)
+        if not self.axes or self.fallback.left(past_runs) == []:
+            return self.fallback.suggest(k, past_runs)
+        values = self._ask(k, past_runs)
         if not self.is_possible(values):
             values = self._off_the_ends(values)
-        before = keys_of(tried)
+        before = keys_of(past_runs)
         if self.is_possible(values) and key_of(values) not in before:
             return values
         near = self._nearest(values, before)
-        return near if near is not None else self.fallback.suggest(k, tried)
+        return near if near is not None else self.fallback.suggest(k, past_runs)
 
-    def _ask(self, k: int, tried: Sequence[PastRun]) -> Values:
+    def _ask(self, k: int, past_runs: Sequence[PastRun]) -> Values:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -232,7 +232,7 @@ class BayesSearch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # GPSampler calls itself experimental
             study = optuna.create_study(sampler=self._make_sampler(k))
-            for run, score in scored(tried):
+            for run, score in scored(past_runs):
                 try:
                     place = {axis.label: axis.coordinate(run.values) for axis in self.axes}
                 except ValueError:
@@ -291,18 +291,18 @@ class BayesSearch:
         return best[1] if best is not None else None
 
 
-def scored(tried: Sequence[PastRun]) -> list[tuple[PastRun, float | None]]:
+def scored(past_runs: Sequence[PastRun]) -> list[tuple[PastRun, float | None]]:
     """What the sampler is told of each run: a failed one scores as the worst that did not fail.
 
     Ignored, it would be tried again; told as it is, a loss of thousands would hide the rest.
     A failed run whose own score is worse than all others is told as it is if nothing else is
     known. A run in progress without a score is told as such.
     """
-    good = [run.score for run in tried if run.score is not None and not run.failed]
-    bad = [run.score for run in tried if run.score is not None and run.failed]
+    good = [run.score for run in past_runs if run.score is not None and not run.failed]
+    bad = [run.score for run in past_runs if run.score is not None and run.failed]
     worst = max(good or bad, default=None)
     told: list[tuple[PastRun, float | None]] = []
-    for run in tried:
+    for run in past_runs:
         if run.failed:
             if worst is not None:
                 told.append((run, worst))

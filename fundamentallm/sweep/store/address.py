@@ -1,8 +1,8 @@
-"""The address of a storage, read strictly, so that no part of a password is taken for another part.
+"""Address of a storage, parsed strictly, so that no part of a password is shown.
 
-`postgresql://me:p@ss@host/db` has two readings, and a driver that takes the wrong one prints half a
-password as a host's name. An address that has more than one reading is refused, and nothing of it
-is shown. Of the others only the host and the database's name are.
+`postgresql://me:p@ss@host/db` can be read in two ways. A driver that takes the wrong one prints
+half of the password as the host. Such an address is refused, and nothing of it is shown. Of any
+other address, only the host and the database's name are shown.
 """
 
 from __future__ import annotations
@@ -27,38 +27,39 @@ HARMLESS = (
     "port", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation", "sslrootcert",
     "target_session_attrs",
 )  # fmt: skip
-"""What may stand in an address's query without being a secret; all else may be one."""
+"""Options of an address that are never secret; any other may be."""
 
 
 @dataclass(frozen=True)
 class StorageAddress:
-    """An address that has one reading."""
+    """Address of a storage that can be read in only one way."""
 
     shown: str
-    """What may be printed: the kind, the host and the database's name."""
+    """Address to print: kind, host and database."""
     kept: str
-    """What may be written to a file: all but secrets."""
+    """Address to store, without secrets."""
     driver_url: str
-    """What SQLAlchemy is given, secrets and all."""
+    """Address for SQLAlchemy, with secrets."""
     has_secret: bool
     is_local: bool
-    """Whether it is a file of SQLite."""
+    """True for an SQLite file."""
 
     @classmethod
     def parse(cls, address: str) -> StorageAddress:
-        """Read an address.
+        """Parse an address.
 
         Raises:
-            SweepError: It is of no known kind or can be read in two ways; nothing of it is shown.
+            SweepError: Its kind is unknown, or it can be read in two ways; the message shows
+                nothing of it.
         """
         if SQLITE.fullmatch(address):
             return cls(address, address, address, has_secret=False, is_local=True)
         found = POSTGRESQL.fullmatch(address)
         if found is None or int(found["port"] or 0) > 65535:
             raise SweepError(
-                "the storage's address is of no known kind, or can be read in two ways; give "
-                "postgresql://USER@HOST:PORT/DATABASE, and write what is odd in a password as in "
-                "web addresses: %40 for @, %2F for /"
+                "the storage's address is of an unknown kind, or can be read in two ways; give "
+                "postgresql://USER@HOST:PORT/DATABASE, and escape special characters of the "
+                "password as in web addresses: %40 for @, %2F for /"
             )
         host, database = found["host"], found["database"] or ""
         options = parse_qsl(found["query"] or "", keep_blank_values=True)
@@ -66,7 +67,7 @@ class StorageAddress:
         user = "" if found["user"] is None else f"{found['user']}@"
         server = user + host + (f":{found['port']}" if found["port"] else "")
         query = f"?{urlencode(harmless, safe='/', quote_via=quote)}" if harmless else ""
-        # Optuna fills in what stands in braces.
+        # Optuna substitutes text in braces.
         rest = address.partition("://")[2].replace("{", "%7B").replace("}", "%7D")
         return cls(
             shown=f"postgresql://{host}/{database}",

@@ -1,4 +1,4 @@
-"""Checks of the trials that a storage holds: one in a folder from others may say anything."""
+"""Checks of stored trials: a storage from another person may hold anything."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MOST_RUNS = 10**7
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Whatever Optuna or SQLAlchemy makes of odd content inside is a `StoredError`.
+    """Turn every error that Optuna or SQLAlchemy raises over odd content into a `StoredError`.
 
     Raises:
-        StoredError: It met some.
-        SQLAlchemyError: The database could not be asked.
+        StoredError: The content is invalid.
+        SQLAlchemyError: The database is unavailable.
     """
     try:
         yield
@@ -35,14 +35,14 @@ def reading() -> Iterator[None]:
         raise StoredError(f"{type(error).__name__}: {error}") from error
 
 
-def attempt_of(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
-    """An attempt as a trial of the study has it; `check` is told its values.
+def to_trial(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
+    """Return the trial that is stored; `check` raises if its values are invalid.
 
     Raises:
-        StoredError: It is none that a worker of the sweep has written.
+        StoredError: No worker of the sweep has written this.
     """
     try:
-        return _attempt(trial, check)
+        return _to_trial(trial, check)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
     except StoredError as error:
@@ -50,11 +50,11 @@ def attempt_of(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
     raise StoredError(f"trial {trial.number}: {reason}")
 
 
-def _attempt(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
+def _to_trial(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
     attributes = trial.attributes
     number, values = attributes["run"], attributes["values"]
     if not (type(number) is int and 0 <= number < MOST_RUNS):
-        raise StoredError("its run has no number")
+        raise StoredError("its run number is invalid")
     check(values)
     past = {int(step): value for step, value in attributes.get("past", {}).items()}
     history = past | trial.history
@@ -66,7 +66,7 @@ def _attempt(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
     else:
         status = result["status"]
         if status not in (*FINISHED, *RETRYABLE):
-            raise StoredError("it ended in no way that a run can")
+            raise StoredError("its status is invalid")
     return Trial(
         id=trial.id,
         run=number,

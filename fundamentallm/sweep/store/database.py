@@ -1,4 +1,4 @@
-"""The database behind a sweep: SQLite beside the runs, or PostgreSQL for many machines."""
+"""Database of a sweep: SQLite beside the runs, or PostgreSQL for many machines."""
 
 from __future__ import annotations
 
@@ -25,111 +25,110 @@ from fundamentallm.sweep.store.stored_values import StoredError
 
 BUSY_SECONDS = 60
 """How long SQLite waits for another writer."""
-AWAY_SECONDS = 2.0
-"""Between looks at whether a database is back."""
+RETRY_SECONDS = 2.0
+"""Pause between two tries to reach the database."""
 LOCK_SECONDS = 0.05
-"""Between looks at whether a lock that others hold is free."""
+"""Pause between two tries to take a lock."""
 LONGEST_REASON = 500  # characters
-ODD_TRIES = 5
-"""How often in a row an error is met that a broken connection may have led to, or may not."""
-AWAY_CLASSES = ("08", "25", "40", "53", "57", "58")
-"""Of PostgreSQL's error codes: no connection, read-only (a failover), a conflict, no resources, an
-operator's doing, the system's fault."""
+UNCLEAR_TRIES = 5
+"""Tries after errors of which a broken connection may be the cause."""
+UNAVAILABLE_CLASSES = ("08", "25", "40", "53", "57", "58")
+"""Classes of PostgreSQL's error codes: no connection, read-only (a failover), a conflict, no
+resources, operator intervention, a system error."""
 REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password")
-"""What a server says to an address that will not work later either."""
+"""Parts of a server's errors that waiting does not cure."""
 KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
-"""After a minute PostgreSQL takes a lock's holder whose machine vanished for dead, and not after
-the two hours of Linux."""
+"""Let PostgreSQL free the lock of a machine that vanished after a minute; Linux's default is two
+hours."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class AwayError(SweepError):
-    """The storage has been away, or its disk full, for longer than anyone wants to wait."""
+class StorageUnavailableError(SweepError):
+    """The storage was unavailable, or its disk full, for longer than the timeout."""
 
     exit_code = FAILED
 
 
 class UsesDatabase(Protocol):
-    """What `patient` needs to know."""
+    """Class whose methods may be `retried`."""
 
     database: Database
 
 
-def patient(
+def retried(
     method: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[Any, P], T]:
-    """Have `Database.insist` do a method."""
+    """Run a method by `Database.retry`."""
 
     @wraps(method)
-    def insisting(self: UsesDatabase, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.database.insist(lambda: method(self, *args, **kwargs))
+    def with_retries(self: UsesDatabase, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.database.retry(lambda: method(self, *args, **kwargs))
 
-    return insisting
+    return with_retries
 
 
-def _is_away(error: BaseException) -> str:
-    """Why the database cannot be used just now; nothing if that is not what went wrong."""
+def _why_unavailable(error: BaseException) -> str:
+    """Return why the database is unavailable now; "" if the error says something else."""
     for each in _causes(error):
         if isinstance(each, sqlalchemy.exc.DBAPIError) and (
             isinstance(each, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
             or each.connection_invalidated
-            or str(getattr(each.orig, "sqlstate", None))[:2] in AWAY_CLASSES
+            or str(getattr(each.orig, "sqlstate", None))[:2] in UNAVAILABLE_CLASSES
         ):
             return " ".join(str(each.orig or each).split())[:200]
     return ""
 
 
 def _is_of_database(error: BaseException) -> bool:
-    """Whether SQLAlchemy raised it: where a connection breaks, of many kinds."""
+    """Return whether SQLAlchemy raised it; a broken connection gives errors of many kinds."""
     return any(isinstance(each, sqlalchemy.exc.SQLAlchemyError) for each in _causes(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it; SQLAlchemy names what it met while it cleaned up, but last."""
+    """Yield an error and its causes; for SQLAlchemy's, the context counts as a cause too."""
     while error is not None:
         yield error
-        is_sqlalchemys = isinstance(error, sqlalchemy.exc.SQLAlchemyError)
-        error = error.__cause__ or (error.__context__ if is_sqlalchemys else None)
+        is_sqlalchemy = isinstance(error, sqlalchemy.exc.SQLAlchemyError)
+        error = error.__cause__ or (error.__context__ if is_sqlalchemy else None)
 
 
 class Database:
-    """How to reach it, and a lock that all who use it share."""
+    """Connection to a sweep's database, and a lock that all its workers share."""
 
-    def __init__(self, url: str, place: HeldFolder | None = None) -> None:
+    def __init__(self, url: str, folder: HeldFolder | None = None) -> None:
         """Nothing is connected yet.
 
         Args:
             url: `sqlite:///PATH` or `postgresql://...`.
-            place: The sweep's folder, where SQLite's users meet at a lock file; without it nothing
-                can be locked.
+            folder: Folder of the sweep, with the lock file of SQLite; None if nothing is locked.
 
         Raises:
-            SweepError: It is neither.
+            SweepError: `url` is neither.
         """
         self.address = StorageAddress.parse(url)
         self.shown, self.url = self.address.shown, self.address.driver_url
         self.is_local = self.address.is_local
         self.path = str(sqlalchemy.make_url(self.url).database)
-        """Of SQLite's file."""
-        self.place = place
+        """Path of SQLite's file."""
+        self.folder = folder
         self.file_lock: filelock.BaseFileLock | None = None
-        if place is not None:  # FileLock would make a folder anew that has been moved away
-            self.file_lock = filelock.FileLock(place.lasting_path("ledger.lock"))
+        if folder is not None:  # FileLock would recreate a folder that was moved away
+            self.file_lock = filelock.FileLock(folder.lasting_path("ledger.lock"))
         self.file: tuple[int, int] | None = None
-        """SQLite's, as it was at first."""
+        """Identity of SQLite's file when it was opened first."""
         self.engine: sqlalchemy.Engine | None = None
         self.storages: list[optuna.storages.RDBStorage] = []
         self.old_pools: list[sqlalchemy.Pool] = []
-        """Closed while connections were in use, which end at the next `close`."""
+        """Pools with connections that were in use at the last `close`; the next one ends them."""
         self.was_reached = False
         self.set_timeout(0.0, lambda line: None)
 
     def prepare(self) -> None:
-        """Let SQLite's readers and its writer not wait for one another.
+        """Set SQLite to WAL mode, in which readers and the writer do not block each other.
 
-        Else a worker that is stopped while it reads, by Ctrl-Z say, holds up all the others.
+        Otherwise a worker that is suspended while it reads, by Ctrl-Z say, blocks all the others.
         """
         if self.is_local:
             arguments = self.engine_arguments["connect_args"]
@@ -138,7 +137,7 @@ class Database:
 
     @property
     def engine_arguments(self) -> dict[str, Any]:
-        """For SQLAlchemy's `create_engine`."""
+        """Return arguments for SQLAlchemy's `create_engine`."""
         if self.is_local:
             return {"connect_args": {"timeout": BUSY_SECONDS, "factory": self._connect}}
         return {
@@ -151,74 +150,78 @@ class Database:
         return OwnFile(path, *args, **kwargs)
 
     def _check_in_place(self) -> None:
-        """See that SQLite's file is where it was, and not another that has come into its place.
+        """Check that SQLite's file was not moved or replaced.
 
         Raises:
-            DisplacedError: It is not.
+            DisplacedError: It was.
         """
-        if self.place is None:
+        if self.folder is None:
             return
-        now = self.place.identity(Path(self.path).name)
-        why = self.place.why_displaced()
+        now = self.folder.identity(Path(self.path).name)
+        why = self.folder.why_displaced()
         if why:
-            raise DisplacedError(f"{self.place.path}: {why} while the sweep ran")
+            raise DisplacedError(f"{self.folder.path}: {why} while the sweep ran")
         if self.file not in (None, now):
             raise DisplacedError(
-                f"{self.path}: removed or replaced while the sweep ran, which stops here; put it "
-                "back, or begin the sweep again with another --output-dir"
+                f"{self.path}: removed or replaced while the sweep ran, so the sweep stopped; put "
+                "it back, or start a new sweep with another --output-dir"
             )
         self.file = now
 
     def open_storage(self) -> optuna.storages.RDBStorage:
-        """Open Optuna's storage, and make its tables if they are not there."""
-        made = optuna.storages.RDBStorage.__new__(optuna.storages.RDBStorage)
+        """Open Optuna's storage, and create its tables if they are missing."""
+        storage = optuna.storages.RDBStorage.__new__(optuna.storages.RDBStorage)
         try:
-            made.__init__(self.url, engine_kwargs=self.engine_arguments)
+            storage.__init__(self.url, engine_kwargs=self.engine_arguments)
         finally:  # it connects before it can fail
-            if hasattr(made, "engine"):
-                self.storages.append(made)
-        return made
+            if hasattr(storage, "engine"):
+                self.storages.append(storage)
+        return storage
 
-    def insist(self, work: Callable[[], T]) -> T:
-        """Do `work`, and again while the database is away; it must do no harm when done twice.
+    def retry(self, work: Callable[[], T]) -> T:
+        """Call `work` until the database is available; it must be safe to call twice.
 
         Raises:
-            AwayError: It was away for longer than `patience`, or `meanwhile` said that nobody waits
-                any longer.
+            StorageUnavailableError: The timeout is over, or `is_cancelled` returned True.
         """
-        began, odd = 0.0, 0
+        waiting_since, unclear = 0.0, 0
         while True:
             try:
                 result = work()
             except Exception as error:
-                reason = _is_away(error)
-                if not reason and odd < ODD_TRIES and _is_of_database(error):
-                    odd += 1  # a connection that broke: what it was shows at the next try
+                reason = _why_unavailable(error)
+                if not reason and unclear < UNCLEAR_TRIES and _is_of_database(error):
+                    unclear += 1  # after a broken connection, the next try shows the cause
                     continue
                 if not reason and (isinstance(error, StoredError) or _is_of_database(error)):
                     raise self._unusable(error) from error
-                if not reason or isinstance(error, AwayError) or self._is_refused(reason):
+                if (
+                    not reason
+                    or isinstance(error, StorageUnavailableError)
+                    or self._is_refused(reason)
+                ):
                     raise
-                odd = 0
+                unclear = 0
                 now = time.monotonic()
-                if not began:
-                    began = now
-                    self.notify(f"the storage {self.shown} is away: {reason}; waiting for it")
-                if now - began > self.timeout or self.is_cancelled():
-                    raise AwayError(
-                        f"the storage {self.shown} is away: {reason}; runs that were in "
-                        "progress go on from their checkpoints when it is back"
+                if not waiting_since:
+                    waiting_since = now
+                    self.notify(f"storage {self.shown} is unavailable: {reason}; waiting for it")
+                if now - waiting_since > self.timeout or self.is_cancelled():
+                    raise StorageUnavailableError(
+                        f"storage {self.shown} is unavailable: {reason}; runs in progress resume "
+                        "from their checkpoints when it is back"
                     ) from error
                 self.close()  # another server may have taken over
-                time.sleep(AWAY_SECONDS)
+                time.sleep(RETRY_SECONDS)
             else:
                 self.was_reached = True
-                if began:
-                    self.notify(f"the storage is back after {time.monotonic() - began:.0f} s")
+                if waiting_since:
+                    seconds = time.monotonic() - waiting_since
+                    self.notify(f"the storage is back after {seconds:.0f} s")
                 return result
 
     def _is_refused(self, reason: str) -> bool:
-        """Whether a server that was never reached says what it will say again later."""
+        """Return whether a server that was never reached refused for good."""
         return not self.was_reached and any(each in reason for each in REFUSALS)
 
     def set_timeout(
@@ -239,14 +242,14 @@ class Database:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Only one holds the lock called `name`; it is let go of when its holder dies.
+        """Hold the lock called `name`; it is released when its holder dies.
 
-        With PostgreSQL it is lost as well when its connection breaks, and nobody is told: it saves
-        work, and nothing may depend on it.
+        With PostgreSQL it is also lost, without notice, when its connection breaks. So it only
+        saves work; nothing may depend on it.
 
         Raises:
-            InterruptedError: Others hold it, and `meanwhile` said that nobody waits any longer.
-            DisplacedError: SQLite's file is not where it was.
+            InterruptedError: Another worker holds it, and `is_cancelled` returned True.
+            DisplacedError: SQLite's file was moved or replaced.
         """
         if self.is_local:
             assert self.file_lock is not None
@@ -256,7 +259,7 @@ class Database:
                     self.file_lock.acquire(timeout=LOCK_SECONDS)
                     break
                 except filelock.Timeout:
-                    self._go_on_waiting()
+                    self._check_cancelled()
             try:
                 yield
             finally:
@@ -264,60 +267,59 @@ class Database:
             return
         if self.engine is None:
             self.engine = sqlalchemy.create_engine(self.url, **self.engine_arguments)
-        # On a connection of its own: the server lets go of the lock when the connection ends.
+        # On its own connection: the server releases the lock when the connection ends.
         with self.engine.connect() as connection:
 
-            def ask(function: str) -> Any:
-                call = sqlalchemy.text(f"SELECT {function}(hashtext(:name))")
-                return connection.execute(call, {"name": f"fundamentallm {name}"}).scalar()
+            def call(function: str) -> Any:
+                statement = sqlalchemy.text(f"SELECT {function}(hashtext(:name))")
+                return connection.execute(statement, {"name": f"fundamentallm {name}"}).scalar()
 
             for setting, value in KEEPALIVES.items():
                 connection.execute(sqlalchemy.text(f"SET {setting} = {value}"))
-            while not ask("pg_try_advisory_lock"):
+            while not call("pg_try_advisory_lock"):
                 time.sleep(LOCK_SECONDS)
-                self._go_on_waiting()
+                self._check_cancelled()
             try:
                 yield
             finally:
                 try:
-                    ask("pg_advisory_unlock")
+                    call("pg_advisory_unlock")
                 except sqlalchemy.exc.SQLAlchemyError:
-                    connection.invalidate()  # with which the lock goes
+                    connection.invalidate()  # ends the connection, and so the lock
 
-    def _go_on_waiting(self) -> None:
+    def _check_cancelled(self) -> None:
         if self.is_cancelled():
-            raise InterruptedError("the sweep's lock is held by others")
+            raise InterruptedError("another worker holds the sweep's lock")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """What goes wrong with the database inside becomes one line.
+        """Turn every error of the database inside into one line.
 
         Raises:
-            SweepError: It did.
+            SweepError: There was an error.
         """
         try:
             yield
         except ModuleNotFoundError as error:
             raise SweepError(
-                f"the storage {self.shown} needs {error.name}, which is not installed; "
+                f"storage {self.shown} needs {error.name}, which is not installed; "
                 "pip install 'fundamentallm[postgres]'"
             ) from None
-        except Exception as error:  # optuna's and SQLAlchemy's have no base in common
+        except Exception as error:  # Optuna's and SQLAlchemy's share no base class
             raise self._unusable(error) from error
 
     def _unusable(self, error: BaseException) -> SweepError:
         for each in _causes(error):
             if isinstance(each, StoredError):
                 reason = " ".join(str(each).split())[:LONGEST_REASON]
-                what = "holds what no sweep has written"
-                return SweepError(f"the storage {self.shown} {what}: {reason}")
+                return SweepError(f"storage {self.shown} has invalid content: {reason}")
         while error.__cause__ is not None:
             error = error.__cause__
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        return SweepError(f"the storage {self.shown} cannot be used: {reason[:LONGEST_REASON]}")
+        return SweepError(f"storage {self.shown} cannot be used: {reason[:LONGEST_REASON]}")
 
     def close(self) -> None:
-        """Close the connections that are not in use; the next use opens others."""
+        """Close the connections that are not in use; the next use opens new ones."""
         for pool in self.old_pools:
             pool.dispose()
         for engine in (self.engine, *(storage.engine for storage in self.storages)):

@@ -1,4 +1,4 @@
-"""Definition of a sweep: what its first worker stores, and what every other one goes by."""
+"""Definition of a sweep: stored by its first worker, used by all others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fundamentallm.sweep.search.choose import CHOICES, ChosenSearch, choose_sear
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.stored_values import StoredError, ValueCheck, is_number, is_text
 
-FOR_PEOPLE = ("name", "description")
-SAME = {
+DESCRIPTIVE = ("name", "description")
+SHARED = {
     "fixed": "fixed",
     "seed": "seed",
     "sampler": "sampler",
     "data_sha256": "the text's hash",
 }
-"""Beside the file and its configurations, what all runs of a sweep share; how messages say it."""
+"""Fields that must not differ on resume, beside the file and its configurations, as displayed."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,26 @@ class SweepDefinition:
     """The parsed sweep file, and the hyperparameters that all runs share."""
     device: str
     seed: int
-    """Of the search."""
+    """Seed of the search."""
     sampler: str
     lease: float
     """Seconds without a heartbeat after which a worker has lost its runs."""
     data: str | None = None
-    """Absolute path of the text where the sweep was made; None for the built-in text."""
+    """Absolute path of the text where the sweep was created; None for the built-in text."""
     data_name: str = ""
     """Empty, like `data_sha256`, if the sweep file names its own texts."""
     data_sha256: str = ""
     texts: Mapping[str, str] | None = None
-    """SHA-256 of each text that the sweep file names, as far as it was there."""
+    """SHA-256 of each text that the sweep file names, if it was present."""
     texts_from: str | None = None
-    """Folder in which the sweep was made: relative paths of `texts` begin there."""
+    """Folder in which the sweep was created; paths of `texts` are relative to it."""
     wandb: str = ""
     """`offline`, `online`, or empty."""
     wandb_sweep_id: str = ""
     id: str = ""
-    """Random; tells two sweeps of the same name apart."""
+    """Random id, to distinguish sweeps of the same name."""
     configurations: Sequence[Values] = ()
-    """Configurations to run in this order, in place of a search; only `refine` gives them."""
+    """Configurations to run in this order instead of a search; only `refine` gives them."""
 
     @property
     def sweep(self) -> SweepFile:
@@ -109,16 +109,16 @@ class SweepDefinition:
 
     @classmethod
     def from_stored(cls, stored: object) -> SweepDefinition:
-        """Read what `to_stored` wrote, here or in an older version; unknown keys are ignored.
+        """Read the content that `to_stored` or an older version wrote; ignore unknown keys.
 
         Raises:
             StoredError: No sweep has written this.
         """
         if not isinstance(stored, dict):
-            raise StoredError("its definition is no mapping")
+            raise StoredError("its definition is not a mapping")
         for name, fits in {**FIELDS, **OPTIONAL_FIELDS}.items():
             if name in stored and not fits(stored[name]):
-                raise StoredError(f"its {name} is of another kind")
+                raise StoredError(f"its {name} has the wrong type")
             if name in FIELDS and name not in stored:
                 raise StoredError(f"its {name} is missing")
         try:
@@ -177,21 +177,21 @@ OPTIONAL_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "texts_from": is_text,
     "points": _are_configurations,
 }
-"""Checks of those that only some sweeps have."""
+"""Checks of the stored fields that only some sweeps have."""
 
 
 def differences(before: SweepDefinition, now: SweepDefinition) -> list[str]:
-    """List what keeps `now` from resuming `before`, a phrase each; run_cap may grow or go."""
+    """List the differences that keep `now` from resuming `before`; run_cap may grow or go."""
     old, new = before.sweep.run_cap, now.sweep.run_cap
     free = ("run_cap",) if old is None or new is None or new >= old else ()
     found = differences_in_file(before.sweep, now.sweep, free=free)
     texts = now.texts or {}
-    for name, sha256 in (before.texts or {}).items():  # which may have come since
+    for name, sha256 in (before.texts or {}).items():  # it may have been added since
         if name in texts:
             found += _between(sha256, texts[name], f"the hash of {name}")
     if tuple(before.configurations) != tuple(now.configurations):
-        found.append("the points that it repeats are others")
-    for name, shown in SAME.items():
+        found.append("the configurations that it repeats differ")
+    for name, shown in SHARED.items():
         found += _between(getattr(before, name), getattr(now, name), shown)
     return found
 
@@ -199,19 +199,19 @@ def differences(before: SweepDefinition, now: SweepDefinition) -> list[str]:
 def differences_in_file(
     before: SweepFile, now: SweepFile, *, free: Sequence[str] = ()
 ) -> list[str]:
-    """List the differences between two sweep files, a phrase each; comments do not count.
+    """List the differences between two sweep files; comments do not count.
 
     Names and descriptions may differ, and so may the top-level keys in `free`.
     """
     old, new = dict(before.content), dict(now.content)
-    for name in (*FOR_PEOPLE, *free):
+    for name in (*DESCRIPTIVE, *free):
         old.pop(name, None)
         new.pop(name, None)
     return list(_between(old, new, ""))
 
 
 def _between(old: Any, new: Any, key: str) -> Iterator[str]:
-    """Differences, the innermost mapping's keys named."""
+    """Yield differences, each with the full name of its key."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             inner = f"{key}.{name}" if key else name

@@ -1,7 +1,7 @@
-"""Which workers of a sweep are alive: told by whether their heartbeats change, not by any clock.
+"""Heartbeats of a sweep's workers: a worker is alive if its heartbeat changes.
 
-A heartbeat is a time that a worker writes to the database. Times of two machines, or of one whose
-clock was set, cannot be compared; whether a time has changed while we watched can be seen.
+A heartbeat is a time that a worker writes to the database. The clocks of two machines may differ,
+and a clock may be set. So no times are compared: a heartbeat only has to change during a lease.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from fundamentallm.sweep.store.optuna_tables import BEATS, TRIALS
 
 
 class Heartbeats:
-    """The heartbeats of one study's attempts, as this process sees them."""
+    """Heartbeats of a study's trials, as this process sees them."""
 
     def __init__(self, storage: optuna.storages.RDBStorage, study_id: int, lease: float) -> None:
-        """Nothing is read yet. `lease`: seconds without a change after which one is stale."""
+        """A heartbeat that did not change for `lease` seconds is stale."""
         self.storage, self.study_id, self.lease = storage, study_id, lease
         self.seen: dict[int, tuple[object, float]] = {}
-        self.looked = float("-inf")
-        self.looking = threading.Lock()
+        self.last_read_at = float("-inf")
+        self.reading = threading.Lock()
 
-    def beat(self, attempts: Sequence[int]) -> None:
-        """Say that these attempts' worker lives; of one that has ended, nothing is said.
+    def beat(self, trial_ids: Sequence[int]) -> None:
+        """Renew the heartbeats of these trials, except of those that have ended.
 
-        Optuna's own would write a heartbeat anew that a `finish` has removed at the same moment,
-        and every look of every worker would read it from then on.
+        Optuna's own method could write a heartbeat that a `finish` has just removed; every worker
+        would read it from then on.
         """
-        if not attempts:
+        if not trial_ids:
             return
         now = sqlalchemy.func.current_timestamp()
-        lives = BEATS.update().where(BEATS.c.trial_id.in_(attempts)).values(heartbeat=now)
+        lives = BEATS.update().where(BEATS.c.trial_id.in_(trial_ids)).values(heartbeat=now)
         with self.storage.engine.begin() as connection:
             connection.execute(lives)
 
     def stale(self) -> dict[int, object]:
-        """Running attempts whose heartbeat has not changed for a lease of watching, and it."""
-        with self.looking:
+        """Return running trials whose heartbeat did not change for a lease, with the heartbeat."""
+        with self.reading:
             beats = self._read()
             now = time.monotonic()
-            # Stopped ourselves, or the database was away: others could not be heard.
-            away = now - self.looked > self.lease / 2
-            self.looked = now
-            before = {} if away else self.seen
+            # This worker was suspended, or the database unavailable: changes may have been missed.
+            is_late = now - self.last_read_at > self.lease / 2
+            self.last_read_at = now
+            before = {} if is_late else self.seen
             self.seen = {
-                attempt: before[attempt]
-                if attempt in before and before[attempt][0] == beat
+                trial_id: before[trial_id]
+                if trial_id in before and before[trial_id][0] == beat
                 else (beat, now)
-                for attempt, beat in beats.items()
+                for trial_id, beat in beats.items()
             }
             seen = self.seen.items()
             return {each: beat for each, (beat, since) in seen if now - since > self.lease}
 
     def _read(self) -> dict[int, object]:
-        # Asked of each heartbeat, for finished trials have none: PostgreSQL would turn an EXISTS
-        # into a look at every trial of the study.
+        # A subquery per heartbeat, for finished trials have none: PostgreSQL would turn an EXISTS
+        # into a scan of every trial of the study.
         study = (
             sqlalchemy.select(TRIALS.c.study_id)
             .where(TRIALS.c.trial_id == BEATS.c.trial_id, TRIALS.c.state == TrialState.RUNNING)

@@ -1,4 +1,4 @@
-"""The searched values of a run as Optuna's own plots and its dashboard like them."""
+"""Values of a run as parameters of an Optuna trial, for its plots and dashboard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fundamentallm.sweep.search.base import Values
 def to_optuna(
     values: Values, parameters: Sequence[Parameter]
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """Parameters and distributions of a trial; constants are left out."""
+    """Return parameters and distributions of a trial, without constants."""
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     for parameter in parameters:

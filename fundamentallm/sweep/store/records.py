@@ -1,4 +1,4 @@
-"""What a sweep knows of its runs, apart from where that is stored."""
+"""Runs of a sweep and their trials, independent of where they are stored."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.metrics import finite
 from fundamentallm.status import FAULTS, FINISHED, RANKED, RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric
-from fundamentallm.sweep.search.base import PastRun, Tries, Values, key_of
+from fundamentallm.sweep.search.base import LazyPastRuns, PastRun, Values, key_of
 from fundamentallm.sweep.store.score_cap import ScoreCap
 
-WORDS: Mapping[str, str] = {
+STATUS_WORDS: Mapping[str, str] = {
     RunStatus.STOPPED: "stopped early",
     RunStatus.DIED: "failed",
     RunStatus.HUNG: "failed",
@@ -25,120 +25,122 @@ WORDS: Mapping[str, str] = {
     RunStatus.WAITING: "running",
     RunStatus.UNFINISHED: "unfinished (in progress, or killed)",
 }
-"""What is said of a run whose status is another word."""
-FEWEST_IN_VAIN = 5  # as W&B's agent gives up
+"""Words shown for statuses; all others are shown as they are."""
+FAILURES_TO_GIVE_UP = 5
+"""First failures in a row after which a worker stops, as W&B's agent does."""
 T = TypeVar("T")
-DEATHS = 5  # attempts in a row that may be killed from outside, before a run is given up
+MOST_KILLS = 5
+"""Trials in a row that may be killed from outside before a run needs `--retries`."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One try at a run, by one worker."""
+    """One trial of a run, by one worker."""
 
     id: int
-    """In the storage."""
+    """Id in the storage."""
     run: int
-    """Counted from 0; a run that is tried again is the same run."""
+    """Number of the run, from 0; all trials of a run share it."""
     values: Values
     status: RunStatus
     """`waiting`, `running`, or one of FINISHED and RETRYABLE."""
     owner: str
     score: float | None = None
-    """The best value of the metric that it reached, as it was logged."""
+    """Best value of the metric, as it was logged."""
     history: tuple[float, ...] = ()
-    """The values of the metric, in the order of the step."""
+    """Values of the metric in the order of their steps."""
     seconds: float = 0.0
     note: str = ""
     guess: float | None = None
-    """What a uniform guess scores by the metric; None of runs of other programs, or older ones."""
+    """Score of a uniform prediction; None for runs of other programs or older versions."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a sweep: its attempts, the last of which counts."""
+    """A run of a sweep with its trials; the last one counts."""
 
     number: int
-    attempts: tuple[Trial, ...]
+    trials: tuple[Trial, ...]
 
     @property
     def last(self) -> Trial:
-        """The attempt that counts."""
-        return self.attempts[-1]
+        """Return the trial that counts."""
+        return self.trials[-1]
 
     @property
     def values(self) -> Values:
-        """What it tries; the same in every attempt."""
+        """Return the values of the parameters, the same in every trial."""
         return self.last.values
 
     @property
     def history(self) -> tuple[float, ...]:
-        """Of the attempt that counts, or, until it has any, of the one that it goes on from."""
-        return next((each.history for each in reversed(self.attempts) if each.history), ())
+        """Return the metric's values of the last trial that has any."""
+        return next((each.history for each in reversed(self.trials) if each.history), ())
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has its result."""
+        """Return whether the run has its result."""
         return self.last.status in FINISHED
 
     @property
     def is_ranked(self) -> bool:
-        """Whether its score says something of its settings."""
+        """Return whether the score can be compared with that of other runs."""
         return self.last.status in RANKED and self.last.score is not None
 
     @property
     def retries_needed(self) -> int:
-        """How many `retries` it takes for an unfinished run to be tried again.
+        """Return the least value of `--retries` at which an unfinished run is retried.
 
-        So many attempts failed by an error of their own, or were killed beyond `DEATHS`.
+        Counts the trials that failed by an error of their own, or were killed beyond `MOST_KILLS`.
         """
         if self.last.status in (RunStatus.INTERRUPTED, RunStatus.LOST):
             return 0
         if self.last.status == RunStatus.DIED:
             in_a_row = 0
-            for attempt in reversed(self.attempts):
-                in_a_row += attempt.status == RunStatus.DIED
-                if attempt.status not in (RunStatus.DIED, RunStatus.LOST):
+            for trial in reversed(self.trials):
+                in_a_row += trial.status == RunStatus.DIED
+                if trial.status not in (RunStatus.DIED, RunStatus.LOST):
                     break
-            return max(0, in_a_row - DEATHS + 1)
+            return max(0, in_a_row - MOST_KILLS + 1)
         own_faults = (RunStatus.FAILED, RunStatus.HUNG, RunStatus.OOM)
-        return sum(attempt.status in own_faults for attempt in self.attempts)
+        return sum(trial.status in own_faults for trial in self.trials)
 
 
-Reader = Callable[[Run | None, Run], None]
-"""Told of a run that has changed: what it was, if it was there, and what it is."""
+Subscriber = Callable[[Run | None, Run], None]
+"""Called for every change of a run, with its state before (None for a new run) and after."""
 
 
 class RunIndex(Sequence[Run]):
-    """The runs of a sweep in the order of their numbers, and what is to be known of all together.
+    """The runs of a sweep by number, with counts and rankings over all of them.
 
-    Brought up to date by the attempts that changed. What is asked of it for every run or row of a
-    sweep is kept up to date, too, so that no answer takes longer after 10,000 runs than after ten.
+    `update` takes the trials that changed. Counts and rankings are kept up to date as well, so that
+    no answer takes longer after 10,000 runs than after ten.
     """
 
     def __init__(self) -> None:
-        """There is none yet."""
+        """Create an index without runs."""
         self.runs: list[Run] = []
-        self.places: dict[int, int] = {}
-        """Of runs in `runs`, by their numbers."""
+        self.positions: dict[int, int] = {}
+        """Positions in `runs` by the run's number."""
         self.by_status: defaultdict[RunStatus, list[int]] = defaultdict(list)
-        """Numbers of runs by how they stand, rising as all that is sorted here."""
+        """Sorted numbers of the runs with each status."""
         self.failed: defaultdict[int, list[int]] = defaultdict(list)
-        """Numbers of runs that a fault ended, by the retries that they need."""
+        """Sorted numbers of the runs that a fault ended, by the retries that they need."""
         self.scores: list[tuple[float, int]] = []
-        """Of the runs that are ranked, each with the number."""
+        """Sorted scores of the ranked runs, each with the run's number."""
         self.seconds = 0.0
-        """That the runs which are `done` took together."""
+        """Total time of the runs with status `done`."""
         self.least, self.most = math.inf, -math.inf
-        """Values of the metric that any attempt reached."""
+        """Extremes of the metric over all trials."""
         self.keys: set[str] = set()
-        """`key_of` the values of every run."""
-        self.readers: list[Reader] = []
+        """`key_of` of every run's values."""
+        self.subscribers: list[Subscriber] = []
 
     @classmethod
-    def of(cls, attempts: Iterable[Trial]) -> RunIndex:
-        """The runs that were attempted."""
+    def of(cls, trials: Iterable[Trial]) -> RunIndex:
+        """Return the index of these trials."""
         runs = cls()
-        runs.take(attempts)
+        runs.update(trials)
         return runs
 
     @overload
@@ -155,39 +157,39 @@ class RunIndex(Sequence[Run]):
         return iter(self.runs)
 
     def numbered(self, number: int) -> Run:
-        """The run of this number."""
-        return self.runs[self.places[number]]
+        """Return the run with this number."""
+        return self.runs[self.positions[number]]
 
-    def take(self, attempts: Iterable[Trial]) -> None:
-        """Note attempts that are new or have changed; one that was made later has a higher id."""
-        for attempt in attempts:
-            place = self.places.get(attempt.run)
-            before = None if place is None else self.runs[place]
-            known = () if before is None else before.attempts
-            same = [each for each in known if each.id != attempt.id]
-            run = Run(attempt.run, tuple(sorted([*same, attempt], key=lambda each: each.id)))
-            if place is not None:
-                self.runs[place] = run
+    def update(self, trials: Iterable[Trial]) -> None:
+        """Take in trials that are new or have changed; later ones have higher ids."""
+        for trial in trials:
+            position = self.positions.get(trial.run)
+            before = None if position is None else self.runs[position]
+            known = () if before is None else before.trials
+            same = [each for each in known if each.id != trial.id]
+            run = Run(trial.run, tuple(sorted([*same, trial], key=lambda each: each.id)))
+            if position is not None:
+                self.runs[position] = run
             else:
                 self._insert(run)
             if before is not None:
                 self._count(before, _remove, -1)
             self._count(run, insort, 1)
-            for value in (attempt.score, *attempt.history):
+            for value in (trial.score, *trial.history):
                 if value is not None:
                     self.least, self.most = min(self.least, value), max(self.most, value)
-            for reader in self.readers:
-                reader(before, run)
+            for subscriber in self.subscribers:
+                subscriber(before, run)
 
     def _insert(self, run: Run) -> None:
-        place = bisect_left(self.runs, run.number, key=lambda each: each.number)
-        self.runs.insert(place, run)
-        for index in range(place, len(self.runs)):  # nearly always it alone, the last
-            self.places[self.runs[index].number] = index
+        position = bisect_left(self.runs, run.number, key=lambda each: each.number)
+        self.runs.insert(position, run)
+        for index in range(position, len(self.runs)):  # nearly always only the last
+            self.positions[self.runs[index].number] = index
         self.keys.add(key_of(run.values))
 
     def _count(self, run: Run, change: Callable[[list[Any], Any], None], by: int) -> None:
-        """Take a run into all that is counted, or out of it again."""
+        """Add a run to all counts, or remove it."""
         status, score = run.last.status, finite(run.last.score)
         change(self.by_status[status], run.number)
         if status in FAULTS:
@@ -197,29 +199,30 @@ class RunIndex(Sequence[Run]):
         if run.is_ranked and score is not None:
             change(self.scores, (score, run.number))
 
-    def read_by(self, reader: Reader) -> None:
-        """Tell `reader` of every run, and from now on of each change: what it was, what it is."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call `subscriber` for every run now, and for each change from now on."""
         for run in self.runs:
-            reader(None, run)
-        self.readers.append(reader)
+            subscriber(None, run)
+        self.subscribers.append(subscriber)
 
     def statuses(self) -> dict[RunStatus, int]:
-        """How many runs stand how."""
-        found = self.by_status.copy().items()  # a terminal view reads in a thread of its own
+        """Return the number of runs with each status."""
+        found = self.by_status.copy().items()  # the terminal view reads in another thread
         return {status: len(numbers) for status, numbers in found if numbers}
 
     def how_many(self, *statuses: RunStatus) -> int:
-        """How many runs have one of these statuses."""
+        """Return how many runs have one of these statuses."""
         return sum(len(self.by_status[status]) for status in statuses)
 
-    def standing(self, status: RunStatus) -> list[Run]:
-        """The runs with this status."""
+    def with_status(self, status: RunStatus) -> list[Run]:
+        """Return the runs with this status."""
         return [self.numbered(number) for number in self.by_status[status]]
 
-    def to_try_again(self, retries: int) -> Run | None:
-        """The first unfinished run that is worth another attempt; those without a fault go first.
+    def next_to_retry(self, retries: int) -> Run | None:
+        """Return the first unfinished run to retry; runs without a fault come first.
 
-        `retries`: how many more attempts than one may fail by an error of their own.
+        Args:
+            retries: How often a run is retried that failed by an error of its own.
         """
         firsts = [
             numbers[0]
@@ -232,22 +235,22 @@ class RunIndex(Sequence[Run]):
         return self.numbered(min(firsts)) if firsts else None
 
     def best(self, metric: Metric) -> Run | None:
-        """The run with the best score, of those that neither diverged nor could not be."""
+        """Return the ranked run with the best score."""
         if not self.scores:
             return None
-        place = 0
-        if metric.sign < 0:  # the first of the runs that share the highest score
-            place = bisect_left(self.scores, (self.scores[-1][0],))
-        return self.numbered(self.scores[place][1])
+        position = 0
+        if metric.sign < 0:  # the first of those with the highest score
+            position = bisect_left(self.scores, (self.scores[-1][0],))
+        return self.numbered(self.scores[position][1])
 
 
 def _remove(values: list[T], value: T) -> None:
-    """Take a value out of a list that is sorted."""
+    """Remove a value from a sorted list."""
     del values[bisect_left(values, value)]  # pyright: ignore
 
 
 def score_of(folder: RunFolder, status: RunStatus, metric: Metric) -> float | None:
-    """The best value of the metric; of a run that never had one, what its summary says."""
+    """Return the best value of the metric; without rows, the score in the summary."""
     values = [row[metric.name] for row in folder.rows() if metric.name in row]
     if values:
         return metric.best(values)
@@ -256,28 +259,32 @@ def score_of(folder: RunFolder, status: RunStatus, metric: Metric) -> float | No
     return finite(folder.read_summary().get(metric.name))
 
 
-def told(statuses: Mapping[Any, int]) -> str:
-    """How runs stand, by how many have which status: `7 done, 5 stopped early, 1 diverged`."""
+def status_counts(statuses: Mapping[Any, int]) -> str:
+    """Return counts by status in words: `7 done, 5 stopped early, 1 diverged`."""
     counts: Counter[str] = Counter()
     for status, count in statuses.items():
-        counts[WORDS.get(status, status)] += count
+        counts[STATUS_WORDS.get(status, status)] += count
     order = dict.fromkeys((*RANKED, *FINISHED, *FAULTS, *counts))
-    words = dict.fromkeys(WORDS.get(status, status) for status in order)
+    words = dict.fromkeys(STATUS_WORDS.get(status, status) for status in order)
     return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
 
 
-def in_vain(ends: Iterable[str]) -> str:
-    """Why a worker whose runs ended with these statuses had better stop; "" if it need not."""
+def reason_to_give_up(ends: Iterable[str]) -> str:
+    """Return why a worker should stop after runs with these statuses; "" if it should not."""
     failed = 0
     for status in ends:
         if status not in (RunStatus.FAILED, RunStatus.INTERRUPTED):
             return ""
         failed += status == RunStatus.FAILED
-    return f"errors: all of the first {failed} runs here failed" if failed >= FEWEST_IN_VAIN else ""
+    return (
+        f"errors: all of the first {failed} runs here failed"
+        if failed >= FAILURES_TO_GIVE_UP
+        else ""
+    )
 
 
 def target_is_reached(runs: RunIndex, metric: Metric) -> bool:
-    """Whether a run, also one that goes on, has come as far as `metric.target` asks."""
+    """Return whether a run, finished or not, has reached `metric.target`."""
     if metric.target is None:
         return False
     reached = runs.least if metric.sign > 0 else runs.most
@@ -285,15 +292,15 @@ def target_is_reached(runs: RunIndex, metric: Metric) -> bool:
 
 
 def loss_by(runs: Sequence[Run], metric: Metric) -> Callable[[Run, float], float]:
-    """How a run's value of the metric counts beside `runs`: less is better, and capped."""
+    """Return the function from a run's value of the metric to its capped loss; lower is better."""
     scored = [(run.last, run.last.score) for run in runs if run.is_finished]
     losses = [metric.sign * score for _, score in scored if score is not None]
-    cap = ScoreCap.of(losses, (attempt.guess for attempt, _ in scored))
+    cap = ScoreCap.of(losses, (trial.guess for trial, _ in scored))
     return lambda run, value: cap.loss(metric.sign * value, run.last.guess)
 
 
-def tried(runs: Sequence[Run], metric: Metric) -> list[PastRun]:
-    """What a search may learn from `runs`, with W&B's `impute` applied."""
+def past_runs(runs: Sequence[Run], metric: Metric) -> list[PastRun]:
+    """Return what a search may learn from `runs`, with W&B's `impute` applied."""
     loss = loss_by(runs, metric)
     own = {
         run.number: loss(run, run.last.score)
@@ -327,6 +334,6 @@ def tried(runs: Sequence[Run], metric: Metric) -> list[PastRun]:
     return found
 
 
-def tries(runs: RunIndex, metric: Metric) -> Tries:
-    """What a search may learn from `runs`; no more is worked out than it asks for."""
-    return Tries(runs.keys, lambda: tried(runs, metric))
+def lazy_past_runs(runs: RunIndex, metric: Metric) -> LazyPastRuns:
+    """Return what a search may learn from `runs`, computed when first asked for."""
+    return LazyPastRuns(runs.keys, lambda: past_runs(runs, metric))

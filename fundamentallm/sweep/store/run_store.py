@@ -1,12 +1,11 @@
-"""Who does which run: Optuna's storage, made safe for many workers on one or many machines.
+"""Runs of a sweep in Optuna's storage, safe for many workers on one or many machines.
 
-Every attempt at a run is a trial of one study, so `optuna-dashboard` shows the sweep. What Optuna
-leaves open is closed here. A run is claimed in one transaction, which makes the trial, names its
-owner and gives it its first heartbeat, and takes place only if no other trial was made since this
-worker looked: so none is handed out twice and none too many, and one whose worker was killed at any
-moment is noticed. A lock spares workers the choice of values that another is choosing; nothing
-depends on it. A worker that was away for longer than its lease has lost its run, and what it says
-of it is refused.
+Every trial of a run is a trial of one Optuna study, so `optuna-dashboard` shows the sweep. A worker
+claims a run in one transaction. It creates the trial, names its owner and writes its first
+heartbeat. It succeeds only if no other trial was created since the worker's last read. So no run is
+handed out twice, none too many, and a worker that is killed at any moment is noticed. A lock spares
+workers from choosing values at the same time; nothing depends on it. A worker that did not respond
+for a lease has lost its run: its later reports are refused.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from fundamentallm.status import FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Values
-from fundamentallm.sweep.store.check_study import attempt_of, reading
-from fundamentallm.sweep.store.database import Database, patient
+from fundamentallm.sweep.store.check_study import reading, to_trial
+from fundamentallm.sweep.store.database import Database, retried
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.heartbeats import Heartbeats
 from fundamentallm.sweep.store.optuna_tables import StoredTrial, index_by_study
@@ -49,11 +48,11 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class TrialLostError(Exception):
-    """The attempt was given to another worker; nothing that is said of it counts any more."""
+    """The run was given to another worker; reports of this trial no longer count."""
 
 
 class RunStore:
-    """The runs of one sweep, as all of its workers see them."""
+    """Runs of one sweep, shared by all of its workers."""
 
     def __init__(
         self,
@@ -64,54 +63,54 @@ class RunStore:
         lease: float,
         goal: str,
         wait: float = 0.0,
-        say: Callable[[str], None] = lambda line: None,
+        notify: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Open the storage, and make the study if it is not there.
+        """Open the storage, and create the study if it is missing.
 
         Args:
-            url: Of the database; `sqlite:///` or `postgresql://`.
-            name: Of the sweep, and of its study.
-            folder: The sweep's, on this machine.
+            url: Address of the database: `sqlite:///` or `postgresql://`.
+            name: Name of the sweep and its study.
+            folder: Folder of the sweep on this machine.
             lease: Seconds without a heartbeat after which a worker has lost its runs.
             goal: `minimize` or `maximize`.
-            wait: Seconds to wait for a server that is down.
-            say: Told that it is.
+            wait: Timeout in seconds for a server that is down.
+            notify: Receives a message when the wait starts and ends.
 
         Raises:
             SweepError: The database cannot be used.
         """
         self.lease = lease
         with writing(folder):
-            self.place = HeldFolder(folder)
-        self.database = Database(url, self.place)
+            self.held_folder = HeldFolder(folder)
+        self.database = Database(url, self.held_folder)
         # A file that cannot be opened now will not open later either.
-        self.database.set_timeout(0.0 if self.is_local else wait, say)
+        self.database.set_timeout(0.0 if self.is_local else wait, notify)
         direction = optuna.study.StudyDirection[goal.upper()]
         self.worst = math.inf if goal == "minimize" else -math.inf
         try:
             with self.database.errors():
-                self.study = self.database.insist(lambda: self._open(name, direction))
+                self.study = self.database.retry(lambda: self._open(name, direction))
         except BaseException:
             self.database.close()
-            self.place.close()
+            self.held_folder.close()
             raise
         self.study_id = self.storage.get_study_id_from_name(name)
         self.trials = TrialStore(self.storage, self.study_id)
-        self.known = RunIndex()
+        self.index = RunIndex()
         self.check_values: Callable[[object], None] = lambda values: None
-        """Told the values of every attempt, once the sweep is known."""
+        """Checks the values of every trial, once the sweep is defined."""
         self.heartbeats = Heartbeats(self.storage, self.study_id, lease)
-        self.held: set[int] = set()
-        """Attempts that `claim` has given to this worker, and `finish` has not ended."""
+        self.claimed: set[int] = set()
+        """Ids of the trials that this worker has claimed and not finished."""
         self.host = socket.gethostname()
         self.owner = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         with writing(folder / "workers"):
             (folder / "workers").mkdir(parents=True, exist_ok=True)
-            self.alive = filelock.FileLock(self._life(self.owner))
-            self.alive.acquire(blocking=False)
+            self.worker_lock = filelock.FileLock(self._worker_lock_path(self.owner))
+            self.worker_lock.acquire(blocking=False)
 
     def _open(self, name: str, direction: optuna.study.StudyDirection) -> optuna.Study:
-        # Under the lock: two that make the tables at once are in each other's way.
+        # Under the lock: two processes cannot create the tables at the same time.
         with self.database.lock(name):
             self.database.prepare()
             self.storage = self.database.open_storage()
@@ -137,53 +136,53 @@ class RunStore:
         self.database.set_timeout(seconds, notify, is_cancelled=is_cancelled)
 
     def close(self) -> None:
-        """Let go of the storage, and say that this worker is gone."""
-        self.alive.release()
-        if self.held:  # the storage was away when they ended; who comes next sees that we are gone
+        """Close the storage, and leave word that this worker is gone."""
+        self.worker_lock.release()
+        if self.claimed:  # their ends could not be stored: the lock file shows that we are gone
             with suppress(OSError):
-                self._life(self.owner).touch()
+                self._worker_lock_path(self.owner).touch()
         else:
-            self._life(self.owner).unlink(missing_ok=True)
+            self._worker_lock_path(self.owner).unlink(missing_ok=True)
         self.storage.remove_session()
         self.database.close()
-        self.place.close()
+        self.held_folder.close()
 
-    @patient
+    @retried
     def redefine(self, definition: SweepDefinition) -> None:
-        """Store what the sweep is, in place of what is stored."""
-        self._define(definition)
+        """Replace the stored definition of the sweep."""
+        self._write_definition(definition)
 
-    def _define(self, definition: SweepDefinition) -> None:
+    def _write_definition(self, definition: SweepDefinition) -> None:
         self.study.set_user_attr("sweep", definition.to_stored())
 
-    def keep_lease(self, seconds: float) -> None:
-        """Take the lease of the sweep as it was made, which others go by."""
+    def set_lease(self, seconds: float) -> None:
+        """Use the lease that the sweep was created with, as its other workers do."""
         self.lease = self.heartbeats.lease = seconds
 
-    @patient
-    def begin(self, definition: SweepDefinition) -> SweepDefinition:
-        """Store what the sweep is, unless another worker has; return what is stored now.
+    @retried
+    def define(self, definition: SweepDefinition) -> SweepDefinition:
+        """Store the definition unless one is stored; return the stored one.
 
         Raises:
-            SweepError: The storage holds what no sweep has written.
+            SweepError: The storage has invalid content.
         """
         with self.database.lock(self.study.study_name):
             with reading():
                 stored = self.study.user_attrs.get("sweep")
                 known = SweepDefinition.from_stored(stored) if stored else definition
             if not stored:
-                self._define(definition)
+                self._write_definition(definition)
             self.check_values = ValueCheck(known.sweep.parameters)
             return known
 
-    @patient
+    @retried
     def runs(self) -> RunIndex:
-        """All runs, in order; each call brings the same up to date."""
+        """Return all runs in order; each call updates the same index."""
         return self._runs()
 
     def _runs(self) -> RunIndex:
-        self.known.take(_attempts(self.trials.changed(), self.check_values))
-        return self.known
+        self.index.update(_to_trials(self.trials.changed(), self.check_values))
+        return self.index
 
     def claim(
         self,
@@ -193,27 +192,27 @@ class RunStore:
         redo: Iterable[int] = (),
         parameters: Sequence[Parameter],
     ) -> Run | None:
-        """A run for this worker, one that was left unfinished or the next; its attempt is `last`.
+        """Claim an unfinished run or a new one for this worker; its new trial is `last`.
 
         Args:
-            next_values: Chooses the values of a new run; None if the sweep has enough.
-            retries: How often a run that failed by an error of its own is tried again.
-            redo: Finished runs that are to be run again.
-            parameters: The sweep's, to store values by.
+            next_values: Returns the values of a new run; None if the sweep needs no more.
+            retries: How often a run is retried that failed by an error of its own.
+            redo: Numbers of finished runs to run again.
+            parameters: Parameters of the sweep, to store values by.
 
         Returns:
-            None if there is nothing to do now; runs of other workers may still be left behind.
+            None if there is nothing to do now; other workers may still leave runs behind.
 
         Raises:
-            InterruptedError: Others hold the sweep's lock, and nobody wants to wait.
+            InterruptedError: Another worker holds the sweep's lock, and the wait was cancelled.
             DisplacedError: The sweep was moved or removed since it was opened.
         """
         run = self._claim(next_values, retries, redo, parameters)
-        if run is not None:  # now only: until here, a connection that drops makes us ask again
-            self.held.add(run.last.id)
+        if run is not None:  # not earlier: a lost connection repeats the claim
+            self.claimed.add(run.last.id)
         return run
 
-    @patient
+    @retried
     def _claim(
         self,
         next_values: Callable[[int, RunIndex], Values | None],
@@ -224,16 +223,18 @@ class RunStore:
         with self.database.lock(self.study.study_name):
             while True:
                 runs = self._reap()
-                # Given to us, and then the database went away before it could say so.
-                ours = [run for run in runs.standing(RunStatus.RUNNING) if self._is_new(run.last)]
+                # Created by a claim whose answer was lost with the connection.
+                ours = [
+                    run for run in runs.with_status(RunStatus.RUNNING) if self._is_new(run.last)
+                ]
                 if ours:
                     return ours[0]
-                waiting = runs.standing(RunStatus.WAITING)
-                left = runs.to_try_again(retries)
+                waiting = runs.with_status(RunStatus.WAITING)
+                left = runs.next_to_retry(retries)
                 if left is None:
                     to_redo = (runs.numbered(number) for number in redo)
                     left = next((run for run in to_redo if run.is_finished), None)
-                if waiting:  # of an older version, which was killed in the middle of this method
+                if waiting:  # from an older version that was killed in this method
                     self.trials.start(waiting[0].last.id, self.owner)
                 elif left is not None:
                     self._create(left.number, left.values, parameters)
@@ -242,28 +243,28 @@ class RunStore:
                 else:
                     return None
 
-    def _is_new(self, attempt: Trial) -> bool:
-        return attempt.owner == self.owner and attempt.id not in self.held
+    def _is_new(self, trial: Trial) -> bool:
+        return trial.owner == self.owner and trial.id not in self.claimed
 
-    def beat(self, attempts: Sequence[int]) -> None:
-        """Say that this worker lives, and with it these attempts; and listen for the others."""
-        self.heartbeats.beat(attempts)
+    def beat(self, trial_ids: Sequence[int]) -> None:
+        """Renew the heartbeats of these trials, and read those of other workers."""
+        self.heartbeats.beat(trial_ids)
         self.heartbeats.stale()
 
-    @patient
-    def report(self, attempt: int, values: Mapping[int, float]) -> None:
-        """Note a value of the metric, by its step; or many, of attempts that this one goes on from.
+    @retried
+    def report(self, trial_id: int, values: Mapping[int, float]) -> None:
+        """Store values of the metric by step: a new one, or many of the trials it resumes.
 
         Raises:
-            TrialLostError: The attempt was given away.
+            TrialLostError: The run was given to another worker.
         """
-        if not self.trials.report(attempt, values):
+        if not self.trials.report(trial_id, values):
             raise TrialLostError
 
-    @patient
+    @retried
     def finish(
         self,
-        attempt: int,
+        trial_id: int,
         status: RunStatus,
         *,
         score: float | None,
@@ -271,66 +272,66 @@ class RunStore:
         note: str,
         guess: float | None = None,
     ) -> None:
-        """Note how an attempt ended; after this it is as if carved in stone.
+        """Store the end of a trial; it never changes after this.
 
         Raises:
-            TrialLostError: The attempt was given away.
+            TrialLostError: The run was given to another worker.
         """
         result = {"status": status, "score": score, "seconds": seconds, "note": note}
         result["guess"] = guess
         try:
-            # Else it was written, and the database went away before it could say so.
-            if not self._settle(attempt, result) and self.trials.result(attempt) != result:
+            # It may have been stored by a call whose answer was lost with the connection.
+            if not self._finish_trial(trial_id, result) and self.trials.result(trial_id) != result:
                 raise TrialLostError
         except TrialLostError:
-            self.held.discard(attempt)
+            self.claimed.discard(trial_id)
             raise
-        self.held.discard(attempt)
+        self.claimed.discard(trial_id)
 
-    def _settle(self, attempt: int, result: Mapping[str, Any]) -> bool:
-        """End a running attempt as its result says; false if it has ended."""
+    def _finish_trial(self, trial_id: int, result: Mapping[str, Any]) -> bool:
+        """Finish a running trial with its result; return False if it has ended."""
         status, score = result["status"], result["score"]
         if status not in FINISHED:
-            return self.trials.finish(attempt, TrialState.FAIL, result=result)
+            return self.trials.finish(trial_id, TrialState.FAIL, result=result)
         if score is None:  # the metric was never logged
             score = self.worst
         state = TrialState.PRUNED if status == RunStatus.STOPPED else TrialState.COMPLETE
-        return self.trials.finish(attempt, state, result=result, value=score)
+        return self.trials.finish(trial_id, state, result=result, value=score)
 
     def _reap(self) -> RunIndex:
-        """Take the runs of workers that are gone from them; all runs as they stand then."""
+        """End the trials of workers that are gone; return all runs after that."""
         stale = self.heartbeats.stale()
         runs, reaped = self._runs(), False
-        for attempt, trial in self.trials.unfinished.items():
+        for trial_id, trial in self.trials.unfinished.items():
             owner = str(trial.attributes.get("owner"))
             if trial.state != TrialState.RUNNING or owner == self.owner:
                 continue
             is_dead = self._is_dead(owner)
-            if not (is_dead or attempt in stale):
+            if not (is_dead or trial_id in stale):
                 continue
             result, reaped = trial.attributes.get("result"), True
-            if result is not None:  # of an older version, which was killed while it was saying so
-                self._settle(attempt, result)
+            if result is not None:  # from an older version that was killed while storing it
+                self._finish_trial(trial_id, result)
             else:
-                heard = None if is_dead else stale[attempt]
-                self.trials.finish(attempt, TrialState.FAIL, heartbeat=heard)
+                beat = None if is_dead else stale[trial_id]
+                self.trials.finish(trial_id, TrialState.FAIL, heartbeat=beat)
         return self._runs() if reaped else runs
 
     def _is_dead(self, owner: str) -> bool:
-        """Whether a worker on this machine is gone: it held a lock for as long as it lived."""
-        if owner.partition(":")[0] != self.host or not self._life(owner).exists():
+        """Return whether a worker of this machine is gone: a living one holds its lock file."""
+        if owner.partition(":")[0] != self.host or not self._worker_lock_path(owner).exists():
             return False
         try:
-            with filelock.FileLock(self._life(owner), blocking=False):
+            with filelock.FileLock(self._worker_lock_path(owner), blocking=False):
                 return True
         except filelock.Timeout:
             return False
 
-    def _life(self, owner: str) -> Path:
-        return self.place.lasting_path("workers") / f"{owner.rpartition(':')[2]}.lock"
+    def _worker_lock_path(self, owner: str) -> Path:
+        return self.held_folder.lasting_path("workers") / f"{owner.rpartition(':')[2]}.lock"
 
     def _create(self, run: int, values: Values, parameters: Sequence[Parameter]) -> None:
-        """Make an attempt of ours, unless another worker has made one since the last look."""
+        """Create a trial of this worker, unless another one was created since the last read."""
         params, distributions = to_optuna(values, parameters)
         attributes = {"run": run, "values": dict(values), "owner": self.owner}
         self.trials.create(attributes, params, distributions)
@@ -341,17 +342,17 @@ def read_study(
     name: str,
     *,
     wait: float = 0.0,
-    say: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> tuple[SweepDefinition, RunIndex]:
     """Read the definition of sweep `name` and all its runs; nothing is written.
 
-    `wait` and `say` are as of a `RunStore`.
+    `wait` and `notify` are as in `RunStore`.
 
     Raises:
         SweepError: The storage cannot be used, or has no such sweep.
     """
     database = Database(url)
-    database.set_timeout(0.0 if database.is_local else wait, say)
+    database.set_timeout(0.0 if database.is_local else wait, notify)
 
     @reading()
     def read() -> tuple[dict[str, Any], list[StoredTrial]]:
@@ -363,20 +364,20 @@ def read_study(
 
     try:
         with database.errors():
-            studies, trials = database.insist(read)
+            studies, trials = database.retry(read)
     finally:
         database.close()
     study = studies.get(name)
     if study is None or "sweep" not in study.user_attrs:
         others = ", ".join(sorted(map(str, studies))[:5]) or "none"
-        raise SweepError(f"{database.shown} has no sweep {name}; it has: {others}")
+        raise SweepError(f"storage {database.shown} has no sweep {name}; it has: {others}")
     with database.errors(), reading():
         definition = SweepDefinition.from_stored(study.user_attrs["sweep"])
         check = ValueCheck(definition.sweep.parameters)
-        return definition, RunIndex.of(_attempts(trials, check))
+        return definition, RunIndex.of(_to_trials(trials, check))
 
 
-def _attempts(trials: Sequence[StoredTrial], check: Callable[[object], None]) -> Iterator[Trial]:
+def _to_trials(trials: Sequence[StoredTrial], check: Callable[[object], None]) -> Iterator[Trial]:
     for trial in trials:
-        if "run" in trial.attributes:  # not one that somebody added by hand
-            yield attempt_of(trial, check)
+        if "run" in trial.attributes:  # added by hand otherwise
+            yield to_trial(trial, check)

@@ -1,10 +1,10 @@
-"""How bad a score may count, so that one run beyond the cliff does not hide all the others.
+"""Cap on bad scores, so that one diverging run does not hide the differences of the others.
 
-Real runs that diverge stay finite for long: a loss of 7, 127 or 26,485 where the others differ by
-tenths. Files and storage keep such values. Whatever compares runs (the search, the regression, the
-axes of a chart, means in a text) reads them through a `ScoreCap`: no run of our trainer counts as
-worse than a uniform guess, and no run of another program as lying farther out than the spread of
-the better half of the runs allows (winsorizing: Tukey, The Future of Data Analysis, 1962).
+Diverging runs often stay finite: a loss of 7, 127 or 26,485 where the others differ by tenths.
+Files and storage keep such values. All that compares runs (the search, the regression, charts,
+means) reads them through a `ScoreCap`. No run of our trainer counts as worse than a uniform
+prediction. A run of another program is capped by the spread of the better half of the runs
+(winsorizing: Tukey, The Future of Data Analysis, 1962).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fundamentallm.sweep.file.sweep_file import Metric
 IN_NATS = ("val_loss", "best_val_loss", "train_loss")
 PERPLEXITIES = ("val_perplexity", "train_perplexity")
 FARTHEST = 10.0
-"""Beyond the median, in spreads of the better half. Of 30 runs at random in a quadratic valley the
-worst lies farther out in one sweep of ten, and then not by much."""
+"""Cap beyond the median, in spreads of the better half. Of 30 random runs in a quadratic valley,
+the worst lies beyond it in one sweep of ten, and then not by much."""
 
 
 def score_of_guess(metric: Metric, summary: Mapping[str, Any]) -> float | None:
-    """Score of a uniform guess by `metric`; None where the run is not our trainer's, or no loss."""
+    """Return the score of a uniform prediction; None if the metric or the summary has none."""
     size = _positive(summary, "vocabulary_size")
     if metric.goal != "minimize" or size is None:
         return None
@@ -41,24 +41,24 @@ def score_of_guess(metric: Metric, summary: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True)
 class ScoreCap:
-    """What no run counts as worse than; less is better."""
+    """Highest loss that a run may count as."""
 
     shared: float
-    """Of a run whose own uniform guess is not known."""
+    """Cap of a run whose own `guess` is unknown."""
 
     @classmethod
     def of(cls, losses: Sequence[float], guesses: Iterable[float | None]) -> ScoreCap:
-        """Cap for runs that are compared, from their losses and their uniform guesses."""
+        """Return the cap for runs with these losses and scores of uniform predictions."""
         known = [guess for guess in guesses if guess is not None]
         return cls(max(known) if known else farthest(losses))
 
     def loss(self, loss: float, guess: float | None) -> float:
-        """What a run with `loss` counts as; `guess` is its own `score_of_guess`."""
+        """Return the capped loss of a run; `guess` is its own `score_of_guess`."""
         return min(loss, self.shared if guess is None else guess)
 
 
 def farthest(values: Sequence[float]) -> float:
-    """How large a value may be beside the others; infinite if their better half does not differ."""
+    """Return the cap from the values alone; infinite if the better half does not differ."""
     better = sorted(values)[: (len(values) + 1) // 2]
     spread = better[-1] - better[0] if better else 0.0
     return better[-1] + FARTHEST * spread if spread > 0 else math.inf

@@ -1,4 +1,4 @@
-"""Checks of single values that a storage holds: one in a folder from others may say anything."""
+"""Checks of stored values: a storage from another person may hold anything."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from fundamentallm.sweep.file.parameters import Parameter
 
 
 class StoredError(Exception):
-    """The storage holds what no sweep has written there."""
+    """The storage has content that no sweep has written."""
 
 
 def is_text(value: object) -> bool:
-    """True for text that a file name or a message can hold."""
+    """Return whether it is text that a file name or a message can hold."""
     return isinstance(value, str) and "\0" not in value
 
 
 def is_number(value: object) -> bool:
-    """True for a finite number."""
+    """Return whether it is a finite number."""
     return finite(value) is not None
 
 
 class ValueCheck:
-    """Sees that values are those of a run of a sweep."""
+    """Check that values belong to a sweep's parameters."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        """`parameters`: the sweep's."""
-        self.fits = {each.name: _fitting(each.distribution) for each in parameters}
+        """Build the check for these parameters."""
+        self.fits = {each.name: _test_of(each.distribution) for each in parameters}
 
     def __call__(self, values: object) -> None:
-        """See that there is a value of its kind for every parameter, and for nothing else.
+        """Check that every parameter, and nothing else, has a possible value.
 
         Raises:
-            StoredError: There is not.
+            StoredError: A value is missing, impossible or left over.
         """
         if not isinstance(values, dict) or values.keys() != self.fits.keys():
-            raise StoredError("its values are not for the sweep's parameters")
+            raise StoredError("its values do not match the sweep's parameters")
         for name, fits in self.fits.items():
             if not fits(values[name]):
-                raise StoredError(f"its {name} is none that the sweep has")
+                raise StoredError(f"its {name} is not a value of the sweep")
 
 
-def _fitting(distribution: Distribution) -> Callable[[Any], bool]:
-    """What tells whether a value may be of a distribution."""
+def _test_of(distribution: Distribution) -> Callable[[Any], bool]:
+    """Return the test for values of a distribution."""
     if isinstance(distribution, Categorical):
         keys = set(map(same_key, distribution.values))
         return lambda value: same_key(value) in keys

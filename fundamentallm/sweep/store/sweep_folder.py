@@ -1,4 +1,4 @@
-"""A sweep's folder: the file it runs, its storage, and a folder for every run."""
+"""Folder of a sweep: its sweep file, its storage, and a folder for every run."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from fundamentallm.sweep.file.diagnostics import DisplacedError, SweepError
 from fundamentallm.sweep.store.sqlite_file import FILES as DATABASE_FILES
 from fundamentallm.sweep.store.sqlite_file import OwnFile
 
-OF_OPTUNA = ("studies", "study_", "trial", "version_info", "alembic_version")
-"""How the names of its tables begin."""
-OF_OTHERS = """SELECT 1 FROM studies WHERE study_id IN (SELECT study_id FROM trials)
+OPTUNA_TABLES = ("studies", "study_", "trial", "version_info", "alembic_version")
+"""Prefixes of the names of Optuna's tables."""
+FOREIGN_STUDIES = """SELECT 1 FROM studies WHERE study_id IN (SELECT study_id FROM trials)
 AND study_id NOT IN (SELECT study_id FROM study_user_attributes WHERE key = 'sweep')"""
-"""Finds the studies that a sweep has not begun."""
+"""Query for studies with trials that no sweep created."""
 RUN = r"run-\d+|\.run-\d+-(left|part)-\w+"
-OF_WORKERS = rf"sweep\.yaml|storage\.txt|ledger\.lock|{DATABASE_FILES}"
-FILES = rf"{OF_WORKERS}|report\.html"
-OF_WANDB = "(offline-)?run-.+"
+WORKER_FILES = rf"sweep\.yaml|storage\.txt|ledger\.lock|{DATABASE_FILES}"
+FILES = rf"{WORKER_FILES}|report\.html"
+WANDB_RUN = "(offline-)?run-.+"
 INNER: Mapping[str, Mapping[str, str]] = {
     "workers": {"files": r".+\.lock"},
     "tokens": {"files": r".+\.(tokens|json)", "folders": "new-.+"},
-    "wandb": {"folders": rf"{OF_WANDB}|cache-\d+"},
+    "wandb": {"folders": rf"{WANDB_RUN}|cache-\d+"},
 }
-"""What names in a sweep's folders for all runs match."""
-WRITTEN = "|".join((RUN, OF_WORKERS, *INNER))
-"""What names match that every worker writes to."""
+"""Patterns of names in the folders that all runs share."""
+WRITTEN = "|".join((RUN, WORKER_FILES, *INNER))
+"""Pattern of all names that workers write to."""
 LONGEST_ADDRESS = 1 << 14
 
 
 class SweepFolder:
-    """The files of one sweep under `path`; nothing is touched until a method is called."""
+    """Files of one sweep under `path`; only its methods read or write them."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         self.root: Root = self.path
         self.name = self.path.name
         self.file = self.path / "sweep.yaml"
-        """The sweep file, as it was given."""
+        """Copy of the sweep file."""
         self.database = self.path / "study.db"
         self.storage = self.path / "storage.txt"
-        """The address of the storage, without a password, where it is not `database`."""
+        """File with the storage's address, without a password, if it is not `database`."""
         self.tokens = self.path / "tokens"
 
     @property
     def url(self) -> str:
-        """The storage that was chosen when the sweep was made.
+        """Return the address of the storage that the sweep was created with.
 
         Raises:
-            SweepError: It cannot be read.
+            SweepError: `storage` cannot be read.
         """
         if self.storage.exists():
             try:
@@ -72,20 +72,20 @@ class SweepFolder:
 
     @property
     def local_url(self) -> str:
-        """The database beside the runs, its path as an address has it: with % for what is odd."""
+        """Return the address of the database beside the runs, special characters escaped by %."""
         return f"sqlite:///{quote(str(self.database))}"
 
     @property
-    def has_begun(self) -> bool:
-        """Whether a sweep lies here: a file called sweep.yaml alone may be anybody's."""
+    def exists(self) -> bool:
+        """Return whether a sweep is here; sweep.yaml alone may be any file."""
         stored = os.path.lexists(self.database) or os.path.lexists(self.storage)
         return stored and os.path.lexists(self.file)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Until its end, runs are read and written in the folder that is there now.
+        """Hold the folder: runs are read and written in it even if it is moved.
 
-        They follow it if it is moved; nothing is made anew where it was.
+        Nothing is created at its old path.
         """
         named = self.root
         try:
@@ -95,77 +95,79 @@ class SweepFolder:
             self.root = named
 
     def why_displaced(self) -> str:
-        """What has become of the folder, if it is held and was moved or removed; else nothing."""
+        """Return what happened to a held folder that was moved or removed; "" otherwise."""
         return self.root.why_displaced() if isinstance(self.root, HeldFolder) else ""
 
     def check_in_place(self) -> None:
-        """See that the folder, where it is held, is still there.
+        """Check that the held folder was not moved or removed.
 
         Raises:
-            DisplacedError: It was moved or removed; its new place is named if that is known.
+            DisplacedError: It was; the message names its new path if that is known.
         """
         if not (why := self.why_displaced()):
             return
         now = self.root.place_now() if isinstance(self.root, HeldFolder) else None
-        advice = "runs in progress have saved themselves; go on with: fundamentallm agent "
+        advice = "runs in progress were saved; resume with: fundamentallm agent "
         advice += shlex.quote(str(now))
         if now is None:
-            advice = "if it was moved, go on with fundamentallm agent and its new place"
-        raise DisplacedError(f"{self.path}: {why} while the sweep ran, which stops here; {advice}")
+            advice = "if it was moved, resume with fundamentallm agent and its new path"
+        raise DisplacedError(
+            f"{self.path}: {why} while the sweep ran, so the sweep stopped; {advice}"
+        )
 
     def run(self, number: int) -> RunFolder:
-        """The folder of run `number`, counted from 0; its name counts from 1."""
+        """Return the folder of run `number`, from 0; its name counts from 1."""
         return RunFolder(self.path / f"run-{number + 1:04}", self.root)
 
     def create_run(self, number: int) -> RunFolder:
-        """Make the folder of run `number`.
+        """Create the folder of run `number`.
 
         Raises:
-            RunFolderError: It cannot be made or written.
+            RunFolderError: It cannot be created or written.
         """
         folder = self.run(number)
         folder.create()
         return folder
 
     def create(self) -> None:
-        """Make the folder and prove that it can be written.
+        """Create the folder and check that it can be written.
 
         Raises:
-            RunFolderError: It cannot be.
+            RunFolderError: It cannot be created or written.
         """
         RunFolder(self.path).make()
 
     def check_whole(self) -> None:
-        """See that all here that a sweep may read or write is what its name says, and no link.
+        """Check that every file and folder of a sweep is of its kind and no link.
 
         Raises:
-            SweepError: Something is not; it is named.
+            SweepError: One is not; the message names it.
         """
         inner = {"files": FILES, "folders": "|".join((RUN, *INNER))}
         if reason := next(filter(None, self._misplaced(self.path, inner)), ""):
             raise SweepError(reason)
 
     def _misplaced(self, folder: Path, kinds: Mapping[str, str]) -> Iterator[str]:
-        """Why what is in `folder` cannot be used, and then what is in the folders there."""
+        """Yield why content of `folder` cannot be used, and then of the folders in it."""
         yield why_misplaced(folder, **kinds)
         try:
             with HeldFolder(folder, self.path) as held:
                 names = held.names()
-        except OSError:  # it is not there, or nobody can list it
+        except OSError:  # missing, or not readable
             return
         for name in names:
             if re.fullmatch(RUN, name) and folder == self.path:
                 yield why_misplaced(folder / name, files=RUN_FILES)
             elif name in INNER and folder == self.path:
                 yield from self._misplaced(folder / name, INNER[name])
-            elif re.fullmatch(OF_WANDB, name) and folder == self.path / "wandb":
+            elif re.fullmatch(WANDB_RUN, name) and folder == self.path / "wandb":
                 yield why_misplaced(folder / name, folders="tmp|files|artifacts|logs")
 
     def check_is_ours(self) -> None:
-        """See that a sweep of this user, or nothing, is here, and that it is whole.
+        """Check that the folder is empty or holds a sweep of this user, and no other files.
 
         Raises:
-            SweepError: Other things are.
+            SweepError: It holds something else.
         """
         self.check_whole()
         if reason := why_anothers(self.path, files=WRITTEN):
@@ -175,20 +177,20 @@ class SweepFolder:
         for settings in (self.path / ".wandb", self.path / "wandb/settings"):
             if os.path.lexists(settings):
                 raise SweepError(
-                    f"{settings}: W&B's client would take from it which server it sends runs to, "
-                    "and no sweep of fundamentallm wrote it; move it away"
+                    f"{settings}: W&B's client would read from it where to send runs, and "
+                    "fundamentallm did not write it; move it away"
                 )
         advice = "move it away, or give another --output-dir"
         if self.database.exists() and not self._is_a_sweeps():
             raise SweepError(f"{self.database}: not the storage of a sweep; {advice}")
-        if self.file.exists() and not self.has_begun:
+        if self.file.exists() and not self.exists:
             raise SweepError(
-                f"{self.file}: not of a sweep that fundamentallm has begun, for neither "
-                f"{self.database.name} nor {self.storage.name} is beside it; {advice}"
+                f"{self.file}: fundamentallm did not write it, for neither {self.database.name} "
+                f"nor {self.storage.name} is beside it; {advice}"
             )
         if not self.file.exists():
             others = [p.name for p in self.path.iterdir() if p.name not in ("workers", "tokens")]
-            begun = (
+            ours = (
                 self.database.name,
                 self.storage.name,
                 "ledger.lock",
@@ -196,42 +198,42 @@ class SweepFolder:
                 f".{self.file.name}-",
                 f".{self.storage.name}-",
             )
-            others = [name for name in others if not name.startswith(begun)]
+            others = [name for name in others if not name.startswith(ours)]
             if others:
                 raise SweepError(
-                    f"{self.path}: not a sweep's folder, and not empty ({others[0]} is there); "
-                    "give another --output-dir"
+                    f"{self.path}: not the folder of a sweep, and not empty ({others[0]} is in "
+                    "it); give another --output-dir"
                 )
 
     def connect(self) -> sqlite3.Connection:
         """Open the database beside the runs.
 
         Raises:
-            SweepError: A link is there.
+            SweepError: It is a link.
             sqlite3.Error: It cannot be opened.
         """
         return sqlite3.connect(self.database, timeout=60, factory=OwnFile)
 
     def _is_a_sweeps(self) -> bool:
-        """Whether no study is another program's; one without trials may be our beginning."""
+        """Return whether all studies with trials are of sweeps; new ones have no trials yet."""
         tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
         try:
             with closing(self.connect()) as opened:
-                there = {name for (name,) in opened.execute(tables)}
-                if not all(name.startswith(OF_OPTUNA) for name in there):
+                names = {name for (name,) in opened.execute(tables)}
+                if not all(name.startswith(OPTUNA_TABLES) for name in names):
                     return False
-                if not there >= {"studies", "study_user_attributes", "trials"}:  # being made now
+                if not names >= {"studies", "study_user_attributes", "trials"}:  # being created now
                     return True
-                return not opened.execute(OF_OTHERS).fetchone()
-        except sqlite3.DatabaseError:  # no database
+                return not opened.execute(FOREIGN_STUDIES).fetchone()
+        except sqlite3.DatabaseError:  # not a database
             return False
 
     def write_file(self, text: str) -> None:
-        """Write sweep.yaml, whole or not at all."""
+        """Write sweep.yaml atomically."""
         self._write(self.file, text)
 
     def write_storage(self, address: str) -> None:
-        """Write storage.txt, whole or not at all."""
+        """Write storage.txt atomically."""
         self._write(self.storage, address + "\n")
 
     def _write(self, file: Path, text: str) -> None:
@@ -243,27 +245,29 @@ class SweepFolder:
             return bool(sweep.names(f".{self.run(number).path.name}-left-*"))
 
     def replace_run(self, number: int) -> None:
-        """Move run `number` away from a process that may still be writing, and go on in a copy.
+        """Replace the folder of run `number` by a copy that an earlier process cannot write.
 
-        Such a process works by names relative to its current folder, so that all it writes from
-        now on follows the folder that is moved away, and none of it reaches the copy.
+        Such a process may still run. It uses names relative to its current folder. So all that it
+        writes from now on goes into the folder that is moved away, and not into the copy.
         """
         name = self.run(number).path.name
         with HeldFolder(self.path, self.root) as sweep:
-            for path in sweep.names(f".{name}-part-*"):  # of one who was killed, or had no room
+            for path in sweep.names(
+                f".{name}-part-*"
+            ):  # left by a worker that was killed or had no room
                 sweep.remove_tree(path)
             earlier = sorted(sweep.names(f".{name}-left-*"), key=sweep.age)
-            if sweep.has(name):  # whole, where those of before may be half deleted
+            if sweep.has(name):  # complete; earlier ones may be half deleted
                 earlier.append(f".{name}-left-{uuid.uuid4().hex[:8]}")
                 sweep.move(name, earlier[-1])
             if not earlier:
-                return  # it was on another machine
+                return  # the folder was on another machine
             self._copy_run(sweep, earlier[-1], name)
             for path in earlier:
                 sweep.remove_tree(path)
 
     def _copy_run(self, sweep: HeldFolder, left: str, name: str) -> None:
-        """Make the run's folder `name` anew from the one that was `left`."""
+        """Copy the folder `left` to the run's folder `name`."""
         own = [file.name for file in RunFolder(left).files]
         part = f".{name}-part-{uuid.uuid4().hex[:8]}"
         sweep.make_folder(part)
@@ -271,19 +275,19 @@ class SweepFolder:
             HeldFolder(self.path / left, self.root) as source,
             HeldFolder(self.path / part, self.root) as target,
         ):
-            # last.pt first: rows are written before it, so the copy has all that it builds on.
+            # last.pt first: its rows were written before it, so the copy has them.
             try:
                 for file in dict.fromkeys(("last.pt", *own, "output.txt")):
                     if source.has(file):
                         source.copy(file, target)
                 target.sync()
             except OSError:
-                sweep.remove_tree(part)  # its room is needed
+                sweep.remove_tree(part)  # to free its disk space
                 raise
             sweep.move(part, name)
-            sweep.sync()  # before what was copied is removed
-            others = {LOCK, *(f"{file}.part" for file in own)}  # of the other process
-            for file in source.names():  # what somebody else has put there
+            sweep.sync()  # before the source is removed
+            others = {LOCK, *(f"{file}.part" for file in own)}  # of the earlier process
+            for file in source.names():  # files of the user
                 if file not in others and not target.has(file):
                     source.move(file, file, target)
             target.sync()

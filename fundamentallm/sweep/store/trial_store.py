@@ -1,12 +1,12 @@
-"""Optuna's trials of one study: read as they change, written so that nothing counts twice.
+"""Trials of one Optuna study: reads only changes, and writes each change in one transaction.
 
-Optuna looks first and writes then, and between the two another worker, or a connection that drops,
-may come. Here every write is one transaction that holds the row it depends on and takes place only
-if nobody was quicker. So no lock outside the database need be trusted, nor any answer that was
-lost on its way: who asks again sees whether the transaction took place.
+Optuna reads first and then writes; between the two, another worker may write or the connection may
+break. Here every write is one transaction. It holds the row that it depends on, and fails if
+another worker was faster. So it needs no lock outside the database. If an answer is lost, the next
+call sees whether the transaction took place.
 
-Every query finds its rows by an index, and none reads a finished trial twice, so that a worker
-takes as long for a run after 10,000 of them as after ten.
+Every query finds its rows by an index, and none reads a finished trial twice. So a run takes a
+worker as long after 10,000 runs as after ten.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ from fundamentallm.sweep.store.optuna_tables import (
     value_of,
 )
 
-MOST_AT_ONCE = 500  # ids in a query
+MOST_IDS = 500
+"""Ids in one query."""
 
 
 class TrialStore:
-    """The trials of a study, as this process last saw them, and the only way to change them."""
+    """Trials of a study: the state of the last read, and all methods that change them."""
 
     def __init__(self, storage: optuna.storages.RDBStorage, study_id: int) -> None:
         """Nothing is read yet."""
         self.engine, self.study_id = storage.engine, study_id
         self.unfinished: dict[int, StoredTrial] = {}
-        """Running and waiting trials by their ids, as of the last `changed`."""
+        """Running and waiting trials by id, as of the last `changed`."""
         self.newest = StoredTrial(-1, -1, TrialState.COMPLETE)
 
     def changed(self) -> list[StoredTrial]:
-        """Read what may have changed since the last call: trials that were unfinished, or are new.
+        """Read trials that may have changed since the last call: unfinished and new ones.
 
-        Finished trials never change, so that 10,000 of them cost nothing here.
+        Finished trials never change, so 10,000 of them cost nothing here.
         """
         with reading(), self.engine.connect() as connection:
             trials = [
@@ -81,8 +82,8 @@ class TrialStore:
         rows = connection.execute(query).all()
         trials = {row.trial_id: StoredTrial(row.trial_id, row.number, row.state) for row in rows}
         ids = list(trials)
-        for start in range(0, len(ids), MOST_AT_ONCE):
-            chunk = ids[start : start + MOST_AT_ONCE]
+        for start in range(0, len(ids), MOST_IDS):
+            chunk = ids[start : start + MOST_IDS]
             own = sqlalchemy.select(ATTRIBUTES).where(ATTRIBUTES.c.trial_id.in_(chunk))
             for row in connection.execute(own):
                 trials[row.trial_id].attributes[row.key] = json.loads(row.value_json)
@@ -97,16 +98,16 @@ class TrialStore:
         params: Mapping[str, Any],
         distributions: Mapping[str, BaseDistribution],
     ) -> bool:
-        """Make a running trial with its first heartbeat; false if there is one after `newest`."""
+        """Create a running trial with its first heartbeat; return False if `newest` is outdated."""
         with self._transaction() as session:
-            # Whoever makes a trial waits here, also for one whose connection is gone.
+            # Other workers that create a trial wait here, even for a connection that is lost.
             own = STUDIES.c.study_id == self.study_id
             session.execute(STUDIES.update().where(own).values(study_name=STUDIES.c.study_name))
             if session.scalar(sqlalchemy.select(sqlalchemy.exists().where(self._is_newer()))):
                 return False
             trial = Trial(
                 study_id=self.study_id,
-                number=self.newest.number + 1,  # Optuna counts every trial of the study for it
+                number=self.newest.number + 1,  # Optuna would count all trials of the study
                 state=TrialState.RUNNING,
                 datetime_start=datetime.datetime.now(),
             )
@@ -129,7 +130,7 @@ class TrialStore:
             return True
 
     def start(self, trial_id: int, owner: str) -> bool:
-        """Take a waiting trial; false if another worker has it."""
+        """Take a waiting trial; return False if another worker has it."""
         with self._transaction() as session:
             if not self._hold(session, trial_id, TrialState.WAITING, TrialState.RUNNING):
                 return False
@@ -138,9 +139,9 @@ class TrialStore:
             return True
 
     def report(self, trial_id: int, values: Mapping[int, float]) -> bool:
-        """Note values by their steps; false if the trial has ended.
+        """Store values by step; return False if the trial has ended.
 
-        Many are noted in one piece: each by itself would take a query of its own.
+        Several are stored as one attribute: as steps, each would take its own query.
         """
         with self._transaction() as session:
             if not self._hold(session, trial_id):
@@ -163,7 +164,7 @@ class TrialStore:
         value: float | None = None,
         heartbeat: object = None,
     ) -> bool:
-        """End a running trial; false if it has ended, or was heard of since `heartbeat`."""
+        """Finish a running trial; return False if it has ended, or its heartbeat changed."""
         with self._transaction() as session:
             if not self._hold(session, trial_id):
                 return False
@@ -177,12 +178,12 @@ class TrialStore:
                 self._replace(session, SCORES, key, stored_score(value))
             trial: Any = session.get(Trial, trial_id)
             trial.state, trial.datetime_complete = state, datetime.datetime.now()
-            # Nobody listens any longer, and who looks for the silent reads them all.
+            # `Heartbeats.stale` reads all heartbeats, and this one is no longer needed.
             session.execute(BEATS.delete().where(BEATS.c.trial_id == trial_id))
             return True
 
     def result(self, trial_id: int) -> Any:
-        """How a trial is written down to have ended; None if it is not."""
+        """Return the stored result of a trial; None if it has none."""
         query = sqlalchemy.select(ATTRIBUTES.c.value_json).where(
             ATTRIBUTES.c.trial_id == trial_id, ATTRIBUTES.c.key == "result"
         )
@@ -192,7 +193,7 @@ class TrialStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[orm.Session]:
-        """A session whose changes take place together, if nothing is raised."""
+        """Yield a session whose changes are committed together if nothing is raised."""
         with reading(), orm.sessionmaker(self.engine).begin() as session:
             yield session
 
@@ -203,9 +204,9 @@ class TrialStore:
         state: TrialState = TrialState.RUNNING,
         new: TrialState = TrialState.RUNNING,
     ) -> bool:
-        """Let nobody else change a trial in this state until the session ends; false if in none.
+        """Lock a trial until the session ends; return False if it is not in this state.
 
-        A write, and the first of its transaction: SQLite has no other way to hold anything.
+        It is a write, and the first of its transaction: SQLite has no other way to lock.
         """
         found = TRIALS.update().where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == state)
         held = session.execute(found.values(state=new))
@@ -222,7 +223,7 @@ class TrialStore:
         key: Mapping[str, Any],
         content: Mapping[str, Any],
     ) -> None:
-        """Write a row in place of the one with this key; its trial is held."""
+        """Replace the row with this key; its trial is locked."""
         same = [table.c[name] == value for name, value in key.items()]
         session.execute(table.delete().where(*same))
         session.execute(table.insert(), {**key, **content})

@@ -1,4 +1,4 @@
-"""A worker's work for a run does not grow with the runs before it, and comes to the same."""
+"""Work for a run does not grow with the runs before it; results stay the same."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from fundamentallm.sweep.store.records import (
     Run,
     RunIndex,
     Trial,
+    lazy_past_runs,
+    past_runs,
     target_is_reached,
-    tried,
-    tries,
 )
 from fundamentallm.sweep.store.run_store import RunStore
 
@@ -63,7 +63,7 @@ def opened(folder: Path) -> RunStore:
 
 
 def work(runs: int, finished: int) -> tuple[int, int]:
-    """Steps of Python and of SQLite that an engine takes to begin, and for some `runs`."""
+    """Steps of Python and SQLite that an engine takes to start and to do `runs` runs."""
     steps = {"python": 0, "sqlite": 0}
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -76,10 +76,10 @@ def work(runs: int, finished: int) -> tuple[int, int]:
     def count() -> None:
         steps["sqlite"] += 1
 
-    with tempfile.TemporaryDirectory() as name, closing(opened(Path(name))) as ledger:
-        fill(ledger, finished)
-        engine = instant_engine(ledger, NEVER_STOPS, count=runs)
-        pool = ledger.storage.engine
+    with tempfile.TemporaryDirectory() as name, closing(opened(Path(name))) as store:
+        fill(store, finished)
+        engine = instant_engine(store, NEVER_STOPS, count=runs)
+        pool = store.storage.engine
         sqlalchemy.event.listen(
             pool, "checkout", lambda connection, *_: connection.set_progress_handler(count, 10)
         )
@@ -89,7 +89,7 @@ def work(runs: int, finished: int) -> tuple[int, int]:
             engine.run(lambda: "")
         finally:
             sys.settrace(before)
-        assert len(ledger.runs()) == finished + runs
+        assert len(store.runs()) == finished + runs
     return steps["python"], steps["sqlite"]
 
 
@@ -103,55 +103,55 @@ def test_no_run_takes_more_work_than_those_before_it() -> None:
 
 
 @pytest.mark.parametrize("since", ["interrupted", "failed"])
-def test_a_run_that_was_lost_is_taken_over_whatever_came_after(tmp_path: Path, since: str) -> None:
-    """Whoever lost it may still write to its folder, as when the next attempt was elsewhere."""
+def test_the_folder_of_a_lost_run_is_replaced_whatever_came_after(tmp_path: Path, since: str) -> None:
+    """The worker that lost it may still write there, even if the next trial was elsewhere."""
     options: Any = {
         "next_values": lambda number, runs: {"rate": 0.002, "size": 4},
         "parameters": SWEEP.parameters,
         "retries": 1,
     }
-    with closing(opened(tmp_path)) as ledger, closing(opened(tmp_path)) as lost:
+    with closing(opened(tmp_path)) as store, closing(opened(tmp_path)) as lost:
         assert lost.claim(**options) is not None
-        lost.alive.release()
-        run = ledger.claim(**options)
+        lost.worker_lock.release()
+        run = store.claim(**options)
         assert run is not None
-        assert [attempt.status for attempt in run.attempts] == ["lost", "running"]
-        ledger.finish(run.last.id, since, score=None, seconds=1, note="")
+        assert [trial.status for trial in run.trials] == ["lost", "running"]
+        store.finish(run.last.id, since, score=None, seconds=1, note="")
         (tmp_path / "run-0001").mkdir()
         before = (tmp_path / "run-0001").stat().st_ino
-        engine = instant_engine(ledger, SWEEP, retries=1, count=1)
+        engine = instant_engine(store, SWEEP, retries=1, count=1)
         engine.run(lambda: "")
-        assert ledger.runs()[0].last.status == "done"
+        assert store.runs()[0].last.status == "done"
         assert (tmp_path / "run-0001").stat().st_ino != before
 
 
 class CheckedSearch:
-    """A search that must suggest the same whether it is told of all runs or of what it asks for."""
+    """Search that must suggest the same from all runs and from those that it asks for."""
 
-    def __init__(self, search: Search, ledger: RunStore, metric: Metric) -> None:
-        self.search, self.ledger, self.metric = search, ledger, metric
+    def __init__(self, search: Search, store: RunStore, metric: Metric) -> None:
+        self.search, self.store, self.metric = search, store, metric
 
     @property
     def size(self) -> int | None:
-        """As the search's."""
+        """Size of the search."""
         return self.search.size
 
     def suggest(self, k: int, tried_here: Sequence[PastRun]) -> Values | None:
-        """The suggestion."""
+        """Suggest values, and compare."""
         found = self.search.suggest(k, tried_here)
-        assert found == self.search.suggest(k, tried(list(self.ledger.known), self.metric))
+        assert found == self.search.suggest(k, past_runs(list(self.store.index), self.metric))
         return found
 
 
 @dataclass(frozen=True)
 class CheckedHyperband(Hyperband):
-    """A rule that sees to it that it is told of every run."""
+    """Rule that checks that it knows every run."""
 
-    ledger: Any = None
+    store: Any = None
 
     def stops(self, history: Sequence[float], reached: Reached) -> bool:
-        """The rule's word."""
-        histories = [run.history for run in self.ledger.known]
+        """Return the rule's answer."""
+        histories = [run.history for run in self.store.index]
         for band, values in reached.values.items():
             assert values == sorted(each[band - 1] for each in histories if len(each) >= band)
         return super().stops(history, reached)
@@ -173,16 +173,16 @@ def test_what_is_proposed_and_stopped_stays_the_same(
     tmp_path: Path, method: str, rates: str, cap: int, runs: int, stopped: int | None, digest: str
 ) -> None:
     sweep = parse_sweep(TEXT.format(method=method, rates=rates, cap=cap), "s.yaml")
-    with closing(opened(tmp_path)) as ledger:
+    with closing(opened(tmp_path)) as store:
         assert sweep.hyperband is not None
-        rule = CheckedHyperband(**vars(sweep.hyperband), ledger=ledger)
+        rule = CheckedHyperband(**vars(sweep.hyperband), store=store)
         sweep = replace(sweep, hyperband=rule)
         chosen = choose_search(SearchSpace(sweep, {}), seed=7).search
-        search = CheckedSearch(chosen, ledger, sweep.ranks_by)
-        instant_engine(ledger, sweep, search=search).run(lambda: "")
+        search = CheckedSearch(chosen, store, sweep.ranks_by)
+        instant_engine(store, sweep, search=search).run(lambda: "")
         found = [
             [[run.values[name] for name in sorted(run.values)], run.last.status, len(run.history)]
-            for run in ledger.runs()
+            for run in store.runs()
         ]
     assert len(found) == runs
     if digest:
@@ -190,8 +190,8 @@ def test_what_is_proposed_and_stopped_stays_the_same(
         assert hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] == digest
 
 
-def attempts_at_random(dice: random.Random) -> list[Trial]:
-    """Attempts as a ledger reads them: begun, growing, ended, tried again; some out of order."""
+def random_trials(dice: random.Random) -> list[Trial]:
+    """Trials as a store reads them: started, growing, ended, retried; some out of order."""
     statuses = ("waiting", "running", *FINISHED, *RETRYABLE)
     found: list[Trial] = []
     for number in range(300):
@@ -210,13 +210,15 @@ def attempts_at_random(dice: random.Random) -> list[Trial]:
 def test_what_is_kept_up_to_date_is_what_a_look_at_all_runs_would_find(goal: str) -> None:
     rule, runs = Hyperband((1, 2, 5)), RunIndex()
     reached = Reached(rule)
-    runs.read_by(lambda before, now: reached.change(before.history if before else (), now.history))
-    attempts = attempts_at_random(random.Random(3))
-    for place, attempt in enumerate(attempts):
-        runs.take([attempt])
-        if place % 50 and place < len(attempts) - 1:
+    runs.subscribe(
+        lambda before, now: reached.change(before.history if before else (), now.history)
+    )
+    trials = random_trials(random.Random(3))
+    for place, trial in enumerate(trials):
+        runs.update([trial])
+        if place % 50 and place < len(trials) - 1:
             continue
-        last = {each.id: each for each in attempts[: place + 1]}
+        last = {each.id: each for each in trials[: place + 1]}
         numbers = sorted({each.run for each in last.values()})
         every = [Run(n, tuple(a for a in last.values() if a.run == n)) for n in numbers]
         assert list(runs) == every
@@ -235,12 +237,14 @@ def test_what_is_kept_up_to_date_is_what_a_look_at_all_runs_would_find(goal: str
         }
         done = [run.last.seconds for run in every if run.last.status == "done"]
         assert runs.seconds == pytest.approx(sum(done), abs=1e-9)
-        assert runs.keys == tries(runs, metric).keys == {key_of(run.values) for run in every}
+        assert (
+            runs.keys == lazy_past_runs(runs, metric).keys == {key_of(run.values) for run in every}
+        )
         for retries in range(3):
             left = [run for run in every if run.last.status in ("interrupted", "lost")] or [
                 run for run in every if run.last.status in FAULTS and run.retries_needed <= retries
             ]
-            assert runs.to_try_again(retries) == next(iter(left), None)
+            assert runs.next_to_retry(retries) == next(iter(left), None)
         for band, values in reached.values.items():
             has = [run.history[band - 1] for run in every if len(run.history) >= band]
             assert values == sorted(has)

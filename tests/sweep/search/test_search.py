@@ -22,7 +22,7 @@ from fundamentallm.sweep.store.records import (
     Run,
     RunIndex,
     Trial,
-    in_vain,
+    reason_to_give_up,
     target_is_reached,
     tried,
 )
@@ -395,11 +395,11 @@ def test_bayes_never_tries_what_has_no_probability() -> None:
 
 
 def test_a_worker_whose_runs_all_fail_gives_up() -> None:
-    assert in_vain(["failed"] * 5) == "errors: all of the first 5 runs here failed"
-    assert in_vain(["failed", "interrupted"] * 5)
-    assert not in_vain(["failed"] * 4)
+    assert reason_to_give_up(["failed"] * 5) == "errors: all of the first 5 runs here failed"
+    assert reason_to_give_up(["failed", "interrupted"] * 5)
+    assert not reason_to_give_up(["failed"] * 4)
     for other in ("done", "stopped", "diverged", "impossible", "oom", "died", "hung"):
-        assert not in_vain([*["failed"] * 3, other, *["failed"] * 5])
+        assert not reason_to_give_up([*["failed"] * 3, other, *["failed"] * 5])
 
 
 def gp_of(parameter: str) -> tuple[SearchSpace, BayesSearch]:

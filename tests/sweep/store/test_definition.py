@@ -82,7 +82,7 @@ def test_what_a_sweep_that_resumes_keeps() -> None:
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"fixed": {"num_heads": 4}}, "fixed.num_heads was 2 and is 4"),
         ({"data_sha256": "1"}, "the text's hash was 0 and is 1"),
-        ({"points": POINTS}, "the points that it repeats are others"),
+        ({"points": POINTS}, "the configurations that it repeats differ"),
         ({"text": grid(steps=8)}, "parameters.max_steps.value was 16 and is 8"),
         ({"device": "cpu", "lease": 5.0, "data": "/x", "file": "u.yaml"}, None),
     ],

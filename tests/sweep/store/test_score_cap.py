@@ -18,7 +18,7 @@ from fundamentallm.report.rules.claim import Evidence
 from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
 from fundamentallm.sweep.refine import finalists
 from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.records import Run, Trial, tried
+from fundamentallm.sweep.store.records import Run, Trial, past_runs
 from fundamentallm.sweep.store.score_cap import ScoreCap, farthest, score_of_guess
 
 OURS = {"vocabulary_size": 65, "characters_per_token": 0.5}
@@ -132,13 +132,13 @@ def test_a_search_sees_no_score_beyond_a_uniform_guess() -> None:
     runs = [Run(each.run, (each,)) for each in attempts]
     for impute in ("worst", "latest", "best"):
         metric = Metric("val_loss", impute=impute, impute_while_running="latest")
-        assert [run.score for run in tried(runs, metric)] == [1.5, 4.2, 4.2, 4.2]
+        assert [run.score for run in past_runs(runs, metric)] == [1.5, 4.2, 4.2, 4.2]
 
 
 def test_an_older_storage_knows_no_guesses_and_its_runs_are_winsorized() -> None:
     scores = [1.5, 1.52, 1.51, 1.6, 26485.0]
     runs = [Run(i, (Trial(i, i, {}, "done", "", score=s),)) for i, s in enumerate(scores)]
-    found = [run.score for run in tried(runs, Metric("val_loss"))]
+    found = [run.score for run in past_runs(runs, Metric("val_loss"))]
     assert found == [*scores[:4], pytest.approx(1.52 + 10 * 0.02)]
 
 

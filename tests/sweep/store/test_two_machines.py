@@ -145,8 +145,8 @@ def test_the_lock_is_let_go_of_when_its_holder_dies(tmp_path: Path, server: str)
         wait_for((tmp_path / "held").exists)
         os.kill(holding, signal.SIGKILL)
         os.waitpid(holding, 0)
-        for ledger in (one, two):
-            claimed = ledger.claim(
+        for store in (one, two):
+            claimed = store.claim(
                 next_values=lambda number, runs: {"x": 1},
                 retries=0,
                 parameters=sweep.parameters,
@@ -159,12 +159,12 @@ def test_a_lock_that_was_lost_hands_nothing_out_twice(tmp_path: Path, server: st
     """Choosing values takes seconds; meanwhile the server may drop the lock's connection."""
     sweep = parse_sweep(grid(rates=2, seeds=1), "s.yaml")
     values = [{p.name: p.distribution.quantile(0.1) for p in sweep.parameters} for _ in range(2)]
-    ledgers = [RunStore(server, "lost-lock", tmp_path, lease=60, goal="minimize") for _ in range(2)]
+    stores = [RunStore(server, "lost-lock", tmp_path, lease=60, goal="minimize") for _ in range(2)]
     dropped: list[int] = []
 
     def drop(number: int, runs: Sequence[Run]) -> Any:
         if not dropped:
-            engine = sqlalchemy.create_engine(ledgers[0].database.url)
+            engine = sqlalchemy.create_engine(stores[0].database.url)
             with engine.connect() as connection:
                 held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory'"
                 dropped.extend(connection.execute(sqlalchemy.text(held)).scalars())
@@ -172,18 +172,18 @@ def test_a_lock_that_was_lost_hands_nothing_out_twice(tmp_path: Path, server: st
                     stop = sqlalchemy.text("SELECT pg_terminate_backend(:pid)")
                     connection.execute(stop, {"pid": pid})
             engine.dispose()
-            claimed.append(claim(ledgers[1], lambda number, runs: values[number]))
+            claimed.append(claim(stores[1], lambda number, runs: values[number]))
         return values[number]
 
-    def claim(ledger: RunStore, choose: Any) -> int:
-        found = ledger.claim(next_values=choose, retries=0, parameters=sweep.parameters)
+    def claim(store: RunStore, choose: Any) -> int:
+        found = store.claim(next_values=choose, retries=0, parameters=sweep.parameters)
         assert found is not None
         return found.number
 
     claimed: list[int] = []
-    with closing(ledgers[0]), closing(ledgers[1]):
-        ledgers[0].database.timeout = 60
-        claimed.append(claim(ledgers[0], drop))
+    with closing(stores[0]), closing(stores[1]):
+        stores[0].database.timeout = 60
+        claimed.append(claim(stores[0], drop))
         assert len(dropped) == 1
         assert claimed == [0, 1]
-        assert [run.number for run in ledgers[0].runs()] == [0, 1]
+        assert [run.number for run in stores[0].runs()] == [0, 1]
