@@ -44,7 +44,7 @@ def only_reads(engine: sqlalchemy.Engine, yes: bool) -> None:
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.05)
 
 
 def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -> None:

@@ -50,7 +50,7 @@ def test_a_live_sweep(how: str, run: Run, tmp_path: Path, text_file: Path) -> No
         assert f"{tmp_path}/runs/a: moved away or removed while the sweep ran" in last
         return
     assert f"moved to {tmp_path}/{now} while the sweep ran" in last
-    assert last.endswith(f"go on with: fundamentallm agent {tmp_path}/{now}")
+    assert last.endswith(f"resume with: fundamentallm agent {tmp_path}/{now}")
     assert joined.returncode == 0, joined.stderr
     folder = tmp_path / now
     assert [each["status"] for each in summaries(folder).values()] == ["done"] * 8
@@ -73,7 +73,7 @@ def test_what_a_worker_holds_is_not_what_has_come_into_its_place(tmp_path: Path)
         folder.run(0).write_summary({"status": "done", "total_steps": 1})
         with pytest.raises(DisplacedError, match=f"moved to {tmp_path}/b while the sweep ran"):
             store.claim(**claim)
-        with pytest.raises(DisplacedError, match=f"go on with: fundamentallm agent {tmp_path}/b"):
+        with pytest.raises(DisplacedError, match=f"resume with: fundamentallm agent {tmp_path}/b"):
             folder.check_in_place()
     assert not list(place.iterdir())
     assert (tmp_path / "b/run-0002").is_dir()

@@ -49,7 +49,7 @@ class Account:
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     """One that nobody connects to."""
-    monkeypatch.setattr(database_module, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.01)
     return Database(f"sqlite:///{tmp_path}/x.db")
 
 

@@ -170,13 +170,13 @@ class Database:
 
     def open_storage(self) -> optuna.storages.RDBStorage:
         """Open Optuna's storage, and create its tables if they are missing."""
-        storage = optuna.storages.RDBStorage.__new__(optuna.storages.RDBStorage)
+        opened = optuna.storages.RDBStorage.__new__(optuna.storages.RDBStorage)
         try:
-            storage.__init__(self.url, engine_kwargs=self.engine_arguments)
+            opened.__init__(self.url, engine_kwargs=self.engine_arguments)
         finally:  # it connects before it can fail
-            if hasattr(storage, "engine"):
-                self.storages.append(storage)
-        return storage
+            if hasattr(opened, "engine"):
+                self.storages.append(opened)
+        return opened
 
     def retry(self, work: Callable[[], T]) -> T:
         """Call `work` until the database is available; it must be safe to call twice.

@@ -317,7 +317,7 @@ def test_who_is_asked_to_stop_does_not_wait_for_the_lock(store: RunStore, tmp_pa
 
 def test_the_lock_of_a_worker_is_held_while_it_lives(store: RunStore) -> None:
     with pytest.raises(filelock.Timeout):
-        filelock.FileLock(store._life(store.owner), blocking=False).acquire()
+        filelock.FileLock(store._worker_lock_path(store.owner), blocking=False).acquire()
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_a_claim_whose_lock_is_lost_at_its_end_is_answered_all_the_same(
         if next(cuts):
             raise sqlalchemy.exc.OperationalError("ROLLBACK", {}, Exception("server closed"))
 
-    monkeypatch.setattr(database, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(database, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(store.database, "lock", cut_at_its_end)
     store.database.timeout = 60.0
     assert claimed(store).run == 0
