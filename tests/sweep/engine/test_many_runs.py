@@ -103,7 +103,9 @@ def test_no_run_takes_more_work_than_those_before_it() -> None:
 
 
 @pytest.mark.parametrize("since", ["interrupted", "failed"])
-def test_the_folder_of_a_lost_run_is_replaced_whatever_came_after(tmp_path: Path, since: str) -> None:
+def test_the_folder_of_a_lost_run_is_replaced_whatever_came_after(
+    tmp_path: Path, since: str
+) -> None:
     """The worker that lost it may still write there, even if the next trial was elsewhere."""
     options: Any = {
         "next_values": lambda number, runs: {"rate": 0.002, "size": 4},
