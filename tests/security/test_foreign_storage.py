@@ -166,7 +166,7 @@ def test_a_study_whose_name_is_no_text(folder: Path) -> None:
 
 def test_the_direction_is_the_sweeps_own(folder: Path) -> None:
     alter(folder, "DELETE FROM study_directions")
-    with closing(open_ledger(folder)) as store:
+    with closing(open_store(folder)) as store:
         store.begin(SweepDefinition.from_stored(FACTS))
         run = store.claim(next_values=lambda number, runs: VALUES, retries=0, parameters=PARAMETERS)
         assert run is not None
@@ -178,4 +178,4 @@ def test_workers_that_may_not_be_written(folder: Path) -> None:
     shutil.rmtree(folder / "workers", ignore_errors=True)
     (folder / "workers").write_text("a file")
     with pytest.raises(FundamentallmError, match="workers"):
-        open_ledger(folder)
+        open_store(folder)
