@@ -1,12 +1,22 @@
-"""The one error that a user's mistake or a machine's refusal becomes."""
+"""The base of errors that a user can fix, and how to print any error in one line."""
 
 
 class FundamentallmError(Exception):
-    """Something a person can mend; the message is one line: what, where, what would do.
+    """An error that a user can fix; the message says what is wrong, where, and what to do.
 
-    The command line catches this class and no other, prints its message and ends
-    with its exit code. Anything else that escapes is a bug and keeps its traceback.
+    The command line prints the message of this class and exits with its code. Any other exception
+    is a bug and keeps its traceback.
     """
 
     exit_code = 2
-    """Bad input, unless a subclass knows better (exit_codes.py)."""
+    """Bad input, unless a subclass sets another (exit_codes.py)."""
+
+
+def one_line(message: object, limit: int | None = None) -> str:
+    """Return an exception's message, or another text, on one line of at most `limit` characters."""
+    return " ".join(str(message).split())[:limit]
+
+
+def type_and_message(error: BaseException) -> str:
+    """Return `ValueError: its message` on one line; the type alone if there is no message."""
+    return ": ".join(filter(None, (type(error).__name__, one_line(error))))

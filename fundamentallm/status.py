@@ -48,3 +48,8 @@ RECORDED = (
     *(RunStatus.INTERRUPTED, RunStatus.REFUSED),
 )
 """`status` of a summary.json."""
+
+
+def is_stopped_early(status: str, stopped_by: object) -> bool:
+    """Return whether hyperband or W&B interrupted a run; it then counts as `stopped`."""
+    return status == RunStatus.INTERRUPTED and stopped_by in ("hyperband", "wandb")

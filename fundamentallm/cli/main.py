@@ -28,7 +28,7 @@ from fundamentallm.cli.commands.train import train
 from fundamentallm.cli.messages import say, warn
 from fundamentallm.cli.terminal import outlive_the_terminal
 from fundamentallm.config.parsing import nearest_name
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from fundamentallm.machine.system_limits import limit_reached
 from fundamentallm.warning_lines import say_warnings
@@ -132,7 +132,7 @@ def _open_closed_streams() -> None:
 
 
 def _refuse(message: str) -> int:
-    say(f"fundamentallm: {' '.join(message.split())}", err=True)
+    say(f"fundamentallm: {one_line(message)}", err=True)
     return BAD_INPUT
 
 

@@ -13,7 +13,7 @@ import click
 
 from fundamentallm.cli.messages import say
 from fundamentallm.cli.options import PATH
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
@@ -69,7 +69,7 @@ def _read(places: Sequence[str], metric: str) -> Results:
 def say_notes(results: Results) -> None:
     """What is missing or could not be read, a line each."""
     for note in results.notes[:MOST_NOTES]:
-        say(f"note: {' '.join(note.split())}", err=True)
+        say(f"note: {one_line(note)}", err=True)
     if len(results.notes) > MOST_NOTES:
         say(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
-from fundamentallm.errors import FundamentallmError
-from fundamentallm.exit_codes import EARLY
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.files.held_folder import why_misplaced
 from fundamentallm.files.ownership import FILES
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_row
@@ -31,7 +30,7 @@ from fundamentallm.report.results import (
     unscored,
     without_metric,
 )
-from fundamentallm.status import RunStatus
+from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, read_sweep
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
@@ -95,7 +94,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     status = str(summary.get("status", RunStatus.UNFINISHED))
     if status == RunStatus.RUNNING:  # its process may have been killed
         status = RunStatus.UNFINISHED
-    if status == RunStatus.INTERRUPTED and summary.get("stopped_by") in EARLY:
+    if is_stopped_early(status, summary.get("stopped_by")):
         status = RunStatus.STOPPED
     values = curves[metric.name].values if metric.name in curves else ()
     score = metric.best(values)
@@ -178,7 +177,7 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
     try:
         return read_sweep(sweeps[0] / "sweep.yaml", sweeps[0]), []
     except SweepError as error:
-        return None, [f"the sweep file is not used: {str(error).splitlines()[0]}"]
+        return None, [f"the sweep file is not used: {one_line(error, 200)}"]
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:

@@ -19,7 +19,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
-from fundamentallm.exit_codes import EARLY
+from fundamentallm.errors import one_line
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import finite
 from fundamentallm.report.read_runs import ReportError
@@ -33,7 +33,7 @@ from fundamentallm.report.results import (
     unscored,
     without_metric,
 )
-from fundamentallm.status import RunStatus
+from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, parse_sweep
 
@@ -99,7 +99,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
             for ours, theirs in zip(runs, found, strict=True)
         ]
     except ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ReportError(
             f"{address}: cannot be read from W&B ({reason}); see wandb login"
         ) from None
@@ -119,7 +119,7 @@ def _sweep(content: Mapping[str, Any], address: str) -> tuple[SweepFile | None, 
     try:
         return parse_sweep(yaml.safe_dump(dict(content), sort_keys=False), address), []
     except SweepError as error:
-        return None, [f"the sweep file is not used: {str(error).splitlines()[0]}"]
+        return None, [f"the sweep file is not used: {one_line(error, 200)}"]
 
 
 def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
@@ -128,9 +128,7 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
     try:
         curves = _curves(run)
     except ERRORS as error:  # it was deleted meanwhile, say
-        notes.append(
-            f"{run.name}: its history cannot be read from W&B ({' '.join(str(error).split())})"
-        )
+        notes.append(f"{run.name}: its history cannot be read from W&B ({one_line(error)})")
     theirs = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
     summary = plain_summary(theirs)
     own = str(summary.get("status", ""))
@@ -139,7 +137,7 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
         (tag for tag in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE) if tag in (run.tags or ())),
         status,
     )
-    if status == RunStatus.INTERRUPTED and summary.get("stopped_by") in EARLY:
+    if is_stopped_early(status, summary.get("stopped_by")):
         status = RunStatus.STOPPED
     values = curves[metric.name].values if metric.name in curves else ()
     score = metric.best(values)

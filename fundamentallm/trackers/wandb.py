@@ -21,6 +21,7 @@ import wandb
 from wandb.sdk.lib.runid import generate_id
 
 from fundamentallm import exit_codes
+from fundamentallm.errors import one_line, type_and_message
 from fundamentallm.files.atomic import read_file, replace_text
 from fundamentallm.files.consent import remember, was_asked
 from fundamentallm.files.run_folder import RunFolder
@@ -63,7 +64,7 @@ def why_not() -> str | None:
     except (ImportError, AttributeError):
         raise
     except Exception as error:  # a key that is no key; its service that cannot be started; ...
-        return f"W&B cannot be used ({_in_a_line(error)[:200]}), so this run stays on this machine"
+        return f"W&B cannot be used ({one_line(error, 200)}), so this run stays on this machine"
     return (
         "no W&B key was found, so this run stays on this machine; to follow it on W&B, log in "
         "by: wandb login (and --no-wandb keeps a run here without this line)"
@@ -225,8 +226,7 @@ class WandbTracker:
                 wandb_service.let_go(at_once=True)
                 if failed is not None:
                     self.files.clear(sent=False)
-                what = ": ".join(filter(None, (type(error).__name__, _in_a_line(error))))
-                reason = f"W&B's client failed ({what})"
+                reason = f"W&B's client failed ({type_and_message(error)})"
                 if again and self.restarts_left:
                     self.restarts_left -= 1
                     LOG.warning("%s and is started again", reason)
@@ -297,7 +297,7 @@ class WandbTracker:
             except Exception as error:  # whatever the client raises
                 if wandb_service.is_gone(within=LAST_SECONDS):
                     raise
-                self.why_offline = _in_a_line(error).partition(" Consider increasing")[0]
+                self.why_offline = one_line(error).partition(" Consider increasing")[0]
                 wandb_service.let_go()  # or the id would be in use by what has just failed
             else:
                 self._prepare_to_log(run)
@@ -387,7 +387,7 @@ class WandbTracker:
                 if self._ask(run, self.api)["state"] == "running":
                     complaint = "W&B has not seen the end of the run"
             except Exception as error:  # as above: whatever it is, W&B cannot be asked
-                complaint = f"W&B does not answer ({_in_a_line(error)})"
+                complaint = f"W&B does not answer ({one_line(error)})"
         wandb_service.let_go()
         self.files.clear(sent=not complaint)
         if complaint:
@@ -399,7 +399,3 @@ class WandbTracker:
         if place.startswith(".."):  # a run of a sweep is in its own folder, and its reader is not
             place = str(run.settings.sync_dir)
         return f"wandb sync {'' if self.why_offline else '--no-skip-online '}{shlex.quote(place)}"
-
-
-def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fundamentallm.errors import one_line
+
 LOG = logging.getLogger(__name__)
 
 WARMUP_CALLS = 3
@@ -108,7 +110,7 @@ class GraphedUpdate:
                 self.results = self.update(self.windows)
             self.graph = graph
         except RuntimeError as error:  # also for want of memory: as it is, the step is known to fit
-            self.refused = str(error).splitlines()[0]
+            self.refused = one_line(error, 200)
             LOG.warning("steps could not be recorded (%s); they go on as they are", self.refused)
 
     def _aside(self, windows: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.dataset import Dataset, prepare, training_batch
 from fundamentallm.data.text import Text
 from fundamentallm.data.unknown_characters import summary_of_unknown
+from fundamentallm.errors import type_and_message
 from fundamentallm.files.atomic import DiskError
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.machine.device import is_out_of_memory, peak_memory_gb, pick_device
@@ -134,7 +135,7 @@ class Run:
         except BaseException as error:
             error = in_our_words(error)
             oom = isinstance(error, OutOfMemoryError)
-            why = str(error) if oom else f"{type(error).__name__}: {error}"
+            why = str(error) if oom else type_and_message(error)
             with suppress(DiskError):  # which may be what `error` is
                 self.finish(RunStatus.OOM if oom else RunStatus.FAILED, why)
             raise error

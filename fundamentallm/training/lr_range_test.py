@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.dataset import Dataset, training_batch
+from fundamentallm.errors import type_and_message
 from fundamentallm.files.atomic import DiskError
 from fundamentallm.machine.device import peak_memory_gb, pick_device
 from fundamentallm.status import RunStatus
@@ -110,7 +111,7 @@ def find_learning_rate(
     except BaseException as error:
         error = in_our_words(error)
         oom = isinstance(error, OutOfMemoryError)
-        why = str(error) if oom else f"{type(error).__name__}: {error}"
+        why = str(error) if oom else type_and_message(error)
         with suppress(DiskError):  # which may be what `error` is
             finish(RunStatus.OOM if oom else RunStatus.FAILED, why)
         raise error

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fundamentallm.config.hyperparameters import Config
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.machine.device import autocast, free_memory_gb, is_out_of_memory, precision
 from fundamentallm.model.size import parameter_count
@@ -162,7 +162,7 @@ class TrainStep:
         """
         if not self.compiled or self.updating:
             return False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = one_line(error, 200) or type(error).__name__
         if self.config.compile != "auto":
             if not type(error).__module__.startswith(COMPILERS):
                 return False

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fundamentallm.config.hyperparameters import Config
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.machine.cores_and_memory import keep_freed_memory, own_memory_gb
 from fundamentallm.sweep.engine.job import Job
 from fundamentallm.training.plan import sequences_at_once
@@ -224,8 +224,7 @@ def main(job: Job, pipe: Connection) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        words = " ".join(str(error).split())
-        pipe.send(Problem(f"does not fit: {words}", no_memory=True))
+        pipe.send(Problem(f"does not fit: {one_line(error)}", no_memory=True))
 
 
 def _measured(job: Job, pipe: Connection) -> Iterator[Parts]:

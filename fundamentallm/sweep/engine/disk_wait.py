@@ -8,11 +8,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.held_folder import HeldFolder
+from fundamentallm.sweep.store.sweep_folder import checkpoints
 
 PROBE_BYTES = 1 << 20
 """Bytes to write as proof that the disk has room."""
@@ -76,8 +76,7 @@ class DiskWait:
         """
         probe = f".writable-{os.getpid()}"
         with writing(self.folder / probe), HeldFolder(self.folder) as folder:
-            kept = chain(*map(self.folder.glob, ("run-*/last.pt", ".run-*-left-*/last.pt")))
-            largest = max(map(_size, kept), default=0)
+            largest = max(map(_size, checkpoints(self.folder)), default=0)
             if shutil.disk_usage(self.folder).free < largest:
                 raise DiskError(f"{self.folder}: {os.strerror(errno.ENOSPC)}")
             try:

@@ -13,7 +13,7 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.machine.system_limits import SystemLimitError
-from fundamentallm.status import FAULTS, RANKED, RunStatus
+from fundamentallm.status import FAULTS, RANKED, RunStatus, is_stopped_early
 from fundamentallm.sweep.engine.concurrency import Concurrency, Resources
 from fundamentallm.sweep.engine.disk_wait import DiskWait
 from fundamentallm.sweep.engine.job import JobMaker, Outcome, Row
@@ -350,7 +350,7 @@ class Engine:
         if outcome.undelivered:
             self.observer.notify(f"run {each.run.number + 1}: {outcome.undelivered}")
         status = outcome.status
-        if status == RunStatus.INTERRUPTED and outcome.stopped_by == "hyperband":
+        if is_stopped_early(status, outcome.stopped_by):
             status = RunStatus.STOPPED
         self._finish(each.run, status, outcome.stopped_by, started_at=each.started_at, running=each)
         if outcome.disk:

@@ -9,6 +9,7 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
+from fundamentallm.errors import type_and_message
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.machine.system_limits import limit_reached
@@ -49,7 +50,7 @@ def main(job: Job, pipe: Connection) -> None:
 
         sys.stderr.write(printable(traceback.format_exc()))
         why = limit_reached(error) if isinstance(error, OSError) else ""
-        why = why or f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = why or type_and_message(error)
         ended = Outcome(RunStatus.FAILED, why[:500])
     sys.stdout.flush()
     sys.stderr.flush()

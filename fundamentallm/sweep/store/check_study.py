@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, type_and_message
 from fundamentallm.metrics import finite
 from fundamentallm.status import FINISHED, RETRYABLE, RunStatus
 from fundamentallm.sweep.store.optuna_tables import StoredTrial
@@ -32,7 +32,7 @@ def reading() -> Iterator[None]:
     except (SQLAlchemyError, FundamentallmError, OSError, StoredError):
         raise
     except Exception as error:
-        raise StoredError(f"{type(error).__name__}: {error}") from error
+        raise StoredError(type_and_message(error)) from error
 
 
 def to_trial(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
@@ -44,7 +44,7 @@ def to_trial(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
     try:
         return _to_trial(trial, check)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = type_and_message(error)
     except StoredError as error:
         reason = str(error)
     raise StoredError(f"trial {trial.number}: {reason}")

@@ -16,6 +16,7 @@ import sqlalchemy
 import sqlalchemy.exc
 from sqlalchemy.pool import QueuePool
 
+from fundamentallm.errors import one_line
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.sweep.file.diagnostics import DisplacedError, SweepError
@@ -77,7 +78,7 @@ def _why_unavailable(error: BaseException) -> str:
             or each.connection_invalidated
             or str(getattr(each.orig, "sqlstate", None))[:2] in UNAVAILABLE_CLASSES
         ):
-            return " ".join(str(each.orig or each).split())[:200]
+            return one_line(each.orig or each, LONGEST_REASON)
     return ""
 
 
@@ -311,12 +312,12 @@ class Database:
     def _unusable(self, error: BaseException) -> SweepError:
         for each in _causes(error):
             if isinstance(each, StoredError):
-                reason = " ".join(str(each).split())[:LONGEST_REASON]
+                reason = one_line(each, LONGEST_REASON)
                 return SweepError(f"storage {self.shown} has invalid content: {reason}")
         while error.__cause__ is not None:
             error = error.__cause__
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        return SweepError(f"storage {self.shown} cannot be used: {reason[:LONGEST_REASON]}")
+        reason = one_line(getattr(error, "orig", None) or error, LONGEST_REASON)
+        return SweepError(f"storage {self.shown} cannot be used: {reason}")
 
     def close(self) -> None:
         """Close the connections that are not in use; the next use opens new ones."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fundamentallm.config.parsing import read_config
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.search.base import ListSearch, Values
 from fundamentallm.sweep.search.choose import CHOICES, ChosenSearch, choose_search
@@ -125,7 +125,7 @@ class SweepDefinition:
             sweep = parse_sweep(stored["text"], stored["file"])
             read_config(stored["fixed"], "fixed")
         except FundamentallmError as error:
-            raise StoredError(str(error).partition("\n")[0]) from None
+            raise StoredError(one_line(error, 200)) from None
         configurations = tuple(stored.get("points", ()))
         check = ValueCheck(sweep.parameters)
         for configuration in configurations:

@@ -41,6 +41,16 @@ WRITTEN = "|".join((RUN, WORKER_FILES, *INNER))
 LONGEST_ADDRESS = 1 << 14
 
 
+def run_folder_name(number: int) -> str:
+    """Return the name of the folder of run `number`, counted from 0; the name counts from 1."""
+    return f"run-{number + 1:04}"
+
+
+def checkpoints(folder: Path) -> Iterator[Path]:
+    """Yield the checkpoints of all runs in a sweep's folder, whether they exist or not."""
+    return (path / "last.pt" for path in folder.iterdir() if re.fullmatch(RUN, path.name))
+
+
 class SweepFolder:
     """Files of one sweep under `path`; only its methods read or write them."""
 
@@ -117,7 +127,7 @@ class SweepFolder:
 
     def run(self, number: int) -> RunFolder:
         """Return the folder of run `number`, from 0; its name counts from 1."""
-        return RunFolder(self.path / f"run-{number + 1:04}", self.root)
+        return RunFolder(self.path / run_folder_name(number), self.root)
 
     def create_run(self, number: int) -> RunFolder:
         """Create the folder of run `number`.
@@ -242,7 +252,7 @@ class SweepFolder:
     def is_half_replaced(self, number: int) -> bool:
         """Return whether a `replace_run` of run `number` was interrupted."""
         with HeldFolder(self.path, self.root) as sweep:
-            return bool(sweep.names(f".{self.run(number).path.name}-left-*"))
+            return bool(sweep.names(f".{run_folder_name(number)}-left-*"))
 
     def replace_run(self, number: int) -> None:
         """Replace the folder of run `number` by a copy that an earlier process cannot write.
@@ -250,7 +260,7 @@ class SweepFolder:
         Such a process may still run. It uses names relative to its current folder. So all that it
         writes from now on goes into the folder that is moved away, and not into the copy.
         """
-        name = self.run(number).path.name
+        name = run_folder_name(number)
         with HeldFolder(self.path, self.root) as sweep:
             for path in sweep.names(
                 f".{name}-part-*"
