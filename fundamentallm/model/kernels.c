@@ -13,7 +13,7 @@
 //
 // norm (RMSNorm) and dropout: one pass over memory each way, where torch makes several.
 //
-// orthogonalise, of Muon's steps: half the work of torch's products, which cannot be told that
+// orthogonalize, of Muon's steps: half the work of torch's products, which cannot be told that
 // theirs are symmetric.
 //
 // Every sum is made in a fixed order, by one thread at a time, so results do not depend on how many
@@ -1133,7 +1133,7 @@ typedef struct {
   int64_t count, R, C, each;  // each: floats of a thread's room
 } orthogonal_job;
 
-static void orthogonalise_one(const void *about, int64_t matrix, int64_t thread) {
+static void orthogonalize_one(const void *about, int64_t matrix, int64_t thread) {
   const orthogonal_job *o = about;
   // x[i * across + j * along], i on the shorter side
   int64_t R = o->R, C = o->C, across = R < C ? C : 1, along = R < C ? 1 : C;
@@ -1158,7 +1158,7 @@ static void orthogonalise_one(const void *about, int64_t matrix, int64_t thread)
     }
 }
 
-int orthogonalise(int64_t threads, const float *x, float *y, const float *quintics, int64_t count,
+int orthogonalize(int64_t threads, const float *x, float *y, const float *quintics, int64_t count,
                   float tiny, int64_t N, int64_t R, int64_t C) {
   int64_t S = whole(R < C ? R : C, BLOCK), L = whole(R < C ? C : R, ROWS);
   int64_t each = 4 * S * S + L * (S + BLOCK);
@@ -1166,7 +1166,7 @@ int orthogonalise(int64_t threads, const float *x, float *y, const float *quinti
   float *space = calloc(threads * each, sizeof(float));
   if (space == NULL) return 1;
   orthogonal_job o = {x, quintics, y, space, tiny, count, R, C, each};
-  do_all(orthogonalise_one, &o, N, R * C * S, threads);
+  do_all(orthogonalize_one, &o, N, R * C * S, threads);
   free(space);
   return 0;
 }

@@ -46,7 +46,7 @@ SIGNATURES = {
     "project_backward": ("NK KO NO NK KO seed", "#.#.NKO"),
     "mlp_forward": ("NC 2CF CF NC 2NF seed", "#..NCF"),
     "mlp_backward": ("NC 2CF CF 2NF NC NC 2CF CF seed", "#..NCF"),
-    "orthogonalise": ("NRC NRC 3Q", "Q.NRC"),
+    "orthogonalize": ("NRC NRC 3Q", "Q.NRC"),
 }
 """What each function of kernels.c takes after the number of threads: tensors and numbers.
 

@@ -1,4 +1,4 @@
-"""Saving and loading a run's state: whole or not at all, and never altered unnoticed.
+"""Save and load a run's state: whole or not at all, and no change goes unnoticed.
 
 A checkpoint is a file of `torch.save` followed by its SHA-256 and a closing mark, so
 `torch.load(path, weights_only=True)` opens it too.
@@ -34,7 +34,7 @@ from fundamentallm.training.train_step import check_state
 
 FORMAT = 2
 WITHOUT_SHARE = 1
-"""The format before this; a model of it is one whose tokens take no share of the one before."""
+"""Format of 0.1's first models, which lack the share that a token takes of the one before it."""
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stopping", "patience")
 UNFIT = (
     "the checkpoint's weights do not fit its configuration and vocabulary, or this version's "
@@ -48,14 +48,14 @@ class CheckpointError(FundamentallmError):
 
 
 class UnreadError(CheckpointError):
-    """A checkpoint cannot be read now, for a reason that is not in it."""
+    """A checkpoint cannot be read now; the file itself may be whole."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that it takes to use a model again, and, in `last.pt`, to train on.
+    """A model with its configuration and, in `last.pt`, the state to resume training.
 
-    `training` is empty in `best.pt`, which is for use alone.
+    `training` is empty in `best.pt`, which cannot be resumed.
     """
 
     config: Config
@@ -65,14 +65,14 @@ class Checkpoint:
     model: dict[str, torch.Tensor]
     """The model's weights, by name."""
     progress: dict[str, Any]
-    """Step, best validation loss and the like: plain numbers."""
+    """Fields of `TrainingState`: plain numbers."""
     training: dict[str, Any]
-    """The optimizers' state, the gradient scaler's and the random generators'."""
+    """States of the optimizers, the gradient scaler and the random generators."""
 
     def save(self, path: Path, root: Root | None = None) -> None:
-        """Write to `path` so that at every instant it holds the old state or the new, whole.
+        """Write to `path`, which holds the whole old state or the whole new one at every instant.
 
-        `root`: below it no link is followed; by default the file's folder.
+        No link is followed below `root`, by default the file's folder.
 
         Raises:
             DiskError: It cannot be written; the old state is still there.
@@ -93,13 +93,13 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path, root: Root | None = None) -> Checkpoint:
-        """Read `path`, having checked its SHA-256. No code in it is run.
+        """Check the SHA-256 of `path` and read it. No code in it runs.
 
-        `root`: below it no link is followed; None if the user named the file itself.
+        No link is followed below `root`; None if the user named the file itself.
 
         Raises:
-            UnreadError: It is missing, or the disk or the memory fails.
-            CheckpointError: It is truncated, altered or of another format.
+            UnreadError: The file is missing, or the disk or the memory fails.
+            CheckpointError: The file is truncated, altered or of another format.
         """
         try:
             whole = _is_whole(path, root)
@@ -138,26 +138,26 @@ class Checkpoint:
             reason = str(error).removeprefix(f"{path}: ")
             raise CheckpointError(f"{path}: not a fundamentallm checkpoint: {reason}") from None
         except MemoryError:
-            raise UnreadError(f"{path}: memory ran out as it was read") from None
-        except Exception as error:  # torch.load raises a dozen kinds on bytes that are not its own
+            raise UnreadError(f"{path}: memory ran out while reading it") from None
+        except Exception as error:  # torch.load raises a dozen types on foreign bytes
             raise CheckpointError(f"{path}: not a fundamentallm checkpoint ({error})") from None
 
     def check_continues(self, config: Config, dataset: Dataset) -> None:
-        """See that a run of `config` on `dataset` can go on from here.
+        """Check that a run of `config` on `dataset` can resume from this checkpoint.
 
-        Only how long the run is may have changed (`MAY_CHANGE`).
+        Only hyperparameters in `MAY_CHANGE`, which set the run's length, may differ.
 
         Raises:
             CheckpointError: The text or a hyperparameter differs; both values are named.
         """
         if not self.training:
-            raise CheckpointError("best.pt is for use alone; resume from last.pt")
+            raise CheckpointError("best.pt cannot be resumed; resume from last.pt")
         try:
             TrainingState.of(self.progress)
         except ValueError:
             raise CheckpointError(
-                "the checkpoint does not say where training stands as this version would; use the "
-                "version that wrote it"
+                "the checkpoint's training state is not one of this version; use the version that "
+                "wrote it"
             ) from None
         name, sha256 = (self.data.get(key, "?") for key in ("name", "sha256"))
         if dataset.sha256 != sha256:
@@ -181,12 +181,12 @@ class Checkpoint:
             check_state(len(self.vocabulary), self.config, self.model, self.training)
         except StoredTensorError as error:
             raise CheckpointError(
-                f"--resume: the checkpoint cannot be trained on from ({error}); use the version "
-                "that wrote it, or begin again with --overwrite"
+                f"--resume: the checkpoint cannot be resumed ({error}); use the version that wrote "
+                "it, or start over with --overwrite"
             ) from None
 
     def missing_from(self, folder: RunFolder) -> str:
-        """What of the run so far is no longer in its folder, as after a power cut, in a line."""
+        """Return a line that names rows and samples missing from `folder`; "" if it has all."""
         progress = TrainingState.of(self.progress)
         missing: list[str] = []
         rows = [row for row in folder.rows() if row["step"] <= progress.step]
@@ -198,10 +198,10 @@ class Checkpoint:
         return f"{folder.path}: {' and '.join(missing)} are missing" if missing else ""
 
     def build_model(self) -> Transformer:
-        """The model with its weights, on the CPU, not training.
+        """Return the model with its weights, on the CPU, in `eval` mode.
 
         Raises:
-            CheckpointError: The weights are of another model than this version builds.
+            CheckpointError: The weights do not fit the model that this version builds.
         """
         self._check_count()
         model = Transformer(len(self.vocabulary), self.config)
@@ -213,7 +213,7 @@ class Checkpoint:
         return model.eval()
 
     def _check_count(self) -> None:
-        """Count weights before a model is made: a configuration may promise any size."""
+        """Count weights before the model is built: a configuration may ask for any size."""
         tensors = [each for each in self.model.values() if isinstance(each, torch.Tensor)]
         promised = parameter_count(self.config, len(self.vocabulary))
         if sum(each.numel() for each in tensors) != promised:
@@ -221,7 +221,7 @@ class Checkpoint:
 
 
 def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
-    """The file itself, or the best checkpoint of a run folder.
+    """Return the path of a checkpoint, or of the best one in a run's folder.
 
     Raises:
         CheckpointError: There is no such file, or no checkpoint in the folder.
@@ -232,7 +232,7 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     if reason := why_misplaced(path, files=FILES):
         raise CheckpointError(reason)
     for name in ("best.pt", "last.pt"):
-        if os.path.exists(path / name):  # Path's own raises where it may not look
+        if os.path.exists(path / name):  # Path.exists raises without permission
             return path / name
     raise CheckpointError(f"{path}: no best.pt or last.pt in it; give a run's folder")
 
@@ -242,34 +242,34 @@ def _add_share(weights: dict[str, torch.Tensor]) -> None:
 
 
 def _check_kinds(content: dict[str, Any]) -> None:
-    """See that the parts of a checkpoint are mappings, and those of `data` texts."""
+    """Check that the parts of a checkpoint are mappings, and the values of `data` strings."""
     for name in ("data", "model", "progress", "training"):
         part = content[name]
         if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
-            raise ValueError(f"{name} is no mapping")
+            raise ValueError(f"{name} is not a mapping")
     if not all(isinstance(value, str) for value in content["data"].values()):
-        raise ValueError("data names no text")
+        raise ValueError("data does not name a text")
 
 
 def _is_whole(path: Path, root: Root | None) -> bool:
-    """Look at a file's end, before the rest is read: it may have any size."""
+    """Look for the closing mark before reading the rest, which may have any size."""
     if not path.is_file():
-        return True  # what it is instead is said by who reads it
+        return True  # reading it raises the right error
     with opened(path, root) as file:
         return ends_with_mark(file)
 
 
 def _check_sizes(body: bytes) -> None:
-    """See that the archive is no larger unpacked than packed, as torch writes it."""
+    """Check that the archive is not compressed, as torch writes it."""
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
         if not stored or sum(entry.file_size for entry in entries) > len(body):
-            raise ValueError("it would unpack to more than it is")
+            raise ValueError("it would unpack to more than its size")
 
 
 class _HashingWriter(io.RawIOBase):
-    """Passes writes on to `file` and hashes them on the way."""
+    """Forward writes to `file` and hash them."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -277,7 +277,7 @@ class _HashingWriter(io.RawIOBase):
         self.failed: OSError | None = None
 
     def save(self, content: dict[str, Any]) -> None:
-        """`torch.save`; a disk's error stays what it is, where torch makes another of it."""
+        """Call `torch.save`, but raise the disk's own error, which torch replaces."""
         try:
             torch.save(content, self)  # pyright: ignore[reportArgumentType]
         except RuntimeError:

@@ -1,8 +1,8 @@
-"""A step recorded once and replayed: on a GPU, one launch in place of hundreds.
+"""Record a train step once and replay it: one launch on a GPU instead of hundreds.
 
-At small shapes the processor cannot launch a step's operations as fast as a GPU does them. What is
-replayed are the very operations on the very memory, so a step must read all that changes, the
-sequences and the learning rate, from tensors, and decide nothing in Python.
+At small shapes the processor cannot launch a step's operations as fast as a GPU executes them. A
+replay repeats the same operations on the same memory. A step must therefore read all that changes,
+the sequences and the learning rate, from tensors, and decide nothing in Python.
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
@@ -21,26 +21,26 @@ from fundamentallm.errors import one_line
 LOG = logging.getLogger(__name__)
 
 WARMUP_CALLS = 3
-"""Steps that are taken as they are before one is recorded: libraries set themselves up in them."""
+"""Steps to take before recording one, so that libraries can initialize."""
 
 Update = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From a step's sequences, (N, T + 1), to its loss and the gradient's norm."""
+"""Function from a step's sequences, (N, T + 1), to its loss and gradient norm."""
 
 
 class Graph(Protocol):
-    """Records operations, and does them again."""
+    """A recording of operations."""
 
     def recording(self) -> AbstractContextManager[object]:
-        """Within, operations are recorded and not done."""
+        """Record operations instead of executing them."""
         ...
 
     def replay(self) -> None:
-        """Do them."""
+        """Execute the recorded operations."""
         ...
 
 
 class CudaGraph:
-    """A `Graph` of the GPU's own."""
+    """A `Graph` of CUDA."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -48,26 +48,26 @@ class CudaGraph:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """As `Graph` says."""
-        # By itself torch records what the first GPU does, whichever one the step runs on.
+        """Implement `Graph`."""
+        # By default torch records the first GPU, whichever one the step runs on.
         stream = torch.cuda.Stream(self.device)
         before = torch.cuda.current_stream(self.device)
         try:
             with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=stream):
                 yield
-        finally:  # torch leaves the other stream on where a recording fails
+        finally:  # torch stays on the other stream if a recording fails
             torch.cuda.set_stream(before)
 
     def replay(self) -> None:
-        """As `Graph` says."""
+        """Implement `Graph`."""
         with torch.cuda.device(self.device):
             self.graph.replay()
 
 
 class GraphedUpdate:
-    """`update`, from its fourth call on by replaying; where it cannot be recorded, as it is.
+    """Wrap `update`: replay a recording from the fourth call on, if it can be recorded.
 
-    Every call updates once, whichever way. Nothing waits for the device but the one recording.
+    Every call updates once. Only the recording waits for the device.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class GraphedUpdate:
         self.side: torch.cuda.Stream | None = None
         self.graph: Graph | None = None
         self.refused = ""
-        """Why the update cannot be recorded; then it never is."""
+        """Reason why the update cannot be recorded; it is not tried again."""
 
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """As `update`; the results are the caller's to keep."""
+        """Update once; return the loss and gradient norm, which the caller may keep."""
         if self.graph is None and self.taken >= WARMUP_CALLS and not self.refused:
             self._record(windows)
         if self.graph is None:
             results = self._aside(windows)
-            self.taken += 1  # a step that memory ran out in has not made its state
+            self.taken += 1  # a step that ran out of memory has not created its state
             return results
         self.windows.copy_(windows)
         self.graph.replay()
@@ -95,7 +95,7 @@ class GraphedUpdate:
         return loss.clone(), norm.clone()  # the next replay writes into the same memory
 
     def forget(self) -> bool:
-        """Give up the recording, and with it the memory that it keeps; whether there was one."""
+        """Free the recording and its memory; return whether there was one."""
         if self.graph is None:
             return False
         self.graph, self.refused = None, "its memory was needed elsewhere"
@@ -109,19 +109,22 @@ class GraphedUpdate:
             with graph.recording():
                 self.results = self.update(self.windows)
             self.graph = graph
-        except RuntimeError as error:  # also for want of memory: as it is, the step is known to fit
+        except RuntimeError as error:  # may be out of memory: without a recording the step fits
             self.refused = one_line(error, 200)
-            LOG.warning("steps could not be recorded (%s); they go on as they are", self.refused)
+            LOG.warning(
+                "steps could not be recorded (%s); training continues without recording",
+                self.refused,
+            )
 
     def _aside(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Update on a stream of its own, as autograd keeps to the one where it first ran.
+        """Update on a separate stream, since autograd stays on the stream where it first ran.
 
-        The main one cannot be recorded.
+        The main stream cannot be recorded.
         """
         if windows.device.type != "cuda":
             return self.update(windows)
         main = torch.cuda.current_stream(windows.device)
-        if self.side is None:  # one for all steps: memory is kept for each stream apart
+        if self.side is None:  # one for all steps: each stream keeps memory of its own
             self.side = torch.cuda.Stream(windows.device)
         self.side.wait_stream(main)
         with torch.cuda.stream(self.side):

@@ -1,4 +1,4 @@
-"""Scoring a text: every token once, at the model's own context."""
+"""Score a text: predict every token once, with the model's full context."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from fundamentallm.data.vocabulary import UNKNOWN_TOKEN, Tokens
 from fundamentallm.machine.device import autocast
 from fundamentallm.model.transformer import Transformer
 
-NO_TOKEN = -100  # what `cross_entropy` ignores by default
+NO_TOKEN = -100  # ignored by `cross_entropy` by default
 SCORED_AT_ONCE = 8192  # enough to fill a device, small enough to stay in a processor's cache
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts a text."""
+    """Score of a model on a text."""
 
     loss: float
     """Mean cross-entropy in nats a token."""
     tokens: int
-    """Tokens predicted: all of the text but its first, and but unknown characters."""
+    """Predicted tokens: all but the first and unknown characters."""
     characters_per_token: float
     """1 unless a token is a byte."""
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): as uncertain as a fair choice among this many tokens."""
+        """Perplexity, exp(loss): as uncertain as a fair choice among this many tokens."""
         return perplexity(self.loss)
 
     @property
     def bits_per_char(self) -> float:
-        """Cross-entropy in bits a character, which vocabularies can be compared by."""
+        """Cross-entropy in bits per character, comparable across vocabularies."""
         return self.loss / math.log(2) / self.characters_per_token
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What a row has of it."""
+        """Metrics for a row of metrics.jsonl."""
         return {
             "val_loss": self.loss,
             "val_perplexity": self.perplexity,
@@ -53,12 +53,12 @@ class Score:
 
 
 def uniform_guess(vocabulary: int, characters_per_token: float) -> Score:
-    """That of a model to which all tokens are as likely, always."""
+    """Score of a uniform prediction."""
     return Score(math.log(vocabulary), 0, characters_per_token)
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), kept finite so that JSON can hold it."""
+    """Return exp(loss), capped so that JSON can hold it."""
     return math.exp(min(loss, 700.0))
 
 
@@ -74,21 +74,20 @@ def score(
 ) -> Score:
     """Score `tokens`, shape (T,) with T >= 2, which spell `characters` characters.
 
-    The text is cut into windows of the model's context, each read afresh; `model` must be in
-    `eval` mode. Unknown characters are no targets: the model was never shown one, so what it would
-    lose by them depends on how far training has pushed them down, and not on what it has learnt.
-    A loss that is not finite is returned as it is. `tick` is called between windows; what it raises
-    ends the scoring.
+    The text is cut into windows of the model's context length; `model` must be in `eval` mode.
+    Unknown characters are not targets: the model never saw one, so their loss would depend on how
+    far training has pushed them down, not on what it has learned. A loss that is not finite is
+    returned as it is. `tick` is called between windows and may raise to end the scoring.
 
     Raises:
-        DataError: There is nothing to predict.
+        DataError: No token of the text can be scored.
     """
     total = 0.0
     count, ignored = len(tokens) - 1, NO_TOKEN
     if config.tokenizer == "char":
         count, ignored = int(np.count_nonzero(tokens[1:] != UNKNOWN_TOKEN)), UNKNOWN_TOKEN
     if not count:
-        raise DataError("there is no token to score that the model knows; give a longer text")
+        raise DataError("the model knows no token of the text; give a longer text")
     length = config.max_seq_len
     for inputs, targets in scoring_windows(tokens, length, max(1, SCORED_AT_ONCE // length)):
         with autocast(device, config.mixed_precision):

@@ -1,4 +1,4 @@
-"""What a run is worth that cannot exist, so that a search sees it and keeps away."""
+"""Penalty score for an invalid configuration, so that a search avoids it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fundamentallm.training.evaluate import uniform_guess
 
 
 def summary_of_impossible(settings: Mapping[str, Any], text: Text, reason: str) -> dict[str, Any]:
-    """The summary of a run with `settings` that cannot be: a uniform guess, ln(vocabulary size).
+    """Return the summary of a run whose `settings` are invalid, scored as a uniform guess.
 
-    By every metric of an evaluation, for a sweep may search by any.
+    It holds every metric of an evaluation, since a sweep may optimize any of them.
     """
     known = {name: settings[name] for name in ("val_split", "tokenizer") if name in settings}
     config = Config(**known)

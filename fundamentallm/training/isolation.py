@@ -1,4 +1,4 @@
-"""What torch has once in a process, kept apart for each run: generators, dtype and threads."""
+"""Isolate a run from global state of torch: random generators, default dtype and threads."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _one_run = threading.RLock()
 
 @contextmanager
 def run_alone(config: Config, device: torch.device, count: int = 0) -> Iterator[None]:
-    """Have for one run what torch has once in a process: its generators, dtype and threads.
+    """Give one run torch's generators, default dtype and threads, and restore them afterwards.
 
-    The caller's are as before in the end. A run in another thread waits until then: drawing from
-    the same generators, each would change the other's results.
+    A run in another thread waits meanwhile: two runs that draw from the same generators would
+    change each other's results.
     """
     generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with _one_run, generators, our_dtype(), threads(count, suits_kernels(config, device)):
@@ -32,7 +32,7 @@ def run_alone(config: Config, device: torch.device, count: int = 0) -> Iterator[
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of the generators that dropout draws from."""
+    """Return the state of the generators that dropout draws from."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -42,10 +42,10 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Continue from `random_state`; a generator of another device keeps its own.
+    """Restore a `random_state`; generators of other devices keep their own.
 
     Raises:
-        StoredTensorError: It is no such state.
+        StoredTensorError: A tensor is not the state of its generator.
     """
     check_random_state(state)
     torch.set_rng_state(state["cpu"])
@@ -55,16 +55,18 @@ def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> No
         if device.type == "mps" and "mps" in state:
             torch.mps.set_rng_state(state["mps"])
     except (RuntimeError, TypeError):
-        raise StoredTensorError(f"random: {device.type} is no state of its generator") from None
+        raise StoredTensorError(
+            f"random: {device.type} is not the state of its generator"
+        ) from None
 
 
 def check_random_state(state: object) -> None:
-    """See that a `random_state` from a file can be continued from, on a CPU.
+    """Check a `random_state` from a file, for the CPU's generator.
 
-    Torch lets pass a place and a number of draws left that together lead beyond its table.
+    Torch accepts a position and a count of remaining draws that together lead beyond its table.
 
     Raises:
-        StoredTensorError: It cannot.
+        StoredTensorError: The state would read beyond the table.
     """
     own = {"cpu": torch.Generator().get_state()}
     cpu = state.get("cpu") if isinstance(state, dict) else None
@@ -72,8 +74,8 @@ def check_random_state(state: object) -> None:
     assert isinstance(cpu, torch.Tensor)
     left, _, place = struct.unpack_from("=iiQ", cpu.numpy().tobytes(), 8)
     if not (0 < left <= MERSENNE_TWISTER and left + place <= MERSENNE_TWISTER + 1):
-        raise StoredTensorError("random: cpu is no state of its generator")
+        raise StoredTensorError("random: cpu is not the state of its generator")
     try:
         torch.Generator().set_state(cpu)
     except RuntimeError:
-        raise StoredTensorError("random: cpu is no state of its generator") from None
+        raise StoredTensorError("random: cpu is not the state of its generator") from None

@@ -28,15 +28,15 @@ from fundamentallm.training.evaluate import perplexity, score, uniform_guess
 from fundamentallm.training.isolation import run_alone
 from fundamentallm.training.plan import Plan, compiles
 from fundamentallm.training.state import LOG_EVERY, Result, TrainingState
-from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, in_our_words
+from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, with_advice
 
 
 class StopRequestedError(Exception):
-    """Somebody wants the run to stop; never leaves this module."""
+    """The run was asked to stop; caught in this module."""
 
 
 class DivergedError(Exception):
-    """A loss is not finite; never leaves this module."""
+    """A loss is not finite; caught in this module."""
 
 
 def train(
@@ -49,40 +49,42 @@ def train(
     checkpoint: Checkpoint | None = None,
     stop_requested: Callable[[], str] = lambda: "",
 ) -> Result:
-    """Train a model on `text`, scored on its last `val_split`; runs in several threads take turns.
+    """Train a model on `text` and evaluate it on the last `val_split`.
+
+    Runs in several threads take turns.
 
     Args:
         config: The hyperparameters.
-        text: What to learn; or, where that has been prepared for `config`, its dataset.
-        folder: Where `best.pt` and `last.pt` go; without one nothing is saved.
-        trackers: Told of every row of metrics and every sample.
+        text: The text, or a dataset prepared from it for `config`.
+        folder: Folder for `best.pt` and `last.pt`; without one nothing is saved.
+        trackers: Receive every row of metrics and every sample.
         device: auto, cpu, cuda, cuda:N or mps.
-        checkpoint: Continue from here (a `last.pt`), bit for bit on a CPU with as many threads.
-        stop_requested: Asked before every step and all through an evaluation; on any answer but ""
-            the run is saved and ends, and the answer is its `stopped_by`.
+        checkpoint: A `last.pt` to resume: bit for bit on a CPU with the same number of threads.
+        stop_requested: Called before every step and during an evaluation. If it returns a reason,
+            the run is saved and ends, with that reason as its `stopped_by`.
 
     Raises:
         DataError: The text is too short.
-        DeviceError: The device is not there.
-        CheckpointError: `checkpoint` is of another text or other hyperparameters.
+        DeviceError: The device does not exist here.
+        CheckpointError: `checkpoint` has another text or other hyperparameters.
         DiskError: A file cannot be written; the last checkpoint is still there.
         OutOfMemoryError: A step does not fit this machine.
     """
     dataset = prepare(Text.of(text), config) if isinstance(text, str) else text
-    where = pick_device(device)
+    torch_device = pick_device(device)
     progress = None
     if checkpoint is not None:
         checkpoint.check_continues(config, dataset)
         progress = TrainingState.of(checkpoint.progress)
-    with run_alone(config, where, progress.threads if progress else 0):
-        run = Run(config, dataset, where, folder, trackers, progress)
+    with run_alone(config, torch_device, progress.threads if progress else 0):
+        loop = TrainLoop(config, dataset, torch_device, folder, trackers, progress)
         if checkpoint is not None:
-            run.train_step.load_state_dict(checkpoint.model, checkpoint.training)
-        return run.loop(stop_requested)
+            loop.train_step.load_state_dict(checkpoint.model, checkpoint.training)
+        return loop.run(stop_requested)
 
 
-class Run:
-    """One run in progress."""
+class TrainLoop:
+    """State of one run while it trains."""
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class Run:
         self.config, self.dataset = config, dataset
         self.device, self.folder, self.trackers = device, folder, trackers
         self.plan = Plan(config, dataset.batches_per_epoch(config))
-        self.progress = p = progress or self.begin()
+        self.progress = p = progress or self.new_state()
         self.train_step = TrainStep(len(dataset.vocabulary), config, device, compiled=p.compiled)
         self.model = self.train_step.model
         self.pending: list[Tensor] = []  # losses not yet fetched from the device
@@ -104,8 +106,8 @@ class Run:
         self.row: dict[str, Number] = {}
         self.stopped_by = ""
 
-    def begin(self) -> TrainingState:
-        """Where a new run stands, with what is decided once and for all of its parts."""
+    def new_state(self) -> TrainingState:
+        """Return the state of a new run, with decisions that a resumed run keeps."""
         guess = math.log(len(self.dataset.vocabulary))
         total, on_cuda = self.plan.total_steps, self.device.type == "cuda"
         return TrainingState(
@@ -116,41 +118,45 @@ class Run:
             compiled=compiles(self.config, total, on_cuda=on_cuda),
         )
 
-    def loop(self, stop_requested: Callable[[], str]) -> Result:
-        """Train from where `progress` stands to the end, whatever ends it."""
+    def run(self, stop_requested: Callable[[], str]) -> Result:
+        """Train from the state `progress` until a limit, a request or an error ends the run."""
         p = self.progress
         self.stop_requested = stop_requested
         self.start_trackers()
         if self.device.type == "cpu":
-            kernels()  # built now if they never were, and not at the expense of `max_minutes`
+            kernels()  # build them now: `max_minutes` counts training alone
         self.started = time.perf_counter() - p.seconds
         self.row_started = time.perf_counter()
         try:
             status = self.take_steps()
             guess = math.log(len(self.dataset.vocabulary))
-            if status == RunStatus.DONE and (why := p.worse_than(guess, self.config.warmup_steps)):
+            if status == RunStatus.DONE and (
+                why := p.never_better_than(guess, self.config.warmup_steps)
+            ):
                 status, self.stopped_by = RunStatus.DIVERGED, why
         except DivergedError as loss:
             status, self.stopped_by = RunStatus.DIVERGED, str(loss)
         except BaseException as error:
-            error = in_our_words(error)
+            error = with_advice(error)
             oom = isinstance(error, OutOfMemoryError)
             why = str(error) if oom else type_and_message(error)
-            with suppress(DiskError):  # which may be what `error` is
+            with suppress(DiskError):  # `error` itself may be one
                 self.finish(RunStatus.OOM if oom else RunStatus.FAILED, why)
             raise error
         return self.finish(status, self.stopped_by)
 
     def take_steps(self) -> RunStatus:
-        """Until there are no more, `done`, or somebody wants the run to stop, `interrupted`."""
+        """Take steps; return `done` at the end, or `interrupted` if asked to stop."""
         p = self.progress
         try:
             self.stopped_by = self.limit_reached()
-            unscored = self.stopped_by and 0 <= p.scored_step < p.step  # resumed, to end here
-            if p.evaluating or unscored:  # it was stopped while it was scored, or before
+            unscored = (
+                self.stopped_by and 0 <= p.scored_step < p.step
+            )  # resumed, with a shorter length
+            if p.evaluating or unscored:  # stopped during its evaluation, or before it
                 self.close_step(due=True)
             while not self.stopped_by:
-                self.end_if_asked()
+                self.check_stop()
                 self.take_step()
                 self.stopped_by = self.limit_reached()
                 self.close_step(due=bool(self.stopped_by) or self.plan.evaluates_after(p.step))
@@ -161,18 +167,18 @@ class Run:
         return RunStatus.DONE
 
     def start_trackers(self) -> None:
-        """Tell every tracker what is about to run."""
+        """Start every tracker."""
         config = vars(self.config) | {"data": self.dataset.name, "data_sha256": self.dataset.sha256}
         for tracker in self.trackers:
             tracker.start(dict(config), total_steps=self.plan.total_steps, step=self.progress.step)
 
-    def end_if_asked(self) -> None:
-        """Raise StopRequestedError if somebody wants the run to stop."""
+    def check_stop(self) -> None:
+        """Raise StopRequestedError if the run was asked to stop."""
         if reason := self.stop_requested():
             raise StopRequestedError(reason)
 
     def close_step(self, *, due: bool) -> None:
-        """What follows a step: a row now and then, and if `due` an evaluation and a checkpoint."""
+        """Log a row if one is due after a step; if `due`, also evaluate and save."""
         p = self.progress
         if due or p.step % LOG_EVERY == 0:
             self.measure_step()
@@ -191,12 +197,12 @@ class Run:
         windows = training_batch(self.dataset.train, self.config, step)
         loss, self.grad_norm = self.train_step.step(windows, self.plan.learning_rate(step))
         self.pending.append(loss)
-        self.progress.compiled = self.train_step.compiled  # it may have been given up
+        self.progress.compiled = self.train_step.compiled  # compiling may have failed
         self.progress.step += 1
         self.progress.seconds = time.perf_counter() - self.started
 
     def limit_reached(self) -> str:
-        """The hyperparameter by which there are no more steps, or nothing."""
+        """Return the hyperparameter that ends the run now, or ""."""
         p, config = self.progress, self.config
         if p.step >= self.plan.total_steps:
             return self.plan.last_step_by
@@ -207,14 +213,16 @@ class Run:
         return ""
 
     def fetch_losses(self) -> None:
-        """Wait for the device.
+        """Fetch pending losses from the device, which waits for it.
 
         Raises:
             DivergedError: A loss is not finite.
         """
         p = self.progress
         if self.pending:
-            p.losses = p.losses + torch.stack(self.pending).tolist()  # the checkpoint's list stays
+            p.losses = (
+                p.losses + torch.stack(self.pending).tolist()
+            )  # a new list: a checkpoint holds the old one
             self.pending.clear()
             now = time.perf_counter()
             p.row_seconds += now - self.row_started
@@ -225,14 +233,14 @@ class Run:
                 raise DivergedError(f"train_loss is {loss} at step {step}")
 
     def measure_step(self) -> None:
-        """Begin a row of metrics with what the last steps gave."""
+        """Start a row of metrics with those of the last steps."""
         self.fetch_losses()
         p, c = self.progress, self.config
-        if not p.losses:  # they have had their row
+        if not p.losses:  # logged already
             return
         tokens = c.batch_size * c.gradient_accumulation * c.max_seq_len
         loss = sum(p.losses) / len(p.losses)
-        seconds = p.row_seconds or p.seconds / p.step * len(p.losses)  # older checkpoints lack it
+        seconds = p.row_seconds or p.seconds / p.step * len(p.losses)  # 0 in old checkpoints
         p.train_loss, p.grad_norm = loss, float(self.grad_norm)
         self.row = {
             "epoch": self.plan.epoch(p.step),
@@ -247,7 +255,7 @@ class Run:
             del self.row["optim/grad_norm"]
 
     def evaluate(self) -> None:
-        """Score the validation part, keep the best, and notice that nothing gets better.
+        """Score the validation part, save the best model, and count evaluations since it.
 
         Raises:
             DivergedError: The loss is not finite.
@@ -260,7 +268,7 @@ class Run:
             try:
                 scored = score(
                     self.model, data.scored, characters, self.config, self.device,
-                    tick=self.end_if_asked,
+                    tick=self.check_stop,
                 )  # fmt: skip
             except (MemoryError, RuntimeError) as error:
                 if not (is_out_of_memory(error) and self.train_step.make_room()):
@@ -283,7 +291,7 @@ class Run:
         self.model.train()
 
     def log(self) -> None:
-        """Hand the row to the trackers and begin the next."""
+        """Pass the row to the trackers and start the next."""
         for tracker in self.trackers:
             tracker.log(self.row, step=self.progress.step)
         self.row = {}
@@ -291,13 +299,13 @@ class Run:
         self.row_started = time.perf_counter()
 
     def save(self, name: str) -> None:
-        """Write `best.pt`, for use, or `last.pt`, to train on from."""
+        """Write `best.pt`, for inference, or `last.pt`, to resume."""
         if self.folder is None:
             return
-        self.fetch_losses()  # a state that has diverged is never saved
+        self.fetch_losses()  # never save a state that has diverged
         training = {} if name == "best" else self.train_step.state_dict()
         if name == "last":
-            self.folder.sync()  # a run that goes on from here writes no row again
+            self.folder.sync()  # a run resumed from here does not write its rows again
         checkpoint = Checkpoint(
             config=self.config, vocabulary=self.dataset.vocabulary,
             data={"name": self.dataset.name, "sha256": self.dataset.sha256},
@@ -308,13 +316,13 @@ class Run:
         self.row_started = time.perf_counter()
 
     def finish(self, status: RunStatus, stopped_by: str) -> Result:
-        """Tell every tracker how it ended."""
+        """Finish every tracker and return the result."""
         p, data = self.progress, self.dataset
         result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)
         guess = uniform_guess(len(data.vocabulary), data.val_characters / len(data.val))
         summary: Mapping[str, object] = {
             **asdict(result),
-            **({} if p.best_step else guess.metrics),  # a sweep needs a score, by any metric
+            **({} if p.best_step else guess.metrics),  # a sweep needs a score, whatever its metric
             "total_steps": self.plan.total_steps,
             "seconds": time.perf_counter() - self.started,
             "parameters": sum(weights.numel() for weights in self.model.parameters()),
@@ -328,7 +336,7 @@ class Run:
             "compiled": p.compiled,
             "graphed": self.train_step.graphed,
         }
-        with ExitStack() as all_of_them:  # whichever fails
+        with ExitStack() as stack:  # finish all, even if one raises
             for tracker in reversed(self.trackers):
-                all_of_them.callback(tracker.finish, summary)
+                stack.callback(tracker.finish, summary)
         return result

@@ -1,7 +1,7 @@
-"""A learning-rate range test: one short run whose rate rises from far too low to far too high.
+"""Learning-rate range test: one short run whose rate rises from far too low to far too high.
 
 Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.3; smoothing
-and where to stop as in Gugger's description of it (2018).
+and stopping as in Gugger's description of it (2018).
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from fundamentallm.status import RunStatus
 from fundamentallm.trackers.base import Number, Tracker
 from fundamentallm.training.evaluate import perplexity
 from fundamentallm.training.isolation import run_alone
-from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, in_our_words
+from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, with_advice
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 200
 SMOOTHING = 0.9
-FEWEST = 20  # steps before the test may end
-BLOWN_UP = 1.25  # times the least smoothed loss
+MIN_STEPS = 20  # steps before the test may end
+BLOW_UP_RATIO = 1.25  # times the least smoothed loss
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Where to search for the learning rate."""
+    """Range in which to search for the learning rate."""
 
     low: float
-    """Where the loss begins to fall in earnest."""
+    """Rate at which the loss begins to fall clearly."""
     high: float
-    """Where it is least, just before it rises; a whole run wants less."""
+    """Rate at which the loss is lowest, just before it rises; a full run needs less."""
     fell: bool
-    """Whether the loss ever did; if not, the range is all that was tried."""
+    """Whether the loss fell at all; if not, the range is all rates of the test."""
     stopped: bool = False
-    """Whether somebody ended it before it was over."""
+    """Whether the test was interrupted."""
 
 
 def find_learning_rate(
@@ -59,15 +59,15 @@ def find_learning_rate(
         config: The hyperparameters; its learning rate and schedule are not used.
         dataset: The text, prepared for `config`.
         device: auto, cpu, cuda, cuda:N or mps.
-        trackers: Told of every step.
-        stop_requested: Asked before every step; on any answer but "" the test ends.
+        trackers: Receive every step.
+        stop_requested: Called before every step; the test ends if it returns a reason.
 
     Raises:
-        DeviceError: The device is not there.
+        DeviceError: The device does not exist here.
         OutOfMemoryError: A step does not fit this machine.
-        DiskError: A file of a tracker's cannot be written.
+        DiskError: A tracker cannot write a file.
     """
-    where = pick_device(device)
+    torch_device = pick_device(device)
     settings = {**vars(config), "data": dataset.name, "data_sha256": dataset.sha256}
     for tracker in trackers:
         tracker.start(settings, total_steps=STEPS, step=0)
@@ -76,8 +76,8 @@ def find_learning_rate(
     losses: list[float] = []
 
     def finish(status: RunStatus, stopped_by: str) -> RangeTest:
-        found = suggest(rates, losses)
-        low, high = found or (LOWEST, HIGHEST)
+        suggestion = suggest(rates, losses)
+        low, high = suggestion or (LOWEST, HIGHEST)
         summary = {
             "status": status,
             "stopped_by": stopped_by,
@@ -85,15 +85,15 @@ def find_learning_rate(
             "total_steps": len(losses),
             "seconds": time.perf_counter() - began,
             "vocabulary_size": len(dataset.vocabulary),
-            "range_test": {"low": low, "high": high, "fell": found is not None},
+            "range_test": {"low": low, "high": high, "fell": suggestion is not None},
         }
         for tracker in trackers:
             tracker.finish(summary)
-        return RangeTest(low, high, found is not None, status == RunStatus.INTERRUPTED)
+        return RangeTest(low, high, suggestion is not None, status == RunStatus.INTERRUPTED)
 
     try:
-        with run_alone(config, where):
-            train_step = TrainStep(len(dataset.vocabulary), config, where)
+        with run_alone(config, torch_device):
+            train_step = TrainStep(len(dataset.vocabulary), config, torch_device)
             for step in range(STEPS):
                 if stopped_by := stop_requested():
                     return finish(RunStatus.INTERRUPTED, stopped_by)
@@ -106,13 +106,13 @@ def find_learning_rate(
                 for tracker in trackers:
                     tracker.log(row, step=step + 1)
                 smooth = smoothed(losses)
-                if step >= FEWEST and smooth[-1] > BLOWN_UP * min(smooth):
+                if step >= MIN_STEPS and smooth[-1] > BLOW_UP_RATIO * min(smooth):
                     break
     except BaseException as error:
-        error = in_our_words(error)
+        error = with_advice(error)
         oom = isinstance(error, OutOfMemoryError)
         why = str(error) if oom else type_and_message(error)
-        with suppress(DiskError):  # which may be what `error` is
+        with suppress(DiskError):  # `error` itself may be one
             finish(RunStatus.OOM if oom else RunStatus.FAILED, why)
         raise error
     return finish(RunStatus.DONE, "the end of the range test")
@@ -121,7 +121,7 @@ def find_learning_rate(
 def _take_step(
     train_step: TrainStep, dataset: Dataset, step: int, rate: float
 ) -> dict[str, Number]:
-    """One update, and its row of metrics."""
+    """Update once and return the row of metrics."""
     windows = training_batch(dataset.train, train_step.config, step)
     before = time.perf_counter()
     loss, norm = train_step.step(windows, rate)
@@ -139,21 +139,21 @@ def _take_step(
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """An exponential mean that is right from the first value on."""
-    mean, found = 0.0, []
+    """Return exponential means of `losses`, corrected for their start."""
+    mean, means = 0.0, []
     for count, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        found.append(mean / (1 - SMOOTHING**count))
-    return found
+        means.append(mean / (1 - SMOOTHING**count))
+    return means
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float] | None:
-    """The range to search; None if the loss never fell.
+    """Return the range to search; None if the loss never fell.
 
-    From where a tenth of the whole fall of the smoothed loss is done to where it is least; both
-    inside what is possible.
+    It begins where the smoothed loss has fallen by a tenth of its whole fall, and ends where the
+    loss is lowest.
     """
-    if len(losses) < FEWEST:
+    if len(losses) < MIN_STEPS:
         return None
     smooth = smoothed(losses)
     start = statistics.fmean(losses[:5])
@@ -163,6 +163,6 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
         return None
     begins = next(i for i, loss in enumerate(smooth) if start - loss >= 0.1 * fall)
     low, high = rates[begins], rates[least]
-    if low * 3 > high:  # a range that is too narrow to search
+    if low * 3 > high:  # too narrow to search
         low = high / 10
     return float(f"{low:.1g}"), float(f"{high:.1g}")

@@ -1,4 +1,4 @@
-"""The learning rate at an optimizer step, as pure functions."""
+"""Learning-rate schedules, as pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULT_DECAY = {"step": 0.1, "exponential": 0.96}
 
 
 def learning_rate(config: Config, step: int, *, total_steps: int, steps_per_epoch: float) -> float:
-    """The learning rate of optimizer step `step`, counted from 0.
+    """Return the learning rate of optimizer step `step`, counted from 0.
 
     Every schedule starts with a straight warm-up: step k of the first `warmup_steps` takes
     (k + 1) / warmup_steps of the peak, so the first is above 0 and the last is the peak.
@@ -20,16 +20,18 @@ def learning_rate(config: Config, step: int, *, total_steps: int, steps_per_epoc
 
     Args:
         config: The run's hyperparameters.
-        step: 0 for the first update of the weights.
+        step: Number of updates before this one.
         total_steps: Steps of the whole run, as planned.
         steps_per_epoch: Steps in an epoch; need not be whole.
     """
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    return config.learning_rate * warmup * _shape(config, step, total_steps, steps_per_epoch)
+    return (
+        config.learning_rate * warmup * _without_warmup(config, step, total_steps, steps_per_epoch)
+    )
 
 
-def _shape(config: Config, step: int, total_steps: int, steps_per_epoch: float) -> float:
-    """The schedule without its warm-up, as a share of the peak."""
+def _without_warmup(config: Config, step: int, total_steps: int, steps_per_epoch: float) -> float:
+    """Return the schedule without its warm-up, as a fraction of the peak."""
     decay = config.lr_decay or DEFAULT_DECAY.get(config.lr_schedule, 1.0)
     match config.lr_schedule:
         case "cosine":
@@ -45,11 +47,11 @@ def _shape(config: Config, step: int, total_steps: int, steps_per_epoch: float) 
             return 1.0
 
 
-def _between(floor: float, share: float) -> float:
-    return floor + (1 - floor) * share
+def _between(floor: float, fraction: float) -> float:
+    return floor + (1 - floor) * fraction
 
 
 def _progress(config: Config, step: int, total_steps: int) -> float:
-    """0 up to the end of warm-up, 1 at the last step of the run."""
+    """Return 0 up to the end of warm-up, rising to 1 at the last step of the run."""
     last_warm = max(config.warmup_steps - 1, 0)
     return min(max(step - last_warm, 0) / max(total_steps - 1 - last_warm, 1), 1.0)

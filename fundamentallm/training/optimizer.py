@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the layers, Adam for the embedding and the head."""
+"""Optimizers: Muon for the matrices inside the layers, Adam for the embedding and the head."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EMA_DECAY = 0.95  # of how large each row's steps are
 # the documented range (docs/dev/experiments.md has the sweep).
 MUON_SCALE = 20.0
 ADAM_SCALE = 3.0
-# Odd quintics x -> a x + b x^3 + c x^5, one after another, that bring every singular value in
-# [0.003, 1] to between 0.8 and 1.2. Each is the one whose greatest distance from 1 over what the
-# one before leaves is least, the idea of Amsel et al., "The Polar Express", 2025; the numbers are
-# ours (test_transformer.py finds them again). Four learn as well as five of one fixed quintic
-# (Keller Jordan, "Muon", 2024) and cost a fifth less; three learn less (docs/dev/experiments.md).
+# Odd quintics x -> a x + b x^3 + c x^5, applied in turn, map every singular value in [0.003, 1] to
+# between 0.8 and 1.2. Each minimizes the greatest distance from 1 over the range of the previous
+# one, an idea of Amsel et al., "The Polar Express", 2025; test_optimizer.py computes the numbers
+# again. Four learn as well as five of one fixed quintic (Keller Jordan, "Muon", 2024) and cost a
+# fifth less; three learn less (docs/dev/experiments.md).
 QUINTICS = (
     (8.3837, -24.7659, 18.3571),
     (4.0434, -3.0114, 0.5695),
@@ -36,28 +36,28 @@ QUINTICS = (
 
 TINY = 1e-7
 CUSHION = 1.02
-"""In bfloat16 rounding may lift a singular value above the interval that a quintic is made for,
-where it grows without bound: a matrix of rank 1 came to 10^8. Each then maps a little more."""
+"""Widen each quintic's interval in bfloat16, where rounding may lift a singular value above it.
+Beyond the interval values grow without bound: a matrix of rank 1 reached 10^8."""
 
 
-def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The nearest (nearly) orthogonal matrix to each of `matrices`, shape (..., R, C), in `dtype`.
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the nearest orthogonal matrix, nearly, to each of `matrices`, (..., R, C).
 
     Singular values above 0.003 of a matrix's norm (0.004 in bfloat16) end between 0.8 and 1.2
-    (0.75 and 1.25), which is all that an update needs.
+    (0.75 and 1.25), which is precise enough for an update. Products are computed in `dtype`.
     """
     if dtype != torch.float32 or not usable_for(matrices):
-        return orthogonalise_with_torch(matrices, dtype)
+        return orthogonalize_with_torch(matrices, dtype)
     *several, rows, columns = matrices.shape
     result = torch.empty_like(matrices, memory_format=torch.contiguous_format)
     quintics = torch.tensor(QUINTICS)
-    call("orthogonalise", matrices.contiguous(), result, quintics, len(quintics), TINY,
+    call("orthogonalize", matrices.contiguous(), result, quintics, len(quintics), TINY,
          prod(several), rows, columns)  # fmt: skip
     return result
 
 
-def orthogonalise_with_torch(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """`orthogonalise` of (..., R, C), for any device and precision: products of whole matrices."""
+def orthogonalize_with_torch(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Orthogonalize (..., R, C) by products of whole matrices, on any device in any precision."""
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices  # the short side first: the products are smaller
     cushion = CUSHION if dtype == torch.bfloat16 else 1.0
@@ -70,37 +70,37 @@ def orthogonalise_with_torch(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Part:
-    """The parameters that one optimizer moves, each with a state of tensors of its own.
+    """Parameters of one optimizer, each with a state of tensors.
 
-    Not torch's base class: making one imports torch's compiler, which takes as long as torch
-    itself.
+    Torch's base class is not used: creating one imports torch's compiler, which takes as long as
+    importing torch itself.
     """
 
     def __init__(self, parameters: list[nn.Parameter], lr: Tensor) -> None:
-        """`lr`, shape (), is the rate of the next step."""
+        """Set the parameters; `lr`, shape (), is the learning rate of the next step."""
         self.parameters, self.lr = parameters, lr
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for p in parameters}
 
     def state_dict(self) -> dict[str, Any]:
-        """What going on needs, in torch's layout: by the parameters' numbers."""
+        """Return the state that a resumed run needs, by parameter number as torch lays it out."""
         return {"state": dict(enumerate(self.state.values()))}
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """State of a parameter before its first step, by name."""
+        """Return a parameter's state before its first step, by name."""
         raise NotImplementedError
 
     def load_state_dict(self, saved: object) -> None:
-        """Resume from `state_dict`, also of another device.
+        """Restore a `state_dict`, also from another device.
 
         Raises:
-            StoredTensorError: It is not of these parameters.
+            StoredTensorError: It does not fit these parameters.
         """
         states = saved.get("state") if isinstance(saved, dict) else None
         if not isinstance(states, dict) or not set(states) <= set(range(len(self.parameters))):
             raise StoredTensorError("optimizer: other tensors than this version's model has")
         for number, parameter in enumerate(self.parameters):
             state = states.get(number, {})
-            new = self.new_state(parameter) if state else {}  # an older version had fewer names
+            new = self.new_state(parameter) if state else {}  # older versions stored fewer names
             if isinstance(state, dict):
                 state = new | state
             check_same(state, new, "optimizer")
@@ -110,15 +110,15 @@ class Part:
 
 
 class Muon(Part):
-    """Momentum whose step is orthogonalised, so that every direction of a matrix moves alike.
+    """Momentum with orthogonalized steps, so that every direction of a matrix moves equally.
 
-    Then its rows are evened out, so that every output moves alike too. The step of an (out, in)
-    matrix is as long as `lr * sqrt(max(1, out / in))` times an orthogonal matrix, which lets one
-    learning rate serve every width; weight decay is decoupled, as in AdamW. Matrices of one shape
-    are orthogonalised in one batch, in `dtype`.
+    Its rows are then normalized, so that every output moves equally too. The step of an (out, in)
+    matrix is as long as `lr * sqrt(max(1, out / in))` times an orthogonal matrix, so one learning
+    rate fits every width. Weight decay is decoupled, as in AdamW. Matrices of the same shape are
+    orthogonalized in one batch, in `dtype`.
 
-    Sources: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024; of the
-    rows: Li et al., "NorMuon", 2025.
+    Sources: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024; for
+    the rows: Li et al., "NorMuon", 2025.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class Muon(Part):
         self.weight_decay, self.dtype = weight_decay, dtype
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Mean of the gradients, (out, in), and size of each row's steps, (out, 1).
+        """Return the mean gradient, (out, in), and the size of each row's steps, (out, 1).
 
-        A size of 0 is as good as a mean: only the rows' ratios count.
+        Sizes may start at 0, since only ratios between rows count.
         """
         rows = parameter.new_zeros(len(parameter), 1)
         return {"momentum": torch.zeros_like(parameter), "rows": rows}
@@ -144,14 +144,14 @@ class Muon(Part):
                 by_shape[matrix.shape].append(matrix)
         kept = 1 - self.lr * self.weight_decay
         for (rows, columns), matrices in by_shape.items():
-            steps = orthogonalise(torch.stack([self._momentum(m) for m in matrices]), self.dtype)
+            steps = orthogonalize(torch.stack([self._momentum(m) for m in matrices]), self.dtype)
             length = self.lr * max(1.0, rows / columns) ** 0.5
             steps *= length * self._factors(steps, matrices)
             for matrix, step in zip(matrices, steps, strict=True):
                 matrix.mul_(kept).sub_(step)
 
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
-        """Add the gradient to the running mean and look one step ahead (Nesterov)."""
+        """Add the gradient to the running mean; return it one step ahead (Nesterov)."""
         assert matrix.grad is not None
         if not self.state[matrix]:
             self.state[matrix] = self.new_state(matrix)
@@ -159,10 +159,9 @@ class Muon(Part):
         return matrix.grad.lerp(mean, MOMENTUM)
 
     def _factors(self, steps: Tensor, matrices: list[nn.Parameter]) -> Tensor:
-        """What evens out the rows of `steps`, (N, out, in): numbers to multiply by, (N, out, 1).
+        """Return factors, (N, out, 1), that normalize the rows of `steps`, (N, out, in).
 
-        Each row is divided by how large its steps have been of late; the matrix's step as a whole
-        is as long as before.
+        Each row is divided by its recent step size; the length of the matrix's step is unchanged.
         """
         squares = torch.linalg.vector_norm(steps, dim=-1, keepdim=True).square()
         recent = squares.clone()
@@ -180,12 +179,12 @@ class Adam(Part):
     """
 
     def __init__(self, parameters: list[nn.Parameter], *, lr: Tensor, beta2: float) -> None:
-        """`lr` as in `Part`, shape ()."""
+        """Set the parameters; `lr`, shape (), as in `Part`."""
         super().__init__(parameters, lr)
         self.beta2 = beta2
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Steps taken, (), and means of the gradient and of its square, both like `parameter`."""
+        """Return the step count, (), and means of the gradient and of its square."""
         means = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         return {"step": torch.zeros((), device=parameter.device), **means}
 
@@ -209,22 +208,22 @@ class Adam(Part):
             beta1=0.9,
             beta2=self.beta2,
             lr=self.lr,
-            weight_decay=0.0,  # embeddings of rare characters would fade between their visits
+            weight_decay=0.0,  # embeddings of rare characters would decay
             eps=1e-8,
             maximize=False,
         )
 
 
 class Optimizers:
-    """Both optimizers of a model, driven as one by the learning rate of the schedule.
+    """Both optimizers of a model, with one learning rate from the schedule.
 
-    To torch's GradScaler they are one as well: a gradient that overflowed anywhere skips the whole
-    step. Their learning rates are tensors on the model's device, so that a step can be recorded and
-    done again with others (cuda_graphs.py).
+    Torch's GradScaler sees one optimizer too: a gradient that overflows anywhere skips the whole
+    step. Learning rates are tensors on the model's device, so that a recorded step can be replayed
+    with others (cuda_graphs.py).
     """
 
     def __init__(self, model: Transformer, config: Config, precision: torch.dtype) -> None:
-        """Of `model`, in whose `precision` Muon's own products are computed too, if bfloat16."""
+        """Create the optimizers of `model`; Muon computes in bfloat16 if `precision` is."""
         matrices = [p for p in model.layers.parameters() if p.ndim == 2]
         inside = set(matrices)
         rest = [p for p in model.parameters() if p not in inside]
@@ -239,7 +238,7 @@ class Optimizers:
         self.param_groups = [{"params": part.parameters} for part in self.parts]  # for the scaler
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Give both parts `learning_rate`, each times its own scale."""
+        """Set the learning rate of both parts, each times its own scale."""
         for part, scale in zip(self.parts, self.scales, strict=True):
             part.lr.fill_(learning_rate * scale)
 
@@ -249,14 +248,14 @@ class Optimizers:
             part.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """All that a resumed run needs."""
+        """Return the state that a resumed run needs."""
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: object) -> None:
-        """Resume from `state_dict`, also of another device.
+        """Restore a `state_dict`, also from another device.
 
         Raises:
-            StoredTensorError: It is not of this model.
+            StoredTensorError: It does not fit this model.
         """
         if not isinstance(states, list) or len(states) != len(self.parts):
             raise StoredTensorError("optimizer: other tensors than this version's model has")

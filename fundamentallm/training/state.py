@@ -1,4 +1,4 @@
-"""Where a run stands, and how it ended."""
+"""Training state of a run, and its result."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ MOST_STEPS = 2**53
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended."""
+    """Result of a run."""
 
     status: RunStatus
-    """`done`, `interrupted`, or `diverged`: a loss was not finite, or none ever below a uniform
-    guess's."""
+    """`done`, `interrupted`, or `diverged`: a loss was not finite, or never below that of a uniform
+    prediction."""
     stopped_by: str
-    """`epochs`, `max_steps`, `max_minutes`, `early_stopping`, who asked it to stop, or what
+    """`epochs`, `max_steps`, `max_minutes`, `early_stopping`, the reason of a stop request, or what
     diverged."""
     step: int
     """Optimizer steps done."""
     best_val_loss: float
-    """Least validation loss, nats a token; before any, a uniform guess's: ln(vocabulary size)."""
+    """Lowest validation loss, in nats per token; ln(vocabulary size) before any."""
     best_step: int
-    """The step that reached it; 0 before any."""
+    """Step with the lowest validation loss; 0 before any."""
     val_loss: float
-    """The last validation loss, or as above."""
+    """Last validation loss; ln(vocabulary size) before any."""
 
 
 LOG_EVERY = 10
-"""Steps between rows of metrics; a row waits for the device, so there is none for every step."""
+"""Steps between rows of metrics; each row waits for the device."""
 
 
 @dataclass
 class TrainingState:
-    """Where a run stands, apart from weights and generators; part of the checkpoint."""
+    """State of a run apart from weights and generators; part of the checkpoint."""
 
     best_val_loss: float
     val_loss: float
@@ -49,35 +49,35 @@ class TrainingState:
     evaluations_since_best: int = 0
     sampled_step: int = 0
     seconds: float = 0.0
-    """How long the run has taken, over all its parts."""
+    """Training time so far, over all resumes."""
     grad_norm: float = 0.0
-    """Of the last step that was measured, before clipping."""
+    """Gradient norm of the last measured step, before clipping."""
     scored_step: int = -1
-    """The step at which `val_loss` was measured; -1 in checkpoints of before it was noted."""
+    """Step at which `val_loss` was measured; -1 in checkpoints that lack it."""
     evaluating: bool = False
     """Whether the run was stopped between a step and its evaluation."""
     threads: int = 0
-    """Of the CPU, and kept: sums are in another order with another number of them."""
+    """Number of CPU threads, fixed for the run: it determines the order of sums."""
     compiled: bool = False
-    """Decided at the start, and kept, as above."""
+    """Whether the model is compiled, fixed for the run."""
     train_loss: float = 0.0
-    """Of the last row of metrics; 0 in checkpoints of before it was noted."""
+    """Training loss of the last row of metrics; 0 in checkpoints that lack it."""
     losses: list[float] = field(default_factory=list)
     """Training losses since the last row of metrics."""
     row_seconds: float = 0.0
-    """How long their steps took."""
+    """Duration of those steps."""
 
     @classmethod
     def of(cls, stored: Mapping[str, object]) -> TrainingState:
-        """Where the run of a checkpoint stands.
+        """Return the state that a checkpoint has stored.
 
         Raises:
-            ValueError: A name is unknown or missing, or a value is of another kind.
+            ValueError: A name is unknown or missing, or a value has another type.
         """
-        kinds = {each.name: str(each.type) for each in fields(cls)}
+        types = {each.name: str(each.type) for each in fields(cls)}
         for name, value in stored.items():
-            if not _is_of_kind(value, kinds.get(name, "")):
-                raise ValueError(f"{name} is no part of where a run stands, or of another kind")
+            if not _has_type(value, types.get(name, "")):
+                raise ValueError(f"{name} is not part of a training state, or has another type")
         try:
             return cls(**stored)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
@@ -85,11 +85,11 @@ class TrainingState:
 
     @property
     def logged_step(self) -> int:
-        """The step of the last row of metrics."""
+        """Step of the last row of metrics."""
         return self.step - len(self.losses)
 
     def missing_rows(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Which rows of metrics a run that stands here has written, and are not among `rows`."""
+        """Name the rows of metrics that the run has written and `rows` lacks; "" if none."""
         known = {row["step"] for row in rows if row["step"] <= self.logged_step}
         due = {*range(LOG_EVERY, self.logged_step + 1, LOG_EVERY), self.logged_step} - {0}
         lost = sorted(due - known)
@@ -100,15 +100,13 @@ class TrainingState:
         scored = self.evaluations - sum("val_loss" in row for row in rows)
         return f"{scored:,} of the rows with a val_loss" if scored > 0 else ""
 
-    def worse_than(self, guess: float, warmup_steps: int) -> str:
-        """Say that a run which has come to its end was never better than a uniform guess.
+    def never_better_than(self, guess: float, warmup_steps: int) -> str:
+        """Return a reason if a finished run was never better than a uniform prediction, else "".
 
-        Every run begins as one, so only steps that blew up keep it there. Not judged before the
-        end, for a rate that falls may bring it back; nor by one evaluation, nor in the warm-up; nor
-        if it has learned its training part, which the validation part may be unlike.
-
-        Returns:
-            "" if it was, or nothing can be said.
+        Every run starts as one, so only steps that blew up keep it there. A run is not judged
+        before its end, since a falling rate may bring it back; nor by a single evaluation; nor
+        during warm-up; nor if it has learned its training part, which the validation part may not
+        resemble.
         """
         is_judged = self.evaluations > 1 and self.scored_step > warmup_steps
         if not is_judged or min(self.best_val_loss, self.train_loss) <= guess - ROUNDING:
@@ -119,11 +117,11 @@ class TrainingState:
         )
 
 
-def _is_of_kind(value: object, kind: str) -> bool:
-    if kind == "list[float]":
-        return isinstance(value, list) and all(_is_of_kind(each, "float") for each in value)
-    if kind == "bool":
+def _has_type(value: object, name: str) -> bool:
+    if name == "list[float]":
+        return isinstance(value, list) and all(_has_type(each, "float") for each in value)
+    if name == "bool":
         return isinstance(value, bool)
-    if kind == "float" and isinstance(value, float):
+    if name == "float" and isinstance(value, float):
         return True
-    return kind in ("int", "float") and type(value) is int and -1 <= value <= MOST_STEPS
+    return name in ("int", "float") and type(value) is int and -1 <= value <= MOST_STEPS

@@ -1,6 +1,6 @@
-"""Tensors from a file are checked before use: code that runs on them trusts their shape and dtype.
+"""Check tensors from a file before use: native code trusts their shape and dtype.
 
-Torch's fused optimizer and its generators read and write where a shape says, not where memory ends.
+Torch's fused optimizer and its generators access memory by shape, without bounds checks.
 """
 
 from __future__ import annotations
@@ -17,58 +17,60 @@ from fundamentallm.errors import FundamentallmError
 
 
 class StoredTensorError(FundamentallmError):
-    """A tensor in a file is not what the model takes for granted."""
+    """A tensor in a file does not fit the model."""
 
 
 def check_stored(content: object, size: int) -> None:
-    """See that all tensors in `content`, however nested, are plain and take at most `size` bytes.
+    """Check that all tensors in `content`, however nested, are plain and take at most `size` bytes.
 
     Raises:
-        StoredTensorError: One is on another device, not contiguous or of another class, or they
-            promise more than the file holds.
+        StoredTensorError: A tensor is on another device, not contiguous or of another class, or
+            they claim more memory than the file holds.
     """
     total = 0
     for tensor in _tensors(content):
         plain = type(tensor) is Tensor and tensor.layout == torch.strided and tensor.is_cpu
         if not (plain and tensor.is_contiguous() and not tensor.is_quantized):
-            raise StoredTensorError("a tensor in it is not plain memory")
+            raise StoredTensorError("it has a tensor that is not plain memory")
         total += tensor.numel() * tensor.element_size()
     if total > size:
         raise StoredTensorError(f"its tensors take {total:,} bytes, and it has {size:,}")
 
 
-def check_same(found: object, expected: Mapping[Any, Tensor], what: str) -> None:
-    """See that `found` maps the names of `expected` to tensors of the same shape and dtype.
+def check_same(tensors: object, expected: Mapping[Any, Tensor], what: str) -> None:
+    """Check that `tensors` has the names of `expected`, with the same shapes and dtypes.
 
     Raises:
-        StoredTensorError: One is missing, too many or another; the message begins with `what`.
+        StoredTensorError: They differ; the message begins with `what`.
     """
-    if not isinstance(found, Mapping) or found.keys() != expected.keys():
+    if not isinstance(tensors, Mapping) or tensors.keys() != expected.keys():
         raise StoredTensorError(f"{what}: other tensors than this version's model has")
     for name, like in expected.items():
-        tensor = found[name]
+        tensor = tensors[name]
         if not isinstance(tensor, Tensor):
-            raise StoredTensorError(f"{what}: {name} is no tensor")
+            raise StoredTensorError(f"{what}: {name} is not a tensor")
         if tensor.shape != like.shape or tensor.dtype != like.dtype:
-            raise StoredTensorError(f"{what}: {name} is {_shown(tensor)} instead of {_shown(like)}")
+            raise StoredTensorError(
+                f"{what}: {name} is {_description(tensor)} instead of {_description(like)}"
+            )
 
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Make tensors without memory, to learn their shapes."""
-    with torch.device("meta"), _NothingDrawn():
+    """Create tensors without memory, to get their shapes."""
+    with torch.device("meta"), _SkipNormal():
         yield
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Skips `normal_`, which imports torch's compiler for a tensor without memory: seconds."""
+class _SkipNormal(TorchFunctionMode):
+    """Skip `normal_`: without memory it imports torch's compiler, which takes seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def _tensors(content: object) -> Iterator[Tensor]:
-    seen: set[int] = set()  # what is in there a thousand times, or in itself, is looked at once
+    seen: set[int] = set()  # visit repeated or recursive objects once
     left = [content]
     while left:
         each = left.pop()
@@ -79,5 +81,5 @@ def _tensors(content: object) -> Iterator[Tensor]:
             left += [*each, *each.values()] if isinstance(each, Mapping) else each
 
 
-def _shown(tensor: Tensor) -> str:
+def _description(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

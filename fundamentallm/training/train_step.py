@@ -1,4 +1,4 @@
-"""A model that learns: one update of its weights from one set of sequences."""
+"""Train step: one update of a model's weights from one batch of sequences."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 class OutOfMemoryError(FundamentallmError):
-    """A step does not fit this machine, in however small parts."""
+    """A step does not fit this machine, even in small parts."""
 
     exit_code = FAILED
 
 
 class CompilingError(FundamentallmError):
-    """The model cannot be compiled here, and the user wants it to be."""
+    """The model cannot be compiled here, and the user asked for it."""
 
     exit_code = FAILED
 
 
-def in_our_words(error: BaseException) -> BaseException:
-    """The error itself; where memory ran out, one that says so."""
+def with_advice(error: BaseException) -> BaseException:
+    """Return the error, or an OutOfMemoryError with advice if memory ran out."""
     if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
         return error
     return OutOfMemoryError(
@@ -52,12 +52,12 @@ def in_our_words(error: BaseException) -> BaseException:
 
 
 def check_fits(config: Config, vocab_size: int, device: torch.device) -> None:
-    """See that free memory holds the weights, gradients and the optimizers' state.
+    """Check that free memory holds weights, gradients and optimizer state.
 
-    Before anything is written: and a system that is short of memory may kill us without a word.
+    Called before anything is written: a system short of memory may kill the process silently.
 
     Raises:
-        OutOfMemoryError: It does not.
+        OutOfMemoryError: They do not fit.
     """
     need, free = 12e-9 * parameter_count(config, vocab_size), free_memory_gb(device)
     if need > free:
@@ -68,12 +68,12 @@ def check_fits(config: Config, vocab_size: int, device: torch.device) -> None:
 
 
 class TrainStep:
-    """A model with its optimizers, on one device."""
+    """A model and its optimizers, on one device."""
 
     def __init__(
         self, vocab_size: int, config: Config, device: torch.device, *, compiled: bool = False
     ) -> None:
-        """A new model, on `device`; `compiled` by torch.compile or as it is.
+        """Create a model on `device`, compiled by torch.compile if `compiled`.
 
         Raises:
             OutOfMemoryError: The model alone does not fit this machine.
@@ -81,7 +81,9 @@ class TrainStep:
         check_fits(config, vocab_size, device)
         self.config = config
         self.device = device
-        torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
+        torch.manual_seed(
+            config.seed
+        )  # weights are drawn on the CPU, so they are the same on every device
         try:
             self.model = Transformer(vocab_size, config).to(device)
         except (MemoryError, RuntimeError) as error:
@@ -97,28 +99,28 @@ class TrainStep:
         self.at_once = sequences_at_once(config, on_cpu=device.type == "cpu")
         self.halvings = 0
         self.updating = False
-        """Whether the step at hand may have reached the weights."""
+        """Whether the current step may have changed the weights."""
         self.precision = precision(device, config.mixed_precision)
         self.optimizers = Optimizers(self.model, config, self.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.update: Update = self._update_for_device()
 
     def _update_for_device(self) -> Update:
-        # A compiled model launches little by itself; a scaler decides in Python whether to step.
+        # A compiled model needs few launches; a scaler decides in Python whether to step.
         plain = self.compiled or self.scaler.is_enabled() or self.device.type != "cuda"
         return self._update if plain else GraphedUpdate(self._update)
 
     def step(self, windows: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
-        """Update the weights once; the loss before, and the gradient's norm before clipping.
+        """Update the weights once; return the loss and the gradient norm before clipping.
 
         `windows`, (N, max_seq_len + 1), holds `gradient_accumulation` batches. Their gradients
-        are averaged, so the update is that of one large batch, in however many parts it is
-        worked through. Both results stay on the device: nothing here waits for it. Where memory
-        runs out, the parts are halved, up to three times.
+        are averaged, so the update is that of one large batch. Both results stay on the device,
+        and nothing here waits for it. If memory runs out, the batch is processed in smaller parts,
+        halved up to three times.
 
         Raises:
-            OutOfMemoryError: It ran out all the same.
-            CompilingError: It was to be compiled and cannot be.
+            OutOfMemoryError: The smallest parts do not fit.
+            CompilingError: The model cannot be compiled, and the user asked for it.
         """
         while True:
             self.updating = False
@@ -127,38 +129,38 @@ class TrainStep:
                 return self.update(self._to_device(windows))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
-                    if not self._may_go_on_uncompiled(error):
+                    if not self._continues_uncompiled(error):
                         raise
                     continue
                 if self.updating:
                     raise OutOfMemoryError(
-                        "memory for the optimizers is not there; give a smaller --model-dim or "
-                        "fewer --num-layers"
+                        "the optimizers' state does not fit into memory; give a smaller "
+                        "--model-dim or fewer --num-layers"
                     ) from None
                 if self.halvings == HALVINGS or self.at_once == 1:
                     raise OutOfMemoryError(
-                        f"memory for {self.at_once} sequences at a time is not there; give a "
+                        f"{self.at_once} sequences at a time do not fit into memory; give a "
                         "smaller --batch-size, --max-seq-len or --model-dim"
                     ) from None
-            # Nothing of the step has reached the weights: the gradients are its only trace.
+            # The step has not changed the weights: only gradients are left of it.
             self.model.zero_grad()
             if self.device.type == "cuda":
-                with suppress(RuntimeError):  # after a recording that failed it may be refused
+                with suppress(RuntimeError):  # may fail after a failed recording
                     torch.cuda.empty_cache()
             self.halvings += 1
             self.at_once = (self.at_once + 1) // 2
             LOG.warning(
-                "out of memory; steps go on with %d sequences at a time, and the same batch",
+                "out of memory; steps continue with %d sequences at a time and the same batch",
                 self.at_once,
             )
 
-    def _may_go_on_uncompiled(self, error: Exception) -> bool:
-        """Give up compiling, if it was our idea: what it needs is not known before it is tried.
+    def _continues_uncompiled(self, error: Exception) -> bool:
+        """Give up compiling if the user did not ask for it; return whether training continues.
 
-        Triton wants a C compiler and Python's headers, which many containers lack.
+        Triton needs a C compiler and Python's headers, which many containers lack.
 
         Raises:
-            CompilingError: It was the user's idea.
+            CompilingError: The user asked for it.
         """
         if not self.compiled or self.updating:
             return False
@@ -169,19 +171,19 @@ class TrainStep:
             raise CompilingError(
                 f"the model could not be compiled ({reason}); give --compile false, or a compiler"
             ) from None
-        LOG.warning("the model could not be compiled (%s); it is trained as it is", reason)
+        LOG.warning("the model could not be compiled (%s); it is trained uncompiled", reason)
         self.compiled, self.forward = False, self.model
         self.update = self._update_for_device()
         self.model.zero_grad()
         return True
 
     def _to_device(self, windows: Tensor) -> Tensor:
-        if self.device.type == "cuda":  # from pinned memory, so that nobody waits for it
+        if self.device.type == "cuda":  # pinned memory copies without waiting
             return windows.pin_memory().to(self.device, non_blocking=True)
         return windows.to(self.device)
 
     def _update(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """The step itself. It may be recorded (cuda_graphs.py): all that changes is in tensors."""
+        """Update the weights; may be recorded (cuda_graphs.py), so it reads from tensors alone."""
         config = self.config
         self.updating = False
         self.model.zero_grad()
@@ -202,21 +204,21 @@ class TrainStep:
         return total, norm
 
     def make_room(self) -> bool:
-        """Give up a recorded step, whose memory nothing else may use; whether there was one."""
+        """Free the memory of a recorded step; return whether there was one."""
         if not (isinstance(self.update, GraphedUpdate) and self.update.forget()):
             return False
-        self.model.zero_grad()  # the gradients lie in that memory
-        torch.cuda.empty_cache()  # nothing, where there is no GPU
-        LOG.warning("out of memory; steps are no longer recorded ones")
+        self.model.zero_grad()  # gradients use that memory
+        torch.cuda.empty_cache()  # no effect without a GPU
+        LOG.warning("out of memory; steps are no longer recorded")
         return True
 
     @property
     def graphed(self) -> bool:
-        """Whether steps are recorded ones by now."""
+        """Whether steps are replayed from a recording."""
         return isinstance(self.update, GraphedUpdate) and self.update.graph is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """What learning on needs beside the weights."""
+        """Return the state that a resumed run needs beside the weights."""
         return {
             "optimizers": self.optimizers.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -225,12 +227,12 @@ class TrainStep:
         }
 
     def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Learn on from these weights and that `state_dict`, which `check_state` let pass."""
+        """Restore weights and a `state_dict` that passed `check_state`."""
         self.model.load_state_dict(weights)
         self.optimizers.load_state_dict(state["optimizers"])
-        if state["scaler"]:  # it had one: float16 is for GPUs without bfloat16 alone
+        if state["scaler"]:  # float16 is used only on GPUs without bfloat16
             self.scaler.load_state_dict(state["scaler"])
-        if state.get("at_once"):  # memory ran out: in other parts dropout would draw otherwise
+        if state.get("at_once"):  # memory ran out: dropout draws depend on the parts
             self.at_once = min(self.at_once, state["at_once"])
             self.halvings = 1
         set_random_state(state["random"], self.device)
@@ -239,10 +241,10 @@ class TrainStep:
 def check_state(
     vocab_size: int, config: Config, weights: dict[str, Tensor], state: dict[str, Any]
 ) -> None:
-    """See that a `TrainStep` of that model can learn on from these weights and that `state_dict`.
+    """Check that a `TrainStep` of that model can restore these weights and that `state_dict`.
 
     Raises:
-        StoredTensorError: It cannot; the tensor is named.
+        StoredTensorError: A tensor does not fit; the message names it.
     """
     with shapes_only():
         model = Transformer(vocab_size, config)
@@ -252,7 +254,7 @@ def check_state(
     scaler, parts = state.get("scaler"), state.get("at_once", 0)
     known = {**torch.amp.GradScaler("cpu").state_dict()} if scaler else {}
     if not (isinstance(scaler, dict) and scaler.keys() == known.keys()):
-        raise StoredTensorError("scaler: not the state of a scaler")
+        raise StoredTensorError("scaler: not the state of a gradient scaler")
     numbers = [parts, *scaler.values()]
     if not all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers):
-        raise StoredTensorError("scaler, at_once: not numbers of 0 and more")
+        raise StoredTensorError("scaler, at_once: not numbers of 0 or more")

@@ -47,7 +47,7 @@ def test_parts_are_halved_and_the_update_is_the_same(
     assert parts.at_once == most
     for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         assert torch.allclose(one, other, atol=2e-5)
-    assert caplog.text.count("out of memory; steps go on with") == parts.halvings
+    assert caplog.text.count("out of memory; steps continue with") == parts.halvings
 
 
 def test_a_resumed_run_goes_on_in_the_same_parts(tiny: Config) -> None:
@@ -61,7 +61,7 @@ def test_a_resumed_run_goes_on_in_the_same_parts(tiny: Config) -> None:
 
 
 def test_three_times_and_no_more(tiny: Config) -> None:
-    with pytest.raises(OutOfMemoryError, match="memory for 4 sequences at a time is not there"):
+    with pytest.raises(OutOfMemoryError, match="4 sequences at a time do not fit into memory"):
         step_with_room_for(3, replace(tiny, batch_size=32))
     with pytest.raises(OutOfMemoryError, match="smaller --batch-size"):
         step_with_room_for(0, replace(tiny, batch_size=2))
@@ -75,7 +75,7 @@ def test_a_step_half_done_is_not_done_again(tiny: Config, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(learner.optimizers.parts[1], "step", full)
     windows = torch.zeros(4, tiny.max_seq_len + 1, dtype=torch.int64)
-    with pytest.raises(OutOfMemoryError, match="memory for the optimizers is not there"):
+    with pytest.raises(OutOfMemoryError, match="the optimizers' state does not fit into memory"):
         learner.step(windows, tiny.learning_rate)
 
 

@@ -25,7 +25,7 @@ from fundamentallm.model.attention import (
 from fundamentallm.model.linear import mlp, project
 from fundamentallm.model.linear import suits_kernel as suits_projection
 from fundamentallm.model.norm import norm, swiglu
-from fundamentallm.training.optimizer import orthogonalise, orthogonalise_with_torch
+from fundamentallm.training.optimizer import orthogonalize, orthogonalize_with_torch
 
 SHAPES = [
     (3, 37, 2, 8),
@@ -246,20 +246,20 @@ def test_products_hide_no_divergence(odd: float) -> None:
 @pytest.mark.parametrize(
     "shape", [(3, 1, 1), (2, 3, 5), (2, 16, 16), (1, 40, 33), (2, 128, 344), (2, 344, 128)]
 )
-def test_orthogonalise(shape: tuple[int, ...]) -> None:
+def test_orthogonalize(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape) * torch.rand(shape[-1]) ** 4  # some columns are all but 0
     matrices[0, 0] = 0
-    exact = orthogonalise_with_torch(matrices.double(), torch.float64)
-    result = orthogonalise(matrices)
+    exact = orthogonalize_with_torch(matrices.double(), torch.float64)
+    result = orthogonalize(matrices)
     torch.testing.assert_close(result.double(), exact, rtol=1e-3, atol=3e-4)
-    assert torch.equal(orthogonalise(matrices.mT), orthogonalise(matrices.mT.contiguous()))
+    assert torch.equal(orthogonalize(matrices.mT), orthogonalize(matrices.mT.contiguous()))
 
 
-def test_orthogonalise_hides_no_divergence() -> None:
+def test_orthogonalize_hides_no_divergence() -> None:
     matrices = torch.randn(3, 20, 10)
     matrices[1, 4, 5] = float("nan")
-    result = orthogonalise(matrices)
+    result = orthogonalize(matrices)
     assert result[[0, 2]].isfinite().all()
     assert not result[1].isfinite().any()
 
@@ -279,7 +279,7 @@ def test_results_do_not_depend_on_threads() -> None:
         outputs.append(mlp(inputs[2], inputs[4], inputs[4], inputs[5], 0.2))
         for y in outputs:
             y.square().sum().backward()
-        outputs.append(orthogonalise(matrices))
+        outputs.append(orthogonalize(matrices))
         return [*outputs, *(each.grad for each in inputs if each.grad is not None)]
 
     before = torch.get_num_threads()

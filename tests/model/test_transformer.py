@@ -25,8 +25,8 @@ from fundamentallm.training.optimizer import (
     MUON_SCALE,
     QUINTICS,
     Muon,
-    orthogonalise,
-    orthogonalise_with_torch,
+    orthogonalize,
+    orthogonalize_with_torch,
 )
 from fundamentallm.training.train_step import TrainStep
 
@@ -100,9 +100,9 @@ def test_rotation_keeps_length_and_depends_on_distance(size: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 20), (2, 20, 8)])
-def test_orthogonalised_matrices_have_singular_values_near_1(shape: tuple[int, ...]) -> None:
+def test_orthogonalized_matrices_have_singular_values_near_1(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
     assert values.min() > 0.5
     assert values.max() < 1.3
 
@@ -128,14 +128,14 @@ HARD = {
     ("dtype", "least", "low", "high"),
     [(torch.float32, 0.003, 0.79, 1.21), (torch.bfloat16, 0.004, 0.75, 1.25)],
 )
-def test_orthogonalises_what_would_grow_without_bound(
+def test_orthogonalizes_what_would_grow_without_bound(
     name: str, dtype: torch.dtype, least: float, low: float, high: float
 ) -> None:
     torch.manual_seed(0)
     matrices = HARD[name]()
     before = torch.linalg.svdvals(matrices)
     counts = before > least * matrices.norm(dim=(-2, -1))[:, None]
-    for way in (orthogonalise, orthogonalise_with_torch):
+    for way in (orthogonalize, orthogonalize_with_torch):
         result = way(1000 * matrices, dtype)
         assert result.dtype == torch.float32
         after = torch.linalg.svdvals(result)
@@ -156,7 +156,7 @@ def test_rows_of_a_step_are_divided_by_how_large_they_were_of_late() -> None:
             matrix.grad = gradient
         muon.step()
         mean = MOMENTUM * mean + (1 - MOMENTUM) * gradients
-        step = orthogonalise((1 - MOMENTUM) * gradients + MOMENTUM * mean)
+        step = orthogonalize((1 - MOMENTUM) * gradients + MOMENTUM * mean)
         sizes = EMA_DECAY * sizes + (1 - EMA_DECAY) * step.square().mean(-1, keepdim=True)
         even = step / (sizes.sqrt() + 1e-12)
         even *= step.norm(dim=(1, 2), keepdim=True) / even.norm(dim=(1, 2), keepdim=True)

@@ -223,7 +223,7 @@ def test_another_text_or_shape_is_refused(tiny: Config, text: str, tmp_path: Pat
         start(tiny, text + "!", tmp_path, checkpoint=last)
     with pytest.raises(CheckpointError, match="--num-layers was 2 and is now 3"):
         start(replace(tiny, num_layers=3), text, tmp_path, checkpoint=last)
-    with pytest.raises(CheckpointError, match=r"best.pt is for use alone"):
+    with pytest.raises(CheckpointError, match=r"best.pt cannot be resumed"):
         start(tiny, text, tmp_path, checkpoint=Checkpoint.load(tmp_path / "best.pt"))
     longer = start(replace(tiny, max_steps=32), text, tmp_path, checkpoint=last)
     assert longer.step == 32

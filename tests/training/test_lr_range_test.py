@@ -11,7 +11,14 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.dataset import prepare
 from fundamentallm.data.text import Text
 from fundamentallm.training import lr_range_test
-from fundamentallm.training.lr_range_test import FEWEST, HIGHEST, LOWEST, STEPS, smoothed, suggest
+from fundamentallm.training.lr_range_test import (
+    HIGHEST,
+    LOWEST,
+    MIN_STEPS,
+    STEPS,
+    smoothed,
+    suggest,
+)
 
 RATES = [LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
 
@@ -34,7 +41,7 @@ def test_the_range_goes_from_where_it_begins_to_fall_to_where_it_is_least() -> N
 def test_a_loss_that_never_falls_suggests_nothing() -> None:
     assert suggest(RATES, [4.0] * STEPS) is None
     assert suggest(RATES, [4.0 + rate for rate in RATES]) is None
-    assert suggest(RATES[: FEWEST - 1], curve(1e-6, 1e-5)[: FEWEST - 1]) is None
+    assert suggest(RATES[: MIN_STEPS - 1], curve(1e-6, 1e-5)[: MIN_STEPS - 1]) is None
 
 
 def test_a_range_too_narrow_to_search_is_widened() -> None:
@@ -58,6 +65,6 @@ def test_it_ends_where_the_loss_blows_up(tiny: Config, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(lr_range_test, "_take_step", step)
     found = lr_range_test.find_learning_rate(tiny, prepare(Text.of(TEXT), tiny), device="cpu")
-    assert FEWEST < len(seen) < STEPS / 2
+    assert MIN_STEPS < len(seen) < STEPS / 2
     assert found.fell
     assert found.high < seen[-1]
