@@ -142,7 +142,7 @@ def test_what_cannot_be_recorded_is_done_as_it_is(
     graphed.update = update = GraphedUpdate(graphed.update, lambda _: Refusing(error))
     expected = steps(plain, tiny, text, WARMUP_CALLS + 3)
     assert steps(graphed, tiny, text, WARMUP_CALLS + 3) == expected
-    assert update.refused == "operation not permitted when stream is capturing"
+    assert update.refused == "operation not permitted when stream is capturing more"
     assert caplog.text.count(update.refused) == 1
     assert not graphed.graphed
 
