@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Run
 from tiny_sweep import FLAGS, grid, summaries
 
+from fundamentallm.cli import worker
 from fundamentallm.cli.worker import check_file
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition, differences
+from fundamentallm.sweep.store.run_store import RunStore
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 RANDOM = grid().replace("grid", "random")
@@ -85,3 +88,27 @@ def test_an_edited_file_is_told_by_agent_and_kept_by_sweep(
     done = run("agent", "runs/t")
     assert done.returncode == 0, done.stderr
     assert len(summaries(tmp_path / "runs/t")) == 2
+
+
+def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    leases: list[tuple[float, float]] = []
+
+    def work(definition: SweepDefinition, store: RunStore, folder: SweepFolder, **_: Any) -> int:
+        leases.append((store.lease, store.heartbeats.lease))
+        return 0
+
+    monkeypatch.setattr(worker, "work", work)
+    space = SearchSpace(parse_sweep(grid(), "t.yaml"), {})
+    for lease in (600.0, 60.0):
+        folder = SweepFolder(tmp_path / "t")
+        definition = SweepDefinition(space, device="auto", seed=0, sampler="auto", lease=lease)
+        worker.begin(definition, folder, None, data=None, wait=0.0)
+    assert leases == [(600.0, 600.0)] * 2
+
+
+def test_runs_share_out_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("fundamentallm.machine.cores_and_memory.usable_cores", lambda: 8)
+    for runs, expected in ((2, (2, 4)), (None, (8, 1)), (0, (8, 1)), (50, (8, 1))):
+        found = worker.means(None, None, "cpu", runs)
+        assert (found.workers, found.threads) == expected

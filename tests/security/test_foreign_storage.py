@@ -167,7 +167,7 @@ def test_a_study_whose_name_is_no_text(folder: Path) -> None:
 def test_the_direction_is_the_sweeps_own(folder: Path) -> None:
     alter(folder, "DELETE FROM study_directions")
     with closing(open_store(folder)) as store:
-        store.begin(SweepDefinition.from_stored(FACTS))
+        store.define(SweepDefinition.from_stored(FACTS))
         run = store.claim(next_values=lambda number, runs: VALUES, retries=0, parameters=PARAMETERS)
         assert run is not None
         store.finish(run.last.id, "done", score=None, seconds=1.0, note="")

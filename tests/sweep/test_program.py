@@ -12,7 +12,7 @@ from conftest import ROOT, Run
 from tiny_sweep import FLAGS, grid, summaries
 
 from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.program import OUR_COMMAND, command_line, is_ours
+from fundamentallm.sweep.program import OUR_COMMAND, command_line, is_ours, words_of_every_run
 
 STRANGERS = "import argparse\n\nprint('training', argparse.ArgumentParser().parse_known_args())\n"
 IMPORTS_OURS = "import fundamentallm\n\nfundamentallm.train('data.txt', learning_rate=0.1)\n"
@@ -124,3 +124,10 @@ def test_ours_by_command(command: list[str], ours: bool) -> None:
     sweep = parse_sweep(text, "s.yaml")
     assert is_ours(sweep) == ours
     assert command_line(sweep).split()[-1] == command[-1].split()[-1]
+
+
+def test_variables_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXT", "cats.txt")
+    words = '[python, "${program}", "${envvar:TEXT}", "--dropout=${envvar:D}", "${args}"]'
+    sweep = parse_sweep(f"{grid()}command: {words}\n", "t")
+    assert words_of_every_run(sweep) == ["cats.txt", "--dropout=D"]

@@ -354,3 +354,16 @@ def test_the_bundled_files_are_without_a_warning(file: Path) -> None:
     read = read_sweep(file)
     assert read.findings.found == []
     assert read.name == file.stem
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "method: [grid]",
+        "method: {a: 1}",
+        "method: random\nparameters: {dropout: {distribution: [uniform]}}",
+    ],
+)
+def test_odd_kinds_of_values_are_mistakes(wrong: str) -> None:
+    with pytest.raises(SweepError):
+        parse_sweep(f"program: train.py\nmetric: {{name: val_loss}}\n{wrong}\n", "t")

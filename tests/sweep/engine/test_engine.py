@@ -1,10 +1,11 @@
-"""Work for a run does not grow with the runs before it; results stay the same."""
+"""Engine: constant work per run, the same results, and what it does when runs fail."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,26 +17,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from conftest import ROOT
+from conftest import ROOT, Run
+from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from claim_time import SWEEP, fill
 from instant_trials import instant_engine
 
-from fundamentallm.status import FAULTS, FINISHED, RETRYABLE
 from fundamentallm.sweep.file.hyperband import Hyperband, Reached
 from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
-from fundamentallm.sweep.search.base import PastRun, Search, Values, key_of
+from fundamentallm.sweep.search.base import PastRun, Search, Values
 from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.records import (
-    Run,
-    RunIndex,
-    Trial,
-    lazy_past_runs,
-    past_runs,
-    target_is_reached,
-)
+from fundamentallm.sweep.store.records import past_runs
 from fundamentallm.sweep.store.run_store import RunStore
 
 TEXT = """program: train.py
@@ -159,14 +153,14 @@ class CheckedHyperband(Hyperband):
         return super().stops(history, reached)
 
 
-# What the engine did when it read every run for every claim and row; for bayes that depends on
-# Optuna's version, so it is compared with a search that is told of every run alone.
+# Digests of what the engine did when it read every run for every claim and row. For bayes it
+# depends on Optuna's version, so it is compared with a search that knows every run.
 @pytest.mark.parametrize(
     ("method", "rates", "cap", "runs", "stopped", "digest"),
     [
         ("grid", LIST, 40, 40, 25, "333eb2f9cc1928a8"),
         ("random", RANGE, 40, 40, 32, "b79401bd7832499a"),
-        ("random", LIST, 200, 90, 79, "df3fa5ecfb0a6cff"),  # until no point is left
+        ("random", LIST, 200, 90, 79, "df3fa5ecfb0a6cff"),  # until no configuration is left
         ("bayes", RANGE, 24, 24, None, ""),
         ("bayes", LIST, 24, 24, None, ""),
     ],
@@ -192,61 +186,32 @@ def test_what_is_proposed_and_stopped_stays_the_same(
         assert hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] == digest
 
 
-def random_trials(dice: random.Random) -> list[Trial]:
-    """Trials as a store reads them: started, growing, ended, retried; some out of order."""
-    statuses = ("waiting", "running", *FINISHED, *RETRYABLE)
-    found: list[Trial] = []
-    for number in range(300):
-        run = dice.randrange(1 + number // 3)
-        history = tuple(round(dice.uniform(1, 3), 1) for _ in range(dice.randrange(6)))
-        score = round(dice.uniform(1, 3), 1) if dice.random() < 0.8 else None
-        last = Trial(number, run, {"x": run % 7}, "running", "me", seconds=dice.random())
-        for length in range(len(history)):
-            found.append(replace(last, history=history[:length]))
-        ended = replace(last, status=dice.choice(statuses), score=score, history=history)
-        found.append(ended)
-    return found
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(
+    run: Run, tmp_path: Path, text_file: Path, ordinary_user: list[str]
+) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1, steps=400, every=50))
+    words = ("sweep", "t.yaml", str(text_file), "--", *FLAGS)
+    process = start(tmp_path, *words)
+    last = tmp_path / "runs/t/run-0001/last.pt"
+    wait_for(last.exists)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    whole = last.read_bytes()
+    last.chmod(0)
+    command = [*ordinary_user, sys.executable, "-m", "fundamentallm", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "last.pt: Permission denied" in done.stderr
+    last.chmod(0o644)
+    assert last.read_bytes() == whole
+    done = run("agent", "runs/t", "--retries=1")
+    assert done.returncode == 0, done.stderr
+    assert "run 1 of 1 goes on" in done.stdout
 
 
-@pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_what_is_kept_up_to_date_is_what_a_look_at_all_runs_would_find(goal: str) -> None:
-    rule, runs = Hyperband((1, 2, 5)), RunIndex()
-    reached = Reached(rule)
-    runs.subscribe(
-        lambda before, now: reached.change(before.history if before else (), now.history)
-    )
-    trials = random_trials(random.Random(3))
-    for place, trial in enumerate(trials):
-        runs.update([trial])
-        if place % 50 and place < len(trials) - 1:
-            continue
-        last = {each.id: each for each in trials[: place + 1]}
-        numbers = sorted({each.run for each in last.values()})
-        every = [Run(n, tuple(a for a in last.values() if a.run == n)) for n in numbers]
-        assert list(runs) == every
-        ranked = [run for run in every if run.is_ranked]
-        reach = [v for a in last.values() for v in (a.score, *a.history) if v is not None]
-        for target in (0.5, 1.0, 1.1, 2.9, 3.0, 3.5):
-            metric = Metric("m", goal, target)
-            best = min(ranked, key=lambda run: metric.sign * (run.last.score or 0), default=None)
-            assert runs.best(metric) == best
-            is_there = any(metric.sign * value <= metric.sign * target for value in reach)
-            assert target_is_reached(runs, metric) == is_there
-        assert runs.statuses() == {
-            status: count
-            for status in ("waiting", "running", *FINISHED, *RETRYABLE)
-            if (count := sum(run.last.status == status for run in every))
-        }
-        done = [run.last.seconds for run in every if run.last.status == "done"]
-        assert runs.seconds == pytest.approx(sum(done), abs=1e-9)
-        assert (
-            runs.keys == lazy_past_runs(runs, metric).keys == {key_of(run.values) for run in every}
-        )
-        for retries in range(3):
-            left = [run for run in every if run.last.status in ("interrupted", "lost")] or [
-                run for run in every if run.last.status in FAULTS and run.retries_needed <= retries
-            ]
-            assert runs.next_to_retry(retries) == next(iter(left), None)
-        for band, values in reached.values.items():
-            has = [run.history[band - 1] for run in every if len(run.history) >= band]
-            assert values == sorted(has)
+def test_a_sweep_whose_runs_all_fail_ends(run: Run, tmp_path: Path, text_file: Path) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=4, seeds=3))
+    done = run("sweep", "t.yaml", text_file, "--workers=1", "--", *FLAGS, "--device=mps")
+    assert done.returncode == 1
+    assert "stopped by errors: all of the first 5 runs here failed; " in done.stderr
+    assert len(summaries(tmp_path / "runs/t")) < 12  # one more may have started
