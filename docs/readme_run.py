@@ -44,7 +44,7 @@ def main() -> None:
         run(folder, "train", "--preset", "fast", "--no-wandb")
         written = run(folder, "generate", *GENERATE)
     replace_block("explain", pick_sections(explained))
-    replace_block("sample", "\n".join(written.splitlines()[:6]).rstrip())
+    replace_block("sample", "\n".join(written.splitlines()[:7]).rstrip())
 
 
 def run(folder: Path, *words: str) -> str:
