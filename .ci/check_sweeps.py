@@ -1,9 +1,8 @@
-"""Holds the bundled sweeps, and our reading of the format, against W&B's own `sweeps` package.
+"""Compares the bundled sweeps and our reading of the format with W&B's own `sweeps` package.
 
-Run by .ci/run in an environment of its own, because that package needs an older numpy than we
-do: the schema on every bundled file; every distribution's quantiles; the order of a grid;
-hyperband's decisions on random histories; and which files it fails over, which it takes with a
-warning, and which it takes in silence.
+.ci/run runs it in an environment of its own: the package needs an older numpy than we do. Compares
+the schema of every bundled file, the quantiles of every distribution, the order of a grid, and
+hyperband's decisions on random histories. Then compares which files fail, warn or pass.
 """
 
 import random
@@ -16,7 +15,7 @@ import numpy as np
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-warnings.simplefilter("ignore")  # pydantic's, about the package
+warnings.simplefilter("ignore")  # pydantic warns about the package
 
 from sweeps import (
     RunState,
@@ -41,14 +40,14 @@ EXAMPLES = {
     "min": 2, "max": 9, "mu": 0.5, "sigma": 1.5, "a": 2.0, "b": 3.0,
 }  # fmt: skip
 checked = 0
-wrong: list[str] = []
+mismatches: list[str] = []
 
 
-def compare(what: str, ours: object, theirs: object) -> None:
+def compare(subject: str, ours: object, theirs: object) -> None:
     global checked
     checked += 1
     if ours != theirs:
-        wrong.append(f"{what}: ours {ours}, W&B's {theirs}")
+        mismatches.append(f"{subject}: ours {ours}, W&B's {theirs}")
 
 
 files = sorted(Path("sweeps").glob("*.yaml"))
@@ -63,12 +62,12 @@ for kind, (fields, _) in DISTRIBUTIONS.items():
         ours = read_distribution(entry, (), Diagnostics("x"))
         theirs = HyperParameter("p", dict(entry))
         for u in np.linspace(0.0005, 0.9995, 370).tolist():
-            got, expected = ours.quantile(u), theirs.ppf(u)
+            value, expected = ours.quantile(u), theirs.ppf(u)
             if isinstance(expected, np.ndarray | np.generic):
                 expected = expected.item()
-            same = got == expected if isinstance(expected, str) else np.isclose(got, expected)
-            same &= isinstance(got, int) == isinstance(expected, int)
-            compare(f"{entry} at {u}", True, bool(same) or (got, expected))
+            same = value == expected if isinstance(expected, str) else np.isclose(value, expected)
+            same &= isinstance(value, int) == isinstance(expected, int)
+            compare(f"{entry} at {u}", True, bool(same) or (value, expected))
 
 GRIDS = [
     {"b": {"values": [1, 2]}, "a": {"values": ["x", "y", "z"]}, "c": {"value": 0}},
@@ -80,29 +79,28 @@ GRIDS = [
     {"a": {"distribution": "q_uniform", "min": 0, "max": 9, "q": 2}},
 ]  # fmt: skip
 for parameters in GRIDS:
-    findings = Diagnostics("x")
-    points = Grid(read_parameters(parameters, findings))
-    found = grid_search_next_runs([], {"method": "grid", "parameters": parameters}, n=10_000)
+    configurations = Grid(read_parameters(parameters, Diagnostics("x")))
+    their_runs = grid_search_next_runs([], {"method": "grid", "parameters": parameters}, n=10_000)
     theirs = []
-    for run in found[:-1] if found[-1] is None else found:
+    for run in their_runs[:-1] if their_runs[-1] is None else their_runs:
         flat: dict[str, object] = {}
         for name, entry in run.config.items():
             nested = entry["value"]
             inner = parameters[name].get("parameters")
             flat |= {f"{name}.{k}": v for k, v in nested.items()} if inner else {name: nested}
         theirs.append(repr(sorted(flat.items())))
-    compare(f"grid {parameters}", [repr(sorted(p.items())) for p in points], theirs)
+    compare(f"grid {parameters}", [repr(sorted(each.items())) for each in configurations], theirs)
 
-dice = random.Random(0)
+rng = random.Random(0)
 for _ in range(3000):
-    rule = {"type": "hyperband", "strict": dice.random() < 0.5, "eta": dice.choice([2, 3, 1.7, 49])}
-    if dice.random() < 0.5:
-        rule["min_iter"] = dice.randint(1, 4)
+    rule = {"type": "hyperband", "strict": rng.random() < 0.5, "eta": rng.choice([2, 3, 1.7, 49])}
+    if rng.random() < 0.5:
+        rule["min_iter"] = rng.randint(1, 4)
     else:
-        rule |= {"max_iter": dice.randint(2, 30), "s": dice.randint(1, 4)}
-    goal = dice.choice(["minimize", "maximize"])
-    histories = [[dice.choice([1, 2, 3, 4.5]) for _ in range(dice.randint(0, 12))]
-                 for _ in range(dice.randint(1, 9))]  # fmt: skip
+        rule |= {"max_iter": rng.randint(2, 30), "s": rng.randint(1, 4)}
+    goal = rng.choice(["minimize", "maximize"])
+    histories = [[rng.choice([1, 2, 3, 4.5]) for _ in range(rng.randint(0, 12))]
+                 for _ in range(rng.randint(1, 9))]  # fmt: skip
     hyperband = read_hyperband(rule, Diagnostics("x"))
     if hyperband is None:
         continue
@@ -145,10 +143,10 @@ PARAMETERS = [
     "x: {distribution: q_uniform, min: 1, max: 3, q: 0}", "x: {distribution: normal, sigma: -1}",
     "a: {parameters: {x: {min: 0, max: 0.5}}}", "a: {parameters: {x: {value: 1}}, note: 1}",
 ]  # fmt: skip
-START, GIVEN = "program: train.py\nrun_cap: 5\n", "metric: {name: m}\nmethod: random\n"
+START, METHOD = "program: train.py\nrun_cap: 5\n", "metric: {name: m}\nmethod: random\n"
 RANGE = "parameters: {x: {min: 1, max: 9}}\n"
-FILES = [f"{START}{GIVEN}early_terminate: {{type: hyperband, {e}}}\n{RANGE}" for e in HYPERBANDS]
-FILES += [f"{START}{GIVEN}early_terminate: {e}\n{RANGE}" for e in ("null", "x", "{min_iter: 3}")]
+FILES = [f"{START}{METHOD}early_terminate: {{type: hyperband, {e}}}\n{RANGE}" for e in HYPERBANDS]
+FILES += [f"{START}{METHOD}early_terminate: {e}\n{RANGE}" for e in ("null", "x", "{min_iter: 3}")]
 for method in ("random", "bayes", "grid"):
     head = f"{START}method: {method}\n"
     FILES += [f"{head}metric: {metric}\n{RANGE}" for metric in METRICS]
@@ -157,7 +155,7 @@ for method in ("random", "bayes", "grid"):
     stop = "early_terminate: {type: hyperband, min_iter: 1}\n"
     FILES += [f"{head}metric: {metric}\n{stop}{RANGE}" for metric in METRICS]
 for top in ("count: 3", "settings: {a: 1}", "name: 3", "metrics: [{name: a}, {name: b}]"):
-    FILES.append(f"{START}{GIVEN}{top}\n{RANGE}")
+    FILES.append(f"{START}{METHOD}{top}\n{RANGE}")
 FILES += [f"{START}method: {method}\n{RANGE}" for method in ("custom", "Random", "null")]
 FILES.append(START + RANGE)
 
@@ -166,11 +164,11 @@ RUNS = [
 ]
 
 
-def verdict_of_theirs(content: dict[str, object]) -> str:
+def their_verdict(content: dict[str, object]) -> str:
     try:
         violations = schema_violations_from_proposed_config(content)
     except (ValueError, AssertionError, TypeError):
-        violations = ["cannot be looked at"]
+        violations = ["cannot be validated"]
     try:
         next_runs(content, [], n=1)
         if content.get("early_terminate") is not None:
@@ -183,13 +181,15 @@ def verdict_of_theirs(content: dict[str, object]) -> str:
 for text in FILES:
     file = Path(tempfile.mkdtemp()) / "s.yaml"
     file.write_text(text)
-    found = examine_sweep(file).findings
-    ours = "fails" if found.errors else "warns" if found.warnings else "runs"
-    theirs = verdict_of_theirs(yaml.safe_load(text))
-    # We may warn of what W&B takes in silence.
+    diagnostics = examine_sweep(file).findings
+    ours = "fails" if diagnostics.errors else "warns" if diagnostics.warnings else "runs"
+    theirs = their_verdict(yaml.safe_load(text))
+    # We may warn about files that W&B accepts silently.
     compare(text, ours, ours if (ours, theirs) == ("warns", "runs") else theirs)
 
 print(
-    *wrong[:20], f"{len(files)} sweep files; {checked} comparisons, {len(wrong)} differ", sep="\n"
+    *mismatches[:20],
+    f"{len(files)} sweep files; {checked} comparisons, {len(mismatches)} differ",
+    sep="\n",
 )
-sys.exit(bool(wrong or not files))
+sys.exit(bool(mismatches or not files))

@@ -1,6 +1,6 @@
-"""Writes what the docs take from the code.
+"""Generates parts of the docs from the code.
 
-docs/commands.md, and the tables of hyperparameters, presets, metrics, and the sweep file's words.
+Writes docs/commands.md and the tables of hyperparameters, presets, metrics and sweep-file fields.
 
 python docs/generate.py            # write
 python docs/generate.py --check    # exit 1 if a page is stale, as tests/docs/test_docs.py does
@@ -58,14 +58,14 @@ EXAMPLES = {
 
 
 def commands_page() -> str:
-    """The help of every command, without the options that are hyperparameters."""
+    """Return the page with every command's help, without the hyperparameter options."""
     root = cli.make_context("fundamentallm", ["train"])
     parts = [COMMANDS]
-    named = list(cli.commands.items())
-    for name, command in named:
-        if isinstance(command, click.Group):  # its commands follow it
-            place = named.index((name, command)) + 1
-            named[place:place] = [(f"{name} {n}", each) for n, each in command.commands.items()]
+    commands = list(cli.commands.items())
+    for name, command in commands:
+        if isinstance(command, click.Group):  # insert its subcommands after it
+            index = commands.index((name, command)) + 1
+            commands[index:index] = [(f"{name} {n}", each) for n, each in command.commands.items()]
         if isinstance(command, HyperparameterCommand):
             command.params = [each for each in command.params if each.name not in HYPERPARAMETERS]
         context = click.Context(
@@ -78,7 +78,7 @@ def commands_page() -> str:
 
 
 def hyperparameters_page() -> str:
-    """The page as it is, with its tables as they should be."""
+    """Return the page with up-to-date tables."""
     heads = ("preset", "for", "least text", "sets")
     presets = {
         f"`{each.name}`": (each.help, f"{each.least_characters:,}", flags(each))
@@ -90,24 +90,24 @@ def hyperparameters_page() -> str:
 
 
 def flags(preset: Preset) -> str:
-    """What it sets, as typed."""
+    """Return the settings of a preset as flags."""
     typed = {HYPERPARAMETERS[name].flag: value for name, value in preset.values.items()}
     return " ".join(f"`{flag} {str(value).lower()}`" for flag, value in typed.items())
 
 
 def metrics_page() -> str:
-    """The same of the metrics."""
+    """Return the metrics page with an up-to-date table."""
     rows = {f"`{name}`": (in_rows(name), meaning) for name, meaning in METRICS.items()}
     return with_tables("metrics.md", table(("metric", "in rows", "meaning"), rows))
 
 
 def in_rows(metric: str) -> str:
-    """Which rows have it."""
+    """Return the kind of rows that have a metric."""
     return "evaluation" if metric in OF_EVALUATIONS else "all"
 
 
 def sweep_file_page() -> str:
-    """The same of the sweep file's words."""
+    """Return the sweep-file page with up-to-date tables."""
 
     def words(kind: str, meanings: Mapping[str, str], form: str = "`{}`") -> str:
         rows = {form.format(name): (meaning,) for name, meaning in meanings.items()}
@@ -127,41 +127,41 @@ def sweep_file_page() -> str:
 
 
 def draw(kind: str) -> tuple[str, str, str, str]:
-    """A distribution's row: its fields, its meaning, an example, and what that draws."""
+    """Return a distribution's fields, meaning, an example, and the values that it draws."""
     fields, meaning = sweep_format.DISTRIBUTIONS[kind]
     example = {name: EXAMPLES[name] for name in fields if name in EXAMPLES}
     if kind in sweep_format.BY_EXPONENTS:
         example = {"min": 0, "max": 2}
     distribution = read_distribution({"distribution": kind, **example}, (), Diagnostics(kind))
     assert distribution is not None
-    endless = kind.endswith("normal")
-    shares = (0.01, 0.25, 0.5, 0.75, 0.99) if endless else (0, 0.25, 0.5, 0.75, 1)
-    values = [distribution.quantile(share) for share in shares]
+    is_unbounded = kind.endswith("normal")
+    quantiles = (0.01, 0.25, 0.5, 0.75, 0.99) if is_unbounded else (0, 0.25, 0.5, 0.75, 1)
+    values = [distribution.quantile(q) for q in quantiles]
     shown = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values)
     written = ", ".join(f"{name}: {value}" for name, value in example.items()).replace("'", "")
     return ", ".join(f"`{name}`" for name in fields), meaning, f"`{written}`", shown
 
 
 def table(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    """A table in Markdown: `rows` from the first column to the others."""
+    """Return a Markdown table; `rows` maps the first column to the others."""
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join((first, *others)) + " |" for first, others in rows.items()]
     return "\n".join(lines) + "\n"
 
 
 def with_tables(name: str, *tables: str) -> str:
-    """A page in which each table that begins as one of `tables` does is that one."""
+    """Return a page with each of `tables` in place of the table that has the same first heading."""
     page = (DOCS / name).read_text("utf-8")
     for new in tables:
-        begins = re.escape(new[: new.index("|", 1) + 1])
-        old = re.compile(rf"^{begins}.*?\n(?=\n|\Z)", flags=re.S | re.M)
-        page, found = old.subn(new.replace("\\", r"\\"), page)
-        assert found == 1, f"{name}: {found} tables begin with {begins}"
+        heading = re.escape(new[: new.index("|", 1) + 1])
+        old = re.compile(rf"^{heading}.*?\n(?=\n|\Z)", flags=re.S | re.M)
+        page, count = old.subn(new.replace("\\", r"\\"), page)
+        assert count == 1, f"{name}: {count} tables begin with {heading}"
     return page
 
 
 def formatted(page: str) -> str:
-    """The page as `mdformat` would leave it, by .mdformat.toml."""
+    """Format a page with mdformat and the options in .mdformat.toml."""
     options = tomllib.loads((DOCS.parent / ".mdformat.toml").read_text("utf-8"))
     return mdformat.text(page, options=options, extensions={"gfm", "tables"})
 
@@ -177,7 +177,7 @@ PAGES = {
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; name pages that are stale.")
 def main(check: bool) -> None:
-    """Write the pages."""
+    """Write the generated pages, or check that they are up to date."""
     stale = False
     for name, make in PAGES.items():
         path, text = DOCS / name, formatted(make())

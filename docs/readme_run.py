@@ -42,21 +42,21 @@ def main() -> None:
         explained = run(folder, "explain", "runs/quickstart")
         take_picture(folder / "runs/quickstart/report.html")
         run(folder, "train", "--preset", "fast", "--no-wandb")
-        written = run(folder, "generate", *GENERATE)
+        sample = run(folder, "generate", *GENERATE)
     replace_block("explain", pick_sections(explained))
-    replace_block("sample", "\n".join(written.splitlines()[:7]).rstrip())
+    replace_block("sample", "\n".join(sample.splitlines()[:7]).rstrip())
 
 
-def run(folder: Path, *words: str) -> str:
-    """Return the output of `fundamentallm WORDS`, run in `folder`."""
-    command = [sys.executable, "-m", "fundamentallm", *words]
+def run(folder: Path, *arguments: str) -> str:
+    """Return the output of `fundamentallm ARGUMENTS`, run in `folder`."""
+    command = [sys.executable, "-m", "fundamentallm", *arguments]
     return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def pick_sections(explained: str) -> str:
     """Return the sections of `explain` that the README shows: a heading and its indented lines."""
-    found = re.findall(r"^(\S.*)\n((?:  .*\n?)+)", explained, flags=re.M)
-    return "\n".join(f"{head}\n{body.rstrip()}" for head, body in found if head in SECTIONS)
+    sections = re.findall(r"^(\S.*)\n((?:  .*\n?)+)", explained, flags=re.M)
+    return "\n".join(f"{head}\n{body.rstrip()}" for head, body in sections if head in SECTIONS)
 
 
 def take_picture(page: Path) -> None:
@@ -84,8 +84,8 @@ def replace_block(marker: str, text: str) -> None:
     )
     block = f"<!-- {marker}: python docs/readme_run.py -->\n\n```text\n{folded}\n```\n"
     old = re.compile(rf"<!-- {marker}: .*? -->\n\n```text\n.*?^```\n", flags=re.S | re.M)
-    new, found = old.subn(lambda _: block, page.read_text("utf-8"))
-    assert found == 1, f"README.md has {found} markers called {marker}"
+    new, count = old.subn(lambda _: block, page.read_text("utf-8"))
+    assert count == 1, f"README.md has {count} markers called {marker}"
     page.write_text(new, "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What every test shares. Threads are set before torch is imported, here and in children."""
+"""Shared fixtures. The thread count is set before torch is imported, here and in children."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # the suites run side by side, and results depend on it
+os.environ["OMP_NUM_THREADS"] = "1"  # suites run in parallel, and results depend on it
 
 import pytest
 from hypothesis import settings
@@ -19,7 +19,7 @@ from hypothesis import settings
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.model import native
 
-# In the background, or under nohup, they are ignored, and would be by all that tests start.
+# A background job or nohup ignores these signals, and every process a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -40,7 +40,7 @@ TINY = {
 
 
 def nightly(*values: Any) -> Any:
-    """Parameters of a test that are left to .ci/nightly."""
+    """Mark parameters of a test that only .ci/nightly runs."""
     return pytest.param(*values, marks=pytest.mark.nightly)
 
 
@@ -49,13 +49,13 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def tiny() -> Config:
-    """A run of half a second."""
+    """Config of a run that takes half a second."""
     return Config(**TINY)
 
 
 @pytest.fixture
 def tiny_flags() -> list[str]:
-    """The same, as flags."""
+    """Flags of the same run."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
 
 
@@ -67,7 +67,7 @@ def text() -> str:
 
 @pytest.fixture
 def text_file(tmp_path: Path) -> Path:
-    """The same, in a file."""
+    """File with the same text."""
     path = tmp_path / "cats.txt"
     path.write_text(TEXT, "utf-8")
     return path
@@ -75,33 +75,33 @@ def text_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache or state; but kernels are built once for all."""
+    """Give each test its own cache and state; all tests share the built kernels."""
     cache = tmp_path_factory.mktemp("cache")
-    built = tmp_path_factory.getbasetemp().parent / "kernels"
-    built.mkdir(mode=0o700, exist_ok=True)
+    kernels = tmp_path_factory.getbasetemp().parent / "kernels"
+    kernels.mkdir(mode=0o700, exist_ok=True)
     (cache / "fundamentallm").mkdir()
-    (cache / "fundamentallm/kernels").symlink_to(built)
+    (cache / "fundamentallm/kernels").symlink_to(kernels)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(autouse=True)
 def no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test talks to W&B unless it says so."""
+    """Disable W&B, except in tests that enable it."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
 @pytest.fixture(autouse=True)
-def no_sweep_left() -> Iterator[None]:
-    """No test meets the processes of the one before."""
+def no_leftover_sweep() -> Iterator[None]:
+    """Kill the processes that a test left running."""
     yield
     if "tiny_sweep" in sys.modules:
-        sys.modules["tiny_sweep"].end_what_is_left()
+        sys.modules["tiny_sweep"].kill_leftovers()
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run `fundamentallm ARGUMENTS` in a process of its own, in a folder that has train.py."""
+    """Run `fundamentallm ARGUMENTS` in its own process, in a folder with train.py."""
     shutil.copy2(ROOT / "train.py", tmp_path)
 
     def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -113,26 +113,26 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def ordinary_user() -> list[str]:
-    """Words before a command by which permissions bind it, as they do not bind root."""
+    """Command prefix that makes file permissions apply to root too."""
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv"):
         return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     if os.environ.get("REQUIRE_ALL") == "1":
         pytest.fail("needs setpriv, and REQUIRE_ALL=1 allows no skip")
-    pytest.skip("root may write anywhere, and there is no setpriv to stop it")
+    pytest.skip("root ignores file permissions, and setpriv is not installed")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium, without a head."""
+    """Headless Chromium of the system."""
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail("needs chromium, and REQUIRE_ALL=1 allows no skip")
-        pytest.skip("there is no chromium")
+        pytest.skip("chromium is not installed")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium
@@ -140,8 +140,8 @@ def browser() -> Iterator[Any]:
 
 
 def need_kernels() -> None:
-    """Skip the test where there is no C compiler to build kernels.c; CI allows no skip."""
+    """Skip the test if no C compiler can build kernels.c; CI allows no skip."""
     if native.kernels() is None:
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail("needs a C compiler, and REQUIRE_ALL=1 allows no skip")
-        pytest.skip("there is no C compiler")
+        pytest.skip("no C compiler is installed")

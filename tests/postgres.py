@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own, run by an ordinary user as it demands."""
+"""A PostgreSQL server for one test, run by an ordinary user: it refuses to run as root."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 
-def _find(program: str) -> str | None:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
-    return str(found[-1]) if found else shutil.which(program)
+def _find_program(program: str) -> str | None:
+    paths = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+    return str(paths[-1]) if paths else shutil.which(program)
 
 
 def _ordinary_user() -> str | None:
@@ -29,69 +29,69 @@ def _ordinary_user() -> str | None:
 
 
 class Server:
-    """A running server; it can be stopped and started again."""
+    """A server that can be stopped and started."""
 
-    def __init__(self, place: Path, port: int, password: str, user: str | None, ctl: str) -> None:
-        self.place, self.port, self.password = place, port, password
+    def __init__(self, folder: Path, port: int, password: str, user: str | None, ctl: str) -> None:
+        self.folder, self.port, self.password = folder, port, password
         self.user, self.ctl = user, ctl
         self.url = f"postgresql://tester:{password}@127.0.0.1:{port}/postgres"
 
-    def run(self, *words: object) -> None:
-        """A command of PostgreSQL's, as the user that it demands."""
-        log = self.place.with_suffix(".log")
+    def run(self, *command: object) -> None:
+        """Run a command of PostgreSQL as the ordinary user."""
+        log = self.folder.with_suffix(".log")
         with log.open("a") as file:
             done = subprocess.run(
-                [str(word) for word in words], user=self.user, cwd="/tmp", check=False,
+                [str(word) for word in command], user=self.user, cwd="/tmp", check=False,
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.place), "LC_ALL": "C"},
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C"},
             )  # fmt: skip
         assert done.returncode == 0, log.read_text()
 
     def start(self) -> None:
-        """Start it."""
-        options = f"-p {self.port} -k {self.place} -c listen_addresses=127.0.0.1 -c fsync=off"
-        log = self.place / "server.log"
-        self.run(self.ctl, "-D", self.place / "data", "-w", "-o", options, "-l", log, "start")
+        """Start the server."""
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        log = self.folder / "server.log"
+        self.run(self.ctl, "-D", self.folder / "data", "-w", "-o", options, "-l", log, "start")
 
     def stop(self) -> None:
-        """Stop it at once, whoever is connected."""
-        self.run(self.ctl, "-D", self.place / "data", "-m", "immediate", "stop")
+        """Stop the server at once and drop its connections."""
+        self.run(self.ctl, "-D", self.folder / "data", "-m", "immediate", "stop")
 
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """Start a server of one's own, and stop it."""
-    initdb, pg_ctl = _find("initdb"), _find("pg_ctl")
+    """Run a new server."""
+    initdb, pg_ctl = _find_program("initdb"), _find_program("pg_ctl")
     if initdb is None or pg_ctl is None:
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail("needs PostgreSQL, and REQUIRE_ALL=1 allows no skip")
         pytest.skip("PostgreSQL is not installed")
     user = _ordinary_user()
-    place = Path(tempfile.mkdtemp(prefix="pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
     password = secrets.token_hex(8)
-    (place / "password").write_text(password)
+    (folder / "password").write_text(password)
     if user is not None:
-        for path in (place, place / "password"):
+        for path in (folder, folder / "password"):
             shutil.chown(path, user)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    made = Server(place, port, password, user, pg_ctl)
+    new_server = Server(folder, port, password, user, pg_ctl)
     try:
-        made.run(initdb, "-D", place / "data", "-U", "tester", "-A", "scram-sha-256", "-N",
-                 "-E", "UTF8", f"--pwfile={place}/password")  # fmt: skip
-        made.start()
+        new_server.run(initdb, "-D", folder / "data", "-U", "tester", "-A", "scram-sha-256", "-N",
+                 "-E", "UTF8", f"--pwfile={folder}/password")  # fmt: skip
+        new_server.start()
         try:
-            yield made
+            yield new_server
         finally:
-            made.stop()
+            new_server.stop()
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        place.with_suffix(".log").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_suffix(".log").unlink(missing_ok=True)
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The address of a database with a password, on a server of one's own."""
+    """Run a new server and give the URL of its database, with a password."""
     with server() as running:
         yield running.url

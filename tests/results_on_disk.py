@@ -1,4 +1,4 @@
-"""Run folders and sweeps, written without training anything."""
+"""Writes folders of runs and sweeps without training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_run(
     status: str = "done",
     every: int = 10,
 ) -> Path:
-    """What a run with these validation losses leaves."""
+    """Write the folder of a run with these validation losses."""
     folder.mkdir(parents=True, exist_ok=True)
     losses = train if train is not None else [value - 0.1 for value in val]
     rows = [
@@ -56,7 +56,7 @@ def write_run(
 
 
 def write_sweep(folder: Path, scores: Mapping[float, Sequence[float]], text: str = SWEEP) -> Path:
-    """A sweep over the learning rate and seeds, whose runs end at `scores`."""
+    """Write a sweep over learning rate and seed; `scores` maps each rate to a loss per seed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.yaml").write_text(text)
     number = 0

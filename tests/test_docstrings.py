@@ -1,6 +1,6 @@
-"""Public docstrings say what is raised, and of what shape tensors are. (Ruff sees that they exist.)
+"""Public docstrings name errors and tensor shapes. Ruff checks that they exist.
 
-A command's docstring is its help, so the commands are left out.
+Commands are exempt: their docstring is their help text.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from conftest import ROOT
 
@@ -16,7 +15,7 @@ SHAPE = r"\([\w.* +`\-]+,[^)]*\)|shape|one number"
 
 
 def public_functions() -> Iterator[tuple[str, ast.FunctionDef, str]]:
-    """Where each is, itself, and its docstring with that of its class."""
+    """Yield the location of each function, its node, and its docstring with that of its class."""
     for path in sorted((ROOT / "fundamentallm").rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
@@ -35,7 +34,7 @@ def is_command(function: ast.FunctionDef) -> bool:
 
 
 def raised(function: ast.FunctionDef) -> set[str]:
-    """Classes that it raises itself and does not catch."""
+    """Return the error classes that a function raises and does not catch."""
     raised: set[str] = set()
     caught: set[str] = set()
     for node in ast.walk(function):
@@ -46,7 +45,7 @@ def raised(function: ast.FunctionDef) -> set[str]:
     return raised - caught
 
 
-def test_docstrings_name_what_is_raised() -> None:
+def test_docstrings_name_the_errors_raised() -> None:
     missing = {
         f"{where}: {name}"
         for where, function, text in public_functions()
@@ -57,7 +56,7 @@ def test_docstrings_name_what_is_raised() -> None:
     assert not missing
 
 
-def test_docstrings_give_the_shapes_of_tensors() -> None:
+def test_docstrings_give_tensor_shapes() -> None:
     missing: set[str] = set()
     for where, function, text in public_functions():
         arguments = (*function.args.args, *function.args.kwonlyargs)
@@ -68,7 +67,7 @@ def test_docstrings_give_the_shapes_of_tensors() -> None:
     assert not missing
 
 
-def test_this_test_sees_what_is_missing(tmp_path: Path) -> None:
+def test_the_checks_find_a_missing_error_and_shape() -> None:
     function = ast.parse("def f(x: Tensor):\n    raise DataError('no')").body[0]
     assert isinstance(function, ast.FunctionDef)
     assert raised(function) == {"DataError"}

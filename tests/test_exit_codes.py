@@ -1,4 +1,4 @@
-"""What a run's end is to shells, schedulers, agents, and to a report."""
+"""Exit codes by status, and the status that a report shows for an early stop."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from fundamentallm.report.read_runs import read_results
         ("oom", "", 1, 1),
     ],
 )
-def test_codes(status: str, stopped_by: str, alone: int, in_sweep: int) -> None:
+def test_exit_code_of_a_status(status: str, stopped_by: str, alone: int, in_sweep: int) -> None:
     assert of_run(status, stopped_by, in_sweep=False) == alone
     assert of_run(status, stopped_by, in_sweep=True) == in_sweep
 
 
 @pytest.mark.parametrize("stopped_by", ["hyperband", "wandb"])
-def test_a_run_that_was_stopped_early_is_a_result(stopped_by: str, tmp_path: Path) -> None:
+def test_a_run_stopped_early_is_ranked(stopped_by: str, tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", {0.001: [2.0, 1.5]})
     file = folder / "run-0002/summary.json"
     summary = json.loads(file.read_text()) | {"status": "interrupted", "stopped_by": stopped_by}

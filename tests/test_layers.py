@@ -1,4 +1,4 @@
-"""Modules import only what lies below them, and the command line starts without torch."""
+"""Modules import only from layers below, and the command line starts without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conftest import ROOT
 from results_on_disk import write_sweep
 
 PACKAGE = ROOT / "fundamentallm"
-LAYERS = (  # from the bottom up: a package imports from those above its line, and from its own
+LAYERS = (  # bottom layer first: a package imports only from its own layer and earlier ones
     ("errors", "exit_codes", "metrics", "printable", "status", "warning_lines"),
     ("config", "machine"),
     ("files",),
@@ -33,7 +33,7 @@ LAYERS = (  # from the bottom up: a package imports from those above its line, a
     ("report",),
     ("cli",),
 )
-ONLY_IN = {  # library: the only places that import it
+ONLY_IN = {  # library: the only packages that import it
     "click": ("cli",),
     "yaml": ("files.bounded_yaml", "files.run_folder", "sweep", "report", "cli"),
     "scipy": ("sweep.file.distributions", "report"),
@@ -50,8 +50,8 @@ ONLY_IN = {  # library: the only places that import it
 
 @cache
 def modules() -> dict[str, set[str]]:
-    """Every module of the package, with all that it imports, also inside functions."""
-    found: dict[str, set[str]] = {}
+    """Return every module with its imports, including those inside functions."""
+    imports_of: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         name = name_of(path)
         imported: set[str] = set()
@@ -61,18 +61,18 @@ def modules() -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{name}: relative import"
                 imported |= {f"{node.module}.{alias.name}" for alias in node.names}
-        found[name] = imported
-    return found
+        imports_of[name] = imported
+    return imports_of
 
 
 def name_of(path: Path) -> str:
-    """`sweep.engine`, of its path."""
+    """Return the module name of a path, e.g. `sweep.engine`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
 def layer(name: str) -> int:
-    """The layer of a module: that of the innermost package that has one."""
+    """Return the layer of a module: that of its innermost package in LAYERS."""
     while name:
         for number, packages in enumerate(LAYERS):
             if name in packages:
@@ -91,11 +91,11 @@ def test_imports_go_down(name: str) -> None:
         while inner and inner not in known:
             inner = inner.rpartition(".")[0]
         if inner and inner != name:
-            assert layer(inner) <= layer(name), f"{name} imports {inner}, which is above it"
+            assert layer(inner) <= layer(name), f"{name} imports {inner}, which a higher layer"
 
 
 def test_only_the_command_group_imports_commands() -> None:
-    """What two commands share lies in a module beside `cli.commands`."""
+    """Code that two commands share belongs outside `cli.commands`."""
     importers = {
         name
         for name, imported in modules().items()
@@ -104,8 +104,8 @@ def test_only_the_command_group_imports_commands() -> None:
     assert importers == {"cli.main"}
 
 
-def test_nothing_imports_itself_by_a_detour() -> None:
-    """Also not inside a function; what is there for the type checker alone does not count."""
+def test_there_are_no_import_cycles() -> None:
+    """Imports inside functions count; imports for the type checker do not."""
     known = {name: path for path, name in ((p, name_of(p)) for p in PACKAGE.rglob("*.py"))}
     graph: dict[str, set[str]] = {}
     for name, path in known.items():
@@ -117,11 +117,11 @@ def test_nothing_imports_itself_by_a_detour() -> None:
                     target = f"{node.module}.{alias.name}".removeprefix("fundamentallm.")
                     inner = next((t for t in (target, target.rpartition(".")[0]) if t in known), "")
                     graph[name] |= {inner} - {"", name}
-    assert list(TopologicalSorter(graph).static_order())  # or CycleError, which names them
+    assert list(TopologicalSorter(graph).static_order())  # CycleError names the modules
 
 
 class WithoutTypeChecking(ast.NodeTransformer):
-    """Takes out what only a type checker reads."""
+    """Removes the blocks that only a type checker reads."""
 
     def visit_If(self, node: ast.If) -> Any:
         if "TYPE_CHECKING" in ast.unparse(node.test):
@@ -130,13 +130,13 @@ class WithoutTypeChecking(ast.NodeTransformer):
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
-def test_libraries_stay_in_their_place(library: str) -> None:
-    places = {
+def test_libraries_are_imported_only_where_listed(library: str) -> None:
+    importers = {
         name
         for name, imported in modules().items()
         if any(target.split(".")[0] == library for target in imported)
     }
-    assert all(place.startswith(ONLY_IN[library]) for place in places), places
+    assert all(name.startswith(ONLY_IN[library]) for name in importers), importers
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_help_and_errors_import_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(arguments, heavy) == []
 
 
-def test_training_imports_neither_torchs_compiler_nor_what_it_does_not_use(
+def test_training_imports_neither_the_torch_compiler_nor_unused_libraries(
     text_file: Path, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The compiler alone takes as long to import as torch."""
+    """Importing the compiler takes as long as importing torch."""
     monkeypatch.chdir(tmp_path)
     heavy = ("torch", "torch._dynamo", "wandb", "optuna", "scipy", "plotly", "sqlalchemy")
     assert loaded_by(["train", str(text_file), *tiny_flags], heavy) == ["torch"]
@@ -159,7 +159,7 @@ def test_training_imports_neither_torchs_compiler_nor_what_it_does_not_use(
 
 
 @pytest.mark.parametrize("command", [["check", "sweeps/bayes.yaml"], ["report"], ["explain"]])
-def test_looking_at_sweeps_and_results_imports_no_torch(
+def test_checks_and_reports_import_no_torch(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -169,11 +169,11 @@ def test_looking_at_sweeps_and_results_imports_no_torch(
 
 
 def loaded_by(arguments: list[str], modules: Sequence[str]) -> list[str]:
-    """Which of `modules` a process has imported once it has done `arguments`."""
+    """Return those of `modules` that a process imports to run `arguments`."""
     code = (
         "import sys, json, atexit\n"
-        f"told = {list(modules)!r}\n"
-        "atexit.register(lambda: print(json.dumps([m for m in told if m in sys.modules])))\n"
+        f"watched = {list(modules)!r}\n"
+        "atexit.register(lambda: print(json.dumps([m for m in watched if m in sys.modules])))\n"
         f"from fundamentallm.cli.main import main\nmain({arguments!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Sweeps of runs that take a fraction of a second each, and what they leave behind."""
+"""Sweeps whose runs take a fraction of a second, and readers of their results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ parameters:
 
 
 def grid(rates: int = 2, seeds: int = 2, steps: int = 16, every: int = 8) -> str:
-    """The text of a grid with `rates * seeds` points."""
+    """Return the text of a grid sweep of `rates * seeds` runs."""
     return GRID.format(
         rates=", ".join(str(round(0.001 * (i + 1), 4)) for i in range(rates)),
         seeds=", ".join(map(str, range(seeds))),
@@ -42,7 +42,7 @@ def grid(rates: int = 2, seeds: int = 2, steps: int = 16, every: int = 8) -> str
 
 
 def start(folder: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """`fundamentallm ARGUMENTS` in the background, its own process group; train.py is there."""
+    """Start `fundamentallm ARGUMENTS` in its own process group, in a folder with train.py."""
     shutil.copy2(Path(__file__).parent.parent / "train.py", folder)
     words = [sys.executable, "-m", "fundamentallm", *map(str, arguments)]
     process = subprocess.Popen(
@@ -53,8 +53,8 @@ def start(folder: Path, *arguments: object, **environment: str) -> subprocess.Po
     return process
 
 
-def end_what_is_left() -> None:
-    """Kill what a test that failed left running, so that the next test fails by its own fault."""
+def kill_leftovers() -> None:
+    """Kill what a failed test left running, so that it cannot fail the next test."""
     while STARTED:
         process = STARTED.pop()
         with suppress(ProcessLookupError):
@@ -65,16 +65,16 @@ def end_what_is_left() -> None:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """What `condition` gives once that is true; the test fails if it never is."""
+    """Return the value of `condition` once it is true; fail the test after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never happened"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.02)
-    return found
+    return value
 
 
 def trials(folder: Path, name: str = "") -> list[optuna.trial.FrozenTrial]:
-    """Every trial in the storage beside the runs of the sweep in `folder`, made as `name`."""
+    """Return every trial in study.db of the sweep folder, whose study is called `name`."""
     study = optuna.load_study(
         study_name=name or folder.name, storage=f"sqlite:///{folder}/study.db"
     )
@@ -82,7 +82,7 @@ def trials(folder: Path, name: str = "") -> list[optuna.trial.FrozenTrial]:
 
 
 def summaries(folder: Path) -> dict[str, dict[str, Any]]:
-    """summary.json of every run, by the name of its folder."""
+    """Return summary.json of every run by the name of the run's folder."""
     return {
         path.parent.name: json.loads(path.read_text())
         for path in sorted(folder.glob("run-*/summary.json"))
@@ -90,13 +90,13 @@ def summaries(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def metric_rows(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
+    """Return the rows of a run's metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def processes(needle: str) -> list[int]:
-    """Processes whose command line or current folder contains `needle`."""
-    found: list[int] = []
+    """Return the processes whose command line or current folder contains `needle`."""
+    pids: list[int] = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -104,18 +104,18 @@ def processes(needle: str) -> list[int]:
         except OSError:
             continue
         if needle in command or needle in folder:
-            found.append(int(path.name))
-    return found
+            pids.append(int(path.name))
+    return pids
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, if it is there still."""
+    """Send SIGKILL if the process still exists."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def pause(process: subprocess.Popen[str], folder: Path) -> None:
-    """SIGSTOP, at a moment when the process does not hold the lock of the sweep's database."""
+    """Send SIGSTOP at a moment when the process holds no lock on the sweep's database."""
     while True:
         os.kill(process.pid, signal.SIGSTOP)
         database = sqlite3.connect(folder / "study.db", timeout=1, isolation_level=None)

@@ -1,4 +1,4 @@
-"""Every command that a message or docs/data.md gives for a text is run; its result trains."""
+"""Runs every command that an error message or docs/data.md gives for a text, then trains on it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LATIN_1 = "na\u00efve cr\u00e8me, d\u00e9j\u00e0 vu \u00a3 \u00bd\n" * 20
 
 FILES = {
     "Windows-1252": (ENGLISH.encode("cp1252"), ENGLISH),
-    "German, where an old quote makes a pair of UTF-8": (GERMAN.encode("cp1252"), GERMAN),
+    "German, with a Windows-1252 quote that forms valid UTF-8": (GERMAN.encode("cp1252"), GERMAN),
     "Latin-1": (LATIN_1.encode("latin-1"), LATIN_1),
     "UTF-8, then Windows-1252": (MIXED, ENGLISH + FRENCH),
-    "much of one, little of the other": (
+    "UTF-8 with one Windows-1252 word": (
         ENGLISH.encode() + b"\xe9t\xe9",
         ENGLISH + "\u00e9t\u00e9",
     ),
-    "one character of UTF-8 in Latin-1": (
+    "Latin-1 with one UTF-8 character": (
         "\u2019".encode() + LATIN_1.encode("latin-1"),
         "\u2019" + LATIN_1,
     ),
@@ -41,13 +41,13 @@ FILES = {
         for language, text in (("English", ENGLISH), ("Russian", RUSSIAN))
         for name in ("UTF-16", "UTF-32", "UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
     },
-    "UTF-16 of another machine": (b"\xfe\xff" + ENGLISH.encode("utf-16-be"), ENGLISH),
-    "UTF-32 of another machine": (b"\x00\x00\xfe\xff" + ENGLISH.encode("utf-32-be"), ENGLISH),
+    "UTF-16 with a big-endian mark": (b"\xfe\xff" + ENGLISH.encode("utf-16-be"), ENGLISH),
+    "UTF-32 with a big-endian mark": (b"\x00\x00\xfe\xff" + ENGLISH.encode("utf-32-be"), ENGLISH),
 }
 COMMAND = re.compile(r"(?:iconv|python3) .* > ([^\s;]+)")
 
 
-def refused(path: Path) -> str:
+def refusal_of(path: Path) -> str:
     with pytest.raises(DataError) as error:
         read_text(path)
     assert "\n" not in str(error.value)
@@ -68,7 +68,7 @@ def check_trains(path: Path, expected: str, tiny: Config) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_command_of_a_message_converts_the_text(
+def test_the_command_in_the_message_converts_the_text(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Config
 ) -> None:
     raw, expected = FILES[name]
@@ -76,11 +76,11 @@ def test_the_command_of_a_message_converts_the_text(
     path = Path("far away/-it's.txt")
     path.parent.mkdir()
     path.write_bytes(raw)
-    found = COMMAND.search(refused(path))
-    assert found is not None, refused(path)
-    bash(found[0], tmp_path)
-    (new,) = tmp_path.glob("*.txt")
-    check_trains(new, expected, tiny)
+    command = COMMAND.search(refusal_of(path))
+    assert command is not None, refusal_of(path)
+    bash(command[0], tmp_path)
+    (converted,) = tmp_path.glob("*.txt")
+    check_trains(converted, expected, tiny)
     assert path.read_bytes() == raw
 
 
@@ -88,30 +88,30 @@ def test_the_command_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     Path("x.txt").write_bytes(b"\xe9t\xe9 " * 10)
     Path("x.utf8.txt").write_text("mine")
-    found = COMMAND.search(refused(Path("x.txt")))
-    assert found is not None
-    assert found[1] == "x.utf8-2.txt"
+    command = COMMAND.search(refusal_of(Path("x.txt")))
+    assert command is not None
+    assert command[1] == "x.utf8-2.txt"
 
 
 @pytest.mark.parametrize("name", ["shift-jis", "cp437"])
-def test_no_encoding_is_named_that_it_cannot_be(name: str, tmp_path: Path) -> None:
+def test_the_message_names_no_impossible_encoding(name: str, tmp_path: Path) -> None:
     content = {
         "shift-jis": "\u3042\u3044\u3046 \u65e5\u672c\u8a9e\u3002\n",
         "cp437": "na\u00efve \u00fcber \u00ec\u00e5\n",
     }
     (tmp_path / "x.txt").write_bytes(content[name].encode(name) * 20)
-    message = refused(tmp_path / "x.txt")
+    message = refusal_of(tmp_path / "x.txt")
     assert "1252" not in message
     assert "iconv -f ENCODING -t UTF-8" in message
 
 
-def test_what_is_binary_is_not_called_text(tmp_path: Path) -> None:
+def test_binary_data_is_refused_as_binary(tmp_path: Path) -> None:
     for raw in (bytes(range(256)) * 20, b"\x01\x00\x00\x00\x02\x00\x00\x00" * 50, b"ab\x00c"):
         (tmp_path / "x.txt").write_bytes(raw)
-        assert "so this is binary; give a UTF-8 text file" in refused(tmp_path / "x.txt")
+        assert "so this is binary; give a UTF-8 text file" in refusal_of(tmp_path / "x.txt")
 
 
-def test_of_a_pipe_there_is_no_file_to_convert(tmp_path: Path) -> None:
+def test_the_command_for_a_pipe_names_no_file(tmp_path: Path) -> None:
     script = f"printf '\\351t\\351 %.0s' 1 2 3 | {sys.executable} -m fundamentallm train /dev/stdin"
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -121,25 +121,25 @@ def test_of_a_pipe_there_is_no_file_to_convert(tmp_path: Path) -> None:
     assert ">" not in done.stderr
 
 
-def commands_of_the_page() -> list[str]:
+def page_commands() -> list[str]:
     page = (ROOT / "docs/data.md").read_text("utf-8")
-    found = re.findall(r"`([^`\n]* > data\.txt)`", page)
-    return found + re.findall(r"^```bash\n(.*? > data\.txt)\n```$", page, flags=re.M | re.S)
+    inline = re.findall(r"`([^`\n]* > data\.txt)`", page)
+    return inline + re.findall(r"^```bash\n(.*? > data\.txt)\n```$", page, flags=re.M | re.S)
 
 
-@pytest.mark.parametrize("command", commands_of_the_page())
-def test_the_commands_of_the_page(command: str, tmp_path: Path, tiny: Config) -> None:
-    named = re.search(r"iconv -f (\S+)", command)
+@pytest.mark.parametrize("command", page_commands())
+def test_a_command_of_the_page_prepares_a_text(command: str, tmp_path: Path, tiny: Config) -> None:
+    encoding = re.search(r"iconv -f (\S+)", command)
     if "texts/*.txt" in command:
         (tmp_path / "texts").mkdir()
         for name, text in (("a b", "One.\n" * 99), ("c", "Two.\n" * 99)):
             (tmp_path / f"texts/{name}.txt").write_text(text, "utf-8-sig")
         bash(command, tmp_path)
-        bash(command, tmp_path)  # once more: the result is not one of the texts
+        bash(command, tmp_path)  # the second time, data.txt must not be one of the texts
         check_trains(tmp_path / "data.txt", "One.\n" * 99 + "\n" + "Two.\n" * 99 + "\n", tiny)
         return
-    if named is not None:
-        raw, expected = ENGLISH.encode(named[1]), ENGLISH
+    if encoding is not None:
+        raw, expected = ENGLISH.encode(encoding[1]), ENGLISH
     elif command.startswith("sed"):
         raw, expected = ENGLISH.encode(), ENGLISH.replace("\u2019", "'")
     else:
@@ -150,10 +150,10 @@ def test_the_commands_of_the_page(command: str, tmp_path: Path, tiny: Config) ->
 
 
 def test_the_page_has_commands() -> None:
-    assert len(commands_of_the_page()) == 6
+    assert len(page_commands()) == 6
 
 
-def test_marks_between_joined_files_are_no_characters(tmp_path: Path) -> None:
+def test_byte_order_marks_of_joined_files_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "data.txt"
     path.write_bytes("one\n".encode("utf-8-sig") + "two\n".encode("utf-8-sig"))
     assert read_text(path).content == "one\ntwo\n"

@@ -1,9 +1,8 @@
-"""Every line of ours in a shell block of README and docs is run, page by page, in the order shown.
+"""Runs every `fundamentallm` command in the shell blocks of README and docs, page by page.
 
-Shortened by one rule: `train` and `sweep` get SHORT added, a tiny model for few steps, and `refine`
-trains for one epoch; the quickstart, short by itself, is run as it is. Lines of other programs are
-not run here: installing is what CI begins with, SLURM's command is in faults/test_signals.py, and
-what W&B's would do is shown by test_wandb_sweeps.py on sweeps of its own.
+One rule keeps runs short: `train` and `sweep` get the flags SHORT, a tiny model for few steps, and
+`refine` trains for one epoch. The quickstart is short as it is. Commands of other programs are
+tested elsewhere: CI installs, faults/test_signals.py runs SLURM's, test_wandb_sweeps.py W&B's.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ PAGES = [
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if re.search(r"^```bash\n", page.read_text("utf-8"), flags=re.M)
 ]
-ELSEWHERE = re.compile(
+OTHER_PROGRAMS = re.compile(
     r"(source|cd|git|pip|\S*/pip|python\S*|\S*/python|sbatch|umask|echo|\.|wandb) "
 )
 
 
-def lines(page: Path) -> list[str]:
-    """The commands of a page's shell blocks, a line each."""
+def shell_commands(page: Path) -> list[str]:
+    """Return the commands of a page's shell blocks."""
     text = "\n".join(re.findall(r"^```bash\n(.*?)^```", page.read_text("utf-8"), flags=re.M | re.S))
-    found = []
+    commands = []
     for line in text.replace("\\\n", " ").splitlines():
         for command in re.sub(r"\s+#.*$", "", line).split(" && "):
             if command.strip():
-                found.append(command.strip().removeprefix(".venv/bin/"))
-    return found
+                commands.append(command.strip().removeprefix(".venv/bin/"))
+    return commands
 
 
 def shortened(command: str) -> str:
-    """The command as it is run here."""
+    """Return the command with the flags that keep it short."""
     command, arrow, file = command.partition(" > ")
     if "quickstart" in command:
         return command
@@ -59,7 +58,7 @@ def shortened(command: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the pages take for granted: the project's sweeps, two texts, and the program."""
+    """Folder with all that the pages expect: the bundled sweeps, two texts, and the program."""
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     shutil.copy2(ROOT / "train.py", tmp_path)
     text = builtin_corpus()
@@ -81,19 +80,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [page if page.stem in ("README", "cluster") else nightly(page) for page in PAGES],
     ids=lambda page: page.stem,
 )
-def test_what_a_page_shows_runs(page: Path, folder: Path) -> None:
+def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
     def run(command: str) -> None:
         done = subprocess.run(
             shortened(command), shell=True, cwd=folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
-    mine = [line for line in lines(page) if line.startswith("fundamentallm ")]
-    others = [line for line in lines(page) if not line.startswith("fundamentallm ")]
-    assert all(ELSEWHERE.match(line + " ") for line in others), others
+    ours = [line for line in shell_commands(page) if line.startswith("fundamentallm ")]
+    others = [line for line in shell_commands(page) if not line.startswith("fundamentallm ")]
+    assert all(OTHER_PROGRAMS.match(line + " ") for line in others), others
     if page.stem == "writing":
-        run("fundamentallm train data.txt")  # runs/data-1, which the page is about
-    for command in mine:
+        run("fundamentallm train data.txt")  # creates runs/data-1, which the page uses
+    for command in ours:
         if command.startswith("fundamentallm refine") and not (folder / "runs/lr").exists():
             run("fundamentallm sweep sweeps/lr.yaml data.txt")
         run(command)

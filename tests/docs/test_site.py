@@ -1,4 +1,4 @@
-"""The site builds without a warning, asks nobody for anything, and is searched from a disk."""
+"""The site builds without warnings, works offline, and can be searched from disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import ROOT
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every page, made anew; a link that leads nowhere is an error."""
+    """Build every page; a broken link is an error."""
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", ".", folder],
@@ -23,25 +23,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_page_can_be_reached(site: Path) -> None:
-    first = (site / "index.html").read_text("utf-8")
+def test_the_index_links_every_page(site: Path) -> None:
+    index = (site / "index.html").read_text("utf-8")
     for page in (*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("sweeps/*.md")):
         path = page.relative_to(ROOT).with_suffix(".html")
         assert (site / path).exists(), path
-        assert page.name == "README.md" or f'href="{path.as_posix()}"' in first, path
+        assert page.name == "README.md" or f'href="{path.as_posix()}"' in index, path
 
 
 @pytest.mark.parametrize("width", [1300, 420])
-def test_pages_ask_nobody_and_fit(site: Path, browser: Any, width: int) -> None:
+def test_pages_load_nothing_remote_and_fit_the_width(site: Path, browser: Any, width: int) -> None:
     tab = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    asked: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    tab.on("request", lambda request: requested.append(request.url))
     for page in ("index.html", "docs/hyperparameters.html", "docs/performance.html"):
         tab.goto((site / page).as_uri())
-        wide = tab.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width, f"{page} scrolls sideways: {wide}"
-    assert asked
-    assert all(url.startswith(("file:", "data:")) for url in asked), asked
+        page_width = tab.evaluate("document.documentElement.scrollWidth")
+        assert page_width <= width, f"{page} scrolls sideways: {page_width}"
+    assert requested
+    assert all(url.startswith(("file:", "data:")) for url in requested), requested
 
 
 def test_search_finds_a_page(site: Path, browser: Any) -> None:

@@ -202,7 +202,7 @@ def test_hyperband_stops_runs_and_the_agent_goes_on(client: Client) -> None:
 
 
 def test_a_stop_by_the_agents_signal_ends_well(client: Client) -> None:
-    client.server.store.patience = 0.0  # the agent is told at its next heartbeat
+    client.server.store.stop_timeout = 0.0  # the agent is told at its next heartbeat
     sweep = client.sweep(sweep_of("grid", UNENDING | {"seed": {"values": [1]}}))
     agent = client.agent(sweep)
     wait_until(lambda: sweep.runs and len(sweep.runs[0].history) > 2, agent)
@@ -368,7 +368,7 @@ def test_pause_resume_and_update(client: Client) -> None:
 
 @pytest.mark.nightly
 def test_stop_lets_the_run_end_and_cancel_ends_it(client: Client) -> None:
-    client.server.store.patience = 0.0
+    client.server.store.stop_timeout = 0.0
     parameters = FIXED | {"seed": {"values": [1, 2]}, "max_steps": {"value": 2000}}
     for word, config in (("--stop", parameters), ("--cancel", parameters | UNENDING)):
         sweep = client.sweep(sweep_of("grid", config))

@@ -1,4 +1,4 @@
-"""A method for each GraphQL operation that the client sends, by the operation's own name."""
+"""GraphQL operations of the client: one method each, with the operation's name."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SCHEMA = {
 
 
 class NotFoundError(Exception):
-    """What the request names is not here: answered with 404."""
+    """The request names something unknown; the server answers 404."""
 
 
 class Operations:
-    """Answers operations; each method gets the variables and returns the `data` object."""
+    """Operations by name; each takes the variables and returns the `data` object."""
 
     def __init__(self, store: Store, url: str) -> None:
         self.store, self.url = store, url
 
     def answer(self, query: str, variables: Variables) -> dict[str, Any]:
-        """Find the method for a query and call it."""
+        """Answer a query by the method with its name."""
         operation = re.search(r"\b(?:mutation|query)\s+(\w+)", query)
         name = operation[1] if operation else ""
         method = getattr(self, name, None)
@@ -49,7 +49,7 @@ class Operations:
             raise NotFoundError(f"unknown operation {name!r}")
         return method(variables)
 
-    # --- who is asking, and whom
+    # --- user and server
 
     def Viewer(self, v: Variables) -> dict[str, Any]:
         team = {"edges": [{"node": {"name": ENTITY}}]}
@@ -115,8 +115,10 @@ class Operations:
 
     def RunResumeStatus(self, v: Variables) -> dict[str, Any]:
         run = self.store.run(v.get("project"), v["name"])
-        began = run is not None and run.starts > 0
-        return {"model": {**self.project_node(v), "bucket": self.run_node(run) if began else None}}
+        has_started = run is not None and run.starts > 0
+        return {
+            "model": {**self.project_node(v), "bucket": self.run_node(run) if has_started else None}
+        }
 
     def RunStoppedStatus(self, v: Variables) -> dict[str, Any]:
         run = self.store.run(v.get("projectName"), v["runId"])
@@ -150,7 +152,7 @@ class Operations:
     Run = LightweightRun = QueryRunInfo = RunFullHistory = RunHistoryKeys = GetRun
 
     def RunParquetHistory(self, v: Variables) -> dict[str, Any]:
-        """Nothing was exported yet: all rows are live, from the first step on."""
+        """Report every row as live, from the first step: nothing was exported yet."""
         run = self.store.run(v.get("project"), v["runName"])
         live = [{"_step": row["_step"]} for row in run.history[:1]] if run else []
         return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": live}}}}
@@ -197,9 +199,14 @@ class Operations:
             runs.sort(key=lambda run: run.summary[order[2]], reverse=order[1] == "-")
         edges = [{"node": self.run_node(run), "cursor": str(n)} for n, run in enumerate(runs)]
         page = {"endCursor": None, "hasNextPage": False}
-        found = {"edges": edges, "pageInfo": page}
+        found_runs = {"edges": edges, "pageInfo": page}
         return {
-            "project": {"internalId": "1", "runCount": len(runs), "readOnly": False, "runs": found}
+            "project": {
+                "internalId": "1",
+                "runCount": len(runs),
+                "readOnly": False,
+                "runs": found_runs,
+            }
         }
 
     Runs = LightweightRuns = GetLightweightRuns = GetRuns
@@ -245,44 +252,44 @@ class Operations:
         if agent is None:
             raise NotFoundError("no such agent")
         alive = sweeps.alive_runs(v.get("runState"))
-        commands = sweeps.commands(self.store, agent, alive, patience=self.store.patience)
+        commands = sweeps.commands(self.store, agent, alive, timeout=self.store.stop_timeout)
         beat = {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}
         return {"agentHeartbeat": beat}
 
     # --- artifacts
 
     def CreateArtifact(self, v: Variables) -> dict[str, Any]:
-        asked = v.get("input") or v
-        identity = global_id("Artifact", asked["artifactCollectionName"], asked.get("digest", ""))
+        fields = v.get("input") or v
+        identity = global_id("Artifact", fields["artifactCollectionName"], fields.get("digest", ""))
         versions = [
             known
             for known in self.store.artifacts.values()
-            if known.collection == asked["artifactCollectionName"] and known.id != identity
+            if known.collection == fields["artifactCollectionName"] and known.id != identity
         ]
         artifact = self.store.artifacts.setdefault(
             identity,
             Artifact(
                 id=identity,
-                project=asked.get("projectName") or "uncategorized",
-                run=asked.get("runName"),
-                kind=asked["artifactTypeName"],
-                collection=asked["artifactCollectionName"],
-                digest=asked.get("digest", ""),
-                metadata=asked.get("metadata"),
+                project=fields.get("projectName") or "uncategorized",
+                run=fields.get("runName"),
+                kind=fields["artifactTypeName"],
+                collection=fields["artifactCollectionName"],
+                digest=fields.get("digest", ""),
+                metadata=fields.get("metadata"),
                 version=len(versions),
             ),
         )
-        artifact.aliases += [entry["alias"] for entry in asked.get("aliases") or []]
-        if asked.get("clientID"):
-            self.store.artifact_of_client[asked["clientID"]] = identity
-        made = {
+        artifact.aliases += [entry["alias"] for entry in fields.get("aliases") or []]
+        if fields.get("clientID"):
+            self.store.artifact_of_client[fields["clientID"]] = identity
+        node = {
             "id": identity,
             "digest": artifact.digest,
             "state": artifact.state,
             "aliases": [],
             "artifactSequence": {"id": f"s{identity}", "latestArtifact": None},
         }
-        return {"createArtifact": {"artifact": made}}
+        return {"createArtifact": {"artifact": node}}
 
     def CreateArtifactManifest(self, v: Variables) -> dict[str, Any]:
         return {"createArtifactManifest": {"artifactManifest": self.manifest_node(v["artifactID"])}}
@@ -304,8 +311,8 @@ class Operations:
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
 
     def ClientIDMapping(self, v: Variables) -> dict[str, Any]:
-        found = self.store.artifact_of_client.get(v["clientID"])
-        return {"clientIDMapping": {"serverID": found}}
+        server_id = self.store.artifact_of_client.get(v["clientID"])
+        return {"clientIDMapping": {"serverID": server_id}}
 
     def UseArtifact(self, v: Variables) -> dict[str, Any]:
         return {"useArtifact": {"artifact": {"id": (v.get("input") or v).get("artifactID")}}}
@@ -434,7 +441,7 @@ class Operations:
 
 
 def introspect(query: str, variables: Variables) -> dict[str, Any]:
-    """The few parts of the schema that a client asks for before it uses them."""
+    """Return the parts of the schema that a client checks before it uses them."""
 
     def described(name: str) -> dict[str, Any]:
         fields = [

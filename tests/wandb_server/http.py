@@ -1,4 +1,4 @@
-"""The listener: GraphQL, the file stream, and files; with faults on demand."""
+"""HTTP listener for GraphQL, the file stream and files, with faults on demand."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ FILE_STREAM = re.compile(r"/files/[^/]+/([^/]+)/([^/]+)/file_stream")
 
 
 class WandbServer:
-    """A context in which the server listens on a free port of 127.0.0.1.
+    """Context manager that listens on a free port of 127.0.0.1.
 
-    `down` closes the port, as a server does that went away; `up` opens it again with all it knew.
+    `down` closes the port, as if the server had died; `up` reopens it with the same data.
     """
 
     def __init__(self) -> None:
         self.store = Store()
         self.lock = threading.RLock()
         self.status = 0
-        """When not 0, the HTTP status of every answer."""
+        """HTTP status of every answer, if not 0."""
         self.delay = 0.0
         """Seconds before every answer."""
         self.requests: list[str] = []
-        """Names of operations, or paths, as they came."""
+        """Names of operations, or paths, in order of arrival."""
         self.refused: list[str] = []
-        """What the server had no answer for: empty after a healthy test."""
+        """Requests that the server could not answer: empty after a healthy test."""
         self.port = 0
         self.away = False
 
@@ -55,12 +55,12 @@ class WandbServer:
 
     @property
     def url(self) -> str:
-        """Where the client finds it."""
+        """Address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that bring a client here, and make it tell often."""
+        """Variables that point a client at this server and make it send often."""
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0123456789" * 4,
@@ -70,7 +70,7 @@ class WandbServer:
         }
 
     def up(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self.away = False
         self.listener = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.listener.daemon_threads = True
@@ -80,14 +80,14 @@ class WandbServer:
         threading.Thread(target=self.listener.serve_forever, args=[0.05], daemon=True).start()
 
     def down(self) -> None:
-        """Listen no more, and answer no one who is still connected."""
+        """Stop listening, and answer no open connection."""
         self.away = True
         self.listener.shutdown()
         self.listener.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request. An error is answered, never dropped: a dropped request is tried for hours."""
+    """One request. Every error gets an answer: the client retries a dropped request for hours."""
 
     protocol_version = "HTTP/1.1"
 
@@ -96,11 +96,11 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.wandb  # pyright: ignore[reportAttributeAccessIssue]
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the test's own output is enough."""
+        """Log nothing."""
 
     def do_POST(self) -> None:
         body, path = self.read_body(), urlsplit(self.path).path
-        if self.fails(path):
+        if self.answer_fault(path):
             return
         stream = FILE_STREAM.fullmatch(path)
         try:
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body, path = self.read_body(), unquote(urlsplit(self.path).path)
-        if self.fails(path):
+        if self.answer_fault(path):
             return
         with self.wandb.lock:
             self.wandb.store.blobs[path.removeprefix("/storage/")] = body
@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if self.fails(path):
+        if self.answer_fault(path):
             return
         blob = self.wandb.store.blobs.get(path.removeprefix("/storage/"))
         if blob is not None:
@@ -152,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def take_stream(self, project: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Rows, console lines and the end of a run, as they come."""
+        """Take a part of a run's stream: rows, console lines, its end."""
         store = self.wandb.store
         run = store.run_or_new(project, name)
         for file, chunk in (request.get("files") or {}).items():
@@ -175,14 +175,14 @@ class Handler(BaseHTTPRequestHandler):
         limits = {"rate_limit_seconds": 0}
         return {"exitcode": run.exit_code, "limits": limits, "stopped": run.stopped}
 
-    def fails(self, path: str) -> bool:
-        """Whether a fault was asked for, and has dealt with the request."""
-        if self.wandb.away:  # a connection from before: hung up, as when a server dies
+    def answer_fault(self, path: str) -> bool:
+        """Return True if a fault that the test set has answered the request."""
+        if self.wandb.away:  # an older connection: hang up, as a dead server would
             self.close_connection = True
             return True
         time.sleep(self.wandb.delay)
         if self.wandb.status:
-            self.reply({"errors": [{"message": "as the test asked"}]}, self.wandb.status)
+            self.reply({"errors": [{"message": "fault set by the test"}]}, self.wandb.status)
         return bool(self.wandb.status)
 
     def read_body(self) -> bytes:
@@ -201,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        with suppress(ConnectionError):  # the client may have given up, or been killed
+        with suppress(ConnectionError):  # the client may have given up or died
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)

@@ -1,4 +1,4 @@
-"""What the server holds: runs, sweeps, agents, artifacts, and the bytes of files."""
+"""Data of the server: runs, sweeps, agents, artifacts and files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ ALPHABET = string.ascii_lowercase + string.digits
 
 
 def new_name() -> str:
-    """Eight letters and digits, as W&B names runs and sweeps."""
+    """Return eight random letters and digits, as W&B names runs and sweeps."""
     return "".join(secrets.choice(ALPHABET) for _ in range(8))
 
 
 def global_id(kind: str, *parts: str) -> str:
-    """An opaque id in the style of GraphQL relay servers."""
+    """Return an opaque id in the style of GraphQL relay servers."""
     return base64.b64encode(":".join(("v1", kind, *parts)).encode()).decode()
 
 
 @dataclass(eq=False)
 class Run:
-    """One run; `name` is what W&B calls the run's id, `display_name` what people see."""
+    """One run; `name` is the id in W&B's terms, `display_name` the name that people see."""
 
     project: str
     name: str
@@ -36,9 +36,9 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     history_lines: int = 0
-    """How many lines of history were sent: more than rows, if some came twice."""
+    """Number of history lines sent: more than rows if some came twice."""
     repeated: list[int] = field(default_factory=list)
-    """Steps that were sent again, as `wandb sync` does."""
+    """Steps that were sent more than once, as `wandb sync` does."""
     log: list[str] = field(default_factory=list)
     events: int = 0
     tags: list[str] = field(default_factory=list)
@@ -54,20 +54,20 @@ class Run:
     exit_code: int | None = None
     files: list[str] = field(default_factory=list)
     starts: int = 0
-    """How often a process has begun or resumed it."""
+    """Number of times a process started or resumed the run."""
 
     @property
     def id(self) -> str:
-        """The relay id."""
+        """Relay id."""
         return global_id("Run", ENTITY, self.project, self.name)
 
     @property
     def values(self) -> dict[str, Any]:
-        """The config without W&B's own entries, as `wandb.config` shows it."""
+        """Config without W&B's own entries, as `wandb.config` shows it."""
         return {key: entry["value"] for key, entry in self.config.items() if key != "_wandb"}
 
     def rows(self) -> list[dict[str, Any]]:
-        """The history without what W&B adds; `_step` is called `step`."""
+        """Return the history without W&B's own columns; `_step` becomes `step`."""
         rows = []
         for row in self.history:
             kept = {key: value for key, value in row.items() if not key.startswith("_")}
@@ -75,7 +75,7 @@ class Run:
         return rows
 
     def take_history(self, offset: int, rows: list[dict[str, Any]]) -> None:
-        """Lines `offset` and on: a line sent twice counts once, a step sent twice is replaced."""
+        """Take lines from `offset`: ignore a repeated line, replace a repeated step."""
         for row in rows[max(0, self.history_lines - offset) :]:
             steps = [known["_step"] for known in self.history]
             if row["_step"] in steps:
@@ -86,14 +86,14 @@ class Run:
         self.history_lines = max(self.history_lines, offset + len(rows))
 
     def stop(self) -> None:
-        """Ask it to stop, as the UI's button does."""
+        """Ask the run to stop, as the button in the UI does."""
         if not self.stopped:
             self.stopped, self.stopped_at = True, time.monotonic()
 
 
 @dataclass(eq=False)
 class Sweep:
-    """One sweep, and the runs that it has handed out."""
+    """One sweep and its runs."""
 
     project: str
     name: str
@@ -102,22 +102,22 @@ class Sweep:
     state: str = "PENDING"
     runs: list[Run] = field(default_factory=list)
     queue: list[Run] = field(default_factory=list)
-    """Preempted runs, handed out again before any new point."""
+    """Preempted runs, which start again before any new run."""
 
     @property
     def id(self) -> str:
-        """The relay id."""
+        """Relay id."""
         return global_id("Sweep", ENTITY, self.project, self.name)
 
     @property
     def path(self) -> str:
-        """What `wandb agent` is given."""
+        """Path that `wandb agent` takes."""
         return f"{ENTITY}/{self.project}/{self.name}"
 
 
 @dataclass(eq=False)
 class Agent:
-    """One `wandb agent`, and the runs it was told to start."""
+    """One `wandb agent` and the runs that it started."""
 
     sweep: Sweep
     runs: list[Run] = field(default_factory=list)
@@ -141,7 +141,7 @@ class Artifact:
 
 
 class Store:
-    """Everything, in memory; the listener holds a lock around each request."""
+    """All data, in memory; the listener holds a lock during each request."""
 
     def __init__(self) -> None:
         self.runs: dict[tuple[str, str], Run] = {}
@@ -150,31 +150,31 @@ class Store:
         self.artifacts: dict[str, Artifact] = {}
         self.artifact_of_client: dict[str, str] = {}
         self.blobs: dict[str, bytes] = {}
-        """What was PUT, by the path it was put under."""
-        self.patience = 40.0
-        """Seconds that a run has to stop by itself before its agent is told to stop it."""
+        """Uploaded files by path."""
+        self.stop_timeout = 40.0
+        """Seconds for a run to stop by itself before its agent has to stop it."""
 
     def run(self, project: str | None, name: str) -> Run | None:
-        """A run, if it is known."""
+        """Return a run, or None if it is unknown."""
         return self.runs.get((project or "uncategorized", name))
 
     def run_or_new(self, project: str | None, name: str) -> Run:
-        """A run, made now if need be."""
+        """Return a run, and create it if it is unknown."""
         key = (project or "uncategorized", name)
         return self.runs.setdefault(key, Run(*key))
 
     def run_by_id(self, identity: str) -> Run | None:
-        """A run by its relay id."""
+        """Return a run by its relay id."""
         return next((run for run in self.runs.values() if run.id == identity), None)
 
     def sweep(self, project: str | None, name: str) -> Sweep | None:
-        """A sweep, by its name or its relay id."""
+        """Return a sweep by its name or its relay id."""
         key = (project or "uncategorized", name)
         by_id = (sweep for sweep in self.sweeps.values() if sweep.id == name)
         return self.sweeps.get(key) or next(by_id, None)
 
     def artifact_files(self, artifact: Artifact) -> dict[str, bytes]:
-        """The files of an artifact, by the name that its manifest gives them."""
+        """Return the files of an artifact by their names in its manifest."""
         manifest = json.loads(self.blobs[artifact.manifest_path])
         return {
             name: self.blobs[f"artifacts/{artifact.id}/{name}"] for name in manifest["contents"]

@@ -1,4 +1,4 @@
-"""What an agent is told: the next point of a sweep, or to stop a run, or to go."""
+"""Commands for agents: start a run with the next configuration, stop a run, or exit."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ UNFINISHED = ("running", "pending")
 
 
 def commands(
-    store: Store, agent: Agent, alive: set[str], *, patience: float
+    store: Store, agent: Agent, alive: set[str], *, timeout: float
 ) -> list[dict[str, Any]]:
-    """The answer to an agent's heartbeat.
+    """Return the answer to an agent's heartbeat.
 
-    `alive` names the runs whose process it still has; one that was to stop and goes on for
-    `patience` seconds is stopped by the agent.
+    `alive` names the runs whose process still exists. The agent stops a run that was asked to stop
+    and still runs after `timeout` seconds.
     """
     sweep = agent.sweep
     for run in agent.runs:
         if run.name not in alive and run.state == "pending":
-            run.state = "crashed"  # its process ended and never reported
+            run.state = "crashed"  # its process ended without a report
     stop_early(sweep)
     overdue = [
         run
         for run in sweep.runs
-        if run.name in alive and run.stopped and time.monotonic() - run.stopped_at > patience
+        if run.name in alive and run.stopped and time.monotonic() - run.stopped_at > timeout
     ]
     if overdue or alive:
         return [{"type": "stop", "run_id": run.name, "logs": []} for run in overdue]
@@ -42,41 +42,43 @@ def commands(
     if sweep.queue:
         run = sweep.queue.pop(0)
         run.state, run.preempting, run.exit_code = "pending", False, None
-        point = dict(run.config)  # all of it, W&B's own entries too
+        configuration = dict(run.config)  # with W&B's own entries
     else:
         suggested = suggest(sweep)
         if suggested is None:
             if any(run.state in (*UNFINISHED, "preempting") for run in sweep.runs):
-                return []  # one of them may be preempted and come back
+                return []  # a running one may be preempted and queued
             sweep.state = "FINISHED"
             return [{"type": "exit", "logs": []}]
-        point = suggested
+        configuration = suggested
         run = store.run_or_new(sweep.project, new_name())
         run.sweep = sweep.name
-        run.config = dict(point)
+        run.config = dict(configuration)
         sweep.runs.append(run)
     agent.runs.append(run)
     program = sweep.config.get("program")
-    return [{"type": "run", "run_id": run.name, "program": program, "args": point, "logs": []}]
+    return [
+        {"type": "run", "run_id": run.name, "program": program, "args": configuration, "logs": []}
+    ]
 
 
 def suggest(sweep: Sweep) -> dict[str, Any] | None:
-    """The next point, `{name: {"value": ...}}`, or None when there is none left."""
+    """Return the next configuration, `{name: {"value": ...}}`, or None at the end."""
     config = sweep.config
     if config.get("run_cap") and len(sweep.runs) >= config["run_cap"]:
         return None
     number = len(sweep.runs)
     if config["method"] == "grid":
-        points = itertools.islice(grid(config["parameters"]), number, number + 1)
-        values = next(points, None)
-    else:  # bayes needs no model here: any point is a point that bayes may suggest
-        chooser = random.Random(f"{sweep.name}-{number}")
-        values = {name: draw(spec, chooser) for name, spec in config["parameters"].items()}
+        following = itertools.islice(grid(config["parameters"]), number, number + 1)
+        values = next(following, None)
+    else:  # bayes needs no model here: it may suggest any configuration
+        rng = random.Random(f"{sweep.name}-{number}")
+        values = {name: draw(spec, rng) for name, spec in config["parameters"].items()}
     return values and {name: {"value": value} for name, value in values.items()}
 
 
 def grid(parameters: dict[str, Any]) -> Any:
-    """Every point of a grid, in the order of the file."""
+    """Yield every configuration of a grid, in the order of the file."""
     axes = []
     for spec in parameters.values():
         if "parameters" in spec:
@@ -87,27 +89,27 @@ def grid(parameters: dict[str, Any]) -> Any:
         yield dict(zip(parameters, values, strict=True))
 
 
-def draw(spec: dict[str, Any], chooser: random.Random) -> Any:
-    """A value for one parameter."""
+def draw(spec: dict[str, Any], rng: random.Random) -> Any:
+    """Draw a value of one parameter."""
     if "parameters" in spec:
-        return {name: draw(inner, chooser) for name, inner in spec["parameters"].items()}
+        return {name: draw(inner, rng) for name, inner in spec["parameters"].items()}
     if "value" in spec:
         return spec["value"]
     if "values" in spec:
-        return chooser.choice(spec["values"])
+        return rng.choice(spec["values"])
     kind = spec.get("distribution")
     low, high = spec["min"], spec["max"]
     if kind == "log_uniform_values":
-        return math.exp(chooser.uniform(math.log(low), math.log(high)))
+        return math.exp(rng.uniform(math.log(low), math.log(high)))
     if kind == "int_uniform" or isinstance(low, int):
-        return chooser.randint(low, high)
-    return chooser.uniform(low, high)
+        return rng.randint(low, high)
+    return rng.uniform(low, high)
 
 
 def stop_early(sweep: Sweep) -> None:
-    """W&B's hyperband, in the documented form: bands at `min_iter * eta ** k`.
+    """Apply W&B's hyperband as documented, with bands at `min_iter * eta ** k`.
 
-    At each band a run goes on if its metric then is among the best 1/eta of all that got there.
+    At each band a run continues if its metric is among the best 1/eta of all runs that reached it.
     """
     rule = sweep.config.get("early_terminate")
     if not rule:
@@ -130,7 +132,7 @@ def stop_early(sweep: Sweep) -> None:
 
 
 def finish(sweep: Sweep | None, run: Run, exit_code: int) -> None:
-    """A process reported the end of its run."""
+    """Record the end of a run that its process reported."""
     run.exit_code = exit_code
     if run.preempting and exit_code:
         run.state = "preempted"
@@ -143,12 +145,12 @@ def finish(sweep: Sweep | None, run: Run, exit_code: int) -> None:
 
 
 def cancel(sweep: Sweep) -> None:
-    """Stop every run that goes on."""
+    """Stop every unfinished run."""
     for run in sweep.runs:
         if run.state in UNFINISHED:
             run.stop()
 
 
 def alive_runs(run_state: str | None) -> set[str]:
-    """The runs that a heartbeat names as running."""
+    """Return the runs that a heartbeat lists as running."""
     return {name for name, alive in json.loads(run_state or "{}").items() if alive}
