@@ -59,12 +59,12 @@ def of_a_stranger(sweep: SweepFile) -> str:
     script, starts = missing_program(sweep), command_line(sweep)
     if script is not None:
         return (
-            f"{script} is not there; to train fundamentallm's own model, give command: "
+            f"{script} does not exist; to train fundamentallm's own model, set command: "
             f"{OUR_COMMAND}"
         )
     return (
-        f"starts `{starts}`; so far, fundamentallm runs no program but its own trainer: start "
-        f"this sweep with wandb sweep {sweep.file}"
+        f"starts `{starts}`, but so far fundamentallm runs only its own trainer; start this sweep "
+        f"with wandb sweep {sweep.file}"
     )
 
 

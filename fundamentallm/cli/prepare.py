@@ -29,19 +29,19 @@ def read_recorded_text(request: Request, data: str | None, sha256: str | None) -
     if data is not None and sha256 and "data" not in request.typed:
         if is_read_once(data):
             raise DataError(
-                f"{data}: the run read its text from there, and it is gone; save the same text to "
-                f"a file and name that: {request.naming('TEXT.txt')}"
+                f"{data}: the run read its text from this pipe, which is gone; save the same text "
+                f"to a file and run: {request.naming('TEXT.txt')}"
             )
         if data != BUILTIN and not os.path.exists(data):
             raise DataError(
-                f"{data}: the run's text is not at {Path(data).absolute()}; say where it is: "
+                f"{data}: the run's text is not at {Path(data).absolute()}; give its path: "
                 f"{request.naming(f'PATH/TO/{shlex.quote(Path(data).name)}')}"
             )
     text = read_text(data)
     if sha256 and text.sha256 != sha256:
         warn(
             f"{text.name} is not the text that config.yaml names: its SHA-256 is "
-            f"{text.sha256[:12]} and was {sha256[:12]}"
+            f"{text.sha256[:12]}, not {sha256[:12]}"
         )
     return text
 

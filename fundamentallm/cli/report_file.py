@@ -40,7 +40,7 @@ def check_may_write(file: Path) -> None:
         FundamentallmError: Something else is there.
     """
     if file.is_dir():
-        raise FundamentallmError(f"--output {file}: a folder is there; give a file's name")
+        raise FundamentallmError(f"--output {file}: this is a folder; give a file name")
     try:
         there = os.path.lexists(file)
         content = read_file(file, LARGEST, root=file.parent) if there else b""
@@ -48,5 +48,6 @@ def check_may_write(file: Path) -> None:
         raise FundamentallmError(f"--output {file}: cannot be read ({error.strerror})") from None
     if content and SIGNATURE not in content:
         raise FundamentallmError(
-            f"--output {file}: not a report of fundamentallm; move it away, or give --output"
+            f"--output {file}: this file is not a fundamentallm report; move it, or give another "
+            "--output"
         )

@@ -33,16 +33,16 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
     """
     if typed and StorageAddress.parse(typed).has_secret:
         raise SweepError(
-            f"--storage: leave the password out, for others can read a command line; give the "
-            f"whole address in {STORAGE}, or the password in PGPASSWORD or ~/.pgpass"
+            f"--storage: leave out the password, because others can read command lines; set "
+            f"{STORAGE} to the whole address, or give the password in PGPASSWORD or ~/.pgpass"
         )
     url = typed or os.environ.get(STORAGE)
     address = StorageAddress.parse(url or folder.url)  # refuses what it does not know
     if not (url or address.is_local or was_asked(folder.path, storage=address.kept)):
         raise SweepError(
-            f"{place(folder.storage)} names a server, {address.shown}, and no record on this "
-            "machine says that you chose it; if you know it, add --storage with the address that "
-            f"is in the file, or set {STORAGE}"
+            f"{place(folder.storage)} names a server, {address.shown}, that you have not "
+            "confirmed on this machine; if you trust it, add --storage with the address in the "
+            f"file, or set {STORAGE}"
         )
     return url or folder.url
 
@@ -71,14 +71,14 @@ def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> No
     on_servers = not (known.is_local or asked.is_local)
     if there and known.kept != asked.kept and not (joining and on_servers):
         raise SweepError(
-            f"{folder.path}: its runs are kept in {known.shown}, and --storage or {STORAGE} names "
-            f"another storage, {asked.shown}; leave --storage out, unset {STORAGE}, and go on by "
+            f"{folder.path}: its runs are stored in {known.shown}, but --storage or {STORAGE} "
+            f"names {asked.shown}; leave out --storage, unset {STORAGE} and resume with "
             f"fundamentallm agent {place(folder.path)}, or give another --output-dir"
         )
     if asked.is_local and asked != StorageAddress.parse(folder.local_url):
         raise SweepError(
-            f"--storage or {STORAGE} names {asked.shown}, and SQLite is kept beside the runs "
-            "alone; leave it out, or give postgresql://USER@HOST/DATABASE"
+            f"--storage or {STORAGE} names {asked.shown}, but SQLite is stored only in the "
+            "sweep's folder; leave it out, or give postgresql://USER@HOST/DATABASE"
         )
 
 
@@ -110,8 +110,8 @@ def opened(
     open_enough_files()
     if url.startswith("sqlite") and not folder.database.exists():
         raise SweepError(
-            f"{folder.path}: no sweep is there; give the folder that fundamentallm sweep has made, "
-            "or --storage if the sweep was begun on another machine"
+            f"{folder.path}: no sweep found; give the folder that fundamentallm sweep created, or "
+            "--storage if it was created on another machine"
         )
     folder.check_is_ours()
     check_storage(url, folder, joining=True)

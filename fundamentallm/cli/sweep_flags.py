@@ -62,7 +62,7 @@ def read_every_run(sweep: SweepFile, words: Sequence[str]) -> EveryRun:
     given = _parsed(_flags_of_every_run, words)
     stronger = {name: value for name, value in given.items() if value}
     if own["output_dir"]:
-        left_out = "--output-dir is left out: runs lie in the sweep's folder"
+        left_out = "--output-dir is ignored: runs are written to the sweep's folder"
         sweep.findings.warn(("command",), left_out)
     flags = {**own, **stronger}
     request = Request.from_flags({name: flags[name] for name in flags.keys() - OF_ONE_RUN})

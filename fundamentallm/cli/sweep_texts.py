@@ -56,7 +56,7 @@ def with_texts(definition: SweepDefinition, data: str | None) -> SweepDefinition
             _warn_of_unscored(definition.space, text)
             hashes[name] = text.sha256
         except DataError as error:
-            warn(f"{error}; unless it is there by then, its runs fail")
+            warn(f"{error}; runs on it fail unless it exists by then")
     return replace(definition, texts=hashes, texts_from=str(Path.cwd()))
 
 
@@ -74,13 +74,13 @@ def text_here(definition: SweepDefinition, typed: str | None) -> str | None:
     """
     if not definition.data_sha256:
         if typed is not None:
-            raise click.UsageError("this sweep's file says which texts to use; leave out --data")
+            raise click.UsageError("this sweep's file names its texts; leave out --data")
         _check_named_texts(definition)
         return None
     path = typed or definition.data
     if path not in (None, BUILTIN) and not Path(path).exists():
-        raise SweepError(f"{path}: the sweep's text is not there; say where by --data")
-    _check_hash(path, definition.data_sha256, "give the same one by --data")
+        raise SweepError(f"{path}: the sweep's text is missing; give its path as --data")
+    _check_hash(path, definition.data_sha256, "give the same text as --data")
     return path
 
 
@@ -92,11 +92,9 @@ def _check_named_texts(definition: SweepDefinition) -> None:
         if path is None or Path(path).exists():
             there += 1
             if sha256:
-                _check_hash(path, sha256, "put the same one there")
+                _check_hash(path, sha256, "put the same text there")
     if not there:
-        raise SweepError(
-            "none of the texts that the sweep names is here; work on it where they are"
-        )
+        raise SweepError("none of the texts that the sweep names exist here; run it where they do")
 
 
 def _check_hash(path: str | None, sha256: str, advice: str) -> None:
@@ -105,6 +103,6 @@ def _check_hash(path: str | None, sha256: str, advice: str) -> None:
     text = read_lasting_text(path)
     if text.sha256 != sha256:
         raise SweepError(
-            f"{text.name} is not the text of this sweep: its SHA-256 is {text.sha256[:12]} and "
-            f"was {sha256[:12]}; {advice}"
+            f"{text.name} is not the text of this sweep: its SHA-256 is {text.sha256[:12]}, "
+            f"not {sha256[:12]}; {advice}"
         )

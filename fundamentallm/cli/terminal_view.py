@@ -21,7 +21,7 @@ WORDS: Mapping[str, str] = {
     RunStatus.STOPPED: "stopped early by hyperband",
     RunStatus.DIED: "was killed",
     RunStatus.OOM: "ran out of memory",
-    RunStatus.INTERRUPTED: "interrupted, and saved",
+    RunStatus.INTERRUPTED: "interrupted and saved",
 }
 
 
@@ -40,7 +40,7 @@ class PlainView:
     def started(self, run: Run, *, resumes: bool) -> None:
         """Say what is tried."""
         self.rows[run.number] = (Row(0, 0, {}), time.monotonic(), run)
-        again = " goes on" if resumes else " starts again" if len(run.trials) > 1 else " starts"
+        again = " resumes" if resumes else " restarts" if len(run.trials) > 1 else " starts"
         self.line(f"run {self.counted(run.number)}{again}: {self.values(run.values)}")
 
     def row(self, run: Run, row: Row) -> None:
@@ -88,7 +88,10 @@ class PlainView:
 
     def values(self, values: Mapping[str, Any]) -> str:
         """What is searched, with its value."""
-        return ", ".join(f"{name} {shown(values[name])}" for name in self.names) or "no choice"
+        return (
+            ", ".join(f"{name} {shown(values[name])}" for name in self.names)
+            or "no parameter varies"
+        )
 
     def __enter__(self) -> PlainView:
         return self
@@ -126,9 +129,11 @@ class TableView(PlainView):
         from rich.text import Text
 
         table = RichTable(box=None, pad_edge=False, caption_justify="left", caption_style="")
-        columns = ("run", "step", "train_loss", self.metric.name, "seconds", "tries")
+        columns = ("run", "step", "train_loss", self.metric.name, "seconds", "configuration")
         for name in dict.fromkeys(columns):
-            table.add_column(name, justify="left" if name == "tries" else "right", no_wrap=True)
+            table.add_column(
+                name, justify="left" if name == "configuration" else "right", no_wrap=True
+            )
         now = time.monotonic()
         for number, (row, since, run) in sorted(self.rows.items()):
             cells = [str(number + 1), f"{row.step}/{row.total_steps}" if row.total_steps else ""]
@@ -150,7 +155,7 @@ class TableView(PlainView):
             parts.append(
                 f"best {self.metric.name} {score_text(best.last.score)} (run {best.number + 1})"
             )
-        parts.append(f"{_clock(now - self.began)} gone")
+        parts.append(f"{_clock(now - self.began)} elapsed")
         if done and self.limit is not None and running:
             left = (self.limit - ended) * self.runs.seconds / done / running
             parts.append(f"about {_clock(left)} left")

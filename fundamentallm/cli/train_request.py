@@ -101,27 +101,25 @@ class Request:
         if self.folder is None:
             if self.resume or self.overwrite:
                 flag = "--resume" if self.resume else "--overwrite"
-                raise click.UsageError(
-                    f"{flag} needs --output-dir, the folder of the run that is meant"
-                )
+                raise click.UsageError(f"{flag} needs --output-dir, the run's folder")
         elif self.sweep is None and os.path.lexists(self.folder.path / "sweep.yaml"):
             raise click.UsageError(
-                f"--output-dir {self.folder.path}: a sweep is there; go on with it by "
-                f"fundamentallm agent {self.folder.path}, or give another folder"
+                f"--output-dir {self.folder.path}: this folder holds a sweep; resume it "
+                f"with fundamentallm agent {self.folder.path}, or give another folder"
             )
         elif self.sweep is None and SweepFolder(self.folder.path.absolute().parent).exists:
             around = place(self.folder.path.absolute().parent)
             raise click.UsageError(
-                f"--output-dir {self.folder.path}: it lies in the sweep {around}, which alone "
-                f"writes its runs; train the best longer by fundamentallm refine {around}, or give "
-                "another folder"
+                f"--output-dir {self.folder.path}: this folder is inside the sweep {around}, "
+                f"and only the sweep writes there; to train its best run longer, use fundamentallm "
+                f"refine {around}, or give another folder"
             )
         elif self.folder.holds_a_run():
             self.folder.check_ownership()
             if not (self.resumes or self.overwrite):
                 raise click.UsageError(
-                    f"--output-dir {self.folder.path}: a run is there; go on with it by --resume, "
-                    "replace it by --overwrite, or give another folder"
+                    f"--output-dir {self.folder.path}: this folder holds a run; add --resume "
+                    "to resume it, --overwrite to replace it, or give another folder"
                 )
         elif self.resume:
             warn(f"--resume: no run in {self.folder.path} yet; starting one")
@@ -154,8 +152,8 @@ class Request:
             others = [given for given in self.typed.get(name, ()) if given != value]
             if self.sweep is not None and others:
                 raise ConfigError(
-                    f"{name} was typed as {others[0]} and is {value} in sweep "
-                    f"{self.sweep.sweep_id}; take one of them away"
+                    f"{name} is {others[0]} on the command line and {value} in sweep "
+                    f"{self.sweep.sweep_id}; remove one of them"
                 )
         settings |= swept
         if self.folder is not None:
@@ -175,7 +173,7 @@ def _read_recorded(folder: RunFolder) -> dict[str, Any]:
         checkpoint = Checkpoint.load(folder.last, folder.root)
         data, sha256 = checkpoint.data["name"], checkpoint.data["sha256"]
         recorded = {**vars(checkpoint.config), "data": data, "data_sha256": sha256}
-        warn(f"{folder.config} holds nothing; last.pt beside it says what the run was begun with")
+        warn(f"{folder.config} is empty; the run's settings are read from last.pt")
     return recorded
 
 
@@ -187,7 +185,6 @@ def _check_is_known(folder: RunFolder, recorded: Mapping[str, Any]) -> None:
     """
     if os.path.exists(folder.config) and not recorded:
         raise RunFolderError(
-            f"--resume: {folder.config} holds nothing, and no last.pt is beside it, so that nobody "
-            "knows what the run was begun with; put one of them back, or begin again with "
-            "--overwrite"
+            f"--resume: {folder.config} is empty and there is no last.pt, so the run's settings "
+            "are unknown; restore one of them, or start over with --overwrite"
         )

@@ -63,13 +63,13 @@ def with_allowed_wandb(
         return replace(definition, wandb="")
     if typed is None and not was_asked(folder.path, wandb=f"{definition.id} {asked}"):
         raise SweepError(
-            f"{place(folder.path)}: its runs would go to W&B, as the sweep says, and no record on "
-            f"this machine says that you asked for it; add --wandb {shlex.quote(asked)} to send "
+            f"{place(folder.path)}: this sweep sends its runs to W&B, which you have not "
+            f"confirmed on this machine; add --wandb {shlex.quote(asked)} to send "
             f"them there, or --wandb {OFF} to keep them here"
         )
     if typed not in (None, asked):
         raise click.UsageError(
-            f"--wandb {typed}: the runs of this sweep go to another place on W&B; give "
+            f"--wandb {typed}: this sweep sends its runs elsewhere on W&B; give "
             f"{shlex.quote(asked)} or {OFF}"
         )
     if typed:

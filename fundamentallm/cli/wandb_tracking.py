@@ -27,7 +27,9 @@ def wandb_tracker(
 
         reason = wandb.why_not()
     except (ImportError, AttributeError):  # not installed; a folder ./wandb then passes for it
-        reason = "wandb is not installed, so this run stays on this machine (--no-wandb says so)"
+        reason = (
+            "wandb is not installed, so this run stays on this machine (--no-wandb hides this line)"
+        )
     if wandb is None or reason is not None:
         if reason:
             say(f"fundamentallm: {reason}", err=True)
@@ -52,7 +54,7 @@ def _say_what_is_sent(log_model: bool) -> None:
     """Nobody who has logged in once, for another project, is to be surprised by it."""
     model = ", the model (best.pt); --no-log-model leaves out the model" if log_model else ""
     say(
-        "fundamentallm: sent to W&B: metrics, settings, samples that begin as your text, this "
+        "fundamentallm: sent to W&B: metrics, settings, samples that begin like your text, this "
         f"output, facts about the machine{model}; --no-wandb keeps everything here",
         err=True,
     )

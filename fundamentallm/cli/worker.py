@@ -104,15 +104,16 @@ def begin(
         is_local = url.startswith("sqlite")
         if known.id != definition.id and not is_local and not folder.file.exists():
             raise SweepError(
-                f"the storage has a sweep {folder.name} already, made elsewhere; join it by "
+                f"the storage already has a sweep {folder.name}, created elsewhere; join it with "
                 f"fundamentallm agent {folder.path}, or give another --output-dir"
             )
         if known.id != definition.id:
             changes = differences(known, definition)
             if changes:
                 raise SweepError(
-                    f"{folder.path}: this sweep was begun otherwise: {'; '.join(changes)}; go on "
-                    "with it as it was (only run_cap may grow), or give another --output-dir"
+                    f"{folder.path}: this sweep was created with different settings: "
+                    f"{'; '.join(changes)}; use the same ones (only run_cap may grow), or give "
+                    "another --output-dir"
                 )
             if not _holds(folder, sweep.text):
                 check_file(folder, known.sweep)
@@ -142,8 +143,8 @@ def check_file(folder: SweepFolder, sweep: SweepFile) -> None:
     if changes := differences_in_file(sweep, edited):
         file = place(folder.file)
         raise SweepError(
-            f"{file}: edited since the sweep began: {'; '.join(changes)}; what runs is the sweep "
-            f"as it began. Give this file to fundamentallm sweep, with --output-dir "
+            f"{file}: edited since the sweep was created: {'; '.join(changes)}; agents run the "
+            "sweep as it was created. Give this file to fundamentallm sweep with --output-dir "
             f"{place(folder.path)}, or delete it, and the next agent restores it"
         )
 
@@ -181,7 +182,7 @@ def engine_for(
             prefix=definition.id,
         )  # fmt: skip
     if search.left_out:
-        view.notify(f"{search.left_out} points of the grid cannot exist and are left out")
+        view.notify(f"impossible configurations left out of the grid: {search.left_out}")
     if used_up := search.used_up_before(sweep.run_cap):
         view.notify(used_up)
     texts = TextSource.of(definition, data)
@@ -237,7 +238,9 @@ def work(
         def who_stops() -> str:
             if signals.name and not told:
                 told.append(signals.name)
-                shown.notify("stopping: runs in progress save themselves; once more ends at once")
+                shown.notify(
+                    "stopping: runs in progress save their state; a second signal stops at once"
+                )
             return signals.name
 
         stopped_by = engine.run(who_stops)
@@ -264,26 +267,26 @@ def _conclude(
         )
     for line in _failures(failed, len(runs)):
         say(line, err=True)
-    left = f"; {limit - finished - len(failed)} runs are left" if limit is not None else ""
+    left = f"; {limit - finished - len(failed)} runs left" if limit is not None else ""
     retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
         _write_report(folder, space, runs)
     if failed and not stopped_by.startswith("SIG") and (stopped_by or not finished):
         stopped = f"stopped by {stopped_by}{left}" if stopped_by else "no run has finished"
         say(
-            f"{stopped}; mend what made them fail, then: fundamentallm agent {there} {retries} "
-            f"(for another --device: the same fundamentallm sweep command with {retries}, and "
-            "the flag after --)",
+            f"{stopped}; fix the cause, then run: fundamentallm agent {there} {retries} "
+            f"(to change --device, repeat the fundamentallm sweep command with {retries} and the "
+            "flag after --)",
             err=True,
         )
         return exit_codes.FAILED
     if stopped_by:
-        say(f"stopped by {stopped_by}{left}; go on with: fundamentallm agent {there}", err=True)
+        say(f"stopped by {stopped_by}{left}; resume with: fundamentallm agent {there}", err=True)
         return exit_codes.of_run(RunStatus.INTERRUPTED, stopped_by, in_sweep=True)
     if failed:
         say(
-            f"{len(failed)} of {len(runs)} runs failed; output.txt in their folders has more; "
-            f"try them again with: fundamentallm agent {there} {retries}",
+            f"{len(failed)} of {len(runs)} runs failed; see output.txt in their folders; "
+            f"retry them with: fundamentallm agent {there} {retries}",
             err=True,
         )
         return exit_codes.FAILED
@@ -310,4 +313,4 @@ def _write_report(folder: SweepFolder, space: SearchSpace, runs: RunIndex) -> No
         warn(f"no report was written: {error}")
     else:
         there = place(folder.path)
-        say(f"report: {place(folder.path / NAME)}; in words: fundamentallm explain {there}")
+        say(f"report: {place(folder.path / NAME)}; explain it with: fundamentallm explain {there}")

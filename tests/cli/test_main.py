@@ -208,7 +208,7 @@ def test_signals_save_and_name_the_way_on(
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    assert "go on with: fundamentallm train --output-dir out --resume --no-wandb\n" in errors
+    assert "resume with: fundamentallm train --output-dir out --resume --no-wandb\n" in errors
     assert json.loads((tmp_path / "out/summary.json").read_text())["status"] == "interrupted"
     step = json.loads((tmp_path / "out/summary.json").read_text())["step"]
     on = run("train", "--output-dir=out", "--resume", f"--max-steps={step + 10}")
@@ -229,7 +229,10 @@ def test_a_sweep_s_folder_is_no_run_s(
     for command in (["train", *tiny_flags], ["train", "--resume"], ["find", "learning-rate", *few]):
         done = run(*command, text_file, "--output-dir=swept")
         assert done.returncode == 2
-        assert "swept: a sweep is there; go on with it by fundamentallm agent swept" in done.stderr
+        assert (
+            "swept: this folder holds a sweep; resume it with fundamentallm agent swept"
+            in done.stderr
+        )
     assert [each.name for each in (tmp_path / "swept").iterdir()] == ["sweep.yaml"]
 
 
@@ -261,7 +264,7 @@ def test_a_preset_warns_of_a_short_text(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     done = run("train", text_file, "--preset=small-dataset", *tiny_flags)
-    assert "warning: --preset small-dataset is made for 20,000 characters" in done.stderr
+    assert "warning: --preset small-dataset is meant for 20,000 characters" in done.stderr
     config = yaml.safe_load((tmp_path / "runs/cats-1/config.yaml").read_text())
     assert (config["dropout"], config["model_dim"]) == (0.2, 16)  # flags win
 

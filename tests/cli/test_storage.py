@@ -24,7 +24,7 @@ def test_an_agent_keeps_to_the_storage_of_the_folder(
     other = f"sqlite:///{tmp_path}/other.db"
     code, said = agent(tmp_path, "runs/t", FUNDAMENTALLM_STORAGE=other)
     assert code == 2
-    assert "its runs are kept in" in said
+    assert "its runs are stored in" in said
     assert not (tmp_path / "other.db").exists()
 
 
@@ -36,5 +36,5 @@ def test_sqlite_elsewhere_is_refused(
     monkeypatch.setenv("FUNDAMENTALLM_STORAGE", f"sqlite:///{tmp_path}/other.db")
     done = run("sweep", "t.yaml", text_file, "--", *FLAGS)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "SQLite is kept beside the runs alone" in done.stderr
+    assert "SQLite is stored only in the sweep's folder" in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -38,7 +38,7 @@ def test_an_agent_finds_the_texts_that_the_file_names(
     text_file.rename(tmp_path / "dogs.txt")
     code, said = agent(tmp_path / "elsewhere", "../runs/t")
     assert code == 2
-    assert "none of the texts that the sweep names is here" in said
+    assert "none of the texts that the sweep names exist here" in said
     assert len(summaries(tmp_path / "runs/t")) == 1
     text_file.write_text(TEXT)
     code, said = agent(tmp_path / "elsewhere", "../runs/t")

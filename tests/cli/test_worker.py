@@ -36,8 +36,8 @@ def test_all_runs_fail_for_one_reason(
     assert done.returncode == 1
     assert f"all {rates} runs failed: " in done.stderr
     assert "mps" in done.stderr
-    assert "then: fundamentallm agent runs/t --retries 1 (for another --device" in done.stderr
-    assert "go on with" not in done.stderr
+    assert "then run: fundamentallm agent runs/t --retries 1 (to change --device" in done.stderr
+    assert "resume with" not in done.stderr
     assert "runs failed; output.txt" not in done.stderr
     if rates == 2:  # the advice is right
         mended = run(*command, "--retries=1", "--", *FLAGS, "--device=cpu")
@@ -63,7 +63,9 @@ def test_a_sweep_s_file_that_was_edited(tmp_path: Path) -> None:
     check_file(folder, parse_sweep(RANDOM, "t.yaml"))
     assert folder.file.read_text() == commented
     folder.file.write_text("run_cap: 9\n" + RANDOM.replace("values: [0, 1]", "values: [0, 2]"))
-    with pytest.raises(SweepError, match=r"edited since the sweep began: .*run_cap is new \(9\)"):
+    with pytest.raises(
+        SweepError, match=r"edited since the sweep was created: .*run_cap is new \(9\)"
+    ):
         check_file(folder, parse_sweep(RANDOM, "t.yaml"))
     folder.file.write_text("method: [")
     with pytest.raises(SweepError, match=r"sweep.yaml:\d"):
@@ -82,7 +84,9 @@ def test_an_edited_file_is_told_by_agent_and_kept_by_sweep(
     for command in (("agent", "runs/t"), ("sweep", file, *words)):
         done = run(*command)
         assert done.returncode == 2
-        assert "sweep.yaml: edited since the sweep began: run_cap was 1 and is 2" in done.stderr
+        assert (
+            "sweep.yaml: edited since the sweep was created: run_cap was 1 and is 2" in done.stderr
+        )
         assert copy.read_text() == edited
     assert run("sweep", copy, *words).returncode == 0  # as the line says
     done = run("agent", "runs/t")

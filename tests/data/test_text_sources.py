@@ -41,8 +41,8 @@ def test_from_another_folder_the_error_says_how_to_name_the_text(
         done = bash(f"fundamentallm train {flags} --max-steps 30", other)
         assert done.returncode == 2
         (error,) = done.stderr.splitlines()[-1:]
-        assert f"cats.txt: the run's text is not at {other / 'cats.txt'}; say where" in error
-        command = error.rpartition("say where it is: ")[2]
+        assert f"cats.txt: the run's text is not at {other / 'cats.txt'}; give its path" in error
+        command = error.rpartition("give its path: ")[2]
         assert command == f"fundamentallm train PATH/TO/cats.txt {flags}"
         done = bash(command.replace("PATH/TO", "..") + " --max-steps=30", other)
         assert done.returncode == 0, done.stderr
@@ -69,10 +69,8 @@ def test_a_text_that_is_read_once_can_be_resumed_from_a_file(
     assert found[1] == "fundamentallm train TEXT.txt --output-dir out --resume --no-wandb"
     bare = bash("fundamentallm train --output-dir out --resume --max-steps 30", tmp_path)
     assert bare.returncode == 2
-    assert (
-        "it is gone; save the same text to a file and name that: fundamentallm train TEXT.txt"
-        in (bare.stderr)
-    )
+    assert "this pipe, which is gone; save the same text to a file and run: " in bare.stderr
+    assert "fundamentallm train TEXT.txt" in bare.stderr
     again = bash(found[1].replace("TEXT.txt", "cats.txt") + " --max-steps=30", tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "out/summary.json").read_text())["step"] == 30
@@ -97,7 +95,7 @@ def test_the_text_of_training_is_scored_by_its_parts(
 ) -> None:
     assert run("train", text_file, *tiny_flags, "--output-dir=out").returncode == 0
     whole = run("evaluate", "out", text_file, "--json")
-    assert "is the text that the model was trained on, all but its last 1," in whole.stderr
+    assert f"the model was trained on {text_file}, except for its last 1," in whole.stderr
     assert "--split val scores only those" in whole.stderr
     parts = {
         split: run("evaluate", "out", text_file, "--split", split, "--json")

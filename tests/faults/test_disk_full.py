@@ -60,7 +60,7 @@ def test_a_run_stops_with_the_file_named_and_goes_on(
     last = said.strip().splitlines()[-1]
     assert f"fundamentallm: {small_disk}/run/" in last
     assert "cannot be written (No space left on device)" in last
-    assert f"go on with: fundamentallm train --output-dir {small_disk}/run --resume" in last
+    assert f"resume with: fundamentallm train --output-dir {small_disk}/run --resume" in last
     assert "Traceback" not in said
     Checkpoint.load(small_disk / "run/last.pt")
     ballast.unlink()

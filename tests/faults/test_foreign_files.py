@@ -226,7 +226,7 @@ def test_a_report_overwrites_only_reports(run: Run, tmp_path: Path) -> None:
     for words in (["a"], ["a", "--output=a/report.html"]):
         done = run("report", *words)
         assert done.returncode == 2
-        assert "report.html: not a report of fundamentallm" in done.stderr
+        assert "report.html: this file is not a fundamentallm report" in done.stderr
         assert mine.read_text() == "<h1>of mine</h1>"
     mine.write_text("")
     assert run("report", "a").returncode == 0
@@ -242,7 +242,7 @@ def test_a_range_test_sees_a_foreign_report_before_it_clears(
     flags = ("--model-dim=16", "--num-layers=1", "--num-heads=2", "--output-dir=out", "--overwrite")
     done = run("find", "learning-rate", text_file, *flags)
     assert done.returncode == 2
-    assert "report.html: not a report of fundamentallm" in done.stderr
+    assert "report.html: this file is not a fundamentallm report" in done.stderr
     assert contents(tmp_path / "out") == before
 
 

@@ -109,7 +109,7 @@ def test_a_worker_stopped_past_its_lease_is_refused(tmp_path: Path, text_file: P
     assert "run 1 of 1 done" not in said
     said = other.communicate(timeout=120)[0]
     assert other.returncode == 0, said
-    assert "run 1 goes on" in said or "run 1 of 1 goes on" in said
+    assert "run 1 resumes" in said or "run 1 of 1 resumes" in said
     finished_once(folder, 1)
     assert len(metric_rows(folder / "run-0001")) == 350
     wait_for(lambda: not processes(str(tmp_path)))
@@ -129,7 +129,7 @@ def test_a_trial_that_gives_no_sign_of_life_is_killed_and_tried_again(
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0, said
     assert "run 1 does not respond; it is killed" in said
-    assert "run 1 of 1 goes on" in said
+    assert "run 1 of 1 resumes" in said
     finished_once(folder, 1)
 
 

@@ -107,7 +107,7 @@ def test_a_run_in_progress(
     assert "Traceback" not in said
     if now is None:
         assert live.returncode == 1
-        assert "runs/a: removed while the run wrote there" in said.splitlines()[-1]
+        assert "runs/a: removed while the run was writing to it" in said.splitlines()[-1]
         return
     assert live.returncode == 0, said
     assert f"try: fundamentallm generate {tmp_path}/{now}" in said

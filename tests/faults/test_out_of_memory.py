@@ -128,4 +128,4 @@ def test_a_killed_trial_disturbs_no_other(tmp_path: Path, text_file: Path) -> No
     statuses = [each["status"] for each in summaries(folder).values()]
     assert statuses == ["failed", "done", "done", "done"]
     assert "killed by SIGKILL, perhaps because memory ran out" in said
-    assert "run 2 of 4 goes on" not in said
+    assert "run 2 of 4 resumes" not in said

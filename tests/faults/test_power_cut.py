@@ -188,7 +188,7 @@ def test_what_an_earlier_version_lost(
     (out / "metrics.jsonl").write_text("".join(lines[:1]))
     again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
     assert again.returncode == 0, again.stderr
-    assert "config.yaml holds nothing; last.pt beside it says what" in again.stderr
+    assert "config.yaml is empty; the run's settings are read from last.pt" in again.stderr
     assert "the rows of steps 9 to 24 and the samples of steps 1 to 24 are missing" in again.stderr
     assert (out / "config.yaml").read_text() == settings
     assert reproducible(out) == rows[:1]
@@ -228,7 +228,7 @@ def test_settings_that_are_gone_are_not_replaced_by_defaults(
     before = reproducible(out)
     again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
     assert again.returncode == 2
-    assert "config.yaml holds nothing, and no last.pt is beside it" in again.stderr
+    assert "config.yaml is empty and there is no last.pt" in again.stderr
     assert reproducible(out) == before
 
 

@@ -96,7 +96,7 @@ def test_what_a_variable_says_goes_with_a_flag_left_out(tmp_path: Path, text_fil
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "--output-dir is left out" in done.stderr
+    assert "--output-dir is ignored" in done.stderr
     assert token not in done.stdout + done.stderr
     assert token.encode() not in everything(tmp_path)
 

@@ -38,7 +38,7 @@ def test_at_any_moment_of_the_start(
     assert code_of(process) == CODES[number], said
     assert "Traceback" not in said or "fundamentallm" not in said  # Python's own start may speak
     if (tmp_path / "out/summary.json").exists():  # it had begun: then it was saved
-        assert "go on with: fundamentallm train --output-dir out --resume" in said
+        assert "resume with: fundamentallm train --output-dir out --resume" in said
         Checkpoint.load(tmp_path / "out/last.pt")
 
 
@@ -57,7 +57,7 @@ def test_in_an_evaluation(
         process.send_signal(number)
         said = process.communicate(timeout=100)[0]
         assert code_of(process) == CODES[number], said
-        assert "go on with: " in said
+        assert "resume with: " in said
         assert time.monotonic() - began < 60
         saved = Checkpoint.load(folder / "last.pt")
         if saved.progress["evaluating"]:
@@ -96,7 +96,7 @@ def test_a_session_that_ends_tells_of_it_twice(
     os.kill(process.pid, signal.SIGCONT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode in (129, 143), said
-    assert "go on with: fundamentallm train --output-dir out --resume" in said
+    assert "resume with: fundamentallm train --output-dir out --resume" in said
 
 
 def test_a_range_test_ends_with_a_closed_terminal(
@@ -108,7 +108,7 @@ def test_a_range_test_ends_with_a_closed_terminal(
     process.send_signal(signal.SIGHUP)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 129, said
-    assert "stopped by SIGHUP before there was an answer" in said
+    assert "stopped by SIGHUP before the test finished" in said
 
 
 def test_a_sweep_saves_its_runs_when_its_terminal_closes(text_file: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_sweep_saves_its_runs_when_its_terminal_closes(text_file: Path, tmp_pa
     os.killpg(process.pid, signal.SIGHUP)  # a terminal's goes to all
     said = process.communicate(timeout=100)[0]
     assert process.returncode == 129, said
-    assert "go on with: fundamentallm agent runs/g" in said
+    assert "resume with: fundamentallm agent runs/g" in said
     for run in runs:
         summary = json.loads((run / "summary.json").read_text())
         assert (summary["status"], summary["stopped_by"]) == ("interrupted", "SIGHUP")
@@ -158,11 +158,11 @@ def test_slurm_preempts_and_requeues(
     job.send_signal(signal.SIGTERM)  # --signal=B:TERM reaches the batch shell, and it alone
     said = job.communicate(timeout=100)[0]
     assert job.returncode == 143, said
-    assert "go on with: fundamentallm agent runs/lr" in said
+    assert "resume with: fundamentallm agent runs/lr" in said
     job = submit()  # requeued: the same script again
     said = job.communicate(timeout=300)[0]
     assert job.returncode == 0, said
-    assert "run 1 of 2 goes on" in said
+    assert "run 1 of 2 resumes" in said
     for number in (1, 2):
         rows = (tmp_path / f"runs/lr/run-000{number}/metrics.jsonl").read_text().splitlines()
         steps = [json.loads(row)["step"] for row in rows]

@@ -193,7 +193,7 @@ def test_nobody_waits_for_postgres_when_asked_to_stop(tmp_path: Path, postgres: 
     step = summaries(folder)["run-0001"]["step"]
     postgres.start()
     process = start(tmp_path, "agent", "runs/tiny", "--workers", 1, **environment)
-    wait_for(lambda: "goes on" in _so_far(process), 60)
+    wait_for(lambda: "resumes" in _so_far(process), 60)
     process.terminate()
     process.communicate(timeout=100)
     assert summaries(folder)["run-0001"]["step"] >= step

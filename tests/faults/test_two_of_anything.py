@@ -41,7 +41,7 @@ def test_two_sweeps_started_at_once_in_one_folder(tmp_path: Path, text_file: Pat
     codes = [each.returncode for each in both]
     assert sorted(codes) == [0, 2], said
     refused = said[codes.index(2)]
-    assert "this sweep was begun otherwise" in refused
+    assert "this sweep was created with different settings" in refused
     assert "give another --output-dir" in refused
     assert len(summaries(tmp_path / "runs/one")) == codes.index(0) + 1
 
@@ -56,7 +56,7 @@ def test_a_sweep_is_not_begun_over_one_that_is_kept_elsewhere(
     monkeypatch.setenv("FUNDAMENTALLM_STORAGE", f"sqlite:///{tmp_path}/other.db")
     refused = run("sweep", "tiny.yaml", text_file, "--workers=1", "--", *FLAGS, "--model-dim=8")
     assert refused.returncode == 2
-    assert "its runs are kept in sqlite:" in refused.stderr
+    assert "its runs are stored in sqlite:" in refused.stderr
     assert summaries(tmp_path / "runs/tiny") == before
     assert not (tmp_path / "other.db").exists()
     monkeypatch.delenv("FUNDAMENTALLM_STORAGE")

@@ -79,7 +79,7 @@ def test_a_signal_to_every_process_of_the_job(
     assert process.returncode == 128 + number, said
     assert "Traceback" not in said
     assert said.count("W&B's client failed") == 1
-    assert "go on with: fundamentallm train --output-dir out --resume" in said
+    assert "resume with: fundamentallm train --output-dir out --resume" in said
     run = client.only_run()
     assert (run.state, run.exit_code) == ("preempted", 128 + number)
     check_same(client.server, run, client.folder / "out")
@@ -109,7 +109,7 @@ def test_at_any_moment_of_the_start(
     assert process.returncode in (143, -signal.SIGTERM), said
     assert "Traceback" not in said
     if (client.folder / "out/summary.json").exists():
-        assert "go on with: fundamentallm train --output-dir out --resume" in said
+        assert "resume with: fundamentallm train --output-dir out --resume" in said
         Checkpoint.load(client.folder / "out/last.pt")
 
 
@@ -207,7 +207,7 @@ def test_a_signal_to_every_process_of_a_sweep(client: Client, text_file: Path) -
     send(signal.SIGTERM, job(client))
     said, _ = process.communicate(timeout=100)
     assert process.returncode == 143, said
-    assert "go on with: fundamentallm agent runs/g" in said
+    assert "resume with: fundamentallm agent runs/g" in said
     for number in (1, 2):
         folder = client.folder / f"runs/g/run-000{number}"
         assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"

@@ -66,7 +66,9 @@ def test_a_run_of_a_sweep_is_not_trained_on_by_train(run: Run, tiny: Path, tmp_p
     for output in ("tiny/run-0001", "tiny/another", tiny / "run-0002"):
         done = run(*words, f"--output-dir={output}")
         assert done.returncode == 2
-        assert "it lies in the sweep tiny, which alone writes its runs; " in done.stderr
+        assert (
+            "this folder is inside the sweep tiny, and only the sweep writes there; " in done.stderr
+        )
         assert "fundamentallm refine tiny" in done.stderr
     assert [path.read_bytes() for path in files] == before
     assert not (tiny / "another").exists()

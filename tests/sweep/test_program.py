@@ -47,8 +47,8 @@ def test_a_program_that_is_missing_is_told(run: Run, tmp_path: Path, text_file: 
     for command, code in (("sweep", 2), ("check", 1)):
         done = run(command, "s.yaml")
         assert done.returncode == code
-        assert f"s.yaml:1: program: train.py is not there; to train fundamentallm's own model, " \
-            f"give command: {OUR_COMMAND}" in done.stderr  # fmt: skip
+        assert f"s.yaml:1: program: train.py does not exist; to train fundamentallm's own model, " \
+            f"set command: {OUR_COMMAND}" in done.stderr  # fmt: skip
     text = grid(1, 1).replace("program: train.py", f"command: {OUR_COMMAND}")
     (tmp_path / "s.yaml").write_text(text)
     assert run("sweep", "s.yaml", text_file, "--", *FLAGS).returncode == 0

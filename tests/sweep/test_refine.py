@@ -155,7 +155,7 @@ def test_refining_goes_on_where_the_schedule_allows_it(
                 assert same == (config["lr_schedule"] == "constant")
                 went_on += same
     assert went_on == 2 or went_on == 3
-    assert f"{went_on} of 8 runs go on from their checkpoints" in done.stdout
+    assert f"{went_on} of 8 runs continue from their checkpoints" in done.stdout
     assert "leads with" in done.stdout
     again = run(*refined)
     assert again.returncode == 0

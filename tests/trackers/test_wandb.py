@@ -55,7 +55,7 @@ def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: li
     assert {name: hashlib.sha256(data).digest() for name, data in sent.items()} == {"best.pt": kept}
     assert "wandb sync" not in done.stdout
     assert done.stdout.count("sent to W&B: ") == 1
-    assert "samples that begin as your text" in done.stdout
+    assert "samples that begin like your text" in done.stdout
     assert "the model (best.pt); --no-log-model leaves out the model" in done.stdout
     before, _, _ = done.stdout.partition("Tracking run with wandb")
     assert "sent to W&B: " in before  # there is time to press Ctrl-C

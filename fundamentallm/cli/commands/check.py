@@ -90,7 +90,7 @@ def check(
         _write_repaired(points, Path(repaired_file))
     if every is None:
         say(
-            f"{file}: it starts `{command_line(sweep)}`, so its parameters are not checked",
+            f"{file}: starts `{command_line(sweep)}`, so its parameters are not checked",
             err=True,
         )
     if findings.errors:
@@ -130,7 +130,7 @@ def _print_json(findings: Diagnostics, runs: int | None, costs: Costs | None) ->
 def _write_repaired(points: SearchSpace, file: Path) -> None:
     text = repaired(points)
     if text is None:
-        say(f"there is nothing to repair; {file} is not written", err=True)
+        say(f"nothing to repair; {file} is not written", err=True)
         return
     try:
         with file.open("x", encoding="utf-8") as new:

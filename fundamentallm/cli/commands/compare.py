@@ -26,7 +26,7 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
     """
     results = results_of(runs, metric)
     if len(results.runs) < 2:
-        raise click.UsageError("one run alone; give two or more to compare")
+        raise click.UsageError("got one run; give two or more to compare")
     from fundamentallm.report.comparison import compare_runs
 
     say_notes(results)

@@ -95,7 +95,7 @@ def _part(text: Text, split: str, checkpoint: Checkpoint) -> tuple[int, int]:
             )
     elif split == "all":
         warn(
-            f"{text.name} is the text that the model was trained on, all but its last "
+            f"the model was trained on {text.name}, except for its last "
             f"{text.length - boundary:,} characters; --split val scores only those"
         )
     return {"all": (0, text.length), "train": (0, boundary), "val": (boundary, text.length)}[split]

@@ -80,11 +80,11 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
         )
     if found.stopped:
         by = signals.name or console.closed
-        say(f"stopped by {by} before there was an answer", err=True)
+        say(f"stopped by {by} before the test finished", err=True)
         return exit_codes.of_run(RunStatus.INTERRUPTED, by, in_sweep=False)
     write(read_results([folder.path], "train_loss"), folder.path / NAME)
     if not found.fell:
-        say("the loss never fell: no learning rate can be suggested", err=True)
+        say("the loss never fell, so no learning rate can be suggested", err=True)
         return exit_codes.FAILED
     say(
         f"search the learning rate from {shown(found.low)} to {shown(found.high)}: "

@@ -104,8 +104,8 @@ def generate(
         show("\n")
     if escaped:
         warn(
-            f"stdout is {encoding}, which lacks {examples(escaped)}: they are written as escapes; "
-            "set PYTHONIOENCODING=utf-8 to write the characters themselves"
+            f"stdout is {encoding}, which lacks {examples(escaped)}: they are escaped; set "
+            "PYTHONIOENCODING=utf-8 to write them unchanged"
         )
 
 

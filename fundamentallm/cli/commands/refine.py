@@ -72,7 +72,7 @@ def refine(
     checkpoint where the learning-rate schedule allows it.
     """
     if (epochs is None) == (max_steps is None):
-        raise click.UsageError("say how long: --epochs N, or --max-steps N, and not both")
+        raise click.UsageError("give either --epochs N or --max-steps N")
     coarse = SweepFolder(sweep)
     url = storage_url(storage, coarse)
     with opened(url, coarse, minutes=options["wait"]) as (definition, store):
@@ -83,7 +83,10 @@ def refine(
     if fine.file.exists():
         with opened(storage_url(storage, fine), fine, minutes=options["wait"]) as (begun, _):
             if _is_begun_otherwise(new, begun):
-                say("going on with what was best when this was begun", err=True)
+                say(
+                    "resuming with the configurations that were best when this sweep was created",
+                    err=True,
+                )
                 new = replace(new, space=begun.space, configurations=begun.configurations)
                 sources = {}  # of other configurations
 
@@ -93,7 +96,7 @@ def refine(
             changed = {k: v for k, v in new.configurations[number].items() if k != "data"}
             went_on += continue_from(coarse.run(run.number), fine.run(number), changed)
         if went_on:
-            say(f"{went_on} of {len(new.configurations)} runs go on from their checkpoints")
+            say(f"{went_on} of {len(new.configurations)} runs continue from their checkpoints")
 
     code = begin(new, fine, storage, data=data, before=continue_checkpoints, **options)
     _show(fine, storage_url(storage, fine))
@@ -116,7 +119,7 @@ def _refined(
     if passed_over:
         say(
             f"{len(best)} configurations; left out: {passed_over} that differ from a better one by "
-            f"less than {NEAR:.0%} of what was searched (in its own scale), in every setting",
+            f"less than {NEAR:.0%} of the searched range in every setting",
             err=True,
         )
     length = {"epochs": epochs or 1_000_000, "max_steps": max_steps or 0}
@@ -172,7 +175,7 @@ def _show(fine: SweepFolder, url: str) -> None:
         )
         for values, group in groups.items()
     ]
-    say(f"\n{metric.name}: mean, spread (standard deviation), least to most, seeds")
+    say(f"\n{metric.name}: mean, standard deviation, range, seeds")
     for place, each in enumerate(in_order(standings, metric), 1):
         if not each.scores:
             why = f"all {each.diverged} diverged" if each.diverged else "no score"
@@ -183,7 +186,7 @@ def _show(fine: SweepFolder, url: str) -> None:
             f"{place:>3}  {score_text(each.mean)}  {score_text(each.spread)}  "
             f"{score_text(low)} to {score_text(high)}  "
             f"{len(each.scores)}  {each.label}"
-            f"{f'; diverged with {each.diverged} more' if each.diverged else ''}"
+            f"{f'; {each.diverged} more diverged' if each.diverged else ''}"
         )
     say(verdict(standings, metric))
 

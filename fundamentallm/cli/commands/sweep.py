@@ -97,7 +97,9 @@ def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:
     rest = list(words)
     data = rest.pop(0) if rest and not rest[0].startswith("-") else None
     if rest and not rest[0].startswith("-"):
-        raise click.UsageError(f"what is {rest[0]}? One text at most, then -- and flags")
+        raise click.UsageError(
+            f"unexpected argument {rest[0]}; give one text at most, then -- and flags"
+        )
     return data, rest
 
 
@@ -106,12 +108,12 @@ def _text(sweep: SweepFile, typed: str | None, every: EveryRun) -> str | None:
     command = every.data
     if command is not None and typed not in (command, None):
         raise click.UsageError(
-            f"{sweep.file}: its command says to train on {command}; leave out {typed}"
+            f"{sweep.file}: its command names the text {command}; leave out {typed}"
         )
     data = typed or command
     if named_texts(sweep):
         if data is not None:
-            raise click.UsageError(f"{sweep.file} says which text to use; leave out {data}")
+            raise click.UsageError(f"{sweep.file} names its texts; leave out {data}")
         return None
     data = data or every.config_data
     return None if data == BUILTIN else data

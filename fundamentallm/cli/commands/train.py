@@ -84,8 +84,8 @@ def _check_length(text: Text, preset: str) -> None:
     least = PRESETS[preset].least_characters
     if text.length < least:
         warn(
-            f"--preset {preset} is made for {least:,} characters or more, "
-            f"and {text.name} has {text.length:,}"
+            f"--preset {preset} is meant for {least:,} characters or more; "
+            f"{text.name} has {text.length:,}"
         )
 
 
@@ -117,8 +117,8 @@ def _run_in(
 
     if is_read_once(text.name):
         warn(
-            f"{text.name} can be read only once; to be able to resume this run, save the text to a "
-            f"file, and then use: {_resume_command(folder, request, text)}"
+            f"{text.name} can be read only once; to resume this run later, save the text to a file "
+            f"and use: {_resume_command(folder, request, text)}"
         )
     trackers = RunTrackers(folder, run, text, request, signals)
     try:
@@ -131,7 +131,7 @@ def _run_in(
         )
     except DiskError as error:
         raise DiskError(
-            f"{error}; the checkpoint before is whole; when that is mended, go on with: "
+            f"{error}; the last checkpoint is intact; once this is fixed, resume with: "
             f"{_resume_command(_folder_now(folder), request, text)}"
         ) from None
     folder = _folder_now(folder)
@@ -195,12 +195,11 @@ def _folder_now(named: RunFolder) -> RunFolder:
     folder = named.moved()
     if folder is None:
         raise DiskError(
-            f"{named.path}: removed while the run wrote there; start it again, or, if the folder "
-            "was copied, give the copy to --output-dir, with --resume"
+            f"{named.path}: removed while the run was writing to it; start the run again, or "
+            "resume a copy of the folder with --output-dir COPY --resume"
         ) from None
     if folder.path != named.path:
-        warn(f"{named.path} was moved to {place(folder.path)} while the run wrote there, and all "
-             "of the run is there")  # fmt: skip
+        warn(f"{named.path} was moved to {place(folder.path)} during the run, with all its files")
     return folder
 
 
@@ -220,7 +219,7 @@ def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, resu
         say(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
     elif result.status == RunStatus.INTERRUPTED:
         say(
-            f"stopped after step {result.step:,} by {stopped_by}; go on with: {resume}",
+            f"stopped after step {result.step:,} by {stopped_by}; resume with: {resume}",
             err=True,
         )
     else:
@@ -231,6 +230,6 @@ def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, resu
         falls = plan.config.lr_schedule in ("cosine", "linear")
         if stopped_by == "max_minutes" and falls and result.step < plan.total_steps:
             warn(
-                f"the learning rate would have fallen until step {plan.total_steps:,}; a run of "
-                f"--max-steps {result.step} ends with it low, in the same time"
+                "time ran out before the learning rate had decayed, at step "
+                f"{plan.total_steps:,}; --max-steps {result.step} decays it in the same time"
             )

@@ -140,7 +140,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
     foreign = tmp_path / "foreign.yaml"
     foreign.write_text(grid().replace("train.py", "other.py"))
-    assert "other.py is not there" in line(foreign)
+    assert "other.py does not exist" in line(foreign)
     unknown = tmp_path / "unknown.yaml"
     unknown.write_text(grid().replace("learning_rate", "lerning_rate"))
     assert "unknown.yaml:5: parameters.lerning_rate: no hyperparameter; did you mean" in line(
@@ -159,7 +159,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert len(line(many).split("\n")) == 2
     assert "give postgresql://" in line(sweep_file, text_file, "--storage", "mysql://host/db")
     assert "--sampler tpe: the sweep is a grid" in line(sweep_file, text_file, "--sampler", "tpe")
-    assert "leave the password out" in line(
+    assert "leave out the password" in line(
         sweep_file, text_file, "--storage", "postgresql://me:secret@host/db"
     )
     assert "secret" not in line(sweep_file, text_file, "--storage", "postgresql://me:secret@h/db")
@@ -169,7 +169,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert "thesis.txt is there" in line(sweep_file, text_file, "--output-dir", full)
     done = run("agent", tmp_path / "nowhere")
     assert done.returncode == 2
-    assert "no sweep is there" in done.stderr
+    assert "no sweep found" in done.stderr
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -222,7 +222,7 @@ def test_the_text_of_a_command_is_the_sweeps(run: Run, tmp_path: Path, text_file
     other.write_text("x" * 1000)
     refused = run("sweep", "c.yaml", other, "--count", 0, "--", *FLAGS)
     assert refused.returncode == 2
-    assert "its command says to train on cats.txt; leave out" in refused.stderr
+    assert "its command names the text cats.txt; leave out" in refused.stderr
     done = run("sweep", "c.yaml", "--", *FLAGS)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load((tmp_path / "runs/c/run-0001/config.yaml").read_text())["data"] == (
@@ -242,7 +242,7 @@ def test_impossible_points_are_left_out_of_a_grid(
     flags = ["--num-layers=1", "--max-seq-len=16", "--batch-size=4"]
     done = run("sweep", file, text_file, "--", *flags)
     assert done.returncode == 0, done.stderr
-    assert "1 points of the grid cannot exist" in done.stdout
+    assert "impossible configurations left out of the grid: 1" in done.stdout
     assert len(summaries(tmp_path / "runs/heads")) == 5
 
 
@@ -279,13 +279,13 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
-    assert "stopping: runs in progress save themselves" in output
-    assert "go on with: fundamentallm agent runs/tiny" in output
+    assert "stopping: runs in progress save their state" in output
+    assert "resume with: fundamentallm agent runs/tiny" in output
     assert {each["status"] for each in summaries(folder).values()} == {"interrupted"}
     assert processes(str(tmp_path)) == []
     going_on = run(*command)
     assert going_on.returncode == 0, going_on.stdout
-    assert "run 1 of 2 goes on" in going_on.stdout
+    assert "run 1 of 2 resumes" in going_on.stdout
     for name, each in summaries(folder).items():
         assert each["status"] == "done"
         steps = [row["step"] for row in metric_rows(folder / name)]

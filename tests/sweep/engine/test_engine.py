@@ -206,7 +206,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_kept(
     assert last.read_bytes() == whole
     done = run("agent", "runs/t", "--retries=1")
     assert done.returncode == 0, done.stderr
-    assert "run 1 of 1 goes on" in done.stdout
+    assert "run 1 of 1 resumes" in done.stdout
 
 
 def test_a_sweep_whose_runs_all_fail_ends(run: Run, tmp_path: Path, text_file: Path) -> None:

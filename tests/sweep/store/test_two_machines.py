@@ -120,7 +120,7 @@ def test_the_name_of_a_sweep_is_not_taken_twice(tmp_path: Path, server: str, run
     first = start(one, *command, FUNDAMENTALLM_STORAGE=server)
     assert "done" in first.communicate(timeout=100)[0]
     second = start(two, *command, FUNDAMENTALLM_STORAGE=server)
-    assert "made elsewhere; join it by" in second.communicate(timeout=100)[0]
+    assert "created elsewhere; join it with" in second.communicate(timeout=100)[0]
     assert second.returncode == 2
     third = start(two, "agent", "runs/other", FUNDAMENTALLM_STORAGE=server)
     assert "has no sweep other" in third.communicate(timeout=100)[0]
