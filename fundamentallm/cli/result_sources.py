@@ -46,9 +46,9 @@ def results_of(places: Sequence[str], metric: str) -> Results:
     results = _read(places, metric)
     runs = results.runs
     if metric and all(run.score is None and run.status != RunStatus.UNFINISHED for run in runs):
-        from fundamentallm.report.results import without_metric
+        from fundamentallm.report.results import missing_metric_note
 
-        raise FundamentallmError(f"{results.title}: {without_metric(runs, results.metric)}")
+        raise FundamentallmError(f"{results.title}: {missing_metric_note(runs, results.metric)}")
     return results
 
 

@@ -1,1 +1,1 @@
-"""What runs found: read from their folders or from W&B, said in words, shown on a page."""
+"""Results of runs: read from folders or W&B, explained in words, shown on a page."""

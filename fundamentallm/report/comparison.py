@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in settings, and what came of it."""
+"""Runs side by side: differing settings, and results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 300
 
 @dataclass(frozen=True)
 class Row:
-    """One thing, for every run."""
+    """A setting or result, for every run."""
 
     name: str
     values: Sequence[Any]

@@ -1,4 +1,4 @@
-"""Which settings moved the loss, by how much, and how sure that is."""
+"""Effects of settings on the loss: their size and certainty."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scipy.special import stdtrit
 
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.regression import (
-    LEAST_FREEDOM,
+    MIN_FREEDOM,
     Array,
-    Fitting,
+    ForwardSelection,
     Term,
     deviation,
     dummies,
@@ -22,55 +22,55 @@ from fundamentallm.report.regression import (
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.significance import measure_noise
 
-CERTAIN = 0.05
-"""The chance of an effect by accident, at most; weights that came after it may have raised it."""
-FEWEST_TO_FIT = LEAST_FREEDOM + 2  # runs: a mean and one coefficient
+MAX_P = 0.05
+"""Largest p of an effect; runs may have been reweighted since it was accepted."""
+MIN_RUNS_TO_FIT = MIN_FREEDOM + 2  # runs: a mean and one coefficient
 
 
-NEARLY = 0.05
-"""Of an effect's size: a run that is worse by less, or by two noises, is nearly as good."""
-FEWEST_VALUES = 3
-"""Different ones of a curve, by which it is told from others."""
+NEAR_SHARE = 0.05
+"""Share of an effect's size; a run worse by less, or by twice the noise, is near the best."""
+MIN_DISTINCT = 3
+"""Distinct values a curve needs to be told from others."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one setting does, the others as they were."""
+    """Effect of one setting, the others held as they were."""
 
     factor: Factor
     p: float
-    """The chance of such a fit if it did nothing, times the number of settings."""
+    """Chance of such a fit if it had no effect, times the number of settings."""
     size: float
-    """Loss at its worst less loss at its best, over what was tried; nats."""
+    """Loss at its worst minus loss at its best, over the values tried; nats."""
     error: float
-    """Half of the 95% interval of `size`, as of a fit that had not been chosen: what was chosen
-    because it stood out is rather too large than too small."""
+    """Half of the 95% interval of `size`. It ignores that the fit was chosen, so `size`
+    tends to be overstated."""
     share: float
-    """Of the variance of the loss over the runs; a term of two is shared out."""
-    line: tuple[tuple[float, float], ...]
-    """The fitted loss along it, the others averaged: positions, or indices of levels, and nats."""
+    """Share of the variance of the loss over the runs; a term of two is split."""
+    curve: tuple[tuple[float, float], ...]
+    """Fitted loss along it, the others averaged: positions or indices of levels, and nats."""
     optimum: Any
-    """The value at which the fitted loss is least, the others averaged; of a choice, its winner."""
+    """Value at which the fitted loss is lowest, the others averaged; of a choice, its winner."""
     winner: Any
-    """The value of the best run, the others allowed for; of a list, the one whose runs are best."""
-    among: tuple[Any, Any]
-    """The least and the largest value of the runs within `margin` of it."""
+    """Value of the best run, adjusted for the others; of a list, the one whose runs are best."""
+    near_values: tuple[Any, Any]
+    """Smallest and largest value of the runs within `margin` of it."""
     near: int
-    """How many runs that are."""
+    """Number of these runs."""
     margin: float
-    """How much worse than the best run counts as nearly as good; nats."""
-    low_side: float
-    high_side: float
-    """How certain it is that the loss still falls towards the least and the largest value: a t
+    """Distance from the best run that counts as nearly as good; nats."""
+    low_edge_t: float
+    high_edge_t: float
+    """Certainty that the loss still falls towards the smallest and the largest value: a t
     value, positive if it falls."""
 
     @property
     def is_supported(self) -> bool:
-        """Whether runs on both sides of the fitted optimum are nearly as good as the best.
+        """Return whether runs on both sides of the fitted optimum are nearly as good as the best.
 
         A polynomial has no corner: where the loss rises suddenly its least may lie far off.
         """
-        low, high = self.among
+        low, high = self.near_values
         return low != high and low <= self.optimum <= high
 
     @property
@@ -85,51 +85,53 @@ class Surface:
 
     runs: Sequence[RunResult]
     effects: Sequence[Effect]
-    """Of the settings that matter for certain, the largest share first."""
+    """Effects of the settings that matter, the largest share first."""
     together: Sequence[tuple[Effect, Sequence[Factor]]]
-    """Effects that may as well be those of other settings, which changed along with it."""
+    """Effects that may be those of other settings, which changed along with it."""
     undecided: Sequence[Factor]
-    """Those of which that cannot be said."""
+    """Settings without a certain effect."""
     residual: float
-    """Standard deviation of what the fit leaves over near the best; nats."""
+    """Standard deviation of the residual near the best; nats."""
     fitted: Array
-    """Of each run."""
+    """Fitted loss of each run; nats."""
 
 
 def fit_surface(results: Results) -> Surface | None:
     """Fit the ranked runs; None if nothing was varied or there are too few runs."""
     factors, runs = find_factors(results, list(reversed(results.comparable)))
-    if len(runs) < FEWEST_TO_FIT or not factors:
+    if len(runs) < MIN_RUNS_TO_FIT or not factors:
         return None
     losses = np.array([results.loss(run) for run in runs])
     if float(np.ptp(losses)) == 0:
         return None
     positions = [factor.positions(runs) for factor in factors]
-    fit = Fitting(factors, positions, losses, measure_noise(results), _repeats(results, runs))
+    fit = ForwardSelection(
+        factors, positions, losses, measure_noise(results), _repeats(results, runs)
+    )
     fit.select()
     found = {i: _effect(fit, i) for i in range(len(factors)) if fit.degrees[i]}
-    found = {i: effect for i, effect in found.items() if effect.p < CERTAIN}
-    others = {i: fit.along_with(i) for i in found}
+    found = {i: effect for i, effect in found.items() if effect.p < MAX_P}
+    others = {i: fit.confounded_with(i) for i in found}
     together = [(found[i], [factors[j] for j in those]) for i, those in others.items() if those]
     effects = [effect for i, effect in found.items() if not others[i]]
     effects.sort(key=lambda effect: -effect.share)
-    fitted, left, freedom = fit.fit(fit.terms)
+    fitted, residual_squares, freedom = fit.fit(fit.terms)
     named = set(found) | {j for those in others.values() for j in those}
     undecided = [factor for i, factor in enumerate(factors) if i not in named]
-    return Surface(runs, effects, together, undecided, deviation(left, freedom), fitted)
+    return Surface(runs, effects, together, undecided, deviation(residual_squares, freedom), fitted)
 
 
 def _repeats(results: Results, runs: Sequence[RunResult]) -> int:
-    """How many runs went as another did at every step: what they differ in was of no account.
+    """Count runs with the same curve as another: their differing settings had no effect.
 
-    Told by curves of a few values at least, in which two that are not the same would differ.
+    Shorter curves may agree by chance and are left out.
     """
     curves = [run.curve(results.metric.name).values for run in runs]
-    told = [values for values in curves if len(set(values)) >= FEWEST_VALUES]
-    return len(told) - len(set(told))
+    long_enough = [values for values in curves if len(set(values)) >= MIN_DISTINCT]
+    return len(long_enough) - len(set(long_enough))
 
 
-def _effect(fit: Fitting, i: int) -> Effect:
+def _effect(fit: ForwardSelection, i: int) -> Effect:
     factor = fit.factors[i]
     with_it = [term for term in fit.terms if i in term.factors]
     without = [term for term in fit.terms if i not in term.factors]
@@ -137,12 +139,12 @@ def _effect(fit: Fitting, i: int) -> Effect:
     design, root = fit.design(fit.terms), np.sqrt(fit.weights)
     weighted = design * root[:, None]
     solved = np.linalg.lstsq(weighted, fit.losses * root, rcond=1e-9)[0]
-    fitted, left, freedom = fit.fit(fit.terms)
-    inverse, again = np.linalg.pinv(weighted.T @ weighted), design * fit.weights[:, None]
-    covariance = inverse @ again.T @ again @ inverse * deviation(left, freedom) ** 2
+    fitted, residual_squares, freedom = fit.fit(fit.terms)
+    inverse, scores = np.linalg.pinv(weighted.T @ weighted), design * fit.weights[:, None]
+    covariance = inverse @ scores.T @ scores @ inverse * deviation(residual_squares, freedom) ** 2
     grid, curves = _curves(fit, i, design)
-    line = curves @ solved
-    low, high = int(line.argmin()), int(line.argmax())
+    curve = curves @ solved
+    low, high = int(curve.argmin()), int(curve.argmax())
     t = float(stdtrit(max(freedom, 1), 0.975))
 
     def error(first: int, second: int) -> float:
@@ -152,24 +154,24 @@ def _effect(fit: Fitting, i: int) -> Effect:
     def falls(end: int, inner: int) -> float:
         if not factor.is_numeric:
             return 0.0
-        return float((line[inner] - line[end]) / max(error(end, inner), 1e-12))
+        return float((curve[inner] - curve[end]) / max(error(end, inner), 1e-12))
 
     step = 1 if factor.is_listed else max(1, len(grid) // 5)
-    own = np.interp(fit.positions[i], grid, line)
+    own = np.interp(fit.positions[i], grid, curve)
     total = float(np.var(fitted)) + float(np.var(fit.losses - fitted))
-    size, is_range = float(line[high] - line[low]), factor.is_numeric and not factor.is_listed
-    margin = max(NEARLY * size, 2 * fit.noise.sigma if fit.noise is not None else 0.0)
-    winner, among, near = _where_best(fit, i, own + fit.losses - fitted, margin)
+    size, is_range = float(curve[high] - curve[low]), factor.is_numeric and not factor.is_listed
+    margin = max(NEAR_SHARE * size, 2 * fit.noise.sigma if fit.noise is not None else 0.0)
+    winner, near_values, near = _where_best(fit, i, own + fit.losses - fitted, margin)
     return Effect(
         factor,
         min(1.0, p * len(fit.factors)),
         size,
         t * error(low, high),
         float(np.var(own)) / total,
-        tuple(zip(grid.tolist(), line.tolist(), strict=True)),
+        tuple(zip(grid.tolist(), curve.tolist(), strict=True)),
         factor.value(grid[low]) if is_range else factor.levels[low],
         winner,
-        among,
+        near_values,
         near,
         margin,
         falls(0, step),
@@ -178,23 +180,23 @@ def _effect(fit: Fitting, i: int) -> Effect:
 
 
 def _where_best(
-    fit: Fitting, i: int, losses: Array, margin: float
+    fit: ForwardSelection, i: int, losses: Array, margin: float
 ) -> tuple[Any, tuple[Any, Any], int]:
-    """`Effect.winner`, `among` and `near`, from the loss of each run, the others allowed for."""
-    factor, places = fit.factors[i], fit.positions[i]
+    """`Effect.winner`, `near_values` and `near`, from each run's adjusted loss."""
+    factor, positions = fit.factors[i], fit.positions[i]
     at = [factor.position(v) if factor.is_numeric else n for n, v in enumerate(factor.levels)]
     if factor.is_listed or not factor.is_numeric:
-        means = [float(losses[np.isclose(places, place)].mean()) for place in at]
+        means = [float(losses[np.isclose(positions, position)].mean()) for position in at]
         best = factor.levels[int(np.argmin(means))]
-        return best, (best, best), int(np.isclose(places, at[int(np.argmin(means))]).sum())
-    near = [factor.levels[int(np.abs(np.array(at) - place).argmin())]
-            for place in places[losses <= losses.min() + margin]]  # fmt: skip
-    best = factor.levels[int(np.abs(np.array(at) - places[losses.argmin()]).argmin())]
+        return best, (best, best), int(np.isclose(positions, at[int(np.argmin(means))]).sum())
+    near = [factor.levels[int(np.abs(np.array(at) - position).argmin())]
+            for position in positions[losses <= losses.min() + margin]]  # fmt: skip
+    best = factor.levels[int(np.abs(np.array(at) - positions[losses.argmin()]).argmin())]
     return best, (min(near), max(near)), len(near)
 
 
-def _curves(fit: Fitting, i: int, design: Array) -> tuple[Array, Array]:
-    """Positions of factor `i`, and the mean design row at each, the other factors averaged."""
+def _curves(fit: ForwardSelection, i: int, design: Array) -> tuple[Array, Array]:
+    """Return positions of factor `i` and the mean design row at each, other factors averaged."""
     factor = fit.factors[i]
     if factor.is_numeric and not factor.is_listed:
         grid = np.linspace(0, 1, 51)
@@ -211,20 +213,20 @@ def _curves(fit: Fitting, i: int, design: Array) -> tuple[Array, Array]:
     return grid, np.stack(rows)
 
 
-def _rebuilt(fit: Fitting, i: int, design: Array) -> Array:
-    """The design with the columns of factor `i` made anew from its positions."""
+def _rebuilt(fit: ForwardSelection, i: int, design: Array) -> Array:
+    """Return the design with the columns of factor `i` rebuilt from its positions."""
     columns, at = design.copy(), 1
     for term in fit.terms:
         width = term.columns.shape[1]
         if term.factors == (i,):
-            columns[:, at : at + width] = _own_columns(fit, i, term, width)
+            columns[:, at : at + width] = _single_columns(fit, i, term, width)
         elif i in term.factors:
             columns[:, at : at + width] = fit.product(*term.factors)
         at += width
     return columns
 
 
-def _own_columns(fit: Fitting, i: int, term: Term, width: int) -> Array:
+def _single_columns(fit: ForwardSelection, i: int, term: Term, width: int) -> Array:
     if not fit.factors[i].is_numeric:
         return dummies(fit.positions[i], len(fit.factors[i].levels))
     first = 1

@@ -1,4 +1,4 @@
-"""Everything that can be said of a sweep, in the order in which it is decided by."""
+"""Explain a sweep: all rules, in the order of decisions."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ RULES: tuple[Rule, ...] = (
     unfair_rate,
     held_fixed,
 )
-OF_LOSSES = (matters, edge, more_runs)
-"""Rules that take a difference of losses for one of settings: not where texts differ."""
+LOSS_RULES = (matters, edge, more_runs)
+"""Rules that attribute differences in loss to settings, which differing texts forbid."""
 
 HEADINGS = {
     "in_progress": "Not finished",
@@ -65,9 +65,9 @@ HEADINGS = {
 
 
 def explain(results: Results, evidence: Evidence | None = None) -> list[Claim]:
-    """What the rules say, in their order; nothing where there is nothing to say."""
+    """Return the claims of all rules, in their order."""
     evidence = evidence or Evidence(results)
     if not evidence.results.runs:
         return []
-    rules = [rule for rule in RULES if not (rule in OF_LOSSES and other_losses(evidence))]
+    rules = [rule for rule in RULES if not (rule in LOSS_RULES and other_losses(evidence))]
     return [claim for rule in rules for claim in rule(evidence)]

@@ -10,47 +10,49 @@ from typing import Any
 
 import numpy as np
 
-from fundamentallm.report.results import OTHER_LOSSES, SEED, Results, RunResult
+from fundamentallm.report.results import LOSS_DEFINING, SEED, Results, RunResult
 from fundamentallm.sweep.check.warnings import LINEAR_TO
 from fundamentallm.sweep.file.distributions import Continuous
 from fundamentallm.sweep.search.space import hyperparameter_name
 
-IN_LOGS_FROM = 8  # times that the largest value is the least: doublings, decades
-FEW_LACK = 0.1  # of the runs, which may lack a setting and are then left out
-FEW = 8  # different values, up to which a factor is taken for a list of values
+MIN_LOG_RATIO = 8  # times that the largest value is the least: doublings, decades
+MAX_MISSING = 0.1  # of the runs, which may lack a setting and are then left out
+MAX_LISTED = 8  # different values, up to which a factor is taken for a list of values
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One setting that was varied."""
+    """A setting that was varied."""
 
     name: str
     levels: tuple[Any, ...]
-    """Its different values; numbers rise."""
+    """Its distinct values; numbers in rising order."""
     is_numeric: bool
     in_logs: bool
 
     def positions(self, runs: Sequence[RunResult]) -> np.ndarray[Any, Any]:
-        """Of each run: 0 at the least value and 1 at the largest; of a choice, its index."""
+        """Return positions: 0 at the smallest value, 1 at the largest; of choices their index."""
         if not self.is_numeric:
-            return np.array([self.levels.index(_plain(run, self.name)) for run in runs], float)
-        return np.array([self.position(_plain(run, self.name)) for run in runs])
+            return np.array(
+                [self.levels.index(_plain_value(run, self.name)) for run in runs], float
+            )
+        return np.array([self.position(_plain_value(run, self.name)) for run in runs])
 
     def position(self, value: float) -> float:
-        """Of a number: 0 at the least value that was tried and 1 at the largest."""
+        """Return the position of a number: 0 at the smallest value tried, 1 at the largest."""
         low, high, at = (self._scaled(each) for each in (self.levels[0], self.levels[-1], value))
         return (at - low) / (high - low)
 
     def value(self, position: float) -> float:
-        """The number at a position."""
+        """Return the number at a position."""
         low, high = self._scaled(self.levels[0]), self._scaled(self.levels[-1])
         at = low + position * (high - low)
         return math.exp(at) if self.in_logs else at
 
     @property
     def is_listed(self) -> bool:
-        """Whether few values were tried, each likely more than once."""
-        return len(self.levels) <= FEW
+        """Return whether few values were tried, each likely more than once."""
+        return len(self.levels) <= MAX_LISTED
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.in_logs else float(value)
@@ -59,21 +61,21 @@ class Factor:
 def find_factors(
     results: Results, runs: Sequence[RunResult]
 ) -> tuple[list[Factor], list[RunResult]]:
-    """What `runs` differ in, the seed apart, and what makes losses of another kind; and those runs.
+    """Return the settings in which `runs` differ, and the runs that have them.
 
-    A run that lacks a setting that most others have, for its file cannot be read, is left out.
+    Left out: the seed, settings that define the loss, and runs without a setting most others have.
     """
     found: list[Factor] = []
-    lacking = Counter(name for run in runs for name in results.varied if name not in run.settings)
-    known = [name for name in results.varied if lacking[name] <= FEW_LACK * len(runs)]
+    missing = Counter(name for run in runs for name in results.varied if name not in run.settings)
+    known = [name for name in results.varied if missing[name] <= MAX_MISSING * len(runs)]
     runs = [run for run in runs if all(name in run.settings for name in known)]
-    incomparable = set(OTHER_LOSSES)
+    incomparable = set(LOSS_DEFINING)
     if results.metric.name == "val_bits_per_char":  # by which tokenizers can be compared
         incomparable.remove("tokenizer")
     for name in results.varied:
         if name in (SEED, *incomparable) or name not in known or not runs:
             continue
-        values = [_plain(run, name) for run in runs]
+        values = [_plain_value(run, name) for run in runs]
         numeric = all(type(value) in (int, float) for value in values)
         levels = sorted(set(values)) if numeric else sorted(set(values), key=str)
         if len(levels) > 1:
@@ -89,9 +91,9 @@ def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
             if isinstance(distribution, Continuous):
                 low, high = distribution.ends
                 return distribution.in_logs or (low > 0 and high / low >= LINEAR_TO)
-    return name == "learning_rate" or levels[-1] / levels[0] >= IN_LOGS_FROM
+    return name == "learning_rate" or levels[-1] / levels[0] >= MIN_LOG_RATIO
 
 
-def _plain(run: RunResult, name: str) -> Any:
+def _plain_value(run: RunResult, name: str) -> Any:
     value = run.settings[name]
     return value if isinstance(value, bool | int | float | str) else str(value)

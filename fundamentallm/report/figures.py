@@ -32,13 +32,13 @@ from fundamentallm.sweep.store.score_cap import farthest, score_of_guess
 LOSS = Metric("val_loss")
 MOST_CURVES = 40
 MOST_POINTS = 200
-ENDINGS = {
+GROUPS = {
     RunStatus.DONE: "done",
     RunStatus.STOPPED: "stopped early",
     "": "diverged or interrupted",
 }
-"""What runs are called that are drawn alike."""
-WATCHED = {
+"""Legend of each group of runs that is drawn alike, by status."""
+OTHER_METRICS = {
     "optim/learning_rate": "learning rate",
     "optim/grad_norm": "gradient norm",
     "perf/tokens_per_second": "tokens per second",
@@ -46,25 +46,25 @@ WATCHED = {
 
 
 def make_plots(results: Results, evidence: Evidence) -> list[Plot]:
-    """Every figure that these runs have something to show in; settings as `evidence` has them."""
+    """Return every figure that has data; settings are compared as in `evidence`."""
     plots = [loss_curves(results), *range_tests(results)]
     if len(results.runs) > 1:
         plots += [best_so_far(results), importance(evidence.surface)]
         plots += [parallel_coordinates(evidence.compared), *slices(evidence)]
     if len(results.runs) <= len(PALETTE):
-        plots += [watched(results, metric, title) for metric, title in WATCHED.items()]
+        plots += [metric_curves(results, metric, title) for metric, title in OTHER_METRICS.items()]
     return [plot for plot in plots if plot is not None]
 
 
 def loss_curves(results: Results) -> Plot | None:
-    """Training and validation loss over the steps."""
-    chosen = _worth_showing(results)
+    """Plot training and validation loss over the steps."""
+    chosen = _select_runs(results)
     many = len(chosen) > len(PALETTE)
     figure = new_figure("step", "loss (nats)")
     for index, run in enumerate(chosen):
-        colour = _colour(index, len(chosen))
+        color = _color(index, len(chosen))
         for metric, dash in (("val_loss", "solid"), ("train_loss", "dot")):
-            curve = _thinned(run.curve(metric))
+            curve = _downsampled(run.curve(metric))
             if len(curve):
                 figure.add_scatter(
                     x=curve.steps,
@@ -73,23 +73,25 @@ def loss_curves(results: Results) -> Plot | None:
                     legendgroup=str(index) if many else None,
                     showlegend=not many or metric == "val_loss",
                     mode="lines+markers" if len(curve) < 3 else "lines",
-                    line={"color": colour, "dash": dash, "width": 2 if dash == "solid" else 1},
+                    line={"color": color, "dash": dash, "width": 2 if dash == "solid" else 1},
                     opacity=1 if dash == "solid" else 0.6,
                     hovertemplate="%{fullData.name}<br>step %{x}: %{y:.5g}<extra></extra>",
                 )
     if not figure.data:
         return None
-    figure.update_yaxes(range=_after_the_start(results, chosen))
-    few = (
+    figure.update_yaxes(range=_loss_range(results, chosen))
+    subset = (
         "" if len(chosen) == len(results.runs) else f" of {len(chosen)} of {len(results.runs)} runs"
     )
-    says = f"Validation (solid) and training (dotted) loss{few}, the best first in the legend."
-    says += " Click a name to hide it, double-click to show it alone."
-    return Plot("curves", "Loss", says, figure)
+    caption = (
+        f"Validation (solid) and training (dotted) loss{subset}, the best first in the legend."
+    )
+    caption += " Click a name to hide it, double-click to show it alone."
+    return Plot("curves", "Loss", caption, figure)
 
 
 def best_so_far(results: Results) -> Plot | None:
-    """The metric of each run in its order, and the best up to it."""
+    """Plot the metric of each run in order, and the best so far."""
     order = [run for run in results.runs if run.score is not None]
     if len(order) < 2:
         return None
@@ -100,8 +102,8 @@ def best_so_far(results: Results) -> Plot | None:
         found = [value for value in found if value is not None]
         best.append(results.metric.best(found))
     numbers = list(range(1, len(order) + 1))
-    for kind, name in ENDINGS.items():
-        those = [(n, run) for n, run in zip(numbers, order, strict=True) if _ending(run) == kind]
+    for kind, name in GROUPS.items():
+        those = [(n, run) for n, run in zip(numbers, order, strict=True) if _group(run) == kind]
         if those:
             figure.add_scatter(
                 x=[n for n, _ in those],
@@ -117,12 +119,12 @@ def best_so_far(results: Results) -> Plot | None:
         line={"shape": "hv", "color": PALETTE[1], "width": 3},
         hovertemplate="best of %{x}: %{y:.5g}<extra></extra>",
     )  # fmt: skip
-    says = "Each run's score in the order of the runs, and the best so far."
-    return Plot("best", "Best so far", says, figure, is_wide=False)
+    caption = "Each run's score in the order of the runs, and the best so far."
+    return Plot("best", "Best so far", caption, figure, is_wide=False)
 
 
 def importance(surface: Surface | None) -> Plot | None:
-    """The share of the variance that each setting explains."""
+    """Plot the share of the variance that each setting explains."""
     if surface is None:
         return None
     rows = [
@@ -144,15 +146,15 @@ def importance(surface: Surface | None) -> Plot | None:
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(tickformat=".0%", range=[0, 1])
-    says = (
+    caption = (
         "Share of the variance between runs that each setting explains, and how far it moves the "
     )
-    says += "metric from worst to best (95% interval). It comes from the fit that explain uses."
-    return Plot("importance", "Importance", says, figure, is_wide=False)
+    caption += "metric from worst to best (95% interval). It comes from the fit that explain uses."
+    return Plot("importance", "Importance", caption, figure, is_wide=False)
 
 
 def slices(evidence: Evidence) -> list[Plot]:
-    """The score over each setting alone; runs that came to nothing in red, at the top."""
+    """Plot the score over each setting; failed configurations are red, at the top."""
     results, every = evidence.compared, evidence.results.observations
     bad = [run for run in every if run.status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE)]
     factors, shown_runs = find_factors(results, [*results.ranked, *bad])
@@ -162,47 +164,49 @@ def slices(evidence: Evidence) -> list[Plot]:
     plots: list[Plot] = []
     for factor in factors[:MOST_AXES]:
         figure = new_figure(label(factor.name), results.metric.name + results.when)
-        for kind, name in {**ENDINGS, "": "diverged, impossible"}.items():
-            runs = [run for run in (*ranked, *bad) if _ending(run) == kind]
+        for kind, name in {**GROUPS, "": "diverged, impossible"}.items():
+            runs = [run for run in (*ranked, *bad) if _group(run) == kind]
             if runs:
                 figure.add_scatter(
-                    x=[_place(factor, run) for run in runs],
+                    x=[_x_value(factor, run) for run in runs],
                     y=[worst if (y := results.shown_score(run)) is None else y for run in runs],
                     mode="markers",
                     name=name,
                     marker=_marker(kind, len(ranked)),
                     text=[label(run.name if kind else f"{run.name}, {run.status}") for run in runs],
                     hovertemplate="%{text}<br>%{x}: %{y:.5g}<extra></extra>",
-                    showlegend=len({*map(_ending, (*ranked, *bad))}) > 1,
+                    showlegend=len({*map(_group, (*ranked, *bad))}) > 1,
                 )
         if factor.in_logs:
             figure.update_xaxes(type="log", **_log_ticks(factor))
         elif not factor.is_numeric:
             figure.update_xaxes(type="category")
-        says = f"{results.metric.name}{results.when} of each run over its {factor.name}."
-        plots.append(Plot(f"slice-{len(plots)}", factor.name, says, figure, is_wide=False))
+        caption = f"{results.metric.name}{results.when} of each run over its {factor.name}."
+        plots.append(Plot(f"slice-{len(plots)}", factor.name, caption, figure, is_wide=False))
     return plots
 
 
-def watched(results: Results, metric: str, title: str) -> Plot | None:
-    """Another metric over the steps, where there are few runs."""
+def metric_curves(results: Results, metric: str, title: str) -> Plot | None:
+    """Plot another metric over the steps."""
     figure = new_figure("step", title)
     for index, run in enumerate(results.runs):
-        curve = _thinned(run.curve(metric))
+        curve = _downsampled(run.curve(metric))
         if len(curve):
             figure.add_scatter(
                 x=curve.steps, y=curve.values, name=label(run.name), mode="lines",
-                line={"color": _colour(index, len(results.runs))},
+                line={"color": _color(index, len(results.runs))},
                 hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4g}<extra></extra>",
             )  # fmt: skip
-    figure.update_yaxes(range=_without_blow_ups([run.curve(metric).values for run in results.runs]))
+    figure.update_yaxes(
+        range=_range_without_outliers([run.curve(metric).values for run in results.runs])
+    )
     name = metric.rpartition("/")[2]
-    says = f"The {title} over the steps."
-    return Plot(name, title.capitalize(), says, figure, is_wide=False) if figure.data else None
+    caption = f"The {title} over the steps."
+    return Plot(name, title.capitalize(), caption, figure, is_wide=False) if figure.data else None
 
 
 def range_tests(results: Results) -> list[Plot]:
-    """The loss over a learning rate that rises: what `find learning-rate` leaves."""
+    """Plot the loss over a rising learning rate, as `find learning-rate` measures it."""
     plots: list[Plot] = []
     for run in results.runs:
         found = run.summary.get("range_test")
@@ -216,19 +220,19 @@ def range_tests(results: Results) -> list[Plot]:
             hovertemplate="rate %{x:.2g}: %{y:.5g}<extra></extra>",
         )  # fmt: skip
         figure.update_xaxes(type="log")
-        figure.update_yaxes(range=_without_blow_ups([losses.values]))
-        says = "The loss never fell, so there is no range to suggest."
+        figure.update_yaxes(range=_range_without_outliers([losses.values]))
+        caption = "The loss never fell, so there is no range to suggest."
         if found.get("fell", True):
             figure.add_vrect(found["low"], found["high"], fillcolor=PALETTE[2], opacity=0.2)
-            says = (
+            caption = (
                 f"The range to search, {shown(found['low'])} to {shown(found['high'])}, is shaded."
             )
-        plots.append(Plot(f"range-{len(plots)}", "Learning-rate range test", says, figure))
+        plots.append(Plot(f"range-{len(plots)}", "Learning-rate range test", caption, figure))
     return plots
 
 
-def _worth_showing(results: Results) -> list[RunResult]:
-    """Most of the best, and some of the rest."""
+def _select_runs(results: Results) -> list[RunResult]:
+    """Return most of the best runs and some of the rest."""
     ranked = results.ranked
     rest = [run for run in results.runs if not run.is_ranked]
     if len(ranked) + len(rest) <= MOST_CURVES:
@@ -238,8 +242,8 @@ def _worth_showing(results: Results) -> list[RunResult]:
     return [*best, *others[::step]]
 
 
-def _after_the_start(results: Results, runs: Sequence[RunResult]) -> list[float] | None:
-    """A range of losses that neither the first tenth of each run nor a blow-up stretches."""
+def _loss_range(results: Results, runs: Sequence[RunResult]) -> list[float] | None:
+    """Return a range of losses that ignores the first tenth of each run and blow-ups."""
     runs = [run for run in runs if not results.is_capped(run)] or runs
     curves = [run.curve(metric) for run in runs for metric in ("val_loss", "train_loss")]
     late = [
@@ -257,8 +261,8 @@ def _after_the_start(results: Results, runs: Sequence[RunResult]) -> list[float]
     return [low - margin, high + margin]
 
 
-def _without_blow_ups(curves: Sequence[Sequence[float]]) -> list[float] | None:
-    """A range that leaves out values far beyond the others; None if there are none."""
+def _range_without_outliers(curves: Sequence[Sequence[float]]) -> list[float] | None:
+    """Return a range without values far beyond the others; None if there are none."""
     values = [value for curve in curves for value in curve]
     if not values or max(values) <= farthest(values):
         return None
@@ -266,8 +270,8 @@ def _without_blow_ups(curves: Sequence[Sequence[float]]) -> list[float] | None:
     return [low - 0.05 * (high - low), high]
 
 
-def _thinned(curve: Curve) -> Curve:
-    """At most MOST_POINTS, the last among them."""
+def _downsampled(curve: Curve) -> Curve:
+    """Return at most MOST_POINTS points, the last among them."""
     step = math.ceil(len(curve) / MOST_POINTS) or 1
     kept = [*range(0, len(curve), step)]
     if kept and kept[-1] != len(curve) - 1:
@@ -278,7 +282,7 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _log_ticks(factor: Factor) -> dict[str, Any]:
-    """Round numbers on a logarithmic axis."""
+    """Return round numbers on a logarithmic axis."""
     marks = list(factor.levels)
     if not factor.is_listed:
         low, high = (math.floor(math.log10(marks[0])), math.ceil(math.log10(marks[-1])))
@@ -290,18 +294,18 @@ def _log_ticks(factor: Factor) -> dict[str, Any]:
     return {"tickvals": marks, "ticktext": [shown(mark) for mark in marks]}
 
 
-def _place(factor: Factor, run: RunResult) -> Any:
+def _x_value(factor: Factor, run: RunResult) -> Any:
     value = run.settings[factor.name]
     return value if factor.is_numeric else label(str(value))
 
 
-def _ending(run: RunResult) -> str:
-    """Which of ENDINGS."""
+def _group(run: RunResult) -> str:
+    """Return the key of GROUPS."""
     return run.status if run.is_ranked else ""
 
 
 def _marker(ending: str, count: int) -> dict[str, Any]:
-    """Small and faint where there are many, or they hide one another."""
+    """Return a small, faint marker where many runs would hide one another."""
     size, opacity = (9, 0.8) if count <= 200 else (5, 0.5)
     if ending:
         symbol = "circle-open" if ending == RunStatus.STOPPED else "circle"
@@ -309,8 +313,8 @@ def _marker(ending: str, count: int) -> dict[str, Any]:
     return {"color": RED, "size": size + 1, "symbol": "x"}
 
 
-def _colour(index: int, count: int) -> str:
-    """From the palette where it has enough, else along a scale."""
+def _color(index: int, count: int) -> str:
+    """Return a color of the palette if it has enough, else one along the scale."""
     if count <= len(PALETTE):
         return PALETTE[index]
     from plotly.colors import sample_colorscale

@@ -1,4 +1,4 @@
-"""The next sweep, from what one found: closer to the best, or further out where that is at an edge.
+"""The next sweep: narrower around the best, or wider where the best is at an edge.
 
 Source: Google's tuning playbook, which narrows a search in rounds and widens it where the best
 points lie at its boundary.
@@ -16,7 +16,7 @@ from typing import Any
 from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import score_text
-from fundamentallm.report.effects import FEWEST_TO_FIT, Effect
+from fundamentallm.report.effects import MIN_RUNS_TO_FIT, Effect
 from fundamentallm.report.explain import explain
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results
@@ -33,20 +33,20 @@ from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperpa
 from fundamentallm.sweep.store.records import status_counts
 
 ZOOM = 0.5
-"""The new range as a share of the old one, around the best."""
+"""Share of the old range that the new one covers, around the best."""
 WIDEN = 0.5
-"""How far beyond the edge, as a share of the old range."""
+"""Share of the old range that is added beyond the edge."""
 LONGER = 2
 WHOLE_STEPS = {"model_dim": 16, "max_seq_len": 16}
-"""What the numbers of a list are rounded to; other whole numbers to 1."""
+"""Steps to which listed numbers are rounded; other whole numbers to 1."""
 
 
 def next_sweep(results: Results) -> str:
-    """The text of a sweep file, with a comment on each line that changed.
+    """Return the text of a sweep file, with a comment on each changed line.
 
     Raises:
-        ReportError: The runs are of no sweep, too few have finished to learn from, or nothing in
-            the sweep should be another.
+        ReportError: The runs belong to no sweep, too few have finished, or nothing in
+            the sweep should change.
     """
     if results.sweep is None:
         raise ReportError(f"{results.title}: no sweep file found; give the folder of one sweep")
@@ -59,10 +59,11 @@ def next_sweep(results: Results) -> str:
     if evidence.surface is None:
         runs = len(evidence.compared.comparable)
         found = f"{runs} runs with a {results.metric.name}"
-        if runs < FEWEST_TO_FIT:
-            found += f" that can be compared are too few to learn from; {FEWEST_TO_FIT} are needed"
+        if runs < MIN_RUNS_TO_FIT:
+            counts = status_counts(Counter(run.status for run in evidence.results.observations))
             found += (
-                f" ({status_counts(Counter(run.status for run in evidence.results.observations))})"
+                f" that can be compared are too few to learn from; {MIN_RUNS_TO_FIT} are needed"
+                f" ({counts})"
             )
         else:
             found += " differ in no setting that can be compared, so there is nothing to learn"
@@ -71,7 +72,7 @@ def next_sweep(results: Results) -> str:
 
 
 class _Next:
-    """One sweep on its way to the next."""
+    """Builder of the next sweep."""
 
     def __init__(self, results: Results, evidence: Evidence) -> None:
         assert results.sweep is not None
@@ -91,10 +92,10 @@ class _Next:
             and name not in swept
             and value != HYPERPARAMETERS[name].default
         }
-        """What all runs had beside what the sweep gives."""
+        """Hyperparameters that all runs shared and the sweep does not set."""
 
     def text(self) -> str:
-        """The whole file."""
+        """Return the whole file."""
         self.content.pop("name", None)
         self.content = {"name": f"{Path(self.results.title).name}-next", **self.content}
         for parameter in self.sweep.parameters:
@@ -104,7 +105,7 @@ class _Next:
             if parameter.is_constant:
                 self._lengthen(parameter, name)
             elif name in self.effects:
-                self._move(parameter, self.effects[name])
+                self._move_parameter(parameter, self.effects[name])
         if self.sweep.method != "grid" and self.sweep.run_cap is None:
             cap = max(8, len(self.results.observations))
             self.content["run_cap"] = Commented(
@@ -132,7 +133,7 @@ class _Next:
             heading += f" Its runs also had these flags, after --: {' '.join(words)}"
         return sweep_text(self.content, heading)
 
-    def _said(self, rule: str, about: str = "") -> Claim | None:
+    def _claim(self, rule: str, about: str = "") -> Claim | None:
         said = (c for c in self.claims if c.rule == rule and (not about or c.about == about))
         return next(said, None)
 
@@ -143,10 +144,10 @@ class _Next:
         if name not in ("epochs", "max_steps"):
             return
         length = int(parameter.distribution.quantile(0.5))
-        if length and self._said("still_falling"):
+        if length and self._claim("still_falling"):
             why = f"was {length}: val_loss was still falling at the end of most runs"
             changed = Commented(LONGER * length, why)
-        elif length > 1 and (early := self._said("best_early")) and early.verdict == "early":
+        elif length > 1 and (early := self._claim("best_early")) and early.verdict == "early":
             why = f"was {length}: the best step was in the first tenth of most runs"
             changed = Commented(length // LONGER, why)
         else:
@@ -154,9 +155,9 @@ class _Next:
         entry.clear()  # it may have been a list of one
         entry["value"] = changed
 
-    def _move(self, parameter: Parameter, effect: Effect) -> None:
-        """Zoom or widen one parameter that matters."""
-        entry, edge = parameter.entry(self.content), self._said("edge", effect.factor.name)
+    def _move_parameter(self, parameter: Parameter, effect: Effect) -> None:
+        """Narrow or widen one parameter that matters."""
+        entry, edge = parameter.entry(self.content), self._claim("edge", effect.factor.name)
         if edge is not None and not has_room(self.results, effect.factor, edge.verdict):
             edge = None  # then closer to the end, not past it
         if "values" in entry:
@@ -169,14 +170,14 @@ class _Next:
         if not factor.is_numeric or any(isinstance(level, bool) for level in levels):
             near = [
                 level
-                for level, (_, loss) in zip(levels, effect.line, strict=True)
-                if loss <= min(each for _, each in effect.line) + effect.error
+                for level, (_, loss) in zip(levels, effect.curve, strict=True)
+                if loss <= min(each for _, each in effect.curve) + effect.error
             ]
             if len(near) < len(levels):
-                least = min(loss for _, loss in effect.line)
+                least = min(loss for _, loss in effect.curve)
                 gone = ", ".join(
                     f"{shown(level)} (by {score_text(loss - least)})"
-                    for level, (_, loss) in zip(levels, effect.line, strict=True)
+                    for level, (_, loss) in zip(levels, effect.curve, strict=True)
                     if level not in near
                 )
                 entry["values"] = Commented(near, f"left out as worse: {gone}")
@@ -187,8 +188,8 @@ class _Next:
             values = self._beyond(factor.name, levels, edge.verdict, in_logs=factor.in_logs)
             why = f"widened: {shown(best)} was the best and at the edge"
         else:
-            place = levels.index(best)
-            around = levels[max(0, place - 1) : place + 2]
+            index = levels.index(best)
+            around = levels[max(0, index - 1) : index + 2]
             values = [
                 _between(other, best, in_logs=factor.in_logs) for other in around if other != best
             ]
@@ -200,7 +201,7 @@ class _Next:
             entry.pop("probabilities", None)
 
     def _beyond(self, name: str, levels: Sequence[float], side: str, *, in_logs: bool) -> list:
-        """Two steps beyond the end of a list; of two levels in logs, also the one before."""
+        """Return two steps beyond the end of a list; of two levels in logs, also the one before."""
         ordered = list(levels) if side == "high" else list(reversed(levels))
         end, before = ordered[-1], ordered[-2]
         if in_logs:
@@ -218,25 +219,25 @@ class _Next:
         effect: Effect,
         edge: Claim | None,
     ) -> None:
-        """Around the best, or past the edge; in logarithms where the search was."""
+        """Move a range around the best, or past the edge; in logs where the search was."""
         factor = effect.factor
         whole = isinstance(distribution, IntUniform)
         low, high = (distribution.low, distribution.high) if whole else distribution.bounds
-        logs = not whole and (distribution.in_logs or (low > 0 and high / low >= LINEAR_TO))
-        at = math.log if logs else float
+        in_logs = not whole and (distribution.in_logs or (low > 0 and high / low >= LINEAR_TO))
+        at = math.log if in_logs else float
         span, best = at(high) - at(low), at(min(max(effect.best, low), high))  # q may round out
         if edge is None:
             new = (best - ZOOM / 2 * span, best + ZOOM / 2 * span)
             new = (max(new[0], at(low)), min(new[1], at(high)))
-            it_is = "the fitted optimum" if effect.is_supported else "the value of the best run"
-            why = f"closer to {shown(effect.best)}, {it_is}"
+            source = "the fitted optimum" if effect.is_supported else "the value of the best run"
+            why = f"closer to {shown(effect.best)}, {source}"
         elif edge.verdict == "high":
             new = (at(high) - span / 2, at(high) + WIDEN * span)
             why = f"widened: the best was at the largest tried, {shown(high)}"
         else:
             new = (at(low) - WIDEN * span, at(low) + span / 2)
             why = f"widened: the best was at the smallest tried, {shown(low)}"
-        values = [math.exp(end) if logs else end for end in new]
+        values = [math.exp(end) if in_logs else end for end in new]
         at_edge = low if edge is not None and edge.verdict == "low" else high
         values = [
             old
@@ -248,7 +249,7 @@ class _Next:
             return
         kind, q = entry.get("distribution", ""), None if whole else distribution.q
         entry.clear()
-        if logs and not kind.endswith("_values"):
+        if in_logs and not kind.endswith("_values"):
             kind = "q_log_uniform_values" if q else "log_uniform_values"
         if kind:
             entry["distribution"] = kind
@@ -259,10 +260,9 @@ class _Next:
             entry["q"] = q
 
     def _leave_out_impossible(self) -> None:
-        """Take out values of num_heads that do not divide every width.
+        """Remove values of num_heads that do not divide every width.
 
-        Where fewer than two are left, as between two that do there may be none, the file's own
-        stay.
+        If fewer than two are left, the file's own values stay.
         """
         if fit := fitting_heads(SearchSpace(self._parsed(), self.flags)):
             heads = next(p for p in self.sweep.parameters if hyperparameter_name(p) == "num_heads")
@@ -274,10 +274,10 @@ class _Next:
                 entry |= heads.entry(self.sweep.content)
 
     def _parsed(self) -> SweepFile:
-        """What has come of it so far.
+        """Parse the sweep as built so far.
 
         Raises:
-            ReportError: There is no more to be searched.
+            ReportError: Nothing is left to search.
         """
         try:
             plain = parse_sweep(sweep_text(self.content, ""), self.sweep.file)
@@ -296,7 +296,7 @@ def _between(a: float, b: float, *, in_logs: bool) -> float:
 
 
 def _round(name: str, value: float) -> float:
-    """Two digits, near 1 of what is missing to it; or a whole number where it must be."""
+    """Round to two digits, near 1 to two digits of 1 - value; integers to their step."""
     known = HYPERPARAMETERS[name]
     if known.type is int:
         step = WHOLE_STEPS.get(name, 1)
@@ -307,13 +307,13 @@ def _round(name: str, value: float) -> float:
 
 
 def _is_inside(name: str, value: float) -> bool:
-    """Whether a value lies inside the documented range, and not at its end."""
+    """Return whether a value lies inside the documented range, not at its end."""
     typical = HYPERPARAMETERS[name].typical
     return typical is None or typical[0] < value < typical[1]
 
 
 def _clipped(name: str, value: float, edge: float) -> float:
-    """Inside what is possible at all, and inside the documented range if `edge` is."""
+    """Clip to the possible range, and to the documented range if `edge` is inside it."""
     known = HYPERPARAMETERS[name]
     if known.typical is not None and _is_inside(name, edge):
         value = min(max(value, known.typical[0]), known.typical[1])

@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds everything it shows, and asks nothing of any network."""
+"""The report: one HTML file that holds everything it shows and needs no network."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
     """Write the page, whole or not at all.
 
     Args:
-        results: What it shows.
-        file: Where.
-        refresh: Seconds after which a browser should read it again; 0 for a page that is final.
+        results: Runs to show.
+        file: Path of the page.
+        refresh: Seconds after which a browser reloads it; 0 for a final page.
 
     Raises:
         DiskError: The file cannot be written.
@@ -51,7 +51,7 @@ def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
 
 
 def make_page(results: Results, *, refresh: int = 0) -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     from plotly.offline import get_plotlyjs
 
     evidence = Evidence(results)
@@ -73,9 +73,9 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
         sections=_sections(results, evidence),
         command=_command(results),
         columns=_columns(results),
-        rows=[_cells(results, run) for run in _in_order(results)],
+        rows=[_cells(results, run) for run in _best_first(results)],
         plots=plots,
-        samples=_samples(results),
+        samples=_sample_rows(results),
         style=Markup(_resource("page.css")),  # ours: no text of a run is in it
         scripts={name: Markup(text) for name, text in scripts.items()},
         hashes=" ".join(f"'sha256-{_hash(text)}'" for text in scripts.values()),
@@ -84,15 +84,15 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
 
 
 def _command(results: Results) -> str:
-    """What trains the best configuration again; nothing if it was not our trainer's."""
+    """Return the command that repeats the best configuration; "" for other trainers."""
     best = next(iter(results.contenders), None)
     if not best or "data_sha256" not in best[0].settings:
         return ""
-    return repeating(best[0], results.varied)
+    return repeat_command(best[0], results.varied)
 
 
-def repeating(run: RunResult, varied: Sequence[str]) -> str:
-    """The command that trains the run again: with what was `varied`, and what is no default."""
+def repeat_command(run: RunResult, varied: Sequence[str]) -> str:
+    """Return the command that repeats a run: `varied` settings, and those off their defaults."""
     words = ["fundamentallm", "train"]
     data = str(run.settings.get("data", BUILTIN))
     if data != BUILTIN:
@@ -106,12 +106,12 @@ def repeating(run: RunResult, varied: Sequence[str]) -> str:
 
 
 def _sections(results: Results, evidence: Evidence) -> dict[str, list[str]]:
-    """What is said, under headings."""
+    """Return sentences by heading."""
     sections: dict[str, list[str]] = {}
     for claim in explain(results, evidence):
         sections.setdefault(HEADINGS[claim.rule], []).append(claim.says)
     if results.notes:
-        sections["What is missing"] = [_short(note) for note in results.notes[:20]]
+        sections["What is missing"] = [_shortened(note) for note in results.notes[:20]]
     return sections
 
 
@@ -120,12 +120,12 @@ def _columns(results: Results) -> list[str]:
     return [*own, *results.varied]
 
 
-def _in_order(results: Results) -> Sequence[RunResult]:
+def _best_first(results: Results) -> Sequence[RunResult]:
     return [*results.by_loss(results.runs), *(run for run in results.runs if not run.is_ranked)]
 
 
 def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
-    """Text and sorting key of every column."""
+    """Return text and sorting key of every column."""
     summary = run.summary
     seconds = summary.get("seconds")
     best_step = run.best_step(results.metric)
@@ -136,7 +136,7 @@ def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
         _text(summary.get("step")),
         f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
     ]
-    cells = [(_short(run.name), run.name[:200]), (run.status, run.status)]
+    cells = [(_shortened(run.name), run.name[:200]), (run.status, run.status)]
     cells += [(text, _key(number)) for text, number in zip(texts, numbers, strict=True)]
     for name in results.varied:
         value = run.settings.get(name)
@@ -144,42 +144,42 @@ def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
     return cells
 
 
-def _samples(results: Results) -> list[dict[str, Any]]:
-    """The last text of the best runs."""
+def _sample_rows(results: Results) -> list[dict[str, Any]]:
+    """Return the last sample of each of the best runs."""
     found: list[dict[str, Any]] = []
-    for run in _in_order(results):
+    for run in _best_first(results):
         if run.samples and len(found) < MOST_SAMPLES:
             step, sample = run.samples[-1]
             found.append(
                 {
-                    "run": _short(run.name),
+                    "run": _shortened(run.name),
                     "score": score_text(run.score),
                     "step": step,
-                    "prompt": _short(sample.prompt),
-                    "text": _short(sample.text),
+                    "prompt": _shortened(sample.prompt),
+                    "text": _shortened(sample.text),
                 }
             )
     return found
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else _short(shown(value))
+    return "" if value is None else _shortened(shown(value))
 
 
 def _key(value: Any) -> str:
-    """What a column is sorted by: numbers as numbers."""
+    """Return a sorting key: numbers sort as numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)[:200]
     return repr(value)
 
 
-def _short(text: str) -> str:
-    """Without control characters, and not for ever."""
+def _shortened(text: str) -> str:
+    """Return text without control characters, at most LONGEST long."""
     return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
 
 
 def _inside_script(content: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script it stands in."""
+    """Return JSON that cannot end its script element."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

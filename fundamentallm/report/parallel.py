@@ -1,4 +1,4 @@
-"""Parallel coordinates: every finished run as a line through its settings to its score."""
+"""Parallel coordinates: each finished run is a line through its settings to its score."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.plot_style import MOST_AXES, Plot, label, new_figure
 from fundamentallm.report.results import Results
 
-QUARTERS = (
+BANDS = (
     ("best tenth", "#2D8BCB"),
     ("to a quarter", "#56B4E9"),
     ("to half", "#E69F00"),
     ("worse half", "#8C8C8C"),
 )
-MANY = 200
+MANY_RUNS = 200
 
 
 def parallel_coordinates(results: Results) -> Plot | None:
-    """Every run that is compared as a line through its settings to its score.
+    """Draw each compared run as a line through its settings to its score.
 
     Lines of a scatter plot, because plotly's own parallel coordinates need WebGL, which the
     browsers of clusters and remote desktops often lack, and do not print.
@@ -29,9 +29,9 @@ def parallel_coordinates(results: Results) -> Plot | None:
         return None
     scores = [results.loss(run) for run in runs]
     least, span = scores[0], (scores[-1] - scores[0]) or 1.0
-    places = [factor.positions(runs) / _last_place(factor) for factor in factors]
+    positions = [factor.positions(runs) / _max_position(factor) for factor in factors]
     figure = new_figure("", "")
-    thick = 3 if len(runs) <= MANY else 1.5
+    thick = 3 if len(runs) <= MANY_RUNS else 1.5
     ends = [0, *(max(1, round(share * len(runs))) for share in (0.1, 0.25, 0.5)), len(runs)]
     for part in reversed(range(4)):
         x: list[float | None] = []
@@ -39,7 +39,7 @@ def parallel_coordinates(results: Results) -> Plot | None:
         text: list[str] = []
         for i in range(ends[part], ends[part + 1]):
             x += [*range(len(factors) + 1), None]
-            y += [*(round(float(place[i]), 4) for place in places)]
+            y += [*(round(float(position[i]), 4) for position in positions)]
             y += [round((scores[i] - least) / span, 4), None]
             values = [label(shown(runs[i].settings[factor.name])) for factor in factors]
             text += [
@@ -47,9 +47,9 @@ def parallel_coordinates(results: Results) -> Plot | None:
             ]
             text.append("")
         figure.add_scatter(
-            x=x, y=y, text=text, mode="lines", name=QUARTERS[part][0],
-            line={"color": QUARTERS[part][1], "width": thick * (1 - part / 5)},
-            opacity=(1 - 0.2 * part) * (1 if len(runs) <= MANY else 0.6),
+            x=x, y=y, text=text, mode="lines", name=BANDS[part][0],
+            line={"color": BANDS[part][1], "width": thick * (1 - part / 5)},
+            opacity=(1 - 0.2 * part) * (1 if len(runs) <= MANY_RUNS else 0.6),
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     names = [label(factor.name) for factor in factors] + [label(results.metric.name + results.when)]
@@ -58,28 +58,30 @@ def parallel_coordinates(results: Results) -> Plot | None:
     figure.update_xaxes(range=[-0.25, len(names) - 0.6])
     figure.update_yaxes(visible=False, range=[-0.08, 1.05])
     figure.update_layout(legend={"traceorder": "reversed"}, margin={"l": 70, "t": 60, "b": 20})
-    marks = [*map(_marks, factors)]
+    axis_ticks = [*map(_axis_ticks, factors)]
     scale = [(k / 4, score_text(results.metric.sign * (least + k / 4 * span))) for k in range(5)]
-    for axis, texts in enumerate([*marks, scale]):
-        for place, text_there in texts:
+    for axis, texts in enumerate([*axis_ticks, scale]):
+        for position, tick_text in texts:
             figure.add_annotation(
-                x=axis, y=place, text=text_there, showarrow=False, xanchor="left", xshift=4,
+                x=axis, y=position, text=tick_text, showarrow=False, xanchor="left", xshift=4,
                 font={"size": 11},
             )  # fmt: skip
-    says = f"A line for each run, from its settings to its score{results.when}; the best are blue."
-    return Plot("parallel", "Parallel coordinates", says + " Click a name to hide it.", figure)
+    caption = (
+        f"A line for each run, from its settings to its score{results.when}; the best are blue."
+    )
+    return Plot("parallel", "Parallel coordinates", caption + " Click a name to hide it.", figure)
 
 
-def _marks(factor: Factor) -> list[tuple[float, str]]:
-    """What is written along one axis of the parallel coordinates: places in [0, 1], and text."""
+def _axis_ticks(factor: Factor) -> list[tuple[float, str]]:
+    """Return the ticks of one axis: positions in [0, 1], and text."""
     if not factor.is_numeric:
-        last = _last_place(factor)
+        last = _max_position(factor)
         return [(i / last, label(shown(level))) for i, level in enumerate(factor.levels)]
     if factor.is_listed:
         return [(factor.position(level), label(shown(level))) for level in factor.levels]
     return [(i / 4, shown(float(f"{factor.value(i / 4):.2g}"))) for i in range(5)]
 
 
-def _last_place(factor: Factor) -> float:
-    """What `positions` go up to."""
+def _max_position(factor: Factor) -> float:
+    """Return the largest value of `positions`."""
     return 1.0 if factor.is_numeric else float(len(factor.levels) - 1)

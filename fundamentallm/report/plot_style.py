@@ -1,4 +1,4 @@
-"""What the report's figures have in common: colours, layout, and text that is shown as it is."""
+"""Style that the report's figures share: colors, layout, and labels without markup."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ PALETTE = ("#2D8BCB", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8
 """After Okabe and Ito, Color Universal Design (2008), without yellow, which is lost on white."""
 RED = "#C1272D"
 SCALE = ("#2D8BCB", "#8C8C8C", "#E69F00")
-"""From best to worst, where runs are more than colours; seen on white and on black."""
+"""Colors from best to worst, for more runs than the palette has; visible on white and black."""
 MOST_AXES = 10
-LONGEST = 60
+MAX_LABEL = 60
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure of the page."""
+    """A figure of the page."""
 
     id: str
     title: str
-    says: str
-    """What is to be seen, for those who cannot see it too."""
+    caption: str
+    """Description under the figure, and for screen readers."""
     figure: go.Figure
     is_wide: bool = True
 
 
 def new_figure(x: str, y: str) -> go.Figure:
-    """An empty one, with its axes named."""
+    """Return an empty figure with named axes."""
     figure = go.Figure()
     figure.update_xaxes(title=x, automargin=True)
     figure.update_yaxes(title=label(y))
-    lay_out(figure)
+    set_layout(figure)
     return figure
 
 
-def lay_out(figure: go.Figure) -> None:
-    """No colours of text and ground: the page sets them, for light and for dark."""
+def set_layout(figure: go.Figure) -> None:
+    """Set the layout; the page sets colors of text and background, for light and dark."""
     figure.update_layout(
         template="none",
         autosize=True,
@@ -53,7 +53,7 @@ def lay_out(figure: go.Figure) -> None:
 
 
 def label(text: str) -> str:
-    """Text that plotly shows as it is: short, without markup and control characters."""
+    """Return text that plotly shows unchanged: short, without markup and control characters."""
     plain = printable(text, lines=False)
-    short = plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…"
+    short = plain if len(plain) <= MAX_LABEL else plain[: MAX_LABEL - 1] + "…"
     return html.escape(short, quote=False)

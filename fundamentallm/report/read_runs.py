@@ -1,6 +1,6 @@
-"""From folders to `Results`: a sweep's folder, a run's, or one that holds either.
+"""Read `Results` from folders of sweeps or runs, or folders that hold them.
 
-Nothing here fails because one run was cut short: what cannot be read is noted, and the rest is
+An incomplete run is no error: a note names what cannot be read, and the rest is
 shown.
 """
 
@@ -24,11 +24,11 @@ from fundamentallm.report.results import (
     Curve,
     Results,
     RunResult,
-    guessed,
-    metric_named,
+    assumed_goal_notes,
+    choose_metric,
+    missing_metric_note,
     plain_summary,
-    unscored,
-    without_metric,
+    unscored_notes,
 )
 from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
@@ -36,7 +36,7 @@ from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, read_sweep
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 DIGITS = re.compile(r"(\d+)")
-DEEPEST = 3  # folders below the one that was given
+MAX_DEPTH = 3  # folders below the one that was given
 
 
 class ReportError(FundamentallmError):
@@ -44,46 +44,46 @@ class ReportError(FundamentallmError):
 
 
 def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
-    """Everything that lies in `paths`.
+    """Read all runs in `paths`.
 
     Args:
         paths: Folders of runs or sweeps, or folders that hold them.
-        metric: What runs are compared by; by default the sweep's, else `val_loss`.
+        metric: Metric that compares runs; by default the sweep's, else `val_loss`.
 
     Raises:
-        ReportError: A folder holds no run, or links in the place of a run's files.
+        ReportError: A folder holds no run, or a run's files are links.
         SweepError: A sweep's file cannot be read.
     """
     folders: list[Path] = []
-    unread: list[str] = []
+    skipped: list[str] = []
     sweeps: list[Path] = []
-    for given in map(Path, paths):
-        if os.path.lexists(given / "sweep.yaml"):
-            SweepFolder(given).check_whole()
-        found = list(_runs_below(given, unread))
+    for folder_given in map(Path, paths):
+        if os.path.lexists(folder_given / "sweep.yaml"):
+            SweepFolder(folder_given).check_whole()
+        found = list(_find_runs(folder_given, skipped))
         if not found:
-            raise ReportError(_nothing_in(given))
+            raise ReportError(_no_runs_message(folder_given))
         folders += [folder for folder in found if folder not in folders]
-        sweeps += [given] if (given / "sweep.yaml").is_file() else []
+        sweeps += [folder_given] if (folder_given / "sweep.yaml").is_file() else []
     sweep, notes = _common_sweep(sweeps, folders)
-    notes += unread
-    chosen = metric_named(metric, sweep)
+    notes += skipped
+    compared_by = choose_metric(metric, sweep)
     names = _names(folders)
-    runs = [read_run(folder, names[folder], chosen, notes) for folder in folders]
+    runs = [read_run(folder, names[folder], compared_by, notes) for folder in folders]
     title = Path(paths[0]).resolve().name if len(paths) == 1 else f"{len(runs)} runs"
     if not any(run.score is not None for run in runs):
-        notes.append(without_metric(runs, chosen))
+        notes.append(missing_metric_note(runs, compared_by))
     else:
-        notes += guessed(chosen, sweep)
-    notes += unscored(runs)
-    return Results(title, chosen, runs, sweep, notes)
+        notes += assumed_goal_notes(compared_by, sweep)
+    notes += unscored_notes(runs)
+    return Results(title, compared_by, runs, sweep, notes)
 
 
 def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResult:
-    """One run; what is missing goes to `notes`."""
+    """Read one run; missing parts go to `notes`."""
     folder = RunFolder(path)
     try:
-        settings = _plain(folder.read_config(), name, notes)
+        settings = _parsed_settings(folder.read_config(), name, notes)
     except RunFolderError as error:
         settings = {}
         notes.append(f"{error}; its settings are unknown")
@@ -108,8 +108,8 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     return RunResult(name, status, settings, score, curves, summary, samples, str(path))
 
 
-def _plain(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
-    """Settings as our trainer would take them, whoever wrote them: 1e-3 is text to YAML."""
+def _parsed_settings(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
+    """Return settings parsed as our trainer does; 1e-3 is text in YAML."""
     settings: dict[str, Any] = {}
     for key, value in config.items():
         try:
@@ -123,40 +123,40 @@ def _plain(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, 
     return settings
 
 
-def _runs_below(path: Path, unread: list[str], depth: int = 0) -> Iterator[Path]:
-    """Folders of runs, in the order of their names; hidden ones are left out.
+def _find_runs(path: Path, skipped: list[str], depth: int = 0) -> Iterator[Path]:
+    """Yield folders of runs, sorted by name; hidden ones are left out.
 
-    Of a folder that may not be read, or is reached by a link, a note is added to `unread`.
+    Folders that may not be read, and links, are noted in `skipped`.
 
     Raises:
-        ReportError: A link or a special file is in the place of a run's file.
+        ReportError: A run's file is a link or a special file.
     """
     if not os.path.isdir(path):  # Path's own raises where it may not look
         return
     if depth and os.path.islink(path):
-        unread.append(
+        skipped.append(
             f"{path}: links are not followed; give it as an argument beside {path.parent}"
         )
     elif RunFolder(path).holds_a_run():
         if reason := why_misplaced(path, files=FILES):
             raise ReportError(reason)
         yield path
-    elif depth < DEEPEST:
+    elif depth < MAX_DEPTH:
         try:
             names = [name for name in os.listdir(path) if not name.startswith(".")]
         except OSError as error:
-            unread.append(f"{path}: cannot be read ({error.strerror})")
+            skipped.append(f"{path}: cannot be read ({error.strerror})")
             return
-        for name in sorted(names, key=in_order):
-            yield from _runs_below(path / name, unread, depth + 1)
+        for name in sorted(names, key=natural_key):
+            yield from _find_runs(path / name, skipped, depth + 1)
 
 
-def in_order(name: str) -> list[tuple[int, str]]:
-    """What names are sorted by, numbers by their size: run-10000 comes after run-9999."""
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a sorting key that orders numbers by size: run-10000 comes after run-9999."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in DIGITS.split(name)]
 
 
-def _nothing_in(path: Path) -> str:
+def _no_runs_message(path: Path) -> str:
     if not os.path.exists(path):
         return f"{path}: no such folder; give that of a run or a sweep, or ENTITY/PROJECT/SWEEP"
     if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
@@ -171,7 +171,7 @@ def _nothing_in(path: Path) -> str:
 
 
 def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[SweepFile | None, list]:
-    """The sweep that all runs are of, if it is one and can be read; and notes."""
+    """Return the sweep that all runs belong to, if it can be read, and notes."""
     if len(sweeps) != 1 or any(sweeps[0] not in folder.parents for folder in folders):
         return None, []
     try:
@@ -181,7 +181,7 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Short names, with as many of the folders around as tell them apart."""
+    """Return short names, with as many parent folders as make them unique."""
     paths = {folder: folder.resolve().parts for folder in folders}
     names: dict[Path, str] = {}
     for words in range(1, max(map(len, paths.values())) + 1):
@@ -193,20 +193,20 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Curve]:
-    """All metrics, by name."""
+    """Return all curves by metric."""
     lines = folder.metric_lines()
     if not folder.metrics.is_file():
         notes.append(f"{name}: metrics.jsonl is missing")
-    points: dict[str, dict[int, float]] = {}
-    bad = 0
+    by_step: dict[str, dict[int, float]] = {}
+    unreadable = 0
     for line in lines:
         row = read_row(line)
         if row is None:
-            bad += line.endswith("\n")  # a last one that a kill cut short is nobody's fault
+            unreadable += line.endswith("\n")  # a last one that a kill cut short is nobody's fault
             continue
         step = row.pop("step")
         for key, value in row.items():
-            points.setdefault(key, {})[step] = value
-    if bad:
-        notes.append(f"{name}: {bad} lines of metrics.jsonl cannot be read and are left out")
-    return {key: Curve.of(values) for key, values in points.items()}
+            by_step.setdefault(key, {})[step] = value
+    if unreadable:
+        notes.append(f"{name}: {unreadable} lines of metrics.jsonl cannot be read and are left out")
+    return {key: Curve.of(values) for key, values in by_step.items()}

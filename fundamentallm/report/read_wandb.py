@@ -1,4 +1,4 @@
-"""From a sweep on W&B to `Results`, by W&B's public API."""
+"""Read `Results` from a sweep on W&B, by its public API."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from fundamentallm.report.results import (
     Curve,
     Results,
     RunResult,
-    guessed,
-    metric_named,
+    assumed_goal_notes,
+    choose_metric,
+    missing_metric_note,
     plain_summary,
-    unscored,
-    without_metric,
+    unscored_notes,
 )
 from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, parse_sweep
 
-SECONDS = 30
-A_PAGE = 100
-STEPS_A_PAGE = 10_000
-"""Of a history: the client asks for ranges of steps, of which we log every tenth at most."""
+TIMEOUT_SECONDS = 30
+RUNS_PER_PAGE = 100
+STEPS_PER_PAGE = 10_000
+"""Steps per request of a history; at most every tenth is logged."""
 ERRORS = (wandb.Error, WandbApiFailedError, requests.RequestException, OSError, ValueError)
 MOST_SAMPLED = 6
-"""Best runs whose last samples are read: a request or two for each."""
+"""Best runs whose last samples are read, with one or two requests each."""
 TABLE = "samples"
-A_TABLE = re.compile(r"media/table/[\w-]+\.table\.json")
-"""The client writes a file under the name that the server gives it, so no other is asked for."""
-LARGEST = 1_000_000
+TABLE_PATH = re.compile(r"media/table/[\w-]+\.table\.json")
+"""Only files of this name are requested, because the client writes under the server's name."""
+MAX_TABLE_BYTES = 1_000_000
 STATES = {
     "finished": RunStatus.DONE,
     "running": RunStatus.UNFINISHED,
@@ -57,22 +57,22 @@ STATES = {
     "killed": RunStatus.INTERRUPTED,
     "crashed": RunStatus.INTERRUPTED,
 }
-"""W&B's words for how a run stands, where the run has left none of its own."""
+"""Statuses by W&B's state, for runs that logged none."""
 
 
 def read_wandb_sweep(address: str, metric: str = "") -> Results:
-    """Every run of a sweep on W&B; of the best, also what they wrote last.
+    """Read every run of a sweep on W&B, and the last samples of the best.
 
     Args:
         address: `ENTITY/PROJECT/SWEEP`.
-        metric: What runs are compared by; by default the sweep's, else `val_loss`.
+        metric: Metric that compares runs; by default the sweep's, else `val_loss`.
 
     Raises:
         ReportError: W&B does not answer, or has no such sweep, or the sweep has no run.
     """
     entity, project, name = address.split("/")
     try:
-        api = wandb.Api(timeout=SECONDS)
+        api = wandb.Api(timeout=TIMEOUT_SECONDS)
         content = dict(api.sweep(address).config)
         # Whole pages: what `sweep.runs` yields asks again for the settings of each run.
         found = list(
@@ -80,23 +80,23 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
                 f"{entity}/{project}",
                 filters={"sweep": name},
                 order="+created_at",
-                per_page=A_PAGE,
+                per_page=RUNS_PER_PAGE,
                 lazy=False,
             )
         )
         sweep, notes = _sweep(content, address)
-        chosen = metric_named(metric, sweep)
-        runs = [_run(run, chosen, notes) for run in found]
+        compared_by = choose_metric(metric, sweep)
+        runs = [_run(run, compared_by, notes) for run in found]
         times = Counter(run.name for run in runs)
         runs = [
-            replace(run, name=f"{run.name} ({theirs.id})") if times[run.name] > 1 else run
-            for run, theirs in zip(runs, found, strict=True)
+            replace(run, name=f"{run.name} ({wandb_run.id})") if times[run.name] > 1 else run
+            for run, wandb_run in zip(runs, found, strict=True)
         ]
-        results = Results(address, chosen, runs, sweep, notes)
-        written = {run.place for run in results.ranked[:MOST_SAMPLED]}
+        results = Results(address, compared_by, runs, sweep, notes)
+        sampled = {run.location for run in results.ranked[:MOST_SAMPLED]}
         runs = [
-            replace(ours, samples=_samples(theirs)) if ours.place in written else ours
-            for ours, theirs in zip(runs, found, strict=True)
+            replace(ours, samples=_samples(wandb_run)) if ours.location in sampled else ours
+            for ours, wandb_run in zip(runs, found, strict=True)
         ]
     except ERRORS as error:
         reason = one_line(error, 200)
@@ -108,10 +108,10 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
             f"{address}: no run of this sweep has started; start one with wandb agent"
         )
     if not any(run.score is not None for run in runs):
-        notes.append(without_metric(runs, chosen))
+        notes.append(missing_metric_note(runs, compared_by))
     else:
-        notes += guessed(chosen, sweep)
-    notes += unscored(runs)
+        notes += assumed_goal_notes(compared_by, sweep)
+    notes += unscored_notes(runs)
     return replace(results, runs=runs)
 
 
@@ -123,14 +123,14 @@ def _sweep(content: Mapping[str, Any], address: str) -> tuple[SweepFile | None, 
 
 
 def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
-    """One run; W&B's own entries, which begin with an underscore, are left out."""
+    """Convert one run; W&B's own entries, which start with an underscore, are left out."""
     curves: dict[str, Curve] = {}
     try:
         curves = _curves(run)
     except ERRORS as error:  # it was deleted meanwhile, say
         notes.append(f"{run.name}: its history cannot be read from W&B ({one_line(error)})")
-    theirs = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
-    summary = plain_summary(theirs)
+    logged = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
+    summary = plain_summary(logged)
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
     status = next(
@@ -147,19 +147,19 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
 
 
 def _curves(run: Any) -> dict[str, Curve]:
-    """All metrics, by name."""
-    points: dict[str, dict[int, float]] = {}
+    """Return all curves by metric."""
+    by_step: dict[str, dict[int, float]] = {}
     # What the client keeps may be short of the newest rows, also of a run that has ended since.
-    for row in run.scan_history(page_size=STEPS_A_PAGE, use_cache=False):
+    for row in run.scan_history(page_size=STEPS_PER_PAGE, use_cache=False):
         step = row.get("_step")
         for name, value in row.items():
             if finite(value) is not None and step is not None and name[:1] != "_":
-                points.setdefault(name, {})[int(step)] = float(value)
-    return {name: Curve.of(values) for name, values in points.items()}
+                by_step.setdefault(name, {})[int(step)] = float(value)
+    return {name: Curve.of(values) for name, values in by_step.items()}
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings under our names: what a sweep nests, spells with hyphens or as text."""
+    """Return settings under our names: flattened, without hyphens, parsed from text."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         plain = name.replace("-", "_")
@@ -177,14 +177,14 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _samples(run: Any) -> Sequence[tuple[int, Sample]]:
-    """What the run wrote last, from the table that its summary names; nothing if it has none."""
+    """Read the last samples from the table that the run's summary names, if any."""
     table = run.summary_metrics.get(TABLE)
     path = str(table.get("path")) if isinstance(table, Mapping) else ""
-    if not A_TABLE.fullmatch(path):
+    if not TABLE_PATH.fullmatch(path):
         return ()
     try:
         file = run.file(path)
-        if file.name != path or file.size > LARGEST:
+        if file.name != path or file.size > MAX_TABLE_BYTES:
             return ()
         with tempfile.TemporaryDirectory() as folder:
             file.download(root=folder, replace=True)

@@ -1,4 +1,4 @@
-"""The loss as a polynomial in the settings, of the terms that are certain.
+"""Regression of the loss: a polynomial in the settings, with terms chosen by F tests.
 
 A polynomial of up to the third degree in each number's position, a constant for each choice, and
 products of two: terms enter one at a time, the most certain first, as long as the chance of
@@ -22,22 +22,22 @@ from fundamentallm.report.significance import Noise
 
 ALPHA = 0.01
 TRUST = 0.1
-HIGHEST_DEGREE = 3
-LEAST_FREEDOM = 3  # runs beyond the number of coefficients
+MAX_DEGREE = 3
+MIN_FREEDOM = 3  # runs beyond the number of coefficients
 ROUNDING = 1e-20  # of the variance of all losses: what an exact fit leaves over
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Term:
-    """Columns of the design that enter together."""
+    """Design columns that enter together."""
 
     factors: tuple[int, ...]
     columns: Array
 
 
-class Fitting:
-    """Forward selection of terms over one set of runs."""
+class ForwardSelection:
+    """Forward selection of terms."""
 
     def __init__(
         self,
@@ -47,14 +47,14 @@ class Fitting:
         noise: Noise | None,
         repeats: int = 0,
     ) -> None:
-        """Nothing is fitted until `select`.
+        """Prepare; `select` fits.
 
         Args:
-            factors: What was varied.
-            positions: Of every run, for each factor.
-            losses: Of every run, nats.
-            noise: Between seeds, if that was measured; a term may be held against it.
-            repeats: Runs whose outcome is that of another, although their settings differ: they say
+            factors: Settings that were varied.
+            positions: Positions of all runs, for each factor.
+            losses: Losses of all runs; nats.
+            noise: Noise between seeds, if measured; terms may be tested against it.
+            repeats: Runs with the same outcome as another in spite of other settings: they tell
                 nothing of chance, and are no degrees of freedom.
         """
         self.factors, self.positions, self.losses, self.noise = factors, positions, losses, noise
@@ -64,15 +64,15 @@ class Fitting:
         self.weights = np.ones(len(losses))
 
     def select(self) -> None:
-        """Add terms as long as they are certain."""
-        while self._add_best() or self._add_in_company():
+        """Add terms while they are significant."""
+        while self._add_best() or self._add_jointly():
             for _ in range(3):
                 self._reweigh()
 
     # --- Terms ---
 
     def _candidates(self) -> list[tuple[Term, tuple[int, int] | None]]:
-        """Terms that could enter, with the factor and the degree that each brings."""
+        """Return terms that could enter, with the factor and degree of each."""
         found: list[tuple[Term, tuple[int, int] | None]] = []
         for i, factor in enumerate(self.factors):
             have = self.degrees[i]
@@ -81,21 +81,21 @@ class Fitting:
                     columns = dummies(self.positions[i], len(factor.levels))
                     found.append((Term((i,), columns), (i, 1)))
                 continue
-            highest = min(HIGHEST_DEGREE, len(factor.levels) - 1)
+            highest = min(MAX_DEGREE, len(factor.levels) - 1)
             for degree in range(have + 1, highest + 1):
                 powers = range(have + 1, degree + 1)
                 columns = np.stack([legendre(self.positions[i], k) for k in powers], 1)
                 found.append((Term((i,), columns), (i, degree)))
-        inside = [i for i in range(len(self.factors)) if self.degrees[i]]
+        included = [i for i in range(len(self.factors)) if self.degrees[i]]
         there = {term.factors for term in self.terms}
-        for a in inside:
-            for b in inside:
+        for a in included:
+            for b in included:
                 if a < b and (a, b) not in there:
                     found.append((Term((a, b), self.product(a, b)), None))
         return found
 
     def product(self, a: int, b: int) -> Array:
-        """Columns for two factors together."""
+        """Return the columns of an interaction."""
         first, second = (
             legendre(self.positions[i], 1)[:, None]
             if self.factors[i].is_numeric
@@ -105,7 +105,7 @@ class Fitting:
         return (first[:, :, None] * second[:, None, :]).reshape(len(self.losses), -1)
 
     def _add_best(self) -> bool:
-        """Let the most certain term in; whether there was one."""
+        """Add the most significant term; return whether there was one."""
         candidates = self._candidates()
         if not candidates:
             return False
@@ -121,8 +121,8 @@ class Fitting:
         if raises is not None:
             self.degrees[raises[0]] = raises[1]
 
-    def _add_in_company(self) -> bool:
-        """Let a factor in that stands out only once all the others are allowed for."""
+    def _add_jointly(self) -> bool:
+        """Add a factor that is significant only after adjusting for all others."""
         simple = [
             (term, raises)
             for term, raises in self._candidates()
@@ -141,48 +141,48 @@ class Fitting:
         return True
 
     def test(self, terms: list[Term], term: Term) -> float:
-        """The chance of such a gain from `term` if it did nothing; 1 if there is no telling.
+        """Return p of the gain from `term`; 1 if it cannot be tested.
 
-        What it gains is held against what is left over, and against the noise between seeds where
-        that is larger. Seeds alone would not do: where the polynomial does not fit, what is left
-        over is more than noise, and any term finds some of it.
+        The gain is tested against the residual, and against the noise between seeds where
+        that is larger. Seeds alone would not do: where the polynomial does not fit, the
+        residual is more than noise, and any term fits some of it.
         """
         _, before, free_before = self.fit(terms)
         _, after, free_after = self.fit([*terms, term])
         gained = round(free_before - free_after)
         if gained < 1 or before <= ROUNDING * float(np.var(self.losses)):
             return 1.0
-        chances: list[float] = []
+        p_values: list[float] = []
         left = after / free_after if free_after > 0 else 0.0
-        if free_after >= LEAST_FREEDOM:
+        if free_after >= MIN_FREEDOM:
             if after <= 1e-12 * before:
                 return 0.0
-            chances.append(float(fdtrc(gained, free_after, (before - after) / gained / left)))
+            p_values.append(float(fdtrc(gained, free_after, (before - after) / gained / left)))
         noise = self.noise
-        if noise is not None and noise.freedom >= LEAST_FREEDOM and noise.sigma > 0:
+        if noise is not None and noise.freedom >= MIN_FREEDOM and noise.sigma > 0:
             ratio = (before - after) / gained / max(left, noise.sigma**2)
-            chances.append(float(fdtrc(gained, noise.freedom, ratio)))
-        return min(1.0, min(chances) * len(chances)) if chances else 1.0
+            p_values.append(float(fdtrc(gained, noise.freedom, ratio)))
+        return min(1.0, min(p_values) * len(p_values)) if p_values else 1.0
 
-    def along_with(self, i: int) -> list[int]:
-        """Other factors that changed along with factor `i`, so that they might stand for it.
+    def confounded_with(self, i: int) -> list[int]:
+        """Return other factors that changed along with factor `i` and may explain its effect.
 
         With so few configurations, or a plan so poor, that what they add is in the fit already; or,
         where the configurations are fewer than the factors, any.
         """
         others = [j for j in range(len(self.factors)) if not self.degrees[j]]
-        points = len(np.unique(np.stack(self.positions, 1).round(9), axis=0))
-        if points <= len(self.factors):
+        configurations = len(np.unique(np.stack(self.positions, 1).round(9), axis=0))
+        if configurations <= len(self.factors):
             return others
         there = np.linalg.matrix_rank(self.design(self.terms))
         return [
             j
             for j in others
-            if np.linalg.matrix_rank(self.design([*self.terms, self._plain(j)])) == there
+            if np.linalg.matrix_rank(self.design([*self.terms, self._linear_term(j)])) == there
         ]
 
-    def _plain(self, i: int) -> Term:
-        """A factor in its simplest form."""
+    def _linear_term(self, i: int) -> Term:
+        """Return the linear term of a factor."""
         if self.factors[i].is_numeric:
             return Term((i,), legendre(self.positions[i], 1)[:, None])
         return Term((i,), dummies(self.positions[i], len(self.factors[i].levels)))
@@ -190,11 +190,11 @@ class Fitting:
     # --- Least squares ---
 
     def design(self, terms: Sequence[Term]) -> Array:
-        """A row for each run: 1, and the columns of `terms`."""
+        """Return the design: a row per run of 1 and the columns of `terms`."""
         return np.hstack([np.ones((len(self.losses), 1)), *(term.columns for term in terms)])
 
     def fit(self, terms: Sequence[Term]) -> tuple[Array, float, float]:
-        """Fitted losses, the weighted sum of squares left over, and its degrees of freedom.
+        """Return fitted losses, the weighted residual sum of squares, and its degrees of freedom.
 
         Runs that count less are less than a run each: all together are worth (sum w)^2 / sum w^2
         (Kish, Survey Sampling, 1965), and squares are scaled to as many. With weights of 1 both
@@ -213,21 +213,21 @@ class Fitting:
         if residual > 1e-9 * np.ptp(self.losses):  # else it is rounding, and weights would be too
             excess = np.maximum(fitted - fitted.min(), 0)
             before, self.weights = self.weights, 1 / (1 + (TRUST * excess / residual) ** 2)
-            if self.fit(self.terms)[2] < LEAST_FREEDOM:  # too few would count to judge by
+            if self.fit(self.terms)[2] < MIN_FREEDOM:  # too few would count to judge by
                 self.weights = before
 
 
 def deviation(left: float, freedom: float) -> float:
-    """The standard deviation that a sum of squares, `left`, stands for; nats."""
+    """Return the standard deviation of a residual sum of squares; nats."""
     return float(np.sqrt(left / max(freedom, 1.0)))
 
 
 def legendre(positions: Array, degree: int) -> Array:
-    """The polynomial of that degree, over positions in [0, 1]."""
+    """Return the Legendre polynomial of that degree, over positions in [0, 1]."""
     x = 2 * positions - 1
     return (x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2)[degree - 1]
 
 
 def dummies(positions: Array, levels: int) -> Array:
-    """A column for each choice but the first: 1 where it is taken."""
+    """Return a column for each choice but the first: 1 where it was taken."""
     return (positions[:, None] == np.arange(1, levels)[None, :]).astype(float)

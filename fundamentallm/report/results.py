@@ -1,4 +1,4 @@
-"""The results of runs, wherever they were read from: what every table, figure and rule looks at."""
+"""Results of runs, from folders or W&B: the input of every table, figure and rule."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from fundamentallm.sweep.search.space import hyperparameter_name
 from fundamentallm.sweep.store.score_cap import ScoreCap, score_of_guess
 
 SEED = "seed"
-NOT_COMPARED = ("data_sha256",)
-OTHER_LOSSES = ("data", "data_sha256", "tokenizer", "val_split")
-"""Settings with another of which a loss is a loss of something else."""
-FARTHEST: Mapping[str, int] = {
+NOT_SETTINGS = ("data_sha256",)
+LOSS_DEFINING = ("data", "data_sha256", "tokenizer", "val_split")
+"""Settings that define what a loss measures: losses across their values are not comparable."""
+PROGRESS_ORDER: Mapping[str, int] = {
     RunStatus.DONE: 0,
     RunStatus.DIVERGED: 0,
     RunStatus.STOPPED: 1,
     RunStatus.IMPOSSIBLE: 2,
 }
-"""Of a run's endings, the one that went farthest; any other went less far."""
-TEXTS = ("status", "stopped_by", "device", "precision")
-NUMBERS = (
+"""Statuses by how far runs of them came; all others came less far."""
+TEXT_FIELDS = ("status", "stopped_by", "device", "precision")
+NUMBER_FIELDS = (
     *("best_step", "step", "total_steps", "seconds", "parameters"),
     *("vocabulary_size", "characters_per_token", "unknown_characters"),
 )
-"""Of a run's summary."""
-MOST_NAMES = 30  # of metrics, in a message
+"""Fields of a run's summary that hold numbers."""
+MAX_NAMES = 30  # of metrics, in a message
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one run."""
+    """Values of one metric of one run."""
 
     steps: tuple[int, ...]
     """Optimizer steps, rising."""
@@ -49,10 +49,10 @@ class Curve:
     """Finite."""
 
     @classmethod
-    def of(cls, points: Mapping[int, float]) -> Curve:
-        """The curve through `points`, values by steps in any order."""
-        steps = sorted(points)
-        return cls(tuple(steps), tuple(float(points[step]) for step in steps))
+    def of(cls, by_step: Mapping[int, float]) -> Curve:
+        """Return the curve of values by step, in any order."""
+        steps = sorted(by_step)
+        return cls(tuple(steps), tuple(float(by_step[step]) for step in steps))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -63,37 +63,37 @@ EMPTY = Curve((), ())
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run left."""
+    """Result of one run."""
 
     name: str
     status: str
     """`done`, `stopped` (by hyperband), `diverged`, `impossible`, `failed`, `interrupted`, or
     `unfinished`: in progress, or killed."""
     settings: Mapping[str, Any]
-    """As config.yaml has them: hyperparameters, `data` and its hash."""
+    """Hyperparameters, `data` and its hash, as in config.yaml."""
     score: float | None
-    """The best value that the metric reached, as it was logged; `Results.loss` compares runs."""
+    """Best value of the metric, as logged; `Results.loss` compares runs."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    """By the metric's name."""
+    """Curves by metric."""
     summary: Mapping[str, Any] = field(default_factory=dict)
     samples: Sequence[tuple[int, Sample]] = ()
-    place: str = ""
-    """The folder, or the address on W&B."""
+    location: str = ""
+    """Folder, or address on W&B."""
 
     @property
     def is_ranked(self) -> bool:
-        """Whether its score can be compared."""
+        """Return whether its score can be compared."""
         return self.status in RANKED and self.score is not None and not self.is_range_test
 
     @property
     def is_range_test(self) -> bool:
-        """Whether it is no run for a model, but a search for its learning rate."""
+        """Return whether it is a learning-rate range test."""
         return "range_test" in self.summary
 
     def observation(self, metric: Metric) -> str:
-        """Text that runs share which are one observation: of the same settings, seed and text.
+        """Return text that identifies an observation: same settings, seed and text.
 
-        Where no seed is known, a run is another's copy only if it also has the same values.
+        Without a known seed, copies must also have the same values.
         """
         settings = {
             **self.settings,
@@ -102,41 +102,41 @@ class RunResult:
         key: list[Any] = [settings]
         if SEED not in settings:
             key += [self.score, self.curve(metric.name).values]
-        return _text_of(key)
+        return _canonical_text(key)
 
     def best_step(self, metric: Metric) -> int | None:
-        """The step of its best value of the metric; None if it has none."""
+        """Return the step of its best value of the metric; None if it has none."""
         curve = self.curve(metric.name)
         best = metric.best(curve.values)
         return None if best is None else curve.steps[curve.values.index(best)]
 
     def curve(self, metric: str) -> Curve:
-        """The values of one metric; empty if it was never logged."""
+        """Return the values of one metric; empty if it was never logged."""
         return self.curves.get(metric, EMPTY)
 
 
 @dataclass(frozen=True)
 class Results:
-    """Runs that are looked at together: a sweep's, or any."""
+    """Runs that are analyzed together: a sweep's, or any."""
 
     title: str
     metric: Metric
     runs: Sequence[RunResult]
     sweep: SweepFile | None = None
-    """The sweep file, if the runs are of one sweep."""
+    """Sweep file, if all runs belong to one sweep."""
     notes: Sequence[str] = ()
-    """What is missing or could not be read, a sentence each."""
+    """Sentences about missing or unreadable parts."""
     when: str = ""
-    """When the scores are of, in words, if they are not of the whole run."""
+    """Words like ` after 3 evaluations`, if scores are not of whole runs."""
 
     @cached_property
     def observations(self) -> list[RunResult]:
-        """Runs that repeat no other: of those that are one observation, the one that went farthest.
+        """Runs that repeat no other; of repeated ones, the one that came farthest.
 
-        Everything that counts runs, or draws conclusions from them, looks at these.
+        Counts and conclusions use these.
         """
         found: dict[str, RunResult] = {}
-        for run in sorted(self.runs, key=_way_left):
+        for run in sorted(self.runs, key=_progress_key):
             found.setdefault(run.observation(self.metric), run)
         kept = set(map(id, found.values()))
         return [run for run in self.runs if id(run) in kept]
@@ -160,23 +160,23 @@ class Results:
         return self.ranked[0] if self.ranked else None
 
     def by_loss(self, runs: Sequence[RunResult]) -> list[RunResult]:
-        """Those with a score that can be compared, the best first; beyond the cap by the score."""
+        """Return runs with a comparable score, the best first; beyond the cap by score."""
         scored = [run for run in runs if run.is_ranked]
         scored.sort(key=lambda run: self.metric.sign * (run.score or 0.0))
         return sorted(scored, key=self.loss)
 
     def loss(self, run: RunResult) -> float:
-        """The score, turned so that less is better, and capped: one blow-up must not hide all."""
+        """Return the score, negated if higher is better, and capped against blow-ups."""
         assert run.score is not None
         guess = score_of_guess(self.metric, run.summary)
         return self._cap.loss(self.metric.sign * run.score, guess)
 
     def shown_score(self, run: RunResult) -> float | None:
-        """The score where an axis ends at the cap; None if there is none."""
+        """Return the capped score for an axis; None if there is none."""
         return None if run.score is None else self.metric.sign * self.loss(run)
 
     def is_capped(self, run: RunResult) -> bool:
-        """Whether a run scored worse than it counts."""
+        """Return whether a run scored beyond the cap."""
         return run.score is not None and self.loss(run) < self.metric.sign * run.score
 
     @cached_property
@@ -187,10 +187,10 @@ class Results:
 
     @cached_property
     def varied(self) -> list[str]:
-        """Settings in which runs differ: the sweep's own first, in its order; then others."""
+        """Settings in which runs differ: the sweep's first, in its order; then others."""
         own = [] if self.sweep is None else [hyperparameter_name(p) for p in self.sweep.parameters]
         names = dict.fromkeys((*own, *HYPERPARAMETERS, *self._all_names()))
-        return [name for name in names if name not in NOT_COMPARED and self._differs(name)]
+        return [name for name in names if name not in NOT_SETTINGS and self._differs(name)]
 
     @cached_property
     def fixed(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Results:
         every: dict[str, Any] = {}
         for run in self.runs:
             every = {**run.settings, **every}
-        left_out = {*self.varied, *NOT_COMPARED}
+        left_out = {*self.varied, *NOT_SETTINGS}
         return {name: value for name, value in every.items() if name not in left_out}
 
     @cached_property
@@ -217,35 +217,35 @@ class Results:
         return safe or self.configurations
 
     def _configuration(self, run: RunResult) -> str:
-        """Text that runs share which differ in nothing but the seed."""
-        names = [name for name in (*self.varied, *NOT_COMPARED) if name != SEED]
+        """Return text that identifies a configuration: all settings but the seed."""
+        names = [name for name in (*self.varied, *NOT_SETTINGS) if name != SEED]
         return repr([_key(run, name) for name in names])
 
     def _differs(self, name: str) -> bool:
-        """Whether two runs do; one that never began may have no more than what was searched."""
+        """Return whether runs differ; one that never started may have only searched settings."""
         return len({_key(run, name) for run in self.observations if name in run.settings}) > 1
 
     def _all_names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))
 
 
-def metric_named(name: str, sweep: SweepFile | None) -> Metric:
-    """The metric of that name, or the sweep's own, or `val_loss`; with which way is better."""
+def choose_metric(name: str, sweep: SweepFile | None) -> Metric:
+    """Return the named metric with its goal, else the sweep's own, else `val_loss`."""
     own = sweep.ranks_by if sweep is not None else Metric("val_loss")
     if not name or name == own.name:
         return own
     return Metric(name, "maximize" if name in LARGER_IS_BETTER else "minimize")
 
 
-def guessed(metric: Metric, sweep: SweepFile | None) -> list[str]:
-    """A note if nobody has said which way a metric is better."""
+def assumed_goal_notes(metric: Metric, sweep: SweepFile | None) -> list[str]:
+    """Return a note if the goal of a metric is unknown."""
     if metric.name in METRICS or (sweep is not None and metric == sweep.metric):
         return []
     return [f"lower {metric.name} counts as better, because no sweep file gives its goal"]
 
 
-def unscored(runs: Sequence[RunResult]) -> list[str]:
-    """A note for every text whose validation part has characters that its runs could not know."""
+def unscored_notes(runs: Sequence[RunResult]) -> list[str]:
+    """Return a note for each text whose validation part has unknown characters."""
     notes: dict[str, None] = {}
     for run in runs:
         count, characters = map(run.summary.get, ("unknown_characters", "unknown_examples"))
@@ -255,24 +255,24 @@ def unscored(runs: Sequence[RunResult]) -> list[str]:
     return list(notes)
 
 
-def without_metric(runs: Sequence[RunResult], metric: Metric) -> str:
-    """That no run has a value of the metric, and what they have."""
+def missing_metric_note(runs: Sequence[RunResult], metric: Metric) -> str:
+    """Return a note that no run has the metric, with those that they have."""
     known = sorted({name for run in runs for name in run.curves})
     if not known:
         return "no run has logged a metric yet"
     near = get_close_matches(metric.name, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    shown = ", ".join(known[:MOST_NAMES]) + (", ..." if len(known) > MOST_NAMES else "")
+    shown = ", ".join(known[:MAX_NAMES]) + (", ..." if len(known) > MAX_NAMES else "")
     return f"no run has logged {metric.name}; {hint}they have {shown}; choose one with --metric"
 
 
 def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary whose numbers are numbers and texts texts: what is of another kind is left out."""
+    """Return the summary without fields of a wrong type."""
     kept = {
         name: value
         for name, value in summary.items()
-        if (name not in NUMBERS or finite(value) is not None)
-        and (name not in TEXTS or isinstance(value, str))
+        if (name not in NUMBER_FIELDS or finite(value) is not None)
+        and (name not in TEXT_FIELDS or isinstance(value, str))
     }
     test = summary.get("range_test")
     if not (isinstance(test, Mapping) and all(finite(test.get(end)) for end in ("low", "high"))):
@@ -280,18 +280,18 @@ def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _way_left(run: RunResult) -> tuple[bool, int]:
-    """What sorts runs by how far they went, the farthest first."""
-    return run.score is None and run.status != RunStatus.DIVERGED, FARTHEST.get(run.status, 3)
+def _progress_key(run: RunResult) -> tuple[bool, int]:
+    """Return a sorting key: runs that came farthest first."""
+    return run.score is None and run.status != RunStatus.DIVERGED, PROGRESS_ORDER.get(run.status, 3)
 
 
 def _key(run: RunResult, name: str) -> str:
-    """Text that two runs share if they agree in `name`."""
-    return _text_of(run.settings.get(name))
+    """Return text that is equal for equal values of `name`."""
+    return _canonical_text(run.settings.get(name))
 
 
-def _text_of(value: object) -> str:
-    """Text that equal values share; other programs' configs may have keys of several kinds."""
+def _canonical_text(value: object) -> str:
+    """Return text that is equal for equal values; other programs mix types of keys."""
     try:
         return json.dumps(value, sort_keys=True, default=str)
     except TypeError:

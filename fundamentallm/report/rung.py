@@ -1,4 +1,4 @@
-"""Where runs that were stopped early can be compared with those that went on.
+"""Rungs at which runs that were stopped early can be compared with the others.
 
 Hyperband stops most runs, each after as many evaluations as a rung has. Their scores are those of
 runs of different lengths; but up to a rung all runs that reached it are alike.
@@ -11,38 +11,38 @@ from dataclasses import dataclass, replace
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.status import RunStatus
 
-ENOUGH = 8
-"""Runs that are compared at the end, if so many went on to it; else the last rung of so many."""
-FEWEST = 5
+MIN_AT_END = 8
+"""Runs needed to compare at the end; else the last rung with so many is used."""
+MIN_AT_RUNG = 5
 
 
 @dataclass(frozen=True)
 class Rung:
-    """How far the compared runs have come."""
+    """Number of evaluations at which runs are compared."""
 
     evaluations: int
     runs: int
-    """How many came so far."""
+    """Number of runs that reached it."""
 
 
 def last_rung(results: Results) -> Rung | None:
-    """The last rung that enough runs reached; None where runs are best compared at their end."""
+    """Return the last rung that enough runs reached; None to compare runs at their end."""
     runs, metric = results.observations, results.metric.name
     done = sum(run.is_ranked and run.status == RunStatus.DONE for run in runs)
-    if done >= ENOUGH or not any(run.status == RunStatus.STOPPED for run in runs):
+    if done >= MIN_AT_END or not any(run.status == RunStatus.STOPPED for run in runs):
         return None
     hyperband = results.sweep.hyperband if results.sweep is not None else None
     stopped = {len(run.curve(metric)) for run in runs if run.status == RunStatus.STOPPED}
     bands = stopped if hyperband is None else set(hyperband.bands)
     rungs = [Rung(band, len(_reached(results, band))) for band in bands if band > 0]
-    enough = min(ENOUGH, max((rung.runs for rung in rungs), default=0))
-    if enough < max(FEWEST, done + 1):
+    enough = min(MIN_AT_END, max((rung.runs for rung in rungs), default=0))
+    if enough < max(MIN_AT_RUNG, done + 1):
         return None
     return max((rung for rung in rungs if rung.runs >= enough), key=lambda rung: rung.evaluations)
 
 
 def at_rung(results: Results, rung: Rung) -> Results:
-    """The runs that reached it, each as if it had ended there."""
+    """Return the runs that reached it, each as if it had ended there."""
     metric, count = results.metric, rung.evaluations
     runs = [
         replace(

@@ -12,40 +12,40 @@ from scipy.special import stdtr
 from fundamentallm.report.results import Results
 
 SIGNIFICANT = 0.05
-ENOUGH = 4  # degrees of freedom by which the better half alone may be judged
+MIN_FREEDOM = 4  # degrees of freedom by which the better half alone may be judged
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How much runs of one configuration differ between seeds."""
+    """Spread of runs of one configuration between seeds."""
 
     sigma: float
     """Standard deviation of one run."""
     freedom: int
-    """Degrees of freedom that sigma stands on, 1 or more."""
+    """Degrees of freedom of sigma, 1 or more."""
     repeated: int
-    """Configurations that were run more than once."""
+    """Number of configurations that ran more than once."""
 
 
 def measure_noise(results: Results) -> Noise | None:
-    """The spread between seeds, pooled; None if no configuration was repeated."""
+    """Return the pooled spread between seeds; None if no configuration was repeated."""
     return pooled_noise([[results.loss(run) for run in runs] for runs in results.configurations])
 
 
 def pooled_noise(configurations: Sequence[Sequence[float]]) -> Noise | None:
-    """The spread between seeds, pooled over repeated configurations; None if there are none.
+    """Return the spread between seeds, pooled over repeated configurations; None without any.
 
-    The better half alone counts if it has degrees of freedom enough: far from the best, near
+    Only the better half counts if it has enough degrees of freedom: far from the best, near
     divergence say, runs are often far noisier.
 
     Args:
-        configurations: The scores of each, one per seed; the best configuration first.
+        configurations: Scores of each, one per seed; the best configuration first.
     """
     repeated = [scores for scores in configurations if len(scores) > 1]
     better = [
         scores for scores in configurations[: (len(configurations) + 1) // 2] if len(scores) > 1
     ]
-    if sum(len(scores) - 1 for scores in better) >= ENOUGH:
+    if sum(len(scores) - 1 for scores in better) >= MIN_FREEDOM:
         repeated = better
     freedom = sum(len(scores) - 1 for scores in repeated)
     if not freedom:
@@ -56,10 +56,10 @@ def pooled_noise(configurations: Sequence[Sequence[float]]) -> Noise | None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the best configuration compares with each of the others."""
+    """Comparison of the best configuration with each other one."""
 
     p_values: tuple[float, ...]
-    """Of the best against each other configuration; empty if the noise is not known."""
+    """p of the best against each other configuration; empty if the noise is unknown."""
 
     @property
     def is_known(self) -> bool:
@@ -68,8 +68,8 @@ class Verdict:
 
     @property
     def inseparable(self) -> list[int]:
-        """The places of those that may be as good, counted from 0 for the runner-up."""
-        return [place for place, p in enumerate(self.p_values) if p >= SIGNIFICANT]
+        """Return indices of those that may be as good; 0 is the runner-up."""
+        return [index for index, p in enumerate(self.p_values) if p >= SIGNIFICANT]
 
     @property
     def is_clear(self) -> bool:
@@ -83,7 +83,7 @@ def judge_winner(configurations: Sequence[Sequence[float]], noise: Noise | None)
     Args:
         configurations: The scores of each, one per seed; the best configuration first, and none
             that diverged with a seed.
-        noise: Between seeds. Where it is None or 0, nothing is known.
+        noise: Noise between seeds; None or 0 if unknown.
     """
     if noise is None or noise.sigma == 0:
         return Verdict(())
@@ -92,7 +92,7 @@ def judge_winner(configurations: Sequence[Sequence[float]], noise: Noise | None)
 
 
 def _p_value(best: Sequence[float], other: Sequence[float], noise: Noise) -> float:
-    """Two-sided p of the gap between two means, if seeds alone made it.
+    """Return the two-sided p of the gap between two means.
 
     Source: Gutmann and Maymin, Is the selected population the best?, Annals of Statistics 15
     (1987): the best of many may be called best where the two-sided test of two would say so of it

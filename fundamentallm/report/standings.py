@@ -1,4 +1,4 @@
-"""How configurations stand after runs with several seeds, and whether the first leads."""
+"""Standings of configurations over several seeds, and the verdict on the first."""
 
 from __future__ import annotations
 
@@ -19,34 +19,36 @@ class Standing:
     label: str
     scores: tuple[float, ...]
     diverged: int = 0
-    """Seeds with which it did, beside those that have a score."""
+    """Number of seeds that diverged, beside those with a score."""
 
     @property
     def mean(self) -> float:
-        """Of the scores, of which there is one at least."""
+        """Mean of the scores, of which there is at least one."""
         return statistics.fmean(self.scores)
 
     @property
     def spread(self) -> float:
-        """Standard deviation; 0 of one score."""
+        """Standard deviation; 0 for one score."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
-def in_order(standings: Sequence[Standing], metric: Metric) -> list[Standing]:
-    """The best mean first; after all others, those that diverged with a seed."""
+def sort_standings(standings: Sequence[Standing], metric: Metric) -> list[Standing]:
+    """Sort by mean, best first; those that diverged with a seed come last."""
 
-    def place(each: Standing) -> tuple[bool, float]:
+    def key(each: Standing) -> tuple[bool, float]:
         return each.diverged > 0, metric.sign * each.mean if each.scores else math.inf
 
-    return sorted(standings, key=place)
+    return sorted(standings, key=key)
 
 
 def verdict(standings: Sequence[Standing], metric: Metric) -> str:
-    """Say whether the winner can be told from the rest, with the numbers that shows it.
+    """Return a sentence on whether the winner beats the rest by more than chance, with numbers.
 
-    One that diverged with a seed is not compared. The test: `fundamentallm/report/significance.py`.
+    Configurations that diverged with a seed are not compared. Test: `report/significance.py`.
     """
-    ranked = in_order([each for each in standings if each.scores and not each.diverged], metric)
+    ranked = sort_standings(
+        [each for each in standings if each.scores and not each.diverged], metric
+    )
     if not ranked:
         return "no configuration can be called best: each diverged with a seed or has no score"
     best, rest = ranked[0], ranked[1:]
@@ -55,17 +57,17 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
         if len(standings) > 1:
             alone += " that has a score and never diverged"
         return f"{best.label} {alone}; there is nothing to compare it with"
-    lead = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
-    lead += f"{score_text(rest[0].mean)}"
+    text = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
+    text += f"{score_text(rest[0].mean)}"
     by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)
     noise = pooled_noise([each.scores for each in by_mean])
     judged = judge_winner([each.scores for each in ranked], noise)
     if noise is None:
-        return f"{lead}; this may be chance: no seed was repeated"
+        return f"{text}; this may be chance: no seed was repeated"
     if not judged.is_known:
-        return f"{lead}; this may be chance: repeated seeds gave equal scores, so noise is unknown"
+        return f"{text}; this may be chance: repeated seeds gave equal scores, so noise is unknown"
     basis = f"the noise between seeds is {score_text(noise.sigma)}"
     if judged.is_clear:
-        return f"{lead}; this is more than chance ({basis})"
+        return f"{text}; this is more than chance ({basis})"
     doubtful = [f"{rest[i].label} (p = {judged.p_values[i]:.2g})" for i in judged.inseparable]
-    return f"{lead}; this may be chance: {', '.join(doubtful)} may be as good ({basis})"
+    return f"{text}; this may be chance: {', '.join(doubtful)} may be as good ({basis})"

@@ -1,4 +1,4 @@
-"""What a sweep's storage knows of its runs, beside what their folders show: one truth of both."""
+"""Merge of a sweep's stored runs with what their folders show."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fundamentallm.report.read_runs import in_order
+from fundamentallm.report.read_runs import natural_key
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
-OPEN = (RunStatus.UNFINISHED, RunStatus.INTERRUPTED)
+UNFINISHED_STATUSES = (RunStatus.UNFINISHED, RunStatus.INTERRUPTED)
 
 
 def with_stored_runs(
     results: Results, folder: SweepFolder, space: SearchSpace, runs: Sequence[Run]
 ) -> Results:
-    """`results` of a sweep's folder, as the sweep itself counts its runs; notes say what differs.
+    """Return a sweep's results as its storage counts the runs; notes name differences.
 
-    Of runs that ended on other machines, or whose folders are gone, there are settings and scores,
-    and no curves, samples or steps. Of one whose folder was changed after its end, what the sweep
-    found counts. What lies there and is no run of the sweep is left out.
+    Runs that ended on other machines, or whose folders are gone, have settings and scores
+    only. If a run's folder was changed after its end, the stored
+    result counts. Other runs in the folder are left out.
 
     Args:
-        results: What was read from `folder`.
-        folder: The sweep's, on this machine.
-        space: The sweep's, as its storage has it.
-        runs: All its runs, from there too.
+        results: Results read from `folder`.
+        folder: The sweep's folder on this machine.
+        space: The stored search space.
+        runs: All stored runs.
     """
     if results.sweep is None:
         return results
@@ -38,42 +38,42 @@ def with_stored_runs(
     here = {run.name: run for run in results.runs}
     names = {run.number: folder.run(run.number).path.name for run in runs}
     notes = list(results.notes)
-    if others := sorted(set(here) - set(names.values()), key=in_order):
-        notes.append(f"left out as not of this sweep: {_some(others)}")
+    if others := sorted(set(here) - set(names.values()), key=natural_key):
+        notes.append(f"left out as not of this sweep: {_list_some(others)}")
     merged = {name: run for name, run in here.items() if name not in others}
     shared = {**results.fixed, **_same_text(results), **space.fixed}
-    away: list[Run] = []
+    elsewhere: list[Run] = []
     changed: list[str] = []
     for run in runs:
         name = names[run.number]
         if not run.is_finished:
             continue
         # A run that another machine took over may lie here too, as far as it had come.
-        if name not in merged or (merged[name].status in OPEN and not is_local):
-            away.append(run)
+        if name not in merged or (merged[name].status in UNFINISHED_STATUSES and not is_local):
+            elsewhere.append(run)
             settings = {**shared, **space.settings(run.values)}
             merged[name] = _result(name, run, settings, knows_scores)
-        elif knows_scores and not _agrees(merged[name], run):
+        elif knows_scores and not _agree(merged[name], run):
             changed.append(name)
             merged[name] = replace(merged[name], status=run.last.status, score=run.last.score)
-    if away and is_local:
-        gone = _some([names[run.number] for run in away])
+    if elsewhere and is_local:
+        gone = _list_some([names[run.number] for run in elsewhere])
         notes.append(
             f"the folders of finished runs are gone: {gone}; their settings and scores come from "
             f"the sweep's storage; fundamentallm agent {folder.path} repeats them"
         )
-    elif away:
-        machines = ", ".join(sorted({run.last.owner.partition(":")[0] for run in away}))
+    elif elsewhere:
+        machines = ", ".join(sorted({run.last.owner.partition(":")[0] for run in elsewhere}))
         notes.append(
-            f"{len(away)} of {len(merged)} runs ended on other machines "
+            f"{len(elsewhere)} of {len(merged)} runs ended on other machines "
             f"({machines}): their settings and scores are shown, without curves"
         )
     if changed:
         notes.append(
-            f"changed after the sweep finished them: {_some(changed)}; the scores in the "
+            f"changed after the sweep finished them: {_list_some(changed)}; the scores in the "
             "sweep's storage count"
         )
-    ordered = [merged[name] for name in sorted(merged, key=in_order)]
+    ordered = [merged[name] for name in sorted(merged, key=natural_key)]
     return replace(results, runs=ordered, notes=notes)
 
 
@@ -82,15 +82,15 @@ def _same_text(results: Results) -> dict[str, Any]:
     return {"data_sha256": hashes.pop()} if len(hashes) == 1 else {}
 
 
-def _agrees(shown: RunResult, run: Run) -> bool:
-    """Whether a folder says of a finished run what the sweep noted."""
-    if shown.status in OPEN:
+def _agree(result: RunResult, run: Run) -> bool:
+    """Return whether a finished run's folder agrees with the stored run."""
+    if result.status in UNFINISHED_STATUSES:
         return False
-    scores = shown.score, run.last.score
+    scores = result.score, run.last.score
     return None in scores or math.isclose(*scores, rel_tol=1e-9)  # pyright: ignore[reportArgumentType]
 
 
-def _some(names: Sequence[str]) -> str:
+def _list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 

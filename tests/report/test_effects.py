@@ -120,8 +120,8 @@ def test_the_best_that_is_named_is_one_that_runs_support() -> None:
         own = min(run.score or 0 for run in runs)
         far += truth(np.array([place])) > own + max(0.1, 1.5 * effect.margin)
         rates = [run.settings[LEARNING_RATE] for run in runs if (run.score or 0) <= own + 0.02]
-        assert effect.among[0] <= min(rates) * 1.001
-        assert effect.among[1] >= max(rates) * 0.999
+        assert effect.near_values[0] <= min(rates) * 1.001
+        assert effect.near_values[1] >= max(rates) * 0.999
     assert named > 40
     assert far <= 1
 

@@ -19,7 +19,7 @@ from fundamentallm.report.explain import explain
 from fundamentallm.report.figures import best_so_far
 from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.read_runs import ReportError, read_results
-from fundamentallm.report.rules.budget import _best_of
+from fundamentallm.report.rules.budget import _expected_best
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.significance import measure_noise
 from fundamentallm.sweep.file.sweep_file import parse_sweep
@@ -316,7 +316,7 @@ def test_the_expected_best_of_some_is_exact() -> None:
     losses = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
     for count in range(1, 6):
         every = [min(each) for each in combinations(losses, count)]
-        assert _best_of(losses, count) == pytest.approx(sum(every) / len(every))
+        assert _expected_best(losses, count) == pytest.approx(sum(every) / len(every))
 
 
 def test_runs_are_in_the_order_of_their_numbers_and_0_is_a_score(tmp_path: Path) -> None:

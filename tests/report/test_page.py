@@ -15,7 +15,7 @@ from conftest import Run
 from results_on_disk import write_run, write_sweep
 
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
-from fundamentallm.report.page import make_page, repeating
+from fundamentallm.report.page import make_page, repeat_command
 from fundamentallm.report.read_runs import ReportError, read_results
 
 HOSTILE = (
@@ -122,7 +122,7 @@ def test_the_command_repeats_the_run(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.003, "early_stopping": True, "data": "my text.txt", "epochs": 20}
     results = read_results([write_run(tmp_path / "r", settings, [2.0, 1.5])])
     assert results.best is not None
-    assert repeating(results.best, []) == (
+    assert repeat_command(results.best, []) == (
         "fundamentallm train 'my text.txt' --learning-rate 0.003 --early-stopping true"
     )
 
@@ -157,8 +157,8 @@ def test_single_runs_and_watching(tmp_path: Path, run: Run) -> None:
         assert "no such folder" in run("report", mistyped).stderr
     assert run("report", ".").returncode == 0  # all that is below
     sweep = write_sweep(tmp_path / "s", {0.001: [1.5], 0.01: [1.6]})  # of a grid of 6, no more
-    watched = run("report", sweep, "--watch", 1)
-    assert (watched.returncode, watched.stdout.count("report.html: 2 runs")) == (0, 2)
+    metric_curves = run("report", sweep, "--watch", 1)
+    assert (metric_curves.returncode, metric_curves.stdout.count("report.html: 2 runs")) == (0, 2)
 
 
 def opened(browser: Any, page: str, folder: Path, **options: Any) -> tuple[Any, list[str]]:

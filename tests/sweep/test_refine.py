@@ -10,7 +10,7 @@ from conftest import Run
 from tiny_sweep import FLAGS, metric_rows, summaries
 
 from fundamentallm.cli.commands.refine import _labels
-from fundamentallm.report.standings import Standing, in_order, verdict
+from fundamentallm.report.standings import Standing, sort_standings, verdict
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
 from fundamentallm.sweep.refine import distinct, finalists
@@ -120,7 +120,12 @@ def test_what_diverged_with_a_seed_is_not_called_best() -> None:
     safe, worse = Standing("safe", (1.5, 1.51, 1.52)), Standing("worse", (1.9, 1.91, 1.92))
     lost = Standing("lost", (), diverged=3)
     every = [lost, lucky, worse, safe]
-    assert [each.label for each in in_order(every, LOSS)] == ["safe", "worse", "lucky", "lost"]
+    assert [each.label for each in sort_standings(every, LOSS)] == [
+        "safe",
+        "worse",
+        "lucky",
+        "lost",
+    ]
     assert verdict(every, LOSS).startswith("safe leads with 1.5100, worse follows")
     assert "safe is the only configuration that has a score and never diverged" in verdict(
         [lost, lucky, safe], LOSS

@@ -153,7 +153,7 @@ def _is_begun_otherwise(new: SweepDefinition, begun: SweepDefinition) -> bool:
 
 def _show(fine: SweepFolder, url: str) -> None:
     """The table and the verdict, if all runs have finished."""
-    from fundamentallm.report.standings import Standing, in_order, verdict
+    from fundamentallm.report.standings import Standing, sort_standings, verdict
 
     with opened(url, fine) as (definition, store):
         runs = store.runs()
@@ -176,14 +176,14 @@ def _show(fine: SweepFolder, url: str) -> None:
         for values, group in groups.items()
     ]
     say(f"\n{metric.name}: mean, standard deviation, range, seeds")
-    for place, each in enumerate(in_order(standings, metric), 1):
+    for rank, each in enumerate(sort_standings(standings, metric), 1):
         if not each.scores:
             why = f"all {each.diverged} diverged" if each.diverged else "no score"
-            say(f"{place:>3}  {why}  {each.label}")
+            say(f"{rank:>3}  {why}  {each.label}")
             continue
         low, high = min(each.scores), max(each.scores)
         say(
-            f"{place:>3}  {score_text(each.mean)}  {score_text(each.spread)}  "
+            f"{rank:>3}  {score_text(each.mean)}  {score_text(each.spread)}  "
             f"{score_text(low)} to {score_text(high)}  "
             f"{len(each.scores)}  {each.label}"
             f"{f'; {each.diverged} more diverged' if each.diverged else ''}"

@@ -1,1 +1,1 @@
-"""What can be said of a sweep: a small function a rule, each with its source and its numbers."""
+"""Rules that explain a sweep: one small function each, with its source."""

@@ -1,4 +1,4 @@
-"""Whether more runs of the same kind would bring much."""
+"""Budget: would more runs of the same kind pay?"""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from fundamentallm.metrics import score_text
 from fundamentallm.report.rules.claim import Claim, Evidence
 
-WORTH, WASTE = 3.0, 1.5
-"""In noises: a gain that is worth the runs, and one that is not; noise alone gains something."""
-UNKNOWN = 0.5
-"""Of the spread of all losses: a fit that leaves more than this over has not found the noise."""
+MIN_WORTHWHILE, MAX_WASTEFUL = 3.0, 1.5
+"""Gains, as multiples of the noise, that are and are not worth the runs; noise alone gains some."""
+MAX_RESIDUAL = 0.5
+"""Share of the spread of all losses; a larger residual is not noise."""
 
 
 def more_runs(evidence: Evidence) -> list[Claim]:
-    """What as many runs again would bring, if they were drawn as these were.
+    """Estimate the gain from as many runs again, drawn in the same way.
 
     Source: the expected best of n (Dodge et al., Show Your Work, EMNLP 2019): the gain from
     the best of a quarter to the best of half of the runs, to the best of all, goes on.
@@ -23,29 +23,29 @@ def more_runs(evidence: Evidence) -> list[Claim]:
     if results.sweep is None or results.sweep.method != "random" or not sigma or evidence.rung:
         return []
     losses = np.array([results.loss(run) for run in results.comparable])
-    if evidence.noise is None and sigma > UNKNOWN * float(np.std(losses)):
+    if evidence.noise is None and sigma > MAX_RESIDUAL * float(np.std(losses)):
         return []  # what the fit leaves over is no noise: it has learned next to nothing
     if len(losses) < 8:
         return []
-    quarter, half, whole = (_best_of(losses, len(losses) // part) for part in (4, 2, 1))
+    quarter, half, whole = (_expected_best(losses, len(losses) // part) for part in (4, 2, 1))
     before, last = quarter - half, half - whole
     gain = last * min(1.0, last / before) if before > 0 else 0.0
     sign = results.metric.sign
     numbers = (
         f"the best of {len(losses) // 2} runs is {score_text(sign * half)} on average, of "
         f"{len(losses)} {score_text(sign * whole)}; as many again would gain about "
-        f"{score_text(gain)}, {gain / sigma:.1f} times {evidence.sigma_is}"
+        f"{score_text(gain)}, {gain / sigma:.1f} times {evidence.sigma_source}"
     )
-    if gain < WASTE * sigma:
+    if gain < MAX_WASTEFUL * sigma:
         says = f"more runs like these would hardly help: {numbers}; repeat the best over seeds"
         return [Claim("more_runs", "waste", says)]
-    if gain >= WORTH * sigma:
+    if gain >= MIN_WORTHWHILE * sigma:
         return [Claim("more_runs", "help", f"more runs would help: {numbers}")]
     return []
 
 
-def _best_of(losses: np.ndarray, count: int) -> float:
-    """The mean of the least of `count` losses, drawn without putting back.
+def _expected_best(losses: np.ndarray, count: int) -> float:
+    """Return the mean of the least of `count` losses, drawn without replacement.
 
     The i-th least of n, from 0, is it with chance C(n - 1 - i, count - 1) / C(n, count).
     """

@@ -1,21 +1,21 @@
-"""What the sweep cannot tell: everything that was the same in all of its runs."""
+"""Caveats: fixed settings, early stops, repeated runs, and losses that differ in kind."""
 
 from __future__ import annotations
 
 from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
-from fundamentallm.report.results import OTHER_LOSSES, SEED
+from fundamentallm.report.results import LOSS_DEFINING, SEED
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.status import RunStatus
 
 GROUPS = ("Model", "Sequence", "Training", "Schedule")
-ENDS = ("epochs", "max_steps", "max_minutes", "early_stopping")
+LENGTH_SETTINGS = ("epochs", "max_steps", "max_minutes", "early_stopping")
 RATE = "learning_rate"
-WANT_A_RATE = ("batch_size", "model_dim", "num_layers", "lr_schedule", "gradient_accumulation")
+RATE_DEPENDENT = ("batch_size", "model_dim", "num_layers", "lr_schedule", "gradient_accumulation")
 
 
 def held_fixed(evidence: Evidence) -> list[Claim]:
-    """Each setting that all runs share; the answer may be another where it is another.
+    """Name each setting that all runs share; other values may change the results.
 
     Source: Google's tuning playbook, "Identifying scientific, nuisance, and fixed
     hyperparameters": what is fixed must be named as a caveat of every conclusion.
@@ -26,10 +26,14 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
         for known in HYPERPARAMETERS.values()
         if known.group in GROUPS and known.name in fixed
     ]
-    ended_by = {run.summary.get("stopped_by") for run in evidence.complete} & set(ENDS)
+    ended_by = {run.summary.get("stopped_by") for run in evidence.complete} & set(LENGTH_SETTINGS)
     if ended_by:  # what no run ended by says nothing of their length
         names = [name for name in names if name != "epochs" or "epochs" in ended_by]
-        names += [name for name in ENDS if name in ended_by and name in fixed and name not in names]
+        names += [
+            name
+            for name in LENGTH_SETTINGS
+            if name in ended_by and name in fixed and name not in names
+        ]
     claims: list[Claim] = []
     if names:
         values = ", ".join(f"{name} {shown(fixed[name]) or 'none'}" for name in names)
@@ -47,7 +51,7 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
 
 
 def stopped(evidence: Evidence) -> list[Claim]:
-    """Runs that hyperband stopped are compared where they can be, or left out."""
+    """Name how runs that hyperband stopped were compared."""
     results, rung = evidence.results, evidence.rung
     early = sum(run.status == RunStatus.STOPPED for run in results.ranked)
     if not early or (rung is None and len(results.comparable) == len(results.ranked)):
@@ -64,7 +68,7 @@ def stopped(evidence: Evidence) -> list[Claim]:
 
 
 def repeated(evidence: Evidence) -> list[Claim]:
-    """Runs that were made, or given, more than once are one observation each."""
+    """Name runs that occur more than once; each is one observation."""
     runs, counted = len(evidence.results.runs), len(evidence.results.observations)
     if runs == counted:
         return []
@@ -76,13 +80,13 @@ def repeated(evidence: Evidence) -> list[Claim]:
 
 
 def other_losses(evidence: Evidence) -> list[Claim]:
-    """Runs were scored on different texts, parts of a text, or tokens."""
+    """Warn that runs were scored on different texts, parts of a text, or tokens."""
     ranked = evidence.results.ranked
 
     def differs(name: str) -> bool:
         return len({str(run.settings[name]) for run in ranked if name in run.settings}) > 1
 
-    differ = [name for name in OTHER_LOSSES if differs(name)]
+    differ = [name for name in LOSS_DEFINING if differs(name)]
     if evidence.metric == "val_bits_per_char" and "tokenizer" in differ:
         differ.remove("tokenizer")
     if any("data_sha256" in run.settings for run in ranked) and "data" in differ:
@@ -100,13 +104,13 @@ def other_losses(evidence: Evidence) -> list[Claim]:
 
 
 def unfair_rate(evidence: Evidence) -> list[Claim]:
-    """Settings were compared at one learning rate, though each of them wants its own.
+    """Warn that settings were compared at one learning rate, though each needs its own.
 
     Source: Google's tuning playbook: the learning rate is a nuisance hyperparameter, which has to
     be tuned for each value of what is compared.
     """
     results = evidence.results
-    compared = [name for name in WANT_A_RATE if name in results.varied]
+    compared = [name for name in RATE_DEPENDENT if name in results.varied]
     if RATE not in results.fixed or not compared:
         return []
     says = (

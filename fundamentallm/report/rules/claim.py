@@ -1,4 +1,4 @@
-"""What a rule looks at, and what it says."""
+"""Input and output of rules: evidence and claims."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from fundamentallm.report.rung import Rung, at_rung, last_rung
 from fundamentallm.report.significance import Noise, measure_noise
 from fundamentallm.status import RunStatus
 
-NO_NOISE = 1e-6
-"""Of the range of all losses: what is less than this was not measured, but comes of rounding."""
-FEWEST = 3
-"""Runs of a sweep that a rule of curves needs."""
+ROUNDING = 1e-6
+"""Share of the range of all losses that may be rounding."""
+MIN_RUNS = 3
+"""Runs that a rule about curves needs."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence or two, with the numbers that they stand on."""
+    """A sentence or two, with numbers."""
 
     rule: str
-    """The name of the function that says it."""
+    """Name of the rule's function."""
     verdict: str
-    """What it comes to, in one word that a program can read: `matters`, `edge`, `falling`..."""
+    """One word for programs: `matters`, `edge`, `falling`..."""
     says: str
     about: str = ""
-    """The setting, if it is of one."""
+    """Setting that it is about, if any."""
 
 
 class Evidence:
-    """Everything that rules have in common, worked out once.
+    """Quantities that rules share, computed once.
 
-    Range tests are no evidence: their rate goes through everything.
+    Range tests are left out.
     """
 
     def __init__(self, results: Results) -> None:
@@ -44,51 +44,51 @@ class Evidence:
 
     @cached_property
     def rung(self) -> Rung | None:
-        """How far runs had come where their settings are compared; None for their end."""
+        """Rung at which settings are compared; None for the end of runs."""
         return last_rung(self.results)
 
     @cached_property
     def compared(self) -> Results:
-        """The runs whose settings are compared, at the rung or at their end."""
+        """Runs whose settings are compared, at the rung or at their end."""
         return self.results if self.rung is None else at_rung(self.results, self.rung)
 
     @cached_property
     def noise(self) -> Noise | None:
-        """The spread between seeds of what is compared, if it was measured."""
+        """Spread between seeds of the compared runs, if measured."""
         return measure_noise(self.compared)
 
     @cached_property
     def noise_at_the_end(self) -> Noise | None:
-        """The same, of runs that went on to their end."""
+        """Spread between seeds at the end of runs."""
         return self.noise if self.rung is None else measure_noise(self.results)
 
     @cached_property
     def surface(self) -> Surface | None:
-        """The loss as a function of the settings, if there are runs enough."""
+        """Loss as a function of the settings, if there are enough runs."""
         return fit_surface(self.compared)
 
     @cached_property
     def sigma(self) -> float | None:
-        """One noise, in nats: between seeds where that is known, else what the fit leaves over.
+        """Standard deviation of a run, in nats: between seeds if known, else the fit's residual.
 
-        None where that is nothing, or rounding: then the noise is not known.
+        None if it is 0 or rounding: the noise is unknown.
         """
         sigma = self.surface.residual if self.surface is not None else 0.0
         if self.noise is not None:
             sigma = self.noise.sigma
         losses = [self.compared.loss(run) for run in self.compared.ranked]
-        return sigma if losses and sigma > NO_NOISE * (losses[-1] - losses[0]) else None
+        return sigma if losses and sigma > ROUNDING * (losses[-1] - losses[0]) else None
 
     @property
-    def sigma_is(self) -> str:
-        """Where `sigma` comes from, in words."""
+    def sigma_source(self) -> str:
+        """Source of `sigma`, in words."""
         if self.noise is not None:
             return f"the noise between seeds ({score_text(self.noise.sigma)})"
         return f"the residual of the fit ({score_text(self.sigma or 0)})"
 
     @cached_property
     def complete(self) -> list[RunResult]:
-        """Runs that went on to their end, without those that blew up."""
+        """Runs that reached their end, without blow-ups."""
         results = self.results
         return [
             r
@@ -97,27 +97,27 @@ class Evidence:
         ]
 
     def better_half(self, runs: Sequence[RunResult]) -> list[RunResult]:
-        """Those that a decision would rest on, and `FEWEST` at least."""
+        """Return the better half of `runs`, at least `MIN_RUNS`."""
         ranked = [run for run in self.results.ranked if run in runs]
-        return ranked[: max(FEWEST, (len(ranked) + 1) // 2)]
+        return ranked[: max(MIN_RUNS, (len(ranked) + 1) // 2)]
 
-    def judges(self, judged: Sequence[RunResult]) -> bool:
-        """Whether these are enough to speak of: three of a sweep, or all that there are."""
-        return len(judged) >= max(1, min(FEWEST, len(self.results.observations)))
+    def are_enough(self, judged: Sequence[RunResult]) -> bool:
+        """Return whether there are enough runs: three of a sweep, or all of fewer."""
+        return len(judged) >= max(1, min(MIN_RUNS, len(self.results.observations)))
 
     @property
     def metric(self) -> str:
-        """The name of what runs are compared by."""
+        """Name of the metric that compares runs."""
         return self.results.metric.name
 
     @property
     def when(self) -> str:
-        """When settings are compared, if not at the end."""
+        """Words for when settings are compared, if not at the end."""
         return self.compared.when
 
 
-def counted(part: int, whole: int, noun: str = "run") -> str:
-    """`6 of 8 runs`, or `the run`."""
+def count_text(part: int, whole: int, noun: str = "run") -> str:
+    """Return `6 of 8 runs`, or `the run`."""
     if part == whole == 1:
         return f"the {noun}"
     return f"{part} of {whole} {noun}{'' if whole == 1 else 's'}"

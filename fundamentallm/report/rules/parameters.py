@@ -1,4 +1,4 @@
-"""Which settings mattered, and whether the best of them lies at the edge of what was tried."""
+"""Settings that mattered, and best values at the edge of the search."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import extremes
 from fundamentallm.sweep.search.space import hyperparameter_name
 
-NEAR = 0.1
-"""How close to an end of what was tried counts as at it."""
-SURE = 2.0
-"""The t value from which the fitted loss counts as falling towards an edge."""
+EDGE = 0.1
+"""Distance from an end, as a share of the range, that counts as at it."""
+MIN_T = 2.0
+"""Smallest t value that counts as falling towards an edge."""
 
 
 def matters(evidence: Evidence) -> list[Claim]:
-    """Settings whose effect is certain, with its size; and those of which nothing can be said.
+    """Report settings with a certain effect and its size, and settings without one.
 
     Source: effects.py. That an effect was not found does not mean that there is none; so say the
     American Statistical Association's statement on p-values (2016) and Google's tuning playbook,
@@ -29,7 +29,7 @@ def matters(evidence: Evidence) -> list[Claim]:
     surface = evidence.surface
     if surface is None:
         return []
-    claims = [_of_one(effect, evidence) for effect in surface.effects]
+    claims = [_matters_claim(effect, evidence) for effect in surface.effects]
     for effect, others in surface.together:
         names = ", ".join([effect.factor.name, *(factor.name for factor in others)])
         says = (
@@ -40,44 +40,44 @@ def matters(evidence: Evidence) -> list[Claim]:
         claims.append(Claim("matters", "together", says, names))
     if surface.undecided:
         names = ", ".join(factor.name for factor in surface.undecided)
-        beside = f" from {evidence.sigma_is}" if evidence.sigma else ""
+        beside = f" from {evidence.sigma_source}" if evidence.sigma else ""
         runs = f"{len(surface.runs)} runs{evidence.when}"
         says = f"{names}: no effect stands out{beside}, in {runs}"
         claims.append(Claim("matters", "undecided", says, names))
     return claims
 
 
-def _of_one(effect: Effect, evidence: Evidence) -> Claim:
+def _matters_claim(effect: Effect, evidence: Evidence) -> Claim:
     name, size = effect.factor.name, effect.size
-    times = f", {size / evidence.sigma:.0f} times {evidence.sigma_is}" if evidence.sigma else ""
+    times = f", {size / evidence.sigma:.0f} times {evidence.sigma_source}" if evidence.sigma else ""
     says = (
         f"{name} matters: from worst to best it moves {evidence.metric}{evidence.when} by "
         f"{score_text(size)} ± {score_text(effect.error)}{times}; "
-        f"p {_p(effect.p)}; {_best_of(effect, evidence)}"
+        f"p {_p_text(effect.p)}; {_best_text(effect, evidence)}"
     )
     return Claim("matters", "matters", says, name)
 
 
-def _best_of(effect: Effect, evidence: Evidence) -> str:
-    """Where the best lies: of a list, one of it; of a range, the best runs' own values.
+def _best_text(effect: Effect, evidence: Evidence) -> str:
+    """Return the best value of a list, or the range of the best runs' values.
 
-    What the fit takes for the best is named only where these lie around it.
+    The fitted optimum is named only if these values surround it.
     """
     if effect.factor.is_listed or not effect.factor.is_numeric:
         return f"best: {shown(effect.best)}"
     surface = evidence.surface
     others = surface is not None and len(surface.effects) + len(surface.together) > 1
-    allowed = ", adjusted for the other settings" if others else ""
-    low, high = map(shown, effect.among)
+    adjusted = ", adjusted for the other settings" if others else ""
+    low, high = map(shown, effect.near_values)
     if effect.near == 1:
-        return f"the best run has {low}{allowed}"
+        return f"the best run has {low}{adjusted}"
     says = f"{effect.near} runs within {score_text(effect.margin)} of the best have {low} to "
-    says += f"{high}{allowed}"
+    says += f"{high}{adjusted}"
     return f"{says}; fitted optimum {shown(effect.optimum)}" if effect.is_supported else says
 
 
 def edge(evidence: Evidence) -> list[Claim]:
-    """The best value of a setting that matters is the least or the largest that was tried.
+    """Report that the best value of a setting is the smallest or largest tried.
 
     Source: Google's tuning playbook, "Identifying bad search space boundaries": if the best points
     cluster at the edge of the space, it should be widened there. Not said where runs diverged
@@ -89,19 +89,19 @@ def edge(evidence: Evidence) -> list[Claim]:
         factor = effect.factor
         if not factor.is_numeric:
             continue
-        places = [factor.position(value) for value in (effect.optimum, effect.winner)]
-        near = 0.0 if factor.is_listed else NEAR
+        positions = [factor.position(value) for value in (effect.optimum, effect.winner)]
+        near = 0.0 if factor.is_listed else EDGE
         sides = (
-            ("low", effect.low_side, max(places) <= near),
-            ("high", effect.high_side, min(places) >= 1 - near),
+            ("low", effect.low_edge_t, max(positions) <= near),
+            ("high", effect.high_edge_t, min(positions) >= 1 - near),
         )
-        for side, certainty, there in sides:
-            if there and certainty >= SURE and not _diverged_beyond(evidence, effect, side):
-                claims.append(_at_edge(effect, side, certainty, evidence))
+        for side, t, is_at_edge in sides:
+            if is_at_edge and t >= MIN_T and not _diverged_beyond(evidence, effect, side):
+                claims.append(_at_edge(effect, side, t, evidence))
     return claims
 
 
-def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) -> Claim:
+def _at_edge(effect: Effect, side: str, t: float, evidence: Evidence) -> Claim:
     name = effect.factor.name
     value = shown(effect.factor.levels[0 if side == "low" else -1])
     which, to = ("smallest", "below") if side == "low" else ("largest", "above")
@@ -111,13 +111,13 @@ def _at_edge(effect: Effect, side: str, certainty: float, evidence: Evidence) ->
     says = (
         f"the best {name} is near the {which} tried, {value}: {evidence.metric}{evidence.when} "
         f"{'falls' if evidence.results.metric.sign > 0 else 'rises'} towards it "
-        f"(t = {certainty:.1f}); {advice}"
+        f"(t = {t:.1f}); {advice}"
     )
     return Claim("edge", side, says, name)
 
 
 def has_room(results: Results, factor: Factor, side: str) -> bool:
-    """Whether values beyond that end of what was searched are possible."""
+    """Return whether values beyond that end of the search are possible."""
     known = HYPERPARAMETERS.get(factor.name)
     if known is None or known.possible is None:
         return True
@@ -130,9 +130,9 @@ def has_room(results: Results, factor: Factor, side: str) -> bool:
 
 
 def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
-    """Whether a run diverged there, or at that end itself."""
+    """Return whether a run diverged at or beyond that end."""
     factor = effect.factor
-    near = 0.0 if factor.is_listed else NEAR
+    near = 0.0 if factor.is_listed else EDGE
     values = [
         run.settings[factor.name]
         for run in evidence.results.observations
@@ -141,9 +141,11 @@ def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:
     ]
     if factor.in_logs:
         values = [value for value in values if value > 0]
-    places = [factor.position(value) for value in values]
-    return any(place >= 1 - near if side == "high" else place <= near for place in places)
+    positions = [factor.position(value) for value in values]
+    return any(
+        position >= 1 - near if side == "high" else position <= near for position in positions
+    )
 
 
-def _p(p: float) -> str:
+def _p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"

@@ -1,4 +1,4 @@
-"""Whether the sweep has made all of its runs."""
+"""Progress of the sweep: runs that are missing or unfinished."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fundamentallm.sweep.store.records import status_counts
 
 
 def in_progress(evidence: Evidence) -> list[Claim]:
-    """Runs that have not ended, or have not begun: what is said is of those that have."""
+    """Report runs that have not ended or started; other claims ignore them."""
     results = evidence.results
     statuses = [run.status for run in results.observations]
     asked, made = runs_asked_for(results), len(statuses)
@@ -29,7 +29,7 @@ def in_progress(evidence: Evidence) -> list[Claim]:
 
 
 def runs_asked_for(results: Results) -> int | None:
-    """How many runs the sweep's file asks for; None if that has no end, or is not known."""
+    """Return the number of runs that the sweep file asks for; None if endless or unknown."""
     sweep = results.sweep
     if sweep is None or is_refined(sweep):
         return None

@@ -10,18 +10,18 @@ import numpy as np
 from fundamentallm.config.fields import shown
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.results import RunResult
-from fundamentallm.report.rules.claim import Claim, Evidence, counted
+from fundamentallm.report.rules.claim import Claim, Evidence, count_text
 from fundamentallm.status import RunStatus
 
-CHANCE = 0.02
-"""How often chance alone may split the diverged runs off so well."""
+MAX_P = 0.02
+"""Largest p of a setting that explains divergence."""
 PERMUTATIONS = 2_000
-JUMP = 0.1
-"""How far above its least so far a training loss must rise, as a share of it."""
+MIN_JUMP = 0.1
+"""Share by which a training loss must rise above its minimum so far."""
 
 
 def divergence(evidence: Evidence) -> list[Claim]:
-    """Where runs diverged: the setting that splits them off best, if chance would not.
+    """Report the setting that best separates diverged runs, if it beats chance.
 
     Source: a permutation test of the largest area under the ROC curve over all settings, which
     allows for having looked at each (Good, Permutation, Parametric and Bootstrap Tests, 2005).
@@ -34,28 +34,32 @@ def divergence(evidence: Evidence) -> list[Claim]:
     bad = np.array([run.status == RunStatus.DIVERGED for run in runs])
     if not bad.any():
         return []
-    many = f"{counted(int(bad.sum()), len(runs))} diverged"
+    how_many = f"{count_text(int(bad.sum()), len(runs))} diverged"
     if bad.all():
-        return [Claim("divergence", "counted", f"{many}: lower the learning rate for all of them")]
+        return [
+            Claim("divergence", "counted", f"{how_many}: lower the learning rate for all of them")
+        ]
     factors, runs = find_factors(evidence.results, runs)
     bad = np.array([run.status == RunStatus.DIVERGED for run in runs])
     suspects = list(_suspects(factors, runs))
     if bad.all() or bad.sum() < 2 or not suspects:
-        return [Claim("divergence", "counted", f"{many}; too few to tell which setting caused it")]
+        return [
+            Claim("divergence", "counted", f"{how_many}; too few to tell which setting caused it")
+        ]
     areas = [_area(suspect.positions, bad) for suspect in suspects]
     best = max(range(len(areas)), key=lambda i: (round(abs(areas[i] - 0.5), 9), areas[i] > 0.5))
-    dice = np.random.default_rng(0)
-    at_least = 0
+    rng = np.random.default_rng(0)
+    as_extreme = 0
     ranks = [_ranks(suspect.positions) for suspect in suspects]
     for _ in range(PERMUTATIONS):
-        mixed = dice.permutation(bad)
-        most = max(abs(_area_of(rank, mixed) - 0.5) for rank in ranks)
-        at_least += most >= abs(areas[best] - 0.5) - 1e-12
-    p = (at_least + 1) / (PERMUTATIONS + 1)
-    where = _where(suspects[best], areas[best] > 0.5, bad, p, many)
-    if p < CHANCE:
+        shuffled = rng.permutation(bad)
+        most = max(abs(_area_by_ranks(rank, shuffled) - 0.5) for rank in ranks)
+        as_extreme += most >= abs(areas[best] - 0.5) - 1e-12
+    p = (as_extreme + 1) / (PERMUTATIONS + 1)
+    where = _locate(suspects[best], areas[best] > 0.5, bad, p, how_many)
+    if p < MAX_P:
         return [where]
-    says = f"{many}; no setting explains it better than chance (p = {p:.2g})"
+    says = f"{how_many}; no setting explains it better than chance (p = {p:.2g})"
     if abs(areas[best] - 0.5) == 0.5:  # all on one side, and none on the other
         says = f"{where.says}; with so few, this may be chance"
     return [Claim("divergence", "scattered", says)]
@@ -63,11 +67,11 @@ def divergence(evidence: Evidence) -> list[Claim]:
 
 @dataclass(frozen=True)
 class _Suspect:
-    """A setting that may be why runs diverge: a number, or one choice against the others."""
+    """Setting that may cause divergence: a number, or one choice against the others."""
 
     factor: Factor
     positions: np.ndarray
-    """Of each run; of a choice, 1 where it was taken."""
+    """Position of each run; for a choice, 1 where it was taken."""
     choice: str = ""
 
 
@@ -81,22 +85,22 @@ def _suspects(factors: Sequence[Factor], runs: Sequence[RunResult]) -> Iterator[
             yield _Suspect(factor, (positions == index).astype(float), shown(level))
 
 
-def _where(suspect: _Suspect, above: bool, bad: np.ndarray, p: float, many: str) -> Claim:
-    """The value of a setting beyond which, or the choice with which, runs diverge."""
+def _locate(suspect: _Suspect, above: bool, bad: np.ndarray, p: float, how_many: str) -> Claim:
+    """Report the value beyond which, or the choice with which, runs diverge."""
     factor, sign = suspect.factor, 1 if above else -1
     at = sign * suspect.positions
-    borders = sorted(set(at))[1:]  # at the first all lie beyond
-    mistakes = [int((bad != (at >= border)).sum()) for border in borders]
-    border = borders[int(np.argmin(mistakes))]
-    beyond = at >= border
+    thresholds = sorted(set(at))[1:]  # at the first all lie beyond
+    errors = [int((bad != (at >= threshold)).sum()) for threshold in thresholds]
+    threshold = thresholds[int(np.argmin(errors))]
+    beyond = at >= threshold
     if suspect.choice:
         value, side = suspect.choice, "" if above else "not "
-        place = f"with {factor.name} {side}{value}"
+        where = f"with {factor.name} {side}{value}"
     else:
-        value, side = shown(factor.value(sign * border)), "or more" if above else "or less"
-        place = f"at {factor.name} {value} {side}"
+        value, side = shown(factor.value(sign * threshold)), "or more" if above else "or less"
+        where = f"at {factor.name} {value} {side}"
     says = (
-        f"{many}: {place} {int(bad[beyond].sum())} of {int(beyond.sum())} "
+        f"{how_many}: {where} {int(bad[beyond].sum())} of {int(beyond.sum())} "
         f"did, elsewhere {int(bad[~beyond].sum())} of {int((~beyond).sum())} (p = {p:.2g})"
     )
     verdict = "choice" if suspect.choice else "high" if above else "low"
@@ -104,24 +108,24 @@ def _where(suspect: _Suspect, above: bool, bad: np.ndarray, p: float, many: str)
 
 
 def _ranks(positions: np.ndarray) -> np.ndarray:
-    """Of each, from 1; those that are equal share the mean."""
+    """Return ranks from 1; ties share the mean."""
     _, inverse, counts = np.unique(positions, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts - 1) / 2)[inverse]
 
 
-def _area_of(ranks: np.ndarray, bad: np.ndarray) -> float:
-    """The chance that a diverged run lies above one that did not."""
+def _area_by_ranks(ranks: np.ndarray, bad: np.ndarray) -> float:
+    """Return the chance that a diverged run lies above another."""
     count = int(bad.sum())
     return float((ranks[bad].sum() - count * (count + 1) / 2) / (count * (len(bad) - count)))
 
 
 def _area(positions: np.ndarray, bad: np.ndarray) -> float:
-    return _area_of(_ranks(positions), bad)
+    return _area_by_ranks(_ranks(positions), bad)
 
 
 def clipping(evidence: Evidence) -> list[Claim]:
-    """The gradient was cut on more than half of the steps that were logged.
+    """Report that the gradient was clipped on more than half of the logged steps.
 
     Source: Google's tuning playbook, "How can optimization failures be debugged": if more than half
     of the updates are clipped, the clipping has become a way of lowering the learning rate.
@@ -135,15 +139,15 @@ def clipping(evidence: Evidence) -> list[Claim]:
     if len(often) * 2 <= len(shares) or not shares:
         return []
     says = (
-        f"in {counted(len(often), len(shares))} gradient_clip acted on more than half of the steps "
-        f"(median {np.median(often):.0%}): it works as a lower learning rate; raise gradient_clip, "
-        "or lower learning_rate"
+        f"in {count_text(len(often), len(shares))} gradient_clip acted on more than half of the "
+        f"steps (median {np.median(often):.0%}): it works as a lower learning rate; raise "
+        "gradient_clip, or lower learning_rate"
     )
     return [Claim("clipping", "clipping", says, "gradient_clip")]
 
 
 def instability(evidence: Evidence) -> list[Claim]:
-    """The training loss jumped early on, which warm-up is for.
+    """Report early jumps of the training loss, which warm-up prevents.
 
     Source: Google's tuning playbook, "How can optimization failures be debugged": early
     instability is what learning-rate warm-up mends; later instability is a matter of clipping.
@@ -164,9 +168,9 @@ def instability(evidence: Evidence) -> list[Claim]:
             continue
         judged.append(run)
         least = np.minimum.accumulate(early)[:-1]
-        if float(np.max(np.array(early[1:]) / least)) > 1 + JUMP:
+        if float(np.max(np.array(early[1:]) / least)) > 1 + MIN_JUMP:
             jumped.append(run)
-    if not evidence.judges(judged) or len(jumped) * 2 <= len(judged):
+    if not evidence.are_enough(judged) or len(jumped) * 2 <= len(judged):
         return []
     given = [run.settings.get("warmup_steps") for run in jumped]
     warmups = sorted({int(steps) for steps in given if isinstance(steps, int | float)} or {0})
@@ -176,7 +180,7 @@ def instability(evidence: Evidence) -> list[Claim]:
     if warmups[len(warmups) // 2] >= total // 10:
         more = "try a lower learning_rate"
     says = (
-        f"in {counted(len(jumped), len(judged))} the training loss jumped by more than {JUMP:.0%} "
-        f"in the first fifth, {had}: {more}"
+        f"in {count_text(len(jumped), len(judged))} the training loss jumped by more than "
+        f"{MIN_JUMP:.0%} in the first fifth, {had}: {more}"
     )
     return [Claim("instability", "unstable", says, "warmup_steps")]

@@ -1,4 +1,4 @@
-"""What won, and whether it can be told from the next."""
+"""The winner, and whether its lead may be chance."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from fundamentallm.report.significance import judge_winner
 
 
 def winner(evidence: Evidence) -> list[Claim]:
-    """The best configuration, and its lead against the noise between seeds.
+    """Report the best configuration and test its lead against the noise between seeds.
 
-    One that diverged with a seed is not called best. The test: `report/significance.py`.
+    A configuration that diverged with a seed is not called best. Test: `report/significance.py`.
     """
     results, noise = evidence.results, evidence.noise_at_the_end
     groups = results.contenders
     if not groups:
         return []
     best = groups[0]
-    lead = f"best {results.metric.name}: {describe(results, best)}"
-    if lucky := sum(_mean(results, each) < _mean(results, best) for each in results.configurations):
-        lead += f" (left out: {lucky} with a better mean that diverged with a seed)"
+    text = f"best {results.metric.name}: {describe(results, best)}"
+    if left_out := sum(
+        _mean(results, each) < _mean(results, best) for each in results.configurations
+    ):
+        text += f" (left out: {left_out} with a better mean that diverged with a seed)"
     top = results.best
     if (
         top is not None
         and top not in results.comparable
         and _mean(results, [top]) < _mean(results, best)
     ):
-        lead += f" ({top.name}, stopped early, had {score_text(top.score)} by then)"
+        text += f" ({top.name}, stopped early, had {score_text(top.score)} by then)"
     if len(groups) == 1:
         alone = (
             "it is the only configuration"
@@ -37,30 +39,30 @@ def winner(evidence: Evidence) -> list[Claim]:
         )
         if noise is not None and len(best) > 1 and len(results.configurations) == 1:
             alone = f"{len(best)} seeds differ by {score_text(noise.sigma)} (standard deviation)"
-        return [Claim("winner", "only", f"{lead}; {alone}")]
+        return [Claim("winner", "only", f"{text}; {alone}")]
     gap = _mean(results, groups[1]) - _mean(results, best)
-    lead += f", ahead of {describe(results, groups[1])} by {score_text(gap)}"
+    text += f", ahead of {describe(results, groups[1])} by {score_text(gap)}"
     if noise is None:
         says = (
-            f"{lead}; this may be chance: no seed was repeated (fundamentallm refine repeats the "
+            f"{text}; this may be chance: no seed was repeated (fundamentallm refine repeats the "
         )
         return [Claim("winner", "unknown", f"{says}best)")]
     judged = judge_winner([[results.loss(run) for run in runs] for runs in groups], noise)
     if not judged.is_known:
-        says = f"{lead}; this may be chance: repeated seeds gave equal scores, so noise is unknown"
+        says = f"{text}; this may be chance: repeated seeds gave equal scores, so noise is unknown"
         return [Claim("winner", "unknown", says)]
     basis = f"the noise between seeds is {score_text(noise.sigma)}, from {noise.repeated} repeated "
     basis += "configurations; p = "
     p = judged.p_values[0]
     if judged.is_clear:
-        return [Claim("winner", "clear", f"{lead}, which is more than chance ({basis}{p:.2g})")]
-    place = judged.inseparable[0]
-    if place == 0:
-        says = f"{lead}, which may be chance ({basis}{p:.2g})"
+        return [Claim("winner", "clear", f"{text}, which is more than chance ({basis}{p:.2g})")]
+    index = judged.inseparable[0]
+    if index == 0:
+        says = f"{text}, which may be chance ({basis}{p:.2g})"
     else:  # it has fewer runs than the runner-up
-        says = f"{lead}; but {describe(results, groups[place + 1])} may be as good: it ran "
+        says = f"{text}; but {describe(results, groups[index + 1])} may be as good: it ran "
         says += (
-            f"with only {len(groups[place + 1])} of its seeds ({basis}{judged.p_values[place]:.2g})"
+            f"with only {len(groups[index + 1])} of its seeds ({basis}{judged.p_values[index]:.2g})"
         )
     tied = _within(results, groups, noise.sigma)
     if tied > 2:
@@ -69,7 +71,7 @@ def winner(evidence: Evidence) -> list[Claim]:
 
 
 def describe(results: Results, runs: list[RunResult]) -> str:
-    """`1.4321 (run-0003: learning_rate 0.001, num_layers 4)`, or a mean over seeds."""
+    """Return `1.4321 (run-0003: learning_rate 0.001, num_layers 4)`, or a mean over seeds."""
     names = [name for name in results.varied if name != SEED]
     values = ", ".join(
         f"{name} {shown(runs[0].settings[name])[:60]}" for name in names if name in runs[0].settings
