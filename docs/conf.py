@@ -1,6 +1,6 @@
-"""The site: `sphinx-build -c docs . site`. The same Markdown, read from the top of the project.
+"""Configure the site, which `sphinx-build -c docs . site` builds from the same Markdown.
 
-Nothing is fetched when a page is read: theme, fonts and search are files of the site.
+Reading a page fetches nothing: theme, fonts and search are files of the site.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ html_show_copyright = False
 html_show_sphinx = False
 
 NAVIGATION = {
-    "Begin": "getting-started training data hyperparameters troubleshooting coming-from",
+    "Start": "getting-started training data hyperparameters troubleshooting coming-from",
     "Sweeps": "/sweeps/README sweeps sweep-file wandb cluster search results",
     "Models": "writing metrics performance",
-    "Inside": "reliability commands",
+    "Reference": "commands reliability",
     "For maintainers": "dev/how-it-works dev/decisions dev/experiments dev/performance"
     " dev/search dev/explain dev/the-guide /benchmarks/README",
     "Project": "/CONTRIBUTING /CHANGELOG /SECURITY",
@@ -34,7 +34,7 @@ NAVIGATION = {
 
 
 def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
-    """Sphinx's table of contents, which would be noise where README.md is read as it is."""
+    """Add the table of contents, which would be noise where README.md is read as it is."""
     if name != root_doc:
         return
     for caption, pages in NAVIGATION.items():
@@ -44,13 +44,13 @@ def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def add_index(app: Sphinx, error: Exception | None) -> None:
-    """The first page is also what a server, or a folder that is opened, looks for."""
+    """Copy the first page to index.html, which a server looks for."""
     if error is None and app.builder.name == "html":
         page = Path(app.outdir) / f"{root_doc}.html"
         shutil.copyfile(page, page.with_name("index.html"))
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+    """Connect the handlers; Sphinx calls this."""
     app.connect("source-read", add_navigation)
     app.connect("build-finished", add_index)
