@@ -1,11 +1,11 @@
-"""What readers of foreign files and flags are fed: anything, and nearly what they expect.
+"""Feeds random and nearly valid input to the readers of untrusted files and flags.
 
     python tests/faults/fuzz.py --inputs 100000
     python tests/faults/fuzz.py --folders 20000 --seed 1
 
-The second form gives whole folders to commands (fuzz_folders.py). In the first, every input must be
-taken, or refused by an error of the project's own; and none may take long. The
-short form is in test_fuzz.py; the last figures of the long one are in docs/reliability.md.
+The first form feeds readers: each must accept an input or refuse it by an error of the project, and
+quickly. The second gives whole folders to commands (fuzz_folders.py). test_fuzz.py holds the short
+form; docs/reliability.md the last figures of the long one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.training.checkpoint import FORMAT, MARK, Checkpoint
 
-PLACE = Path(tempfile.mkdtemp(prefix="fuzz-"))
+FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 SWEEP = """\
 program: train.py
 method: bayes
@@ -57,20 +57,22 @@ distribution probabilities uniform normal log_uniform q_uniform grid random baye
 WORDS = [*SOUP.split(), "\t", "\0", "\u2028"]
 
 
-def _spliced(text: str | bytes, place: int, length: int, other: Any) -> Any:
-    place %= len(text) + 1
-    return text[:place] + other + text[place + length :]
+def _spliced(text: str | bytes, index: int, length: int, other: Any) -> Any:
+    index %= len(text) + 1
+    return text[:index] + other + text[index + length :]
 
 
 def _sweep_texts() -> st.SearchStrategy[str]:
     pieces = st.lists(st.sampled_from([*WORDS, "\n", "\n  ", "\n    ", " "]) | st.text(max_size=5))
     soup = pieces.map("".join)
     lines = st.permutations(SWEEP.splitlines()).map("\n".join)
-    near = st.builds(_spliced, st.just(SWEEP), st.integers(0, 400), st.integers(0, 30), soup)
-    return near | soup | lines | st.text()
+    nearly_valid = st.builds(
+        _spliced, st.just(SWEEP), st.integers(0, 400), st.integers(0, 30), soup
+    )
+    return nearly_valid | soup | lines | st.text()
 
 
-def _good() -> bytes:
+def _valid_checkpoint() -> bytes:
     shape = {"model_dim": 8, "num_layers": 1, "num_heads": 1, "max_seq_len": 8}
     file = io.BytesIO()
     torch.save(
@@ -88,23 +90,27 @@ def _good() -> bytes:
     return file.getvalue()
 
 
-GOOD = _good()
+VALID_CHECKPOINT = _valid_checkpoint()
 ROW = b'{"step": 10, "epoch": 0.1, "train_loss": 2.5, "val_loss": 2.4}\n'
 
 
 def _checkpoints() -> st.SearchStrategy[bytes]:
-    near = st.builds(
-        _spliced, st.just(GOOD), st.integers(0, len(GOOD)), st.integers(0, 64), st.binary()
+    nearly_valid = st.builds(
+        _spliced,
+        st.just(VALID_CHECKPOINT),
+        st.integers(0, len(VALID_CHECKPOINT)),
+        st.integers(0, 64),
+        st.binary(),
     )
-    return near | st.binary(max_size=2000)
+    return nearly_valid | st.binary(max_size=2000)
 
 
 def _rows() -> st.SearchStrategy[bytes]:
-    near = st.builds(
+    nearly_valid = st.builds(
         _spliced, st.just(3 * ROW), st.integers(0, 200), st.integers(0, 9), st.binary()
     )
     deep = st.integers(1, 3000).map(lambda n: b"[" * n + b"\n")
-    return near | deep | st.lists(near).map(b"".join) | st.binary()
+    return nearly_valid | deep | st.lists(nearly_valid).map(b"".join) | st.binary()
 
 
 def _flags() -> st.SearchStrategy[list[str]]:
@@ -120,27 +126,27 @@ def _flags() -> st.SearchStrategy[list[str]]:
 
 
 def read_sweep_text(text: str) -> None:
-    """As `check` and `sweep` do."""
+    """Read a sweep file as `check` and `sweep` do."""
     SearchSpace(parse_sweep(text, "x.yaml"), {})
 
 
 def load_checkpoint(raw: bytes) -> None:
-    """As `generate` does, with a hash that is right: a forger can make one."""
-    path = PLACE / "best.pt"
+    """Load a checkpoint as `generate` does, with a valid hash, which a forger can compute."""
+    path = FOLDER / "best.pt"
     path.write_bytes(raw + hashlib.sha256(raw).digest() + MARK)
     Checkpoint.load(path).build_model()
 
 
 def read_rows(raw: bytes) -> None:
-    """As a resumed run does."""
-    folder = RunFolder(PLACE)
+    """Read metrics.jsonl as a resumed run does."""
+    folder = RunFolder(FOLDER)
     folder.metrics.write_bytes(raw)
     assert all(type(row["step"]) is int for row in folder.rows())
     folder.rewind(10)
 
 
 def parse_flags(words: list[str]) -> None:
-    """As `train` does, before it looks at any file."""
+    """Parse flags as `train` does before it opens any file."""
     context = train.make_context("train", list(words))
     typed = {
         name: given[-1]
@@ -159,7 +165,7 @@ READERS: dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any]]] = {
 
 
 def feed(name: str, inputs: int) -> tuple[int, int, float]:
-    """Feed a reader; how many inputs it got, how many it refused, and seconds of the slowest."""
+    """Feed a reader; return the inputs fed, the inputs refused, and the seconds of the slowest."""
     reader, strategy = READERS[name]
     counts = {"fed": 0, "refused": 0}
     slowest = 0.0
@@ -172,14 +178,14 @@ def feed(name: str, inputs: int) -> tuple[int, int, float]:
     def run(content: Any) -> None:
         nonlocal slowest
         counts["fed"] += 1
-        gc.disable()  # hypothesis remembers what it drew, and to look through that takes seconds
-        began = time.process_time()
+        gc.disable()  # collecting what hypothesis keeps takes seconds
+        start = time.process_time()
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 reader(content)
         except (FundamentallmError, click.UsageError, click.exceptions.Exit):
             counts["refused"] += 1
-        slowest = max(slowest, time.process_time() - began)
+        slowest = max(slowest, time.process_time() - start)
         gc.enable()
 
     run()
@@ -187,11 +193,16 @@ def feed(name: str, inputs: int) -> tuple[int, int, float]:
 
 
 @click.command()
-@click.option("--inputs", default=100_000, show_default=True, help="To each reader.")
-@click.option("--folders", default=0, help="Change so many folders instead.")
-@click.option("--seed", default=0, show_default=True, help="Of the first folder; then +1.")
+@click.option("--inputs", default=100_000, show_default=True, help="Inputs per reader.")
+@click.option("--folders", default=0, help="Fuzz this many folders instead.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    help="Seed of the first folder; each next folder adds 1.",
+)
 def main(inputs: int, folders: int, seed: int) -> None:
-    """Print a table; exit by 1 if a folder shows a fault."""
+    """Print a table; exit with 1 if a folder shows a fault."""
     torch.set_num_threads(1)
     if folders:
         from fuzz_folders import fuzz

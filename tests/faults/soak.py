@@ -1,10 +1,10 @@
-"""Kills, and kills again, for as long as you like; and counts what was lost.
+"""Kills runs and sweeps at random for as long as you like, and counts what is lost.
 
     python -m tests.faults.soak --minutes 30
 
-In turns: one run that is killed at random moments and resumed until it is done, compared with one
-that was left alone, row by row and bit by bit; and a sweep whose trials, servers and parents are
-killed, and whose workers are stopped past their lease and woken. Ends with 1 if anything was lost.
+Alternates between two cases. A run is killed at random moments and resumed until it is done; its
+rows must equal those of an uninterrupted run. A sweep has its trials, servers and parents killed,
+and its workers paused past their lease. Exits with 1 if anything is lost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RATES, SEEDS, STEPS = 5, 3, 300
 
 @dataclass
 class Count:
-    """What was done and found."""
+    """Counts of faults injected, checks made and losses."""
 
     kills: int = 0
     resumes: int = 0
@@ -54,26 +54,28 @@ class Count:
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    found = metric_rows(folder)
-    return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in found]
+    rows = metric_rows(folder)
+    return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
 
 
-def one_run(place: Path, whole: list[dict[str, Any]], dice: random.Random, count: Count) -> None:
-    """Kill a run until it is done all the same."""
+def one_run(
+    root: Path, uninterrupted: list[dict[str, Any]], rng: random.Random, count: Count
+) -> None:
+    """Kill and resume a run until it is done."""
     command = [sys.executable, "-m", "fundamentallm", "train", "cats.txt", *RUN]
-    folder = place / f"run-{dice.getrandbits(48):x}"
+    folder = root / f"run-{rng.getrandbits(48):x}"
     while True:
         process = subprocess.Popen(
-            [*command, "--output-dir", folder, "--resume"], cwd=place,
+            [*command, "--output-dir", folder, "--resume"], cwd=root,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         count.resumes += 1
         try:
-            process.wait(dice.uniform(1.0, 9.0))
+            process.wait(rng.uniform(1.0, 9.0))
         except subprocess.TimeoutExpired:
             process.kill()
             count.kills += 1
-        said = process.communicate()[1].decode()
+        errors = process.communicate()[1].decode()
         if (folder / "last.pt").exists():
             Checkpoint.load(folder / "last.pt")
             count.checkpoints += 1
@@ -81,23 +83,23 @@ def one_run(place: Path, whole: list[dict[str, Any]], dice: random.Random, count
             break
         if process.returncode != -signal.SIGKILL:
             count.lost += 1
-            click.echo(f"a run ended with {process.returncode}: {said}")
+            click.echo(f"a run ended with {process.returncode}: {errors}")
             return
     rows = _rows(folder)
     count.rows += len(rows)
-    if rows != whole:
+    if rows != uninterrupted:
         count.lost += 1
         click.echo(f"rows differ: {folder}")
 
 
-def one_sweep(place: Path, dice: random.Random, count: Count) -> None:
-    """Kill and stop whatever works on a sweep, until it is done all the same."""
-    name = f"soak-{dice.getrandbits(48):x}"
-    file = place / f"{name}.yaml"
+def one_sweep(root: Path, rng: random.Random, count: Count) -> None:
+    """Kill and pause the processes of a sweep until it is done."""
+    name = f"soak-{rng.getrandbits(48):x}"
+    file = root / f"{name}.yaml"
     file.write_text(grid(rates=RATES, seeds=SEEDS, steps=STEPS, every=30))
-    folder = place / "runs" / name
+    folder = root / "runs" / name
     command = ("sweep", file, "cats.txt", "--workers", 2, "--", *FLAGS)
-    workers = [start(place, *command, FUNDAMENTALLM_LEASE="8")]
+    workers = [start(root, *command, FUNDAMENTALLM_LEASE="8")]
     deadline = time.monotonic() + 900
     while any(worker.poll() is None for worker in workers) or workers[0].returncode != 0:
         if time.monotonic() > deadline:
@@ -107,31 +109,30 @@ def one_sweep(place: Path, dice: random.Random, count: Count) -> None:
         for index, worker in enumerate(workers):
             if worker.poll() not in (None, 0):
                 worker.communicate()
-                again = command if index == 0 else ("agent", folder, "--workers", 1)
-                workers[index] = start(place, *again, FUNDAMENTALLM_LEASE="8")
+                restart = command if index == 0 else ("agent", folder, "--workers", 1)
+                workers[index] = start(root, *restart, FUNDAMENTALLM_LEASE="8")
                 count.resumes += 1
         if len(workers) == 1 and folder.joinpath("sweep.yaml").exists():
-            workers.append(start(place, "agent", folder, "--workers", 1))
-        time.sleep(dice.uniform(0.5, 3.0))
+            workers.append(start(root, "agent", folder, "--workers", 1))
+        time.sleep(rng.uniform(0.5, 3.0))
         running = [worker for worker in workers if worker.poll() is None]
-        inside = processes(str(folder / "run-"))
-        what = dice.choice(["trial", "trial", "trial", "worker", "stop", "nothing", "nothing"])
-        if what == "trial" and inside:
-            kill(dice.choice(inside))
+        trial_processes = processes(str(folder / "run-"))
+        fault = rng.choice(["trial", "trial", "trial", "worker", "stop", "nothing", "nothing"])
+        if fault == "trial" and trial_processes:
+            kill(rng.choice(trial_processes))
             count.kills += 1
-        elif what == "worker" and running:
-            kill(dice.choice(running).pid)
+        elif fault == "worker" and running:
+            kill(rng.choice(running).pid)
             count.kills += 1
-        elif what == "stop" and running:
-            stopped = dice.choice(running)
-            os.kill(stopped.pid, signal.SIGSTOP)
-            time.sleep(dice.uniform(9.0, 14.0))
-            os.kill(stopped.pid, signal.SIGCONT)
+        elif fault == "stop" and running:
+            paused = rng.choice(running)
+            os.kill(paused.pid, signal.SIGSTOP)
+            time.sleep(rng.uniform(9.0, 14.0))
+            os.kill(paused.pid, signal.SIGCONT)
             count.stops += 1
     for worker in workers:
         worker.communicate()
-    found = trials(folder)
-    complete = [trial for trial in found if trial.state.name == "COMPLETE"]
+    complete = [trial for trial in trials(folder) if trial.state.name == "COMPLETE"]
     once = sorted(trial.user_attrs["run"] for trial in complete) == list(range(RATES * SEEDS))
     done = [each["status"] for each in summaries(folder).values()] == ["done"] * RATES * SEEDS
     count.trials += len(complete)
@@ -142,25 +143,25 @@ def one_sweep(place: Path, dice: random.Random, count: Count) -> None:
         count.rows += len(rows)
     if not (once and done):
         count.lost += 1
-        click.echo(f"a sweep is not whole: {folder}")
+        click.echo(f"a sweep is incomplete: {folder}")
 
 
 @click.command()
 @click.option("--minutes", default=30.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(minutes: float, seed: int) -> None:
-    """Print what was done, and what was lost."""
-    dice, count = random.Random(seed), Count()
-    place = Path(tempfile.mkdtemp(prefix="soak-"))
-    (place / "cats.txt").write_text(TEXT)
+    """Print the counts."""
+    rng, count = random.Random(seed), Count()
+    root = Path(tempfile.mkdtemp(prefix="soak-"))
+    (root / "cats.txt").write_text(TEXT)
     command = [sys.executable, "-m", "fundamentallm", "train", "cats.txt", *RUN]
-    words = [*command, "--output-dir", "whole"]
-    subprocess.run(words, cwd=place, check=True, capture_output=True)
-    whole = _rows(place / "whole")
+    words = [*command, "--output-dir", "uninterrupted"]
+    subprocess.run(words, cwd=root, check=True, capture_output=True)
+    uninterrupted = _rows(root / "uninterrupted")
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
-        one_run(place, whole, dice, count)
-        one_sweep(place, dice, count)
+        one_run(root, uninterrupted, rng, count)
+        one_sweep(root, rng, count)
         click.echo(f"{minutes - (end - time.monotonic()) / 60:.0f} minutes: {count}")
     sys.exit(1 if count.lost else 0)
 

@@ -1,4 +1,4 @@
-"""Every run counts once, though the server cuts connections in the middle of claims."""
+"""Every run counts once even if the server cuts connections in the middle of claims."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
 
 @pytest.fixture
 def postgres() -> Iterator[Server]:
-    """A server that can be stopped and started."""
+    """Server that can be stopped and started."""
     with server() as running:
         yield running
 
 
-def only_reads(engine: sqlalchemy.Engine, yes: bool) -> None:
-    """Let the server refuse to write from now on, or no longer."""
+def set_read_only(engine: sqlalchemy.Engine, read_only: bool) -> None:
+    """Make the server refuse or accept writes."""
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text("SET default_transaction_read_only = off"))
-        words = f"ALTER SYSTEM SET default_transaction_read_only = {'on' if yes else 'off'}"
+        words = f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}"
         connection.execute(sqlalchemy.text(words))
         connection.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
 
 
 @pytest.fixture(autouse=True)
-def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+def _retry_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.05)
 
 
-def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -> None:
+def test_three_workers_with_cut_connections(tmp_path: Path, postgres: Server) -> None:
     sweep = parse_sweep(grid(rates=2, seeds=1), "s.yaml")
     values = {p.name: p.distribution.quantile(0.1) for p in sweep.parameters}
-    cuts, enough = 0, threading.Event()
-    found: list[tuple[int, str]] = []
-    wrong: list[BaseException] = []
+    cuts, is_over = 0, threading.Event()
+    finished: list[tuple[int, str]] = []
+    errors: list[BaseException] = []
 
     def work(number: int) -> None:
         folder = tmp_path / f"machine-{number}"
@@ -63,16 +63,16 @@ def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -
             ) as store:
                 while (
                     run := store.claim(
-                        next_values=lambda number, runs: None if enough.is_set() else values,
+                        next_values=lambda number, runs: None if is_over.is_set() else values,
                         retries=0,
                         parameters=sweep.parameters,
                     )
                 ) is not None:
-                    found.append((run.number, run.last.owner))
+                    finished.append((run.number, run.last.owner))
                     store.report(run.last.id, {1: 0.5})
                     store.finish(run.last.id, "done", score=0.5, seconds=0, note="")
         except BaseException as error:
-            wrong.append(error)
+            errors.append(error)
             raise
 
     engine = sqlalchemy.create_engine(
@@ -81,99 +81,97 @@ def test_three_workers_under_cut_connections(tmp_path: Path, postgres: Server) -
     workers = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for worker in workers:
         worker.start()
-    dice = random.Random(0)
+    rng = random.Random(0)
     with engine.connect() as connection:
-        while cuts < CUTS and not wrong:
-            before = len(found)
-            while len(found) == before and not wrong:
-                enough.wait(0.001)
-            enough.wait(dice.uniform(0, 0.1))
+        while cuts < CUTS and not errors:
+            before = len(finished)
+            while len(finished) == before and not errors:
+                is_over.wait(0.001)
+            is_over.wait(rng.uniform(0, 0.1))
             pids = connection.execute(sqlalchemy.text(OTHERS)).scalars().all()
             if pids:
                 stop = sqlalchemy.text("SELECT pg_terminate_backend(:pid)")
-                cuts += bool(connection.execute(stop, {"pid": dice.choice(pids)}).scalar())
-    enough.set()
+                cuts += bool(connection.execute(stop, {"pid": rng.choice(pids)}).scalar())
+    is_over.set()
     for worker in workers:
         worker.join()
     engine.dispose()
-    assert wrong == []
+    assert errors == []
     with closing(RunStore(postgres.url, "cut", tmp_path, lease=600, goal="minimize")) as store:
         runs = store.runs()
     assert len(runs) >= CUTS
-    assert sorted(number for number, _ in found) == list(range(len(runs)))
+    assert sorted(number for number, _ in finished) == list(range(len(runs)))
     assert [run.number for run in runs] == list(range(len(runs)))
     assert {len(run.trials) for run in runs} == {1}
     assert {run.last.status for run in runs} == {"done"}
 
 
-def test_a_server_that_only_reads_for_a_while_is_waited_for(
-    tmp_path: Path, postgres: Server
-) -> None:
-    """As a standby does until it has taken over."""
+def test_workers_wait_for_a_server_that_is_read_only(tmp_path: Path, postgres: Server) -> None:
+    """A standby is read-only until it takes over."""
     sweep = parse_sweep(grid(rates=1, seeds=1), "s.yaml")
     values = {p.name: p.distribution.quantile(0.1) for p in sweep.parameters}
-    said: list[str] = []
+    messages: list[str] = []
     engine = sqlalchemy.create_engine(
         StorageAddress.parse(postgres.url).driver_url, isolation_level="AUTOCOMMIT"
     )
 
-    def say(line: str) -> None:
-        said.append(line)
+    def notify(line: str) -> None:
+        messages.append(line)
         if "away" in line:
             assert "read-only" in line
-            only_reads(engine, False)
+            set_read_only(engine, False)
 
     with closing(
-        RunStore(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, notify=say)
+        RunStore(postgres.url, "r", tmp_path, lease=60, goal="minimize", wait=600, notify=notify)
     ) as store:
-        only_reads(engine, True)
+        set_read_only(engine, True)
         run = store.claim(
             next_values=lambda number, runs: values if number == 0 else None,
             retries=0,
             parameters=sweep.parameters,
         )
         assert run is not None
-        assert any("waiting for it" in line for line in said)
+        assert any("waiting for it" in line for line in messages)
         store.finish(run.last.id, "done", score=0.5, seconds=0, note="")
         assert store.runs()[0].is_finished
     engine.dispose()
 
 
-def test_a_server_that_is_down_at_the_start_is_waited_for(tmp_path: Path, postgres: Server) -> None:
-    said: list[str] = []
+def test_a_worker_waits_for_a_server_that_is_down(tmp_path: Path, postgres: Server) -> None:
+    messages: list[str] = []
 
-    def say(line: str) -> None:
-        said.append(line)
-        if len(said) == 1:
+    def notify(line: str) -> None:
+        messages.append(line)
+        if len(messages) == 1:
             postgres.start()
 
     postgres.stop()
     with closing(
-        RunStore(postgres.url, "d", tmp_path, lease=60, goal="minimize", wait=600, notify=say)
+        RunStore(postgres.url, "d", tmp_path, lease=60, goal="minimize", wait=600, notify=notify)
     ) as store:
         assert len(store.runs()) == 0
-    assert "is unavailable: " in said[0]
-    assert "is back" in said[1]
+    assert "is unavailable: " in messages[0]
+    assert "is back" in messages[1]
 
 
 def test_no_connection_is_left_behind(tmp_path: Path, postgres: Server) -> None:
-    """Nor by what fails once it has connected: garbage collection may come late."""
+    """A failed connection closes too; garbage collection may come too late for it."""
     engine = sqlalchemy.create_engine(
         StorageAddress.parse(postgres.url).driver_url, isolation_level="AUTOCOMMIT"
     )
     gc.collect()
     gc.disable()
     try:
-        only_reads(engine, True)  # no table can be made
+        set_read_only(engine, True)  # no table can be created
         with pytest.raises(SweepError, match="read-only"):
             RunStore(postgres.url, "left", tmp_path, lease=60, goal="minimize")
-        only_reads(engine, False)
+        set_read_only(engine, False)
         with (
             closing(RunStore(postgres.url, "left", tmp_path, lease=60, goal="minimize")) as one,
             one.storage.engine.connect() as in_use,
         ):
             in_use.execute(sqlalchemy.text("SELECT 1"))
-            one.database.close()  # as when another thread finds the server away
+            one.database.close()  # as if another thread had lost the server
         with pytest.raises(SweepError, match="no sweep"):
             read_study(postgres.url, "none")
         with engine.connect() as connection:
@@ -183,7 +181,7 @@ def test_no_connection_is_left_behind(tmp_path: Path, postgres: Server) -> None:
     engine.dispose()
 
 
-def test_a_wrong_password_is_not_waited_for(tmp_path: Path, postgres: Server) -> None:
-    url = postgres.url.replace(postgres.password, "wrong")
+def test_a_wrong_password_fails_at_once(tmp_path: Path, postgres: Server) -> None:
+    url = postgres.url.replace(postgres.password, "errors")
     with pytest.raises(SweepError, match=r"used: .*authentication failed"):
         RunStore(url, "w", tmp_path, lease=60, goal="minimize", wait=600)

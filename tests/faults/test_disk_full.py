@@ -23,21 +23,21 @@ MB = 1 << 20
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB; mounting takes a root."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=200", "tmpfs", str(place)]
+    """File system of 8 MB; only root can mount it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=200", "tmpfs", str(folder)]
     if subprocess.run(words, capture_output=True, check=False).returncode != 0:
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail("needs to mount a tmpfs, and REQUIRE_ALL=1 allows no skip")
         pytest.skip("a tmpfs cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def fill(place: Path) -> Path:
-    """A file that leaves no room."""
-    ballast = place / "ballast"
+def fill(disk: Path) -> Path:
+    """Fill the disk with one file and return it."""
+    ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
             while True:
@@ -47,7 +47,7 @@ def fill(place: Path) -> Path:
     return ballast
 
 
-def test_a_run_stops_with_the_file_named_and_goes_on(
+def test_a_run_names_the_file_and_resumes_when_there_is_room(
     run: Run, small_disk: Path, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     flags = [text_file, *tiny_flags, "--max-steps=400"]
@@ -55,26 +55,26 @@ def test_a_run_stops_with_the_file_named_and_goes_on(
     process = start(tmp_path, "train", *flags, f"--output-dir={small_disk}/run", "--no-wandb")
     wait_for((small_disk / "run/last.pt").exists)
     ballast = fill(small_disk)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 1, said
-    last = said.strip().splitlines()[-1]
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, output
+    last = output.strip().splitlines()[-1]
     assert f"fundamentallm: {small_disk}/run/" in last
     assert "cannot be written (No space left on device)" in last
     assert f"resume with: fundamentallm train --output-dir {small_disk}/run --resume" in last
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     Checkpoint.load(small_disk / "run/last.pt")
     ballast.unlink()
-    on = run("train", f"--output-dir={small_disk}/run", "--resume")
-    assert on.returncode == 0, on.stderr
-    ends = [json.loads((place / "summary.json").read_text())["best_val_loss"]
-            for place in (tmp_path / "whole", small_disk / "run")]  # fmt: skip
-    assert ends[0] == ends[1]
+    resumed = run("train", f"--output-dir={small_disk}/run", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    scores = [json.loads((folder / "summary.json").read_text())["best_val_loss"]
+            for folder in (tmp_path / "whole", small_disk / "run")]  # fmt: skip
+    assert scores[0] == scores[1]
 
 
-def test_a_file_that_may_not_grow(
+def test_a_file_that_exceeds_a_size_limit(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    """RLIMIT_FSIZE, as a quota would: the write itself is refused."""
+    """RLIMIT_FSIZE refuses the write itself, as a quota does."""
     words = [sys.executable, "-m", "fundamentallm", "train", str(text_file), *tiny_flags]
     limit = f"ulimit -f 20; exec {' '.join(words)} --output-dir=out --no-wandb"
     done = subprocess.run(
@@ -87,14 +87,14 @@ def test_a_file_that_may_not_grow(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["space", nightly("inodes")])
-def test_a_sweep_waits_for_room(small_disk: Path, text_file: Path, what: str) -> None:
+@pytest.mark.parametrize("resource", ["space", nightly("inodes")])
+def test_a_sweep_waits_for_space(small_disk: Path, text_file: Path, resource: str) -> None:
     file = small_disk / "tiny.yaml"
     file.write_text(grid(rates=2, seeds=2, steps=500, every=50))
     process = start(small_disk, "sweep", file, text_file, "--workers", 2, "--", *FLAGS)
     folder = small_disk / "runs/tiny"
     wait_for(lambda: any(s["status"] == "done" for s in summaries(folder).values()))
-    if what == "space":
+    if resource == "space":
         ballast = [fill(small_disk)]
     else:
         ballast = []
@@ -108,15 +108,15 @@ def test_a_sweep_waits_for_room(small_disk: Path, text_file: Path, what: str) ->
     assert process.poll() is None
     for each in ballast:
         each.unlink()
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, said
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, output
     assert {s["status"] for s in summaries(folder).values()} == {"done"}
     assert len(summaries(folder)) == 4
-    assert "waiting" in said
+    assert "waiting" in output
 
 
 @pytest.mark.nightly
-def test_a_sweep_stops_if_asked_not_to_wait(small_disk: Path, text_file: Path) -> None:
+def test_a_sweep_stops_with_wait_0(small_disk: Path, text_file: Path) -> None:
     file = small_disk / "tiny.yaml"
     file.write_text(grid(rates=2, seeds=2, steps=500, every=50))
     command = ("sweep", file, text_file, "--workers", 2)
@@ -124,13 +124,13 @@ def test_a_sweep_stops_if_asked_not_to_wait(small_disk: Path, text_file: Path) -
     folder = small_disk / "runs/tiny"
     wait_for(lambda: any(s["status"] == "done" for s in summaries(folder).values()))
     ballast = fill(small_disk)
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 1, said
-    assert "Traceback" not in said
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
     ballast.unlink()
     process = start(small_disk, *command, "--", *FLAGS)
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, said
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, output
     assert {s["status"] for s in summaries(folder).values()} == {"done"}
     assert len(summaries(folder)) == 4
 
@@ -138,10 +138,10 @@ def test_a_sweep_stops_if_asked_not_to_wait(small_disk: Path, text_file: Path) -
 def test_a_read_only_disk(
     run: Run, small_disk: Path, text_file: Path, tiny_flags: list[str]
 ) -> None:
-    place = f"--output-dir={small_disk}/run"
-    assert run("train", text_file, *tiny_flags, place).returncode == 0
+    output_dir = f"--output-dir={small_disk}/run"
+    assert run("train", text_file, *tiny_flags, output_dir).returncode == 0
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    done = run("train", place, "--resume", "--max-steps=50")
+    done = run("train", output_dir, "--resume", "--max-steps=50")
     assert done.returncode == 2
     assert "cannot be written (Read-only file system)" in done.stderr
     assert "Traceback" not in done.stderr
@@ -149,7 +149,7 @@ def test_a_read_only_disk(
     assert run("generate", small_disk / "run", "--max-tokens=5").returncode == 0
 
 
-def test_a_run_that_could_not_be_taken_over_is_not_forgotten(tmp_path: Path) -> None:
+def test_a_failed_takeover_of_a_run_can_be_repeated(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     run = folder.run(0)
     run.path.mkdir()

@@ -1,4 +1,4 @@
-"""The short forms of fuzz.py: no input, and no folder, brings anything but one clear line."""
+"""Short forms of fuzz.py: every input and every folder works or gets one clear error line."""
 
 from __future__ import annotations
 

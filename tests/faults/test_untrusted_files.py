@@ -1,4 +1,4 @@
-"""Promise 9: files from others are data, never code, and nothing is written outside the folder."""
+"""Promise 9: untrusted files are data, never code; nothing is written outside the folder."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from fundamentallm.model.transformer import Transformer
 from fundamentallm.sweep.wandb_agent import Assignment
 from fundamentallm.training.checkpoint import FORMAT, MARK, Checkpoint, CheckpointError
 
-TOUCHED = "was-here"
+PROOF = "was-here"
 
 
-def sealed(body: bytes) -> bytes:
-    """With a hash that is right, as anyone can make it."""
+def with_hash(body: bytes) -> bytes:
+    """Return a checkpoint with a valid hash, which anyone can compute."""
     return body + hashlib.sha256(body).digest() + MARK
 
 
@@ -42,10 +42,10 @@ def archive(content: object) -> bytes:
 
 
 class Hostile:
-    """Runs a command when it is unpickled."""
+    """Object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (f"touch {TOUCHED}",)
+        return os.system, (f"touch {PROOF}",)
 
 
 def content(config: dict[str, Any] | None = None, **model: torch.Tensor) -> dict[str, Any]:
@@ -63,18 +63,18 @@ def content(config: dict[str, Any] | None = None, **model: torch.Tensor) -> dict
 
 
 def bomb() -> bytes:
-    """A zip of 100 kB that unpacks to 100 MB."""
+    """Return a zip of 100 kB that unpacks to 100 MB."""
     inner = zipfile.ZipFile(io.BytesIO(archive({"x": torch.zeros(4)})))
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as build:
         for entry in inner.infolist():
-            made.writestr(entry.filename, inner.read(entry))
-        made.writestr("archive/data/9", bytes(100_000_000))
+            build.writestr(entry.filename, inner.read(entry))
+        build.writestr("archive/data/9", bytes(100_000_000))
     return file.getvalue()
 
 
-def wide() -> torch.Tensor:
-    """As large as it likes to be, in four bytes."""
+def wide_tensor() -> torch.Tensor:
+    """Return a tensor of 2^40 numbers that takes four bytes."""
     return torch.zeros(1).expand(1 << 40)
 
 
@@ -89,62 +89,62 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "no format": lambda: archive({}),
     "an unknown hyperparameter": lambda: archive(content({"evil": 1})),
     "an impossible hyperparameter": lambda: archive(content({"model_dim": -1})),
-    "a vocabulary that is none": lambda: archive({**content(), "vocabulary": {"x": 1}}),
+    "an invalid vocabulary": lambda: archive({**content(), "vocabulary": {"x": 1}}),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_checkpoints_that_are_refused(
+def test_an_invalid_checkpoint_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "best.pt"
-    path.write_bytes(sealed(REFUSED[name]()))
+    path.write_bytes(with_hash(REFUSED[name]()))
     with pytest.raises(FundamentallmError, match=str(path)):
         Checkpoint.load(path)
-    assert not (tmp_path / TOUCHED).exists()
+    assert not (tmp_path / PROOF).exists()
 
 
 @pytest.mark.parametrize(
-    "made",
+    "build",
     [
         lambda: content({"model_dim": 65536, "num_layers": 1000}),
-        lambda: content(embedding=wide()),
+        lambda: content(embedding=wide_tensor()),
         lambda: content(extra=torch.zeros(3)),
         lambda: {**content(), "model": {"a": "text"}},
         lambda: {**content(), "model": 5},
     ],
-    ids=["a huge promise", "a wide tensor", "one too many", "no tensors", "no mapping"],
+    ids=["a huge model", "a wide tensor", "one too many", "no tensors", "no mapping"],
 )
-def test_weights_that_do_not_fit_take_no_memory(
-    made: Callable[[], dict[str, Any]], tmp_path: Path
+def test_weights_that_do_not_match_take_no_memory(
+    build: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
     path = tmp_path / "best.pt"
-    path.write_bytes(sealed(archive(made())))
+    path.write_bytes(with_hash(archive(build())))
     code = (
         "import resource, sys; from fundamentallm.training.checkpoint import Checkpoint\n"
         "from pathlib import Path\nfrom fundamentallm.errors import FundamentallmError\n"
         "try: Checkpoint.load(Path(sys.argv[1])).build_model()\n"
-        "except FundamentallmError as error: print(error)\nelse: print('taken')\n"
+        "except FundamentallmError as error: print(error)\nelse: print('accepted')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
-    said, kilobytes = done.stdout.splitlines()
-    assert said != "taken"
+    message, kilobytes = done.stdout.splitlines()
+    assert message != "accepted"
     assert int(kilobytes) < 1_000_000
 
 
 @settings(max_examples=200)
 @given(st.binary(max_size=400), st.integers(0, 3000), st.booleans())
-def test_no_bytes_get_past_the_loader(
-    tmp_path_factory: pytest.TempPathFactory, raw: bytes, place: int, seal: bool
+def test_the_loader_survives_random_bytes(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes, offset: int, with_valid_hash: bool
 ) -> None:
     body = bytearray(GOOD)
-    body[place : place + len(raw)] = raw
+    body[offset : offset + len(raw)] = raw
     path = tmp_path_factory.mktemp("x") / "best.pt"
-    path.write_bytes(sealed(bytes(body)) if seal else bytes(body))
+    path.write_bytes(with_hash(bytes(body)) if with_valid_hash else bytes(body))
     with suppress(FundamentallmError):
         Checkpoint.load(path).build_model()
 
@@ -154,7 +154,7 @@ GOOD = archive(content())
 
 @settings(max_examples=300)
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([b'{"step": 1, "val_loss": 2}', b"[]"])))
-def test_no_bytes_stop_the_reader_of_rows(
+def test_the_row_reader_survives_random_bytes(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
 ) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("x"))
@@ -166,19 +166,19 @@ def test_no_bytes_stop_the_reader_of_rows(
 @pytest.mark.parametrize(
     "name", ["../../x", "/tmp/x", "a/b", "x\0y", "x" * 5000, "..", ".", "", "a\nb", "-\\x"]
 )
-def test_a_run_s_name_leads_nowhere(name: str, tmp_path: Path) -> None:
+def test_a_run_id_cannot_be_a_path(name: str, tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     values.write_text("seed: {value: 1}\n")
     environment = {"WANDB_SWEEP_ID": "s", "WANDB_SWEEP_PARAM_PATH": str(values)}
     environment["WANDB_RUN_ID"] = name
-    if not name:  # no name, no assignment
+    if not name:  # no id, no assignment
         assert Assignment.from_environment(environment) is None
         return
     with pytest.raises(FundamentallmError, match="WANDB_RUN_ID"):
         Assignment.from_environment(environment)
 
 
-def test_planted_links_lead_nowhere(
+def test_a_planted_link_is_not_followed(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -217,15 +217,15 @@ def test_a_run_folder_that_is_a_link_is_refused(
 
 
 @pytest.mark.parametrize("where", ["name", "value", "program", "command"])
-def test_nothing_of_a_sweep_file_reaches_a_shell(
+def test_no_text_of_a_sweep_file_reaches_a_shell(
     where: str, run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    shell = f"$(touch {tmp_path}/{TOUCHED}); `touch {tmp_path}/{TOUCHED}`"
+    shell = f"$(touch {tmp_path}/{PROOF}); `touch {tmp_path}/{PROOF}`"
     lines = {
         "name": f"name: '{shell}'",
         "value": "",
         "program": f"program: '{shell}'",
-        "command": f"command: ['${{env}}', bash, -c, 'touch {tmp_path}/{TOUCHED}', '${{args}}']",
+        "command": f"command: ['${{env}}', bash, -c, 'touch {tmp_path}/{PROOF}', '${{args}}']",
     }
     program = "" if where == "program" else "program: train.py\n"
     value = f"'{shell}'" if where == "value" else "1"
@@ -235,9 +235,9 @@ def test_nothing_of_a_sweep_file_reaches_a_shell(
     )
     done = run("sweep", "tiny.yaml", text_file, "--", *tiny_flags)
     assert done.returncode == (0 if where == "name" else 2), done.stderr
-    assert not (tmp_path / TOUCHED).exists()
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"tiny.yaml", "cats.txt", "runs", "train.py"}
+    assert not (tmp_path / PROOF).exists()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= {"tiny.yaml", "cats.txt", "runs", "train.py"}
 
 
 def test_a_checkpoint_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A name proves nothing: what no run of ours has written is never overwritten or removed."""
+"""Files that no run of ours wrote are never overwritten or removed, whatever their names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 from fundamentallm.trackers.folder import FolderTracker
 
 OLD_RUN = ROOT / "tests/fixtures/0.1/run"
-WHOLE = {**vars(Config()), "data": "cats.txt", "data_sha256": "0" * 64}
+COMPLETE = {**vars(Config()), "data": "cats.txt", "data_sha256": "0" * 64}
 MINE = {
     "best.pt": "weights of mine",
     "last.pt": "more weights of mine",
@@ -34,7 +34,7 @@ MINE = {
     "wandb-id.txt": "an id\nand a remark\n",
     ".lock": "do not touch\n",
 }
-WAYS = (
+COMMANDS = (
     ["train", "cats.txt", "--no-wandb"],
     ["train", "cats.txt", "--no-wandb", "--resume"],
     ["train", "cats.txt", "--no-wandb", "--overwrite"],
@@ -46,15 +46,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_every_file_of_a_run_has_its_judge() -> None:
+def test_every_file_of_a_run_has_an_ownership_check() -> None:
     assert {file.name for file in RunFolder("x").files} | {LOCK} == set(JUDGES)
 
 
 @pytest.mark.parametrize("name", MINE)
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a run"])
-def test_a_file_of_the_user_is_no_run_s(name: str, beside: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_run_folder", [False, True], ids=["alone", "in a run's folder"])
+def test_a_run_never_overwrites_a_file_of_the_user(
+    name: str, in_run_folder: bool, tmp_path: Path
+) -> None:
     folder = RunFolder(tmp_path / "out")
-    if beside:
+    if in_run_folder:
         shutil.copytree(OLD_RUN, folder.path)
     folder.path.mkdir(exist_ok=True)
     (folder.path / name).write_text(MINE[name])
@@ -65,7 +67,7 @@ def test_a_file_of_the_user_is_no_run_s(name: str, beside: bool, tmp_path: Path)
     assert contents(folder.path) == before
 
 
-@pytest.mark.parametrize("words", WAYS, ids=" ".join)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_refuses_a_folder_of_other_files(
     words: Sequence[str], run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
@@ -80,10 +82,10 @@ def test_every_command_refuses_a_folder_of_other_files(
 
 
 @pytest.mark.parametrize("name", ["samples.txt", "link to samples.txt"])
-def test_a_run_s_own_text_is_not_trained_away(
+def test_a_run_does_not_overwrite_the_text_it_trains_on(
     name: str, run: Run, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    """It is a file of a run that may be overwritten; but not while it is what is learned from."""
+    """samples.txt is a run's own file, but it may also be the training text."""
     folder = tmp_path / "out"
     shutil.copytree(OLD_RUN, folder)
     (tmp_path / "link to samples.txt").symlink_to(folder / "samples.txt")
@@ -97,7 +99,7 @@ def test_a_run_s_own_text_is_not_trained_away(
     assert contents(folder) == before
 
 
-def test_what_a_run_has_written_is_ours(tmp_path: Path) -> None:
+def test_the_files_of_a_run_are_ours(tmp_path: Path) -> None:
     assert why_foreign(tmp_path) == ""
     assert why_foreign(OLD_RUN) == ""
     for name in ("run-0001", "run-0002"):
@@ -105,8 +107,8 @@ def test_what_a_run_has_written_is_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [path.name for path in OLD_RUN.iterdir()])
-def test_a_file_of_a_run_that_is_cut_short_or_lost_is_ours(name: str, tmp_path: Path) -> None:
-    """By a kill, a full disk or a power cut; summary.json and config.yaml are never cut short."""
+def test_a_truncated_or_missing_file_of_a_run_is_ours(name: str, tmp_path: Path) -> None:
+    """A kill, a full disk or a power cut truncates; summary.json and config.yaml stay whole."""
     shutil.copytree(OLD_RUN, tmp_path / "run")
     file = tmp_path / "run" / name
     whole = file.read_bytes()
@@ -121,12 +123,12 @@ def test_a_file_of_a_run_that_is_cut_short_or_lost_is_ours(name: str, tmp_path: 
     assert why_foreign(tmp_path / "run") == ""
 
 
-def test_a_run_that_is_killed_in_its_first_moments_is_ours(tmp_path: Path) -> None:
-    """After any of the files that it writes; also where its settings are not whole."""
+def test_a_run_killed_at_its_start_is_ours(tmp_path: Path) -> None:
+    """The kill comes after any of its files; its settings may be incomplete."""
     files: list[str] = []
 
     class Killed(RunFolder):
-        """Dies before it writes its file number `most`."""
+        """Run folder that raises before it writes file number `most`."""
 
         def write_config(self, settings: object) -> None:
             self.die_or(lambda: super(Killed, self).write_config(settings))  # pyright: ignore
@@ -142,8 +144,8 @@ def test_a_run_that_is_killed_in_its_first_moments_is_ours(tmp_path: Path) -> No
                 raise KeyboardInterrupt
             write()  # pyright: ignore
 
-    for settings in (WHOLE, {}, {"seed": 1, "data": "x"}):
-        steps = 8 if settings is WHOLE else 0
+    for settings in (COMPLETE, {}, {"seed": 1, "data": "x"}):
+        steps = 8 if settings is COMPLETE else 0
         for most in range(3):
             folder = Killed(tmp_path / f"{len(settings)}-{most}")
             folder.create()
@@ -154,7 +156,7 @@ def test_a_run_that_is_killed_in_its_first_moments_is_ours(tmp_path: Path) -> No
     assert files[:3] == ["", "summary.json", "config.yaml summary.json"]
 
 
-def test_a_run_of_0_1_that_was_killed_in_its_first_moments_is_ours(tmp_path: Path) -> None:
+def test_a_run_of_0_1_killed_at_its_start_is_ours(tmp_path: Path) -> None:
     shutil.copy(OLD_RUN / "config.yaml", tmp_path)
     assert why_foreign(tmp_path) == ""
 
@@ -177,7 +179,7 @@ def test_a_run_that_never_trained_is_ours(summary: dict[str, object], tmp_path: 
     assert "config.yaml: not written by a run" in why_foreign(tmp_path)
 
 
-def test_a_run_that_is_killed_while_it_is_cleared_is_ours(
+def test_a_run_killed_while_it_is_cleared_is_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(OLD_RUN, tmp_path / "run")
@@ -197,7 +199,7 @@ def test_a_run_that_is_killed_while_it_is_cleared_is_ours(
     assert not list(folder.path.iterdir())
 
 
-def test_a_run_that_starts_over_keeps_what_proves_it(tmp_path: Path) -> None:
+def test_a_run_that_starts_over_stays_ours(tmp_path: Path) -> None:
     shutil.copytree(OLD_RUN, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     folder.wandb_id.write_text("me/cats/abc\n")
@@ -206,7 +208,7 @@ def test_a_run_that_starts_over_keeps_what_proves_it(tmp_path: Path) -> None:
     assert why_foreign(folder.path) == ""
 
 
-def test_a_link_or_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+def test_a_link_or_folder_in_place_of_a_file_is_foreign(tmp_path: Path) -> None:
     (tmp_path / "best.pt").symlink_to(tmp_path / "nowhere")
     assert "best.pt: a link, where fundamentallm has a file" in why_foreign(tmp_path)
     (tmp_path / "best.pt").unlink()
@@ -214,7 +216,7 @@ def test_a_link_or_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     assert "last.pt: not a file, where fundamentallm has a file" in why_foreign(tmp_path)
 
 
-def test_a_checkpoint_that_was_altered_is_ours(tmp_path: Path) -> None:
+def test_an_altered_checkpoint_is_ours(tmp_path: Path) -> None:
     (tmp_path / "best.pt").write_bytes(b"anything" + MARK)
     assert why_foreign(tmp_path) == ""
 
@@ -233,7 +235,7 @@ def test_a_report_overwrites_only_reports(run: Run, tmp_path: Path) -> None:
     assert run("report", "a").returncode == 0
 
 
-def test_a_range_test_sees_a_foreign_report_before_it_clears(
+def test_a_range_test_checks_the_report_before_it_clears(
     run: Run, text_file: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(OLD_RUN, tmp_path / "out")
@@ -264,8 +266,8 @@ def test_a_sweep_overwrites_no_file_of_others(run: Run, text_file: Path, tmp_pat
     for name in ("an Optuna study", "a database", "a file"):
         if name == "a database":
             (out / "study.db").unlink()
-            with sqlite3.connect(out / "study.db") as made:
-                made.execute("CREATE TABLE mine (x)")
+            with sqlite3.connect(out / "study.db") as database:
+                database.execute("CREATE TABLE mine (x)")
         if name == "a file":
             (out / "study.db").write_text("mine, and longer than the header of a database is" * 9)
         before = contents(out)
@@ -275,24 +277,24 @@ def test_a_sweep_overwrites_no_file_of_others(run: Run, text_file: Path, tmp_pat
         assert contents(out) == before
 
 
-def test_a_sweep_that_was_killed_as_it_was_begun_begins(tmp_path: Path) -> None:
+def test_a_sweep_killed_while_it_was_created_can_start(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     folder.database.touch()
     folder.check_is_ours()
-    with closing(sqlite3.connect(folder.database)) as made:  # another process is about to
-        made.execute("CREATE TABLE studies (study_id INTEGER)")
+    with closing(sqlite3.connect(folder.database)) as database:  # as another process would
+        database.execute("CREATE TABLE studies (study_id INTEGER)")
     folder.check_is_ours()
     folder.database.unlink()
     optuna.create_study(study_name="t", storage=folder.local_url)
     folder.check_is_ours()
 
 
-def test_a_run_of_a_sweep_whose_folder_is_somebody_else_s_fails(
+def test_a_run_fails_if_its_folder_holds_foreign_files(
     run: Run, text_file: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=2))
-    begin = ("sweep", "t.yaml", text_file, "--count=0", "--", *FLAGS)
-    assert run(*begin).returncode == 0
+    create = ("sweep", "t.yaml", text_file, "--count=0", "--", *FLAGS)
+    assert run(*create).returncode == 0
     mine = tmp_path / "runs/t/run-0001"
     mine.mkdir()
     (mine / "summary.json").write_text(MINE["summary.json"])
@@ -303,7 +305,7 @@ def test_a_run_of_a_sweep_whose_folder_is_somebody_else_s_fails(
     assert summaries(tmp_path / "runs/t")["run-0002"]["status"] == "done"
 
 
-def test_who_takes_a_run_over_keeps_what_others_have_put_there(tmp_path: Path) -> None:
+def test_a_takeover_of_a_run_keeps_foreign_files(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "t")
     run = folder.create_run(0)
     run.write_summary({"status": "running", "total_steps": 8})
@@ -320,7 +322,7 @@ def test_who_takes_a_run_over_keeps_what_others_have_put_there(tmp_path: Path) -
     assert json.loads(run.summary.read_text())["total_steps"] == 8
 
 
-def test_a_text_that_is_a_file_of_a_run_of_the_sweep(run: Run, tmp_path: Path) -> None:
+def test_an_agent_does_not_overwrite_the_text_it_trains_on(run: Run, tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
     (tmp_path / "cats.txt").write_text("step 1, temperature 0.6, prompt of 2 characters\n" + TEXT)
     assert run("sweep", "t.yaml", "cats.txt", "--count=0", "--", *FLAGS).returncode == 0
