@@ -86,7 +86,7 @@ class InstantWorkers:
 class Quiet(PlainView):
     """View that prints nothing."""
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print nothing."""
 
 

@@ -1,4 +1,4 @@
-"""What `check` and `sweep` find in a sweep file: the same, all at once, in the file's order."""
+"""Diagnostics of a sweep file for `check` and `sweep`: all at once, in the file's order."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from fundamentallm.cli.messages import say
-from fundamentallm.cli.sweep_flags import EveryRun, read_every_run
+from fundamentallm.cli.messages import show
+from fundamentallm.cli.sweep_flags import SharedSettings, read_shared_settings
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.check.warnings import check_any, check_meaning
 from fundamentallm.sweep.file.diagnostics import Diagnostics
@@ -17,45 +17,45 @@ from fundamentallm.sweep.search.space import SearchSpace, check_space
 
 
 def examine(
-    sweep: SweepFile, words: Sequence[str], data: str | None, *, begun: bool = False
-) -> EveryRun | None:
-    """Look at a sweep from all sides; what is found goes to `sweep.findings`.
+    sweep: SweepFile, words: Sequence[str], data: str | None, *, exists: bool = False
+) -> SharedSettings | None:
+    """Run all checks on a sweep and add their diagnostics to `sweep.findings`.
 
     Args:
-        sweep: As far as it was understood.
-        words: Flags of every run.
-        data: Where the text lies; None if the sweep says so itself.
-        begun: Whether our trainer has begun it already, whatever its file starts now.
+        sweep: Sweep as far as it could be parsed.
+        words: Flags for every run.
+        data: Path of the text; None if the sweep names it.
+        exists: Whether our trainer has already run it, whatever program its file names now.
 
     Returns:
-        What all runs share; None of a stranger's program, whose parameters nobody here knows.
+        Settings that all runs share; None for another program, whose parameters are unknown.
 
     Raises:
-        FundamentallmError, click.UsageError: The flags are wrong; said after what the file has.
+        FundamentallmError, click.UsageError: Wrong flags, after the diagnostics.
     """
     findings = sweep.findings
     check_any(sweep, findings)
-    if not (begun or is_ours(sweep)):
+    if not (exists or is_ours(sweep)):
         return None
     try:
-        every = read_every_run(sweep, words)
+        shared = read_shared_settings(sweep, words)
     except (FundamentallmError, click.UsageError):
-        show(findings)
+        show_diagnostics(findings)
         raise
-    findings.add(check_space(sweep, every.settings))
-    characters = _characters(data) if sweep.hyperband is not None else None  # else nobody asks
-    check_meaning(SearchSpace(sweep, every.settings), findings, characters)
-    return every
+    findings.add(check_space(sweep, shared.settings))
+    characters = _characters(data) if sweep.hyperband is not None else None
+    check_meaning(SearchSpace(sweep, shared.settings), findings, characters)
+    return shared
 
 
-def show(findings: Diagnostics) -> None:
-    """All that was found, a line each."""
+def show_diagnostics(findings: Diagnostics) -> None:
+    """Print all diagnostics, a line each."""
     for each in findings.sorted():
-        say(f"{each.level}: {each.text(findings.file)}", err=True)
+        show(f"{each.level}: {each.text(findings.file)}", err=True)
 
 
-def of_a_stranger(sweep: SweepFile) -> str:
-    """What keeps our trainer from a sweep, in a line."""
+def foreign_program_message(sweep: SweepFile) -> str:
+    """Return why our trainer cannot run a sweep, in a line."""
     script, starts = missing_program(sweep), command_line(sweep)
     if script is not None:
         return (
@@ -69,7 +69,7 @@ def of_a_stranger(sweep: SweepFile) -> str:
 
 
 def _characters(data: str | None) -> int | None:
-    """Of the text; None if it cannot be read, which its reader will say."""
+    """Return the length of the text; None if it cannot be read, which is reported later."""
     if data is None:
         return None
     from fundamentallm.data.text import read_lasting_text

@@ -1,4 +1,4 @@
-"""`fundamentallm`: the commands, and how every error ends: one line, and an exit code."""
+"""`fundamentallm`: the commands; every error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from fundamentallm.cli.commands.refine import refine
 from fundamentallm.cli.commands.report import report
 from fundamentallm.cli.commands.sweep import sweep
 from fundamentallm.cli.commands.train import train
-from fundamentallm.cli.messages import say, warn
-from fundamentallm.cli.terminal import outlive_the_terminal
+from fundamentallm.cli.messages import show, warn
+from fundamentallm.cli.terminal import survive_terminal_loss
 from fundamentallm.config.parsing import nearest_name
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
@@ -85,44 +85,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see __main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    outlive_the_terminal()
+    survive_terminal_loss()
     say_warnings(warn)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot encode is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(arguments, prog_name="fundamentallm", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        say(error.format_message())
+        show(error.format_message())
         code = DONE
     except click.UsageError as error:
-        code = _refuse(_explain(error))
+        code = _show_error(_usage_message(error))
     except click.ClickException as error:
-        code = _refuse(error.format_message())
+        code = _show_error(error.format_message())
     except FundamentallmError as error:
         for line in str(error).split("\n"):  # a sweep file may have many mistakes
-            _refuse(line)
+            _show_error(line)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except OSError as error:
-        code = _meet(error)
+        code = _show_os_error(error)
     sys.exit(code if isinstance(code, int) else DONE)
 
 
-def _meet(error: OSError) -> int:
-    """Say what a limit of the system, or stdout, has refused."""
+def _show_os_error(error: OSError) -> int:
+    """Show an error of a system limit or of stdout, and return the exit code."""
     if why := limit_reached(error):
-        _refuse(why)
+        _show_error(why)
     elif error.filename is not None or error.strerror is None:
         raise error
     else:
-        _refuse(f"stdout: {error.strerror}")  # a full disk, say
+        _show_error(f"stdout: {error.strerror}")  # a full disk, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left would fail again, at exit
     return FAILED
 
 
 def _open_closed_streams() -> None:
-    """Let closed stdin, stdout and stderr lead nowhere; the next file opened would be them."""
+    """Point closed stdin, stdout and stderr to the null device, before other files take them."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
@@ -131,18 +131,18 @@ def _open_closed_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-def _refuse(message: str) -> int:
-    say(f"fundamentallm: {one_line(message)}", err=True)
+def _show_error(message: str) -> int:
+    show(f"fundamentallm: {one_line(message)}", err=True)
     return BAD_INPUT
 
 
-def _explain(error: click.UsageError) -> str:
-    """The error in one line, with the nearest flag for an unknown one."""
+def _usage_message(error: click.UsageError) -> str:
+    """Return the error in one line, with the nearest flag for an unknown one."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         options = [name for param in error.ctx.command.params for name in param.opts]
         others = [option.lstrip("-").replace("-", "_") for option in options]
         near = nearest_name(error.option_name, others)
-        there = near is not None and "--" + near.replace("_", "-") in options
-        hint = f"did you mean --{near.replace('_', '-')}?" if near and there else "see --help"
+        exists = near is not None and "--" + near.replace("_", "-") in options
+        hint = f"did you mean --{near.replace('_', '-')}?" if near and exists else "see --help"
         return f"there is no flag {error.option_name}; {hint}"
     return error.format_message()

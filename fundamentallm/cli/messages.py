@@ -13,31 +13,31 @@ from fundamentallm.data.unknown_characters import describe_unknown
 from fundamentallm.printable import printable
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print a line, or lines, on stdout or stderr: nothing in it can redraw a terminal.
+def show(text: str, *, err: bool = False) -> None:
+    """Print a line, or lines, on stdout or stderr, without characters that redraw a terminal.
 
-    All that a command says goes through here: a file, a folder or a service may have named it.
+    Commands print through this function, because files and services supply parts of messages.
     """
     click.echo(printable(text), err=err)
 
 
-def notice(line: str) -> None:
-    """One line on stderr that warns of nothing."""
-    say(line, err=True)
+def notify(line: str) -> None:
+    """Print one line on stderr."""
+    show(line, err=True)
 
 
 def warn(line: str) -> None:
-    """One line on stderr."""
-    say(f"warning: {line}", err=True)
+    """Print one warning line on stderr."""
+    show(f"warning: {line}", err=True)
 
 
-def warn_of_unknown(where: str, unknown: Counter[str], *, scored: str = "") -> None:
-    """Say which characters of a text the model cannot tell from one another, if any."""
+def warn_of_unknown_characters(where: str, unknown: Counter[str], *, scored: str = "") -> None:
+    """Warn of characters that the model's vocabulary lacks, if any."""
     if unknown:
         warn(describe_unknown(where, unknown.total(), unknown, scored=scored))
 
 
-def place(path: Path) -> str:
-    """A path as one would type it from here."""
+def display_path(path: Path) -> str:
+    """Return a path as one would type it in a shell here."""
     relative = os.path.relpath(path)
     return shlex.quote(relative if not relative.startswith("..") else str(path))

@@ -13,16 +13,16 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.builtin_corpus import BUILTIN
 
 if TYPE_CHECKING:
-    from fundamentallm.cli.train_request import Request
+    from fundamentallm.cli.train_request import TrainRequest
     from fundamentallm.data.text import Text
     from fundamentallm.training.run import PreparedRun
 
 
-def read_recorded_text(request: Request, data: str | None, sha256: str | None) -> Text:
-    """The text called `data`; a warning if it is not the one that a config.yaml was made with.
+def read_recorded_text(request: TrainRequest, data: str | None, sha256: str | None) -> Text:
+    """Read the text called `data`; warn if it differs from the one in config.yaml.
 
     Raises:
-        DataError: It cannot be read; if a config.yaml names it, the error says how to name it here.
+        DataError: It cannot be read; the error then shows the command with another path.
     """
     from fundamentallm.data.text import DataError, is_read_once, read_text
 
@@ -30,12 +30,12 @@ def read_recorded_text(request: Request, data: str | None, sha256: str | None) -
         if is_read_once(data):
             raise DataError(
                 f"{data}: the run read its text from this pipe, which is gone; save the same text "
-                f"to a file and run: {request.naming('TEXT.txt')}"
+                f"to a file and run: {request.command_with_text('TEXT.txt')}"
             )
         if data != BUILTIN and not os.path.exists(data):
             raise DataError(
                 f"{data}: the run's text is not at {Path(data).absolute()}; give its path: "
-                f"{request.naming(f'PATH/TO/{shlex.quote(Path(data).name)}')}"
+                f"{request.command_with_text(f'PATH/TO/{shlex.quote(Path(data).name)}')}"
             )
     text = read_text(data)
     if sha256 and text.sha256 != sha256:

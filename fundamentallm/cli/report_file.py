@@ -1,4 +1,4 @@
-"""The file of a report: where it may be written."""
+"""Writing of a report, only over an earlier one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fundamentallm.files.atomic import DiskError, read_file
 if TYPE_CHECKING:
     from fundamentallm.report.results import Results
 
-NAME = "report.html"
-LARGEST = 1 << 30  # bytes of an earlier report
+REPORT_NAME = "report.html"
+MAX_BYTES = 1 << 30  # bytes of an earlier report
 SIGNATURE = b'<footer class="quiet">fundamentallm '
-"""What every report has in it."""
+"""Part of every report."""
 
 
-def write(results: Results, file: Path, *, refresh: int = 0) -> None:
+def save_report(results: Results, file: Path, *, refresh: int = 0) -> None:
     """Write the page.
 
     Raises:
-        FundamentallmError: That cannot be done, or something else is there.
+        FundamentallmError: The file cannot be written, or is not a report.
     """
     from fundamentallm.report.page import write_report
 
@@ -34,16 +34,16 @@ def write(results: Results, file: Path, *, refresh: int = 0) -> None:
 
 
 def check_may_write(file: Path) -> None:
-    """See that there is no file yet, or an earlier report.
+    """Check that there is no file yet, or an earlier report.
 
     Raises:
-        FundamentallmError: Something else is there.
+        FundamentallmError: The file is something else.
     """
     if file.is_dir():
         raise FundamentallmError(f"--output {file}: this is a folder; give a file name")
     try:
-        there = os.path.lexists(file)
-        content = read_file(file, LARGEST, root=file.parent) if there else b""
+        exists = os.path.lexists(file)
+        content = read_file(file, MAX_BYTES, root=file.parent) if exists else b""
     except OSError as error:
         raise FundamentallmError(f"--output {file}: cannot be read ({error.strerror})") from None
     if content and SIGNATURE not in content:

@@ -1,4 +1,4 @@
-"""From what was typed to `Results`: folders, or a sweep on W&B."""
+"""Sources of results given on the command line: folders, or a sweep on W&B."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.status import RunStatus
@@ -31,19 +31,19 @@ metric_option = click.option(
 )
 
 
-def places_argument(*, many: bool) -> Any:
+def sources_argument(*, many: bool) -> Any:
     """Folders of runs or sweeps, or one sweep on W&B."""
     metavar = "SWEEP_OR_RUNS..." if many else "SWEEP"
-    return click.argument("places", nargs=-1, required=True, type=PATH, metavar=metavar)
+    return click.argument("sources", nargs=-1, required=True, type=PATH, metavar=metavar)
 
 
-def results_of(places: Sequence[str], metric: str) -> Results:
-    """Read what `places` name.
+def read_sources(sources: Sequence[str], metric: str) -> Results:
+    """Read the runs that `sources` name.
 
     Raises:
-        FundamentallmError: There is no run, or none of those, which have ended, has the metric.
+        FundamentallmError: There is no run, or all have ended without the metric.
     """
-    results = _read(places, metric)
+    results = _read(sources, metric)
     runs = results.runs
     if metric and all(run.score is None and run.status != RunStatus.UNFINISHED for run in runs):
         from fundamentallm.report.results import missing_metric_note
@@ -52,42 +52,42 @@ def results_of(places: Sequence[str], metric: str) -> Results:
     return results
 
 
-def _read(places: Sequence[str], metric: str) -> Results:
-    if len(places) == 1 and _is_on_wandb(places[0]):
+def _read(sources: Sequence[str], metric: str) -> Results:
+    if len(sources) == 1 and _is_on_wandb(sources[0]):
         from fundamentallm.report.read_wandb import read_wandb_sweep
 
-        return read_wandb_sweep(places[0], metric)
+        return read_wandb_sweep(sources[0], metric)
     from fundamentallm.report.read_runs import read_results
 
-    results = read_results(places, metric)
-    folder = SweepFolder(places[0])
-    if len(places) == 1 and folder.exists:
+    results = read_results(sources, metric)
+    folder = SweepFolder(sources[0])
+    if len(sources) == 1 and folder.exists:
         return _with_stored_runs(results, folder)
     return results
 
 
-def say_notes(results: Results) -> None:
-    """What is missing or could not be read, a line each."""
+def show_notes(results: Results) -> None:
+    """Print what is missing or could not be read, a line each."""
     for note in results.notes[:MOST_NOTES]:
-        say(f"note: {one_line(note)}", err=True)
+        show(f"note: {one_line(note)}", err=True)
     if len(results.notes) > MOST_NOTES:
-        say(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
+        show(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
 
 
-def _is_on_wandb(place: str) -> bool:
-    """Whether ENTITY/PROJECT/SWEEP is meant, and no folder, also not one that is mistyped.
+def _is_on_wandb(source: str) -> bool:
+    """Return whether this is ENTITY/PROJECT/SWEEP and not a folder, not even a mistyped one.
 
-    `wandb agent` leaves folders named by entity and project, so that these exist says nothing.
+    `wandb agent` leaves folders named by entity and project, so their existence proves nothing.
     """
-    path = Path(place)
-    if not ON_WANDB.fullmatch(place) or path.exists():
+    path = Path(source)
+    if not ON_WANDB.fullmatch(source) or path.exists():
         return False
-    mistyped = place.startswith("runs/") and Path("runs").exists()
+    mistyped = source.startswith("runs/") and Path("runs").exists()
     return not (mistyped or SweepFolder(path.parent).file.exists())
 
 
 def _with_stored_runs(results: Results, folder: SweepFolder) -> Results:
-    """Ask the sweep's storage, by which the sweep itself goes; a note says where it is silent."""
+    """Add the runs in the sweep's storage, or a note if it cannot be read."""
     from fundamentallm.cli.storage import STORAGE, study_name
     from fundamentallm.report.stored_runs import with_stored_runs
     from fundamentallm.sweep.store.run_store import read_study
@@ -99,7 +99,7 @@ def _with_stored_runs(results: Results, folder: SweepFolder) -> Results:
         if results.metric.name != own:
             note += f"only their {own} is known"
             return replace(results, notes=[*results.notes, note])
-        if not os.environ.get(STORAGE):  # a folder from elsewhere must not choose whom we talk to
+        if not os.environ.get(STORAGE):  # an untrusted folder must not choose the server
             note += f"set {STORAGE} to the address in {folder.storage}"
             return replace(results, notes=[*results.notes, note])
         url = os.environ[STORAGE]

@@ -9,46 +9,46 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-COPY_SECONDS = 1.0
-"""A SIGTERM or SIGHUP so soon after another is the same: a scheduler tells every process, `wandb
-agent --forward-signals` tells its run once more, and a terminal that closes is told of by the
+DUPLICATE_SECONDS = 1.0
+"""A SIGTERM or SIGHUP this soon after another is a duplicate. A scheduler signals every process,
+`wandb agent --forward-signals` signals its run again, and a closing terminal is announced by the
 shell, the kernel and the session's manager."""
-HEEDED = [signal.SIGINT, signal.SIGTERM]
+HANDLED = [signal.SIGINT, signal.SIGTERM]
 if hasattr(signal, "SIGHUP"):  # Windows has none
-    HEEDED.append(signal.SIGHUP)
+    HANDLED.append(signal.SIGHUP)
 
 
 class StopSignals:
-    """A context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second ends at once.
+    """Context that records the first SIGINT, SIGTERM or SIGHUP; a second one ends at once.
 
-    SIGINT and SIGHUP stay ignored where they were: nohup, or `&` in a script, is there to do that.
+    SIGINT and SIGHUP stay ignored if they were, as under nohup or `&` in a script.
     """
 
-    def __init__(self, leave: Callable[[int], Any] = sys.exit) -> None:
-        """`leave` is what the second one does, with its exit code."""
-        self.leave = leave
+    def __init__(self, on_second: Callable[[int], Any] = sys.exit) -> None:
+        """Call `on_second` with the exit code at the second signal."""
+        self.on_second = on_second
         self.received: signal.Signals | None = None
-        self.at = 0.0
+        self.received_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in HEEDED:
+        for number in HANDLED:
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        by_hand = signal.SIGINT in (number, self.received)
-        copy = not by_hand and now - self.at < COPY_SECONDS
-        if self.received is not None and not copy:
-            self.leave(128 + number)
+        is_interrupt = signal.SIGINT in (number, self.received)
+        is_duplicate = not is_interrupt and now - self.received_at < DUPLICATE_SECONDS
+        if self.received is not None and not is_duplicate:
+            self.on_second(128 + number)
         if self.received is None:
-            self.received, self.at = signal.Signals(number), now
+            self.received, self.received_at = signal.Signals(number), now
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Where a sweep's runs are kept: what was typed, what the environment says, or beside the runs."""
+"""Storage of a sweep's runs: as typed, from the environment, or in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from fundamentallm.cli.messages import notice, place, warn
+from fundamentallm.cli.messages import display_path, notify, warn
 from fundamentallm.files.consent import remember, was_asked
 from fundamentallm.machine.system_limits import open_enough_files
 from fundamentallm.sweep.file.diagnostics import SweepError
@@ -25,11 +25,11 @@ LEASE_SECONDS = 60.0
 
 
 def storage_url(typed: str | None, folder: SweepFolder) -> str:
-    """Where the sweep's runs are kept: what was typed, the environment's, or what the folder says.
+    """Return the storage's URL: as typed, from the environment, or from the folder.
 
     Raises:
-        SweepError: A password was typed, where every user of the machine could read it; it is no
-            address; or the folder alone names a server, and not this user gave it that.
+        SweepError: A password was typed, which every user of the machine could read; the URL is
+            invalid; or only the folder names a server, which this user has not confirmed.
     """
     if typed and StorageAddress.parse(typed).has_secret:
         raise SweepError(
@@ -37,10 +37,10 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
             f"{STORAGE} to the whole address, or give the password in PGPASSWORD or ~/.pgpass"
         )
     url = typed or os.environ.get(STORAGE)
-    address = StorageAddress.parse(url or folder.url)  # refuses what it does not know
+    address = StorageAddress.parse(url or folder.url)  # refuses unknown schemes
     if not (url or address.is_local or was_asked(folder.path, storage=address.kept)):
         raise SweepError(
-            f"{place(folder.storage)} names a server, {address.shown}, that you have not "
+            f"{display_path(folder.storage)} names a server, {address.shown}, that you have not "
             "confirmed on this machine; if you trust it, add --storage with the address in the "
             f"file, or set {STORAGE}"
         )
@@ -48,7 +48,7 @@ def storage_url(typed: str | None, folder: SweepFolder) -> str:
 
 
 def study_name(url: str, folder: SweepFolder) -> str:
-    """The sweep's name in its storage: that of its folder, which may have been renamed since."""
+    """Return the sweep's name in its storage: that of its folder before any renaming."""
     if url == folder.local_url and folder.database.exists():
         with suppress(sqlite3.Error), closing(folder.connect()) as held:
             names = [name for (name,) in held.execute("SELECT study_name FROM studies")]
@@ -58,35 +58,35 @@ def study_name(url: str, folder: SweepFolder) -> str:
 
 
 def check_storage(url: str, folder: SweepFolder, *, joining: bool = False) -> None:
-    """See that the runs that are there are not kept elsewhere: they would be written over.
+    """Refuse a storage other than the one that the folder's runs are in.
 
-    SQLite is beside the runs or nowhere, for nobody would find it again elsewhere. Who is `joining`
-    may name a server by another address: that it has the sweep will be seen.
+    SQLite is allowed in the sweep's folder only, where it can be found again. When `joining`, a
+    server may have another address; that it has the sweep is checked later.
 
     Raises:
-        SweepError: They are, or SQLite is to be elsewhere.
+        SweepError: It is another one, or SQLite elsewhere.
     """
-    there = folder.storage.exists() or folder.database.exists()
-    known, asked = StorageAddress.parse(folder.url), StorageAddress.parse(url)
-    on_servers = not (known.is_local or asked.is_local)
-    if there and known.kept != asked.kept and not (joining and on_servers):
+    exists = folder.storage.exists() or folder.database.exists()
+    stored, requested = StorageAddress.parse(folder.url), StorageAddress.parse(url)
+    on_servers = not (stored.is_local or requested.is_local)
+    if exists and stored.kept != requested.kept and not (joining and on_servers):
         raise SweepError(
-            f"{folder.path}: its runs are stored in {known.shown}, but --storage or {STORAGE} "
-            f"names {asked.shown}; leave out --storage, unset {STORAGE} and resume with "
-            f"fundamentallm agent {place(folder.path)}, or give another --output-dir"
+            f"{folder.path}: its runs are stored in {stored.shown}, but --storage or {STORAGE} "
+            f"names {requested.shown}; leave out --storage, unset {STORAGE} and resume with "
+            f"fundamentallm agent {display_path(folder.path)}, or give another --output-dir"
         )
-    if asked.is_local and asked != StorageAddress.parse(folder.local_url):
+    if requested.is_local and requested != StorageAddress.parse(folder.local_url):
         raise SweepError(
-            f"--storage or {STORAGE} names {asked.shown}, but SQLite is stored only in the "
+            f"--storage or {STORAGE} names {requested.shown}, but SQLite is stored only in the "
             "sweep's folder; leave it out, or give postgresql://USER@HOST/DATABASE"
         )
 
 
 def remember_storage(store: RunStore, folder: SweepFolder) -> None:
-    """Write down where the sweep is kept, if not beside its runs; without a password.
+    """Record the server that holds the sweep, if any, without a password.
 
-    Once: who comes later may know the server by a name that means nothing to others. That this user
-    chose it is noted each time.
+    Only the first address is recorded, because later ones may not work elsewhere. This user's
+    consent is recorded each time.
     """
     if store.database.is_local:
         return
@@ -97,13 +97,13 @@ def remember_storage(store: RunStore, folder: SweepFolder) -> None:
 
 
 @contextmanager
-def opened(
+def open_sweep(
     url: str, folder: SweepFolder, *, minutes: float = 0.0
 ) -> Iterator[tuple[SweepDefinition, RunStore]]:
-    """Open a sweep that is there: its definition and its store; `minutes` is how long to wait.
+    """Open an existing sweep: its definition and its store; wait up to `minutes`.
 
     Raises:
-        SweepError: It is not, or its runs are kept elsewhere.
+        SweepError: It does not exist, or its runs are stored elsewhere.
     """
     from fundamentallm.sweep.store.run_store import RunStore, read_study
 
@@ -116,11 +116,11 @@ def opened(
     folder.check_is_ours()
     check_storage(url, folder, joining=True)
     name, wait = study_name(url, folder), 60 * minutes
-    definition, _ = read_study(url, name, wait=wait, notify=notice)
+    definition, _ = read_study(url, name, wait=wait, notify=notify)
     folder.create()
     goal = definition.sweep.ranks_by.goal
     store = RunStore(
-        url, name, folder.path, lease=definition.lease, goal=goal, wait=wait, notify=notice
+        url, name, folder.path, lease=definition.lease, goal=goal, wait=wait, notify=notify
     )
     try:
         remember_storage(store, folder)
@@ -130,10 +130,10 @@ def opened(
 
 
 def lease_seconds() -> float:
-    """After how long a worker of which nothing is heard has lost its runs.
+    """Return after how many silent seconds a worker loses its runs.
 
     Raises:
-        SweepError: The environment gives no such time.
+        SweepError: The environment's value is invalid.
     """
     typed = os.environ.get(LEASE, "")
     if typed and not (typed.isascii() and typed.isdigit() and len(typed) < 10 and int(typed) >= 3):

@@ -9,7 +9,7 @@ import click
 
 from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
 from fundamentallm.cli.options import PATH, device_option, train_options
-from fundamentallm.cli.train_request import Request
+from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.config.parsing import DATA_KEYS
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.sweep.file.sweep_file import SweepFile
@@ -30,48 +30,48 @@ def _flags_in_file(**values: Any) -> None:
 @click.option("--preset", type=click.Choice(list(PRESETS)))
 @click.option("--config", "config_file", type=PATH)
 @device_option(None)
-def _flags_of_every_run(**values: Any) -> None:
+def _flags_for_every_run(**values: Any) -> None:
     """The flags that may follow `--`."""
 
 
-class EveryRun(NamedTuple):
-    """What all runs of a sweep share, as its file's `command` and the flags after `--` have it."""
+class SharedSettings(NamedTuple):
+    """Settings that all runs of a sweep share, from the file's `command` and flags after `--`."""
 
     settings: dict[str, Any]
     device: str
     data: str | None
-    """The text that `command` names, if any."""
+    """Text that `command` names, if any."""
     config_data: str | None
-    """The text of a --config, which is weaker."""
+    """Text that --config names, with the lowest precedence."""
 
 
-def read_every_run(sweep: SweepFile, words: Sequence[str]) -> EveryRun:
-    """What the file's command and, stronger, `words` give to every run.
+def read_shared_settings(sweep: SweepFile, words: Sequence[str]) -> SharedSettings:
+    """Return what the file's command and, with precedence, `words` set for every run.
 
-    What a preset or a --config sets gives way to the sweep's own values, as in a run on W&B.
+    The sweep's values override those of a preset or --config, as in a run on W&B.
     Mistakes in the file's command go to `sweep.findings`.
 
     Raises:
-        click.UsageError: A flag among `words` is unknown, or not one for every run.
+        click.UsageError: A flag in `words` is unknown or cannot apply to every run.
     """
     try:
-        own = _parsed(_flags_in_file, words_of_every_run(sweep))
+        from_file = _parsed(_flags_in_file, words_of_every_run(sweep))
     except click.UsageError as error:
         sweep.findings.error(("command",), error.format_message())
-        own = _parsed(_flags_in_file, [])
-    given = _parsed(_flags_of_every_run, words)
-    stronger = {name: value for name, value in given.items() if value}
-    if own["output_dir"]:
+        from_file = _parsed(_flags_in_file, [])
+    parsed = _parsed(_flags_for_every_run, words)
+    typed = {name: value for name, value in parsed.items() if value}
+    if from_file["output_dir"]:
         left_out = "--output-dir is ignored: runs are written to the sweep's folder"
         sweep.findings.warn(("command",), left_out)
-    flags = {**own, **stronger}
-    request = Request.from_flags({name: flags[name] for name in flags.keys() - OF_ONE_RUN})
-    settings = request.settle()
+    flags = {**from_file, **typed}
+    request = TrainRequest.from_flags({name: flags[name] for name in flags.keys() - OF_ONE_RUN})
+    settings = request.resolve_settings()
     config_data = settings.get("data")
     searched = {hyperparameter_name(parameter) for parameter in sweep.parameters}
     for name in (*DATA_KEYS, *(searched - request.typed.keys())):
         settings.pop(name, None)
-    return EveryRun(settings, request.device, own["data"], config_data)
+    return SharedSettings(settings, request.device, from_file["data"], config_data)
 
 
 def _parsed(command: click.Command, words: Sequence[str]) -> dict[str, Any]:

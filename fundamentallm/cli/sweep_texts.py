@@ -1,4 +1,4 @@
-"""Which text a sweep is on: written down when it is made, and found again wherever it goes on."""
+"""Text of a sweep: recorded at its creation, and found again when it resumes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def named_texts(sweep: SweepFile) -> list[str]:
-    """The texts that a sweep's own parameters name."""
+    """Return the texts that a sweep's parameters name."""
     return [
         str(value)
         for parameter in sweep.parameters
@@ -34,9 +34,9 @@ def named_texts(sweep: SweepFile) -> list[str]:
 
 
 def with_texts(definition: SweepDefinition, data: str | None) -> SweepDefinition:
-    """Add the text at `data`, or those the sweep names, so that a resume notices other ones.
+    """Record the text at `data`, or those the sweep names, so that a resume detects changes.
 
-    A warning says what its runs cannot be scored on.
+    Warns of characters that runs cannot be scored on.
 
     Raises:
         DataError: It cannot be read.
@@ -65,12 +65,12 @@ def _warn_of_unscored(space: SearchSpace, text: Text) -> None:
         warn(line)
 
 
-def text_here(definition: SweepDefinition, typed: str | None) -> str | None:
-    """The path of the sweep's text on this machine; None for the built-in one, or its own.
+def local_text(definition: SweepDefinition, typed: str | None) -> str | None:
+    """Return the path of the sweep's text here; None for the built-in one, or named texts.
 
     Raises:
-        click.UsageError: One was typed, and the sweep names its own.
-        SweepError: It is not there, or is another text.
+        click.UsageError: A text was typed, but the sweep names its own.
+        SweepError: It is missing, or is another text.
     """
     if not definition.data_sha256:
         if typed is not None:
@@ -86,14 +86,14 @@ def text_here(definition: SweepDefinition, typed: str | None) -> str | None:
 
 def _check_named_texts(definition: SweepDefinition) -> None:
     data = TextSource.of(definition, None)
-    there = 0
+    found = 0
     for name in named_texts(definition.sweep):
         path, _, sha256 = data.text(name)
         if path is None or Path(path).exists():
-            there += 1
+            found += 1
             if sha256:
                 _check_hash(path, sha256, "put the same text there")
-    if not there:
+    if not found:
         raise SweepError("none of the texts that the sweep names exist here; run it where they do")
 
 

@@ -1,7 +1,7 @@
-"""A terminal that vanishes, as when its window or an ssh session is closed, ends no program.
+"""Output streams that survive the loss of their terminal, as when a window or ssh session closes.
 
-Whether the program goes on is for SIGHUP to say, which comes with it unless it is ignored. What is
-written after that goes nowhere.
+SIGHUP, which comes with it unless ignored, decides whether the program ends. Later output is
+discarded.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, TextIO
 
 
 class _Terminal(io.FileIO):
-    """The file of a terminal; one that has vanished (EIO) takes everything, in silence."""
+    """File of a terminal that discards writes once the terminal is lost (EIO)."""
 
     def write(self, data: Any, /) -> int:
-        """Write what there is room for, as ever."""
+        """Write as usual, or discard."""
         try:
             return super().write(data) or 0
         except OSError as error:
@@ -29,14 +29,14 @@ class _Terminal(io.FileIO):
         return memoryview(data).nbytes
 
 
-def outlive_the_terminal() -> None:
-    """Let stdout and stderr, where they are a terminal, outlive it."""
-    sys.stdout = _outliving(sys.stdout)
-    sys.stderr = _outliving(sys.stderr)
+def survive_terminal_loss() -> None:
+    """Make stdout and stderr survive the loss of their terminal."""
+    sys.stdout = _surviving(sys.stdout)
+    sys.stderr = _surviving(sys.stderr)
 
 
-def _outliving(stream: TextIO) -> TextIO:
-    """The stream anew, over the same terminal; one that is none as it is."""
+def _surviving(stream: TextIO) -> TextIO:
+    """Return a surviving stream over the same terminal; other streams unchanged."""
     if not (isinstance(stream, io.TextIOWrapper) and stream.isatty()):
         return stream
     stream.flush()

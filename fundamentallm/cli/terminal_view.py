@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere."""
+"""Progress display of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import show
 from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
@@ -17,7 +17,7 @@ from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run, RunIndex, Trial, status_counts
 
-WORDS: Mapping[str, str] = {
+OUTCOMES: Mapping[str, str] = {
     RunStatus.STOPPED: "stopped early by hyperband",
     RunStatus.DIED: "was killed",
     RunStatus.OOM: "ran out of memory",
@@ -26,45 +26,45 @@ WORDS: Mapping[str, str] = {
 
 
 class PlainView:
-    """A `Observer` that prints a line for every beginning and end of a run."""
+    """An `Observer` that prints a line at each start and end of a run."""
 
-    def __init__(self, points: SearchSpace, metric: Metric) -> None:
-        self.names = [parameter.name for parameter in points.searched]
+    def __init__(self, space: SearchSpace, metric: Metric) -> None:
+        self.names = [parameter.name for parameter in space.searched]
         self.metric = metric
         self.limit: int | None = None
         self.runs = RunIndex()
         self.rows: dict[int, tuple[Row, float, Run]] = {}
         """The last row of each run in progress here, and when the run began."""
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
 
     def started(self, run: Run, *, resumes: bool) -> None:
-        """Say what is tried."""
+        """Print the configuration."""
         self.rows[run.number] = (Row(0, 0, {}), time.monotonic(), run)
-        again = " resumes" if resumes else " restarts" if len(run.trials) > 1 else " starts"
-        self.line(f"run {self.counted(run.number)}{again}: {self.values(run.values)}")
+        verb = " resumes" if resumes else " restarts" if len(run.trials) > 1 else " starts"
+        self.print_line(f"run {self.numbered(run.number)}{verb}: {self.values(run.values)}")
 
     def row(self, run: Run, row: Row) -> None:
         """Keep it for the table."""
         before, since, _ = self.rows.get(run.number, (row, time.monotonic(), run))
-        shown = dict(before.metrics) | dict(row.metrics)
-        self.rows[run.number] = (Row(row.step, row.total_steps, shown), since, run)
+        metrics = dict(before.metrics) | dict(row.metrics)
+        self.rows[run.number] = (Row(row.step, row.total_steps, metrics), since, run)
 
     def ended(self, run: Run, ended: Trial) -> None:
-        """Say how it went, and what is best so far."""
+        """Print the outcome and the best so far."""
         self.rows.pop(run.number, None)
-        what = WORDS.get(ended.status, ended.status)
+        outcome = OUTCOMES.get(ended.status, ended.status)
         if ended.status in FAULTS:
-            what += f": {ended.note}"
+            outcome += f": {ended.note}"
         score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"
         best = self.runs.best(self.metric)
-        made = RunIndex.of([*run.trials[:-1], ended]).best(self.metric)
-        if made is not None and (best is None or self._is_better(made, best)):
-            best = made
+        improved = RunIndex.of([*run.trials[:-1], ended]).best(self.metric)
+        if improved is not None and (best is None or self._is_better(improved, best)):
+            best = improved
         best_text = (
             "" if best is None else f" (best {score_text(best.last.score)}, run {best.number + 1})"
         )
-        self.line(f"run {self.counted(run.number)} {what}{score} after {ended.seconds:.1f} s"
-                  f"{best_text}")  # fmt: skip
+        after = f" after {ended.seconds:.1f} s{best_text}"
+        self.print_line(f"run {self.numbered(run.number)} {outcome}{score}{after}")
 
     def _is_better(self, run: Run, other: Run) -> bool:
         scores = [self.metric.sign * (each.last.score or 0.0) for each in (run, other)]
@@ -72,22 +72,22 @@ class PlainView:
 
     def notify(self, line: str) -> None:
         """Pass it on."""
-        self.line(line)
+        self.print_line(line)
 
     def update(self, runs: RunIndex, limit: int | None) -> None:
         """Keep them for the count and the best."""
         self.runs, self.limit = runs, limit
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line."""
-        say(text)
+        show(text)
 
-    def counted(self, number: int) -> str:
-        """`3 of 12`."""
+    def numbered(self, number: int) -> str:
+        """Return `3 of 12`."""
         return f"{number + 1}" if self.limit is None else f"{number + 1} of {self.limit}"
 
     def values(self, values: Mapping[str, Any]) -> str:
-        """What is searched, with its value."""
+        """Return the searched parameters with their values."""
         return (
             ", ".join(f"{name} {shown(values[name])}" for name in self.names)
             or "no parameter varies"
@@ -101,7 +101,7 @@ class PlainView:
 
 
 class TableView(PlainView):
-    """A `Observer` that keeps a table on the terminal up to date, with the lines above it."""
+    """An `Observer` that updates a table on the terminal, below the lines."""
 
     def __enter__(self) -> TableView:
         from rich.console import Console
@@ -117,14 +117,14 @@ class TableView(PlainView):
     def __exit__(self, *exception: object) -> None:
         self.live.__exit__(None, None, None)
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line above the table."""
         from rich.text import Text
 
         self.console.print(Text(printable(text)))
 
     def render(self) -> Any:
-        """The table: runs here, and under it the sweep as a whole."""
+        """Return the table: runs here, and below it the sweep as a whole."""
         from rich.table import Table as RichTable
         from rich.text import Text
 
@@ -146,31 +146,31 @@ class TableView(PlainView):
         return table
 
     def summary(self, now: float) -> str:
-        """Runs done and running, the best, and the time left."""
+        """Return runs done and running, the best, and the time left."""
         ended, done = self.runs.how_many(*FINISHED), self.runs.how_many(RunStatus.DONE)
         running = self.runs.how_many(RunStatus.RUNNING)
         of = "" if self.limit is None else f" of {self.limit}"
-        parts = [f"{ended}{of} ended{ended_as(self.runs)}", f"{running} running"]
+        parts = [f"{ended}{of} ended{endings_note(self.runs)}", f"{running} running"]
         if best := self.runs.best(self.metric):
             parts.append(
                 f"best {self.metric.name} {score_text(best.last.score)} (run {best.number + 1})"
             )
-        parts.append(f"{_clock(now - self.began)} elapsed")
+        parts.append(f"{_clock(now - self.started_at)} elapsed")
         if done and self.limit is not None and running:
             left = (self.limit - ended) * self.runs.seconds / done / running
             parts.append(f"about {_clock(left)} left")
         return ", ".join(parts)
 
 
-def ended_as(runs: RunIndex) -> str:
-    """How the finished of these ended, where not all are done."""
+def endings_note(runs: RunIndex) -> str:
+    """Return how finished runs ended, unless all are done."""
     statuses = {each: count for each, count in runs.statuses().items() if each in FINISHED}
     return f" ({status_counts(statuses)})" if statuses.keys() - {RunStatus.DONE} else ""
 
 
-def view(points: SearchSpace, metric: Metric) -> PlainView:
-    """A table where there is a terminal, else lines."""
-    return TableView(points, metric) if sys.stderr.isatty() else PlainView(points, metric)
+def open_view(space: SearchSpace, metric: Metric) -> PlainView:
+    """Return a table on a terminal, else plain lines."""
+    return TableView(space, metric) if sys.stderr.isatty() else PlainView(space, metric)
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What one call of `fundamentallm train` asks for, settled: flags, files, and a sweep's values."""
+"""Request for one run, resolved from flags, files and a sweep's values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.messages import place, warn
+from fundamentallm.cli.messages import display_path, warn
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import DATA_KEYS, read_config
@@ -22,11 +22,11 @@ from fundamentallm.sweep.wandb_agent import Assignment
 
 
 @dataclass(frozen=True)
-class Request:
-    """The flags, as they were typed."""
+class TrainRequest:
+    """Flags as typed."""
 
     typed: Mapping[str, tuple[Any, ...]]
-    """Every value of every hyperparameter that was typed; `data` is the text."""
+    """All typed values of each hyperparameter; `data` is the text."""
     output_dir: str | None
     preset: str | None
     config_file: str | None
@@ -40,7 +40,7 @@ class Request:
     @classmethod
     def from_flags(
         cls, flags: Mapping[str, Any], *, no_wandb: bool = False, sweep: Assignment | None = None
-    ) -> Request:
+    ) -> TrainRequest:
         """Build the request from the parameters of a click command, some of which may be missing.
 
         Args:
@@ -67,9 +67,9 @@ class Request:
 
     @property
     def folder(self) -> RunFolder | None:
-        """The run's folder; None if it is to get a new one.
+        """Folder of the run; None for a new one.
 
-        In a sweep each run has its own, by the run's id.
+        In a sweep each run has its own, named by the run's id.
         """
         if self.sweep is not None:
             return RunFolder(Path(self.output_dir or "runs") / self.sweep.run_id)
@@ -77,11 +77,11 @@ class Request:
 
     @property
     def resumes(self) -> bool:
-        """Whether a run that is in the folder goes on: in a sweep it was handed out again."""
+        """Return whether to resume a run in the folder; in a sweep, a requeued run resumes."""
         return self.resume or (self.sweep is not None and not self.overwrite)
 
-    def naming(self, data: str) -> str:
-        """The command of this request with its text named, for what `resume` or `config` began."""
+    def command_with_text(self, data: str) -> str:
+        """Return this request's command with another text, for --resume or --config."""
         words = [click.get_current_context().command_path, data]
         if self.output_dir and self.resumes:
             words += ["--output-dir", shlex.quote(self.output_dir), "--resume"]
@@ -90,11 +90,11 @@ class Request:
         return " ".join(words)
 
     def check_folder(self) -> None:
-        """See that the flags agree, and that no run is overwritten unasked.
+        """Check that flags agree, and that no run is overwritten without a flag.
 
         Raises:
-            click.UsageError: They do not, or one would be.
-            RunFolderError: Files of others would be.
+            click.UsageError: Flags conflict, or a run would be overwritten.
+            RunFolderError: Foreign files would be overwritten.
         """
         if self.resume and self.overwrite:
             raise click.UsageError("--resume and --overwrite exclude each other; give one")
@@ -108,11 +108,11 @@ class Request:
                 f"with fundamentallm agent {self.folder.path}, or give another folder"
             )
         elif self.sweep is None and SweepFolder(self.folder.path.absolute().parent).exists:
-            around = place(self.folder.path.absolute().parent)
+            sweep_path = display_path(self.folder.path.absolute().parent)
             raise click.UsageError(
-                f"--output-dir {self.folder.path}: this folder is inside the sweep {around}, "
+                f"--output-dir {self.folder.path}: this folder is inside the sweep {sweep_path}, "
                 f"and only the sweep writes there; to train its best run longer, use fundamentallm "
-                f"refine {around}, or give another folder"
+                f"refine {sweep_path}, or give another folder"
             )
         elif self.folder.holds_a_run():
             self.folder.check_ownership()
@@ -124,13 +124,13 @@ class Request:
         elif self.resume:
             warn(f"--resume: no run in {self.folder.path} yet; starting one")
 
-    def settle(self) -> dict[str, Any]:
-        """Every value that is not left to its default, from the strongest that gives it.
+    def resolve_settings(self) -> dict[str, Any]:
+        """Return every value that is not a default, from the source with the highest precedence.
 
-        Hyperparameters by name, and what `DATA_KEYS` names.
+        Hyperparameters by name, and `DATA_KEYS`.
 
         Raises:
-            ConfigError: A file or the sweep names something unknown or impossible, or a flag and
+            ConfigError: A file or the sweep has an unknown name or impossible value, or a flag and
                 the sweep disagree.
             RunFolderError: The run would overwrite its text.
         """
@@ -138,14 +138,14 @@ class Request:
         if self.resumes and self.folder:
             settings |= _read_recorded(self.folder)
             if self.resume:
-                _check_is_known(self.folder, settings)
+                _check_settings_are_known(self.folder, settings)
         if self.preset:
             settings |= PRESETS[self.preset].values
         if self.config_file:
             given = read_flat_yaml(Path(self.config_file))
             settings |= read_config(given, self.config_file)
         swept = {} if self.sweep is None else self.sweep.values()
-        if "data_sha256" in swept:  # handed out again: the text as it was recorded, not chosen
+        if "data_sha256" in swept:  # a requeued run: its text was recorded
             settings |= {key: swept.pop(key) for key in DATA_KEYS if key in swept}
         settings |= {name: given[-1] for name, given in self.typed.items()}
         for name, value in swept.items():
@@ -162,7 +162,7 @@ class Request:
 
 
 def _read_recorded(folder: RunFolder) -> dict[str, Any]:
-    """What the run in `folder` was begun with; from its checkpoint if config.yaml holds nothing."""
+    """Read a run's settings, from its checkpoint if config.yaml is empty."""
     if not os.path.exists(folder.config):
         recorded = {}
     elif recorded := read_config(folder.read_config(), str(folder.config)):
@@ -177,11 +177,11 @@ def _read_recorded(folder: RunFolder) -> dict[str, Any]:
     return recorded
 
 
-def _check_is_known(folder: RunFolder, recorded: Mapping[str, Any]) -> None:
-    """See that a run which is there says what it was begun with, or nothing is there.
+def _check_settings_are_known(folder: RunFolder, recorded: Mapping[str, Any]) -> None:
+    """Check that an existing run's settings are known.
 
     Raises:
-        RunFolderError: It says nothing, and would start over as another run.
+        RunFolderError: They are unknown, so it would start over as another run.
     """
     if os.path.exists(folder.config) and not recorded:
         raise RunFolderError(

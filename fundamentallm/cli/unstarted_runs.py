@@ -1,4 +1,4 @@
-"""How a run of a sweep is written down that never began to train."""
+"""Records of sweep runs that never started training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import say, warn
-from fundamentallm.cli.train_request import Request
+from fundamentallm.cli.messages import show, warn
+from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.cli.wandb_tracking import wandb_tracker
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.metrics import score_text
@@ -16,9 +16,9 @@ from fundamentallm.status import RunStatus
 
 
 def score_impossible(
-    request: Request, settings: Mapping[str, Any], data: str | None, reason: str
+    request: TrainRequest, settings: Mapping[str, Any], data: str | None, reason: str
 ) -> int:
-    """Give a point that cannot be trained the score of a uniform guess; the exit code."""
+    """Score an impossible configuration as a uniform guess; return the exit code."""
     from fundamentallm.data.text import read_text
     from fundamentallm.training.impossible import summary_of_impossible
 
@@ -26,24 +26,24 @@ def score_impossible(
     summary = summary_of_impossible(settings, text, reason)
     guess = score_text(summary["val_loss"])
     warn(f"impossible: {reason}; scored as a uniform guess, val_loss {guess}")
-    _write_down(request, summary, {**settings, "data": text.name})
+    _record(request, summary, {**settings, "data": text.name})
     return exit_codes.of_run(RunStatus.IMPOSSIBLE, reason, in_sweep=True)
 
 
-def record_unstarted(request: Request, status: RunStatus, reason: str) -> None:
-    """`refused` (bad input) or `oom`: show it where people look for the run.
+def record_unstarted(request: TrainRequest, status: RunStatus, reason: str) -> None:
+    """Record `refused` (bad input) or `oom` where people look for the run.
 
-    A run that has trained before, and was handed out again, keeps its files as they are; one that
-    goes on in another process is left alone.
+    A requeued run that has trained before keeps its files; one that another process runs is left
+    alone.
     """
-    with suppress(RunFolderError):  # what is refused may be the very folder
-        _write_down(request, {"status": status, "stopped_by": reason}, {})
+    with suppress(RunFolderError):  # the folder itself may be refused
+        _record(request, {"status": status, "stopped_by": reason}, {})
 
 
-def _write_down(
-    request: Request, summary: Mapping[str, object], settings: Mapping[str, object]
+def _record(
+    request: TrainRequest, summary: Mapping[str, object], settings: Mapping[str, object]
 ) -> None:
-    """Tell every tracker of a run that is over; its folder only if nothing is in it yet."""
+    """Report an ended run to every tracker; to its folder only if it never trained."""
     from fundamentallm.trackers.folder import FolderTracker
     from fundamentallm.training.run import record_untrained
 
@@ -59,4 +59,4 @@ def _write_down(
             [*trackers, *([wandb] if wandb else [])], settings, summary, step=1 if trained else 0
         )
     if wandb is not None and wandb.undelivered:
-        say(wandb.undelivered, err=True)
+        show(wandb.undelivered, err=True)

@@ -1,12 +1,12 @@
-"""Whether a run is shown on W&B, and as what."""
+"""Tracker of a run on W&B, if the run is sent there."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from fundamentallm.cli.messages import say, warn
-from fundamentallm.cli.train_request import Request
+from fundamentallm.cli.messages import show, warn
+from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.config.run_name import run_name
 from fundamentallm.files.run_folder import RunFolder
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def wandb_tracker(
-    folder: RunFolder, config: Config | None, request: Request
+    folder: RunFolder, config: Config | None, request: TrainRequest
 ) -> WandbTracker | None:
-    """The tracker for W&B; None if the user wants none or W&B cannot be used, which is said."""
+    """Return the tracker for W&B; None without consent or with a message if W&B is unusable."""
     if request.no_wandb or os.environ.get("WANDB_MODE") == "disabled":
         return None
     wandb = None
@@ -32,14 +32,14 @@ def wandb_tracker(
         )
     if wandb is None or reason is not None:
         if reason:
-            say(f"fundamentallm: {reason}", err=True)
+            show(f"fundamentallm: {reason}", err=True)
         return None
     if request.sweep is None and (foreign := wandb.why_not_there(folder)):
         warn(foreign)
         return None
     log_model = request.sweep is None if request.log_model is None else request.log_model
     if request.sweep is None and wandb.is_online():
-        _say_what_is_sent(log_model)
+        _show_what_is_sent(log_model)
     return wandb.WandbTracker(
         folder,
         name=run_name(config) if config else "",
@@ -50,10 +50,10 @@ def wandb_tracker(
     )
 
 
-def _say_what_is_sent(log_model: bool) -> None:
-    """Nobody who has logged in once, for another project, is to be surprised by it."""
+def _show_what_is_sent(log_model: bool) -> None:
+    """Show what is sent, also to users who logged in for another project."""
     model = ", the model (best.pt); --no-log-model leaves out the model" if log_model else ""
-    say(
+    show(
         "fundamentallm: sent to W&B: metrics, settings, samples that begin like your text, this "
         f"output, facts about the machine{model}; --no-wandb keeps everything here",
         err=True,

@@ -1,4 +1,4 @@
-"""What `sweep`, `agent` and `refine` share: from what was typed to an engine at work."""
+"""Worker of a sweep, for `sweep`, `agent` and `refine`: from options to a running engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.messages import notice, place, say, warn
+from fundamentallm.cli.messages import display_path, notify, show, warn
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.storage import (
     check_storage,
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     from fundamentallm.sweep.search.space import SearchSpace
     from fundamentallm.sweep.store.run_store import RunStore
 
-MOST_ON_A_GPU = 8  # runs; where more would pay, --workers-per-gpu says so
+MAX_WORKERS_PER_GPU = 8
 
 
-def means(
+def resources_here(
     workers: int | None, workers_per_gpu: int | None, device: str, runs: int | None
 ) -> Resources:
-    """What this machine gives: its cores shared out among workers, or workers on each GPU.
+    """Return this machine's resources: cores divided among workers, or workers on each GPU.
 
-    Without a number, the most that there can be; the first runs show how many there should be.
-    `runs` is how many there will be at all, where that is known.
+    Without a number, as many workers as possible; the first runs show how many pay. `runs` is the
+    number of runs, if known.
 
     Raises:
         UsageError: Both numbers are given.
@@ -66,24 +66,24 @@ def means(
     cores, gpus = usable_cores(), visible_gpus(device)
     fixed = workers is not None or bool(gpus and workers_per_gpu)
     if workers is None:
-        workers = len(gpus) * (workers_per_gpu or MOST_ON_A_GPU) if gpus else cores
+        workers = len(gpus) * (workers_per_gpu or MAX_WORKERS_PER_GPU) if gpus else cores
         workers = min(workers, runs or workers)
     return Resources(workers, threads_each(workers), device, gpus, fixed)
 
 
-def begin(
+def start_sweep(
     definition: SweepDefinition,
     folder: SweepFolder,
     storage: str | None,
     *,
     data: str | None,
-    before: Callable[[], None] = lambda: None,
+    prepare: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> int:
-    """Make the sweep, or see that it is the one that is there; do `before`; and work.
+    """Create the sweep, or resume the same one in its folder; call `prepare`, then work.
 
     Raises:
-        SweepError: Another sweep is there, or the same one begun otherwise.
+        SweepError: The folder holds another sweep, or one with different settings.
     """
     from fundamentallm.sweep.store.run_store import RunStore
 
@@ -91,66 +91,66 @@ def begin(
     folder.check_is_ours()
     url = storage_url(storage, folder)
     check_storage(url, folder)
-    search = definition.search()  # refused before anything is written: a grid without a point, say
+    search = definition.search()  # may refuse, before anything is written
     folder.create()
     sweep = definition.sweep
     store = RunStore(
         url, study_name(url, folder), folder.path,
-        lease=definition.lease, goal=sweep.ranks_by.goal, wait=60 * options["wait"], notify=notice,
+        lease=definition.lease, goal=sweep.ranks_by.goal, wait=60 * options["wait"], notify=notify,
     )  # fmt: skip
     try:
         definition = replace(definition, id=uuid.uuid4().hex[:8])
-        known = store.define(definition)
+        stored = store.define(definition)
         is_local = url.startswith("sqlite")
-        if known.id != definition.id and not is_local and not folder.file.exists():
+        if stored.id != definition.id and not is_local and not folder.file.exists():
             raise SweepError(
                 f"the storage already has a sweep {folder.name}, created elsewhere; join it with "
                 f"fundamentallm agent {folder.path}, or give another --output-dir"
             )
-        if known.id != definition.id:
-            changes = differences(known, definition)
+        if stored.id != definition.id:
+            changes = differences(stored, definition)
             if changes:
                 raise SweepError(
                     f"{folder.path}: this sweep was created with different settings: "
                     f"{'; '.join(changes)}; use the same ones (only run_cap may grow), or give "
                     "another --output-dir"
                 )
-            if not _holds(folder, sweep.text):
-                check_file(folder, known.sweep)
-            definition = definition.resuming(known)
+            if not _is_unchanged(folder, sweep.text):
+                check_file(folder, stored.sweep)
+            definition = definition.resuming(stored)
             store.redefine(definition)
             store.set_lease(definition.lease)
-        remember_storage(store, folder)  # which proves the file beside it a sweep's
+        remember_storage(store, folder)
         remember_wandb(definition, folder)
         folder.write_file(sweep.text)
-        before()
+        prepare()
         return work(definition, store, folder, search=search, data=data, **options)
     finally:
         store.close()
 
 
 def check_file(folder: SweepFolder, sweep: SweepFile) -> None:
-    """See that the folder's copy of `sweep` was not edited, or only its comments; put it there.
+    """Check that the folder's copy of `sweep` differs only in comments; restore a missing one.
 
     Raises:
-        SweepError: It was; what differs is named.
+        SweepError: It was edited; the error names the differences.
     """
     if not folder.file.exists():
         folder.write_file(sweep.text)
-    if _holds(folder, sweep.text):
+    if _is_unchanged(folder, sweep.text):
         return
     edited = read_sweep(folder.file, folder.path)
     if changes := differences_in_file(sweep, edited):
-        file = place(folder.file)
+        file = display_path(folder.file)
         raise SweepError(
             f"{file}: edited since the sweep was created: {'; '.join(changes)}; agents run the "
             "sweep as it was created. Give this file to fundamentallm sweep with --output-dir "
-            f"{place(folder.path)}, or delete it, and the next agent restores it"
+            f"{display_path(folder.path)}, or delete it, and the next agent restores it"
         )
 
 
-def _holds(folder: SweepFolder, text: str) -> bool:
-    """Whether the sweep's copy of its file is this text."""
+def _is_unchanged(folder: SweepFolder, text: str) -> bool:
+    """Return whether the folder's copy of the sweep file is this text."""
     try:
         return read_file(folder.file, LARGEST, root=folder.path) == text.encode()
     except OSError:
@@ -164,13 +164,13 @@ def engine_for(
     view: PlainView,
     search: ChosenSearch,
     *,
-    means: Resources,
+    resources: Resources,
     data: str | None,
     retries: int,
     count: int | None,
     wait: float,
 ) -> Engine:
-    """An engine for the sweep."""
+    """Return an engine for the sweep."""
     from fundamentallm.sweep.engine.engine import Engine, EngineSettings
     from fundamentallm.sweep.engine.job import JobMaker, TextSource
     from fundamentallm.sweep.engine.trial_process import ForkServer
@@ -191,11 +191,11 @@ def engine_for(
         folder,
         sweep,
         search.search,
-        EngineSettings(means, retries=retries, count=count, wait=60 * wait),
+        EngineSettings(resources, retries=retries, count=count, wait=60 * wait),
         jobs=JobMaker(
-            folder, definition.space, texts, means, patience=2 * store.lease, wandb=wandb
+            folder, definition.space, texts, resources, patience=2 * store.lease, wandb=wandb
         ),
-        executor=ForkServer(threads=means.threads, preload=PRELOADED if wandb else ()),
+        executor=ForkServer(threads=resources.threads, preload=PRELOADED if wandb else ()),
         observer=view,
     )
 
@@ -214,36 +214,38 @@ def work(
     wait: float,
 ) -> int:
     """Run the sweep from here, show it, and return the exit code."""
-    from fundamentallm.cli.terminal_view import view
+    from fundamentallm.cli.terminal_view import open_view
 
     sweep, space = definition.sweep, definition.space
-    with view(space, sweep.ranks_by) as shown, StopSignals() as signals, folder.held():
+    with open_view(space, sweep.ranks_by) as view, StopSignals() as signals, folder.held():
         most = [n for n in (sweep.run_cap, search.search.size, count) if n is not None]
-        here = means(workers, workers_per_gpu, definition.device, min(most, default=None))
+        resources = resources_here(
+            workers, workers_per_gpu, definition.device, min(most, default=None)
+        )
         engine = engine_for(
-            definition, store, folder, shown, search,
-            means=here, data=data, retries=retries, count=count, wait=wait,
+            definition, store, folder, view, search,
+            resources=resources, data=data, retries=retries, count=count, wait=wait,
         )  # fmt: skip
         runs = "runs" if engine.limit is None else f"{engine.limit} runs"
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
-        at_most = "" if here.fixed or here.workers == 1 else "up to "
-        shown.notify(
+        at_most = "" if resources.fixed or resources.workers == 1 else "up to "
+        view.notify(
             f"sweep {folder.name}: {search.label} over {searched}, on "
-            f"{definition.data_name or 'the texts that it names'}; {runs}, {at_most}{here.workers} "
-            f"at a time with {here.threads} thread{'s' if here.threads > 1 else ''} each; folder "
-            f"{place(folder.path)}"
+            f"{definition.data_name or 'the texts that it names'}; {runs}, "
+            f"{at_most}{resources.workers} at a time with {resources.threads} "
+            f"thread{'s' if resources.threads > 1 else ''} each; folder {display_path(folder.path)}"
         )
-        told: list[str] = []
+        notified: list[str] = []
 
-        def who_stops() -> str:
-            if signals.name and not told:
-                told.append(signals.name)
-                shown.notify(
+        def stop_requested() -> str:
+            if signals.name and not notified:
+                notified.append(signals.name)
+                view.notify(
                     "stopping: runs in progress save their state; a second signal stops at once"
                 )
             return signals.name
 
-        stopped_by = engine.run(who_stops)
+        stopped_by = engine.run(stop_requested)
         folder.check_in_place()
     return _conclude(store.runs(), folder, space, stopped_by, engine.limit)
 
@@ -251,42 +253,45 @@ def work(
 def _conclude(
     runs: RunIndex, folder: SweepFolder, space: SearchSpace, stopped_by: str, limit: int | None
 ) -> int:
-    """Say what was found and what can be done next; the exit code."""
-    from fundamentallm.cli.terminal_view import ended_as
+    """Print the results and the next steps; return the exit code."""
+    from fundamentallm.cli.terminal_view import endings_note
 
     metric = space.sweep.ranks_by
     finished = runs.how_many(*FINISHED)
     failed = [run for run in runs if run.last.status in FAULTS]
-    there = place(folder.path)
+    sweep_path = display_path(folder.path)
     best = runs.best(metric)
     if best is not None:
-        where = place(folder.run(best.number).path)
-        say(
+        best_path = display_path(folder.run(best.number).path)
+        show(
             f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
-            f"{finished} finished{ended_as(runs)}; try: fundamentallm generate {where}"
+            f"{finished} finished{endings_note(runs)}; try: fundamentallm generate {best_path}"
         )
     for line in _failures(failed, len(runs)):
-        say(line, err=True)
+        show(line, err=True)
     left = f"; {limit - finished - len(failed)} runs left" if limit is not None else ""
     retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
         _write_report(folder, space, runs)
     if failed and not stopped_by.startswith("SIG") and (stopped_by or not finished):
         stopped = f"stopped by {stopped_by}{left}" if stopped_by else "no run has finished"
-        say(
-            f"{stopped}; fix the cause, then run: fundamentallm agent {there} {retries} "
+        show(
+            f"{stopped}; fix the cause, then run: fundamentallm agent {sweep_path} {retries} "
             f"(to change --device, repeat the fundamentallm sweep command with {retries} and the "
             "flag after --)",
             err=True,
         )
         return exit_codes.FAILED
     if stopped_by:
-        say(f"stopped by {stopped_by}{left}; resume with: fundamentallm agent {there}", err=True)
+        show(
+            f"stopped by {stopped_by}{left}; resume with: fundamentallm agent {sweep_path}",
+            err=True,
+        )
         return exit_codes.of_run(RunStatus.INTERRUPTED, stopped_by, in_sweep=True)
     if failed:
-        say(
+        show(
             f"{len(failed)} of {len(runs)} runs failed; see output.txt in their folders; "
-            f"retry them with: fundamentallm agent {there} {retries}",
+            f"retry them with: fundamentallm agent {sweep_path} {retries}",
             err=True,
         )
         return exit_codes.FAILED
@@ -294,23 +299,23 @@ def _conclude(
 
 
 def _failures(failed: Sequence[Run], runs: int) -> list[str]:
-    """Why runs failed: in one line if all of them did, and for the same reason."""
+    """Return why runs failed: in one line if all failed for the same reason."""
     if len(failed) == runs > 1 and len({run.last.note for run in failed}) == 1:
         return [f"all {runs} runs failed: {failed[0].last.note}"]
     return [f"run {run.number + 1} failed: {run.last.note}" for run in failed[:3]]
 
 
 def _write_report(folder: SweepFolder, space: SearchSpace, runs: RunIndex) -> None:
-    """Leave report.html in the sweep's folder; what goes wrong there is no fault of the sweep."""
-    from fundamentallm.cli.report_file import NAME, write
+    """Write report.html to the sweep's folder; an error there only warns."""
+    from fundamentallm.cli.report_file import REPORT_NAME, save_report
     from fundamentallm.report.read_runs import read_results
     from fundamentallm.report.stored_runs import with_stored_runs
 
     try:
         results = with_stored_runs(read_results([folder.path]), folder, space, runs)
-        write(results, folder.path / NAME)
+        save_report(results, folder.path / REPORT_NAME)
     except FundamentallmError as error:
         warn(f"no report was written: {error}")
     else:
-        there = place(folder.path)
-        say(f"report: {place(folder.path / NAME)}; explain it with: fundamentallm explain {there}")
+        sweep_path, report = display_path(folder.path), display_path(folder.path / REPORT_NAME)
+        show(f"report: {report}; explain it with: fundamentallm explain {sweep_path}")

@@ -106,7 +106,7 @@ def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     for lease in (600.0, 60.0):
         folder = SweepFolder(tmp_path / "t")
         definition = SweepDefinition(space, device="auto", seed=0, sampler="auto", lease=lease)
-        worker.begin(definition, folder, None, data=None, wait=0.0)
+        worker.start_sweep(definition, folder, None, data=None, wait=0.0)
     assert leases == [(600.0, 600.0)] * 2
 
 
@@ -114,5 +114,5 @@ def test_runs_share_out_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr("fundamentallm.machine.cores_and_memory.usable_cores", lambda: 8)
     for runs, expected in ((2, (2, 4)), (None, (8, 1)), (0, (8, 1)), (50, (8, 1))):
-        found = worker.means(None, None, "cpu", runs)
+        found = worker.resources_here(None, None, "cpu", runs)
         assert (found.workers, found.threads) == expected

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from fundamentallm.cli.options import PATH, worker_options
-from fundamentallm.cli.storage import opened, storage_url
-from fundamentallm.cli.sweep_texts import text_here
+from fundamentallm.cli.storage import open_sweep, storage_url
+from fundamentallm.cli.sweep_texts import local_text
 from fundamentallm.cli.wandb_runs import with_allowed_wandb
 from fundamentallm.cli.worker import check_file, work
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
@@ -35,9 +35,14 @@ def agent(
     SWEEP is the sweep's folder. On another machine it need not exist: give the same last name, and
     the sweep's database as --storage.
     """
-    place = SweepFolder(folder)
-    with opened(storage_url(storage, place), place, minutes=options["wait"]) as (definition, store):
-        data = text_here(definition, data)
-        definition = with_allowed_wandb(definition, place, wandb)
-        check_file(place, definition.sweep)
-        return work(definition, store, place, search=definition.search(), data=data, **options)
+    sweep_folder = SweepFolder(folder)
+    with open_sweep(storage_url(storage, sweep_folder), sweep_folder, minutes=options["wait"]) as (
+        definition,
+        store,
+    ):
+        data = local_text(definition, data)
+        definition = with_allowed_wandb(definition, sweep_folder, wandb)
+        check_file(sweep_folder, definition.sweep)
+        return work(
+            definition, store, sweep_folder, search=definition.search(), data=data, **options
+        )

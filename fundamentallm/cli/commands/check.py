@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.diagnose import examine, of_a_stranger, show
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.diagnose import examine, foreign_program_message, show_diagnostics
+from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, concurrency_options
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.check.repair import repaired
@@ -59,63 +59,63 @@ def check(
     except SweepError as error:
         return _refused(str(error), as_json)
     findings = sweep.findings
-    every = examine(sweep, words[1:] if data else words, data)
-    if every is None and missing_program(sweep) is not None:
-        findings.warn(("program",), of_a_stranger(sweep))
-    points = (
-        SearchSpace(sweep, every.settings) if every is not None and not findings.errors else None
+    shared = examine(sweep, words[1:] if data else words, data)
+    if shared is None and missing_program(sweep) is not None:
+        findings.warn(("program",), foreign_program_message(sweep))
+    space = (
+        SearchSpace(sweep, shared.settings) if shared is not None and not findings.errors else None
     )
-    runs, says = size(points) if points is not None else (None, "")
+    runs, size_text = size(space) if space is not None else (None, "")
     if not as_json:
-        show(findings)
-        if says:
-            say(f"{file}: {says}")
+        show_diagnostics(findings)
+        if size_text:
+            show(f"{file}: {size_text}")
     costs = None
-    if data is not None and points is not None and every is not None:
-        of_text = _of_text(points, data)
+    if data is not None and space is not None and shared is not None:
+        of_text = _check_text(space, data)
         findings.add(of_text)
         if not as_json:
-            show(of_text)
-        from fundamentallm.cli.worker import means
+            show_diagnostics(of_text)
+        from fundamentallm.cli.worker import resources_here
         from fundamentallm.sweep.check.cost import measure_costs
 
-        here = means(workers, workers_per_gpu, every.device, runs)
-        costs = measure_costs(points, data, here)
+        resources = resources_here(workers, workers_per_gpu, shared.device, runs)
+        costs = measure_costs(space, data, resources)
     if as_json:
         _print_json(findings, runs, costs)
     else:
         for line in costs.lines() if costs is not None else ():
-            say(line)
-    if repaired_file and points is not None:
-        _write_repaired(points, Path(repaired_file))
-    if every is None:
-        say(
+            show(line)
+    if repaired_file and space is not None:
+        _write_repaired(space, Path(repaired_file))
+    if shared is None:
+        show(
             f"{file}: starts `{command_line(sweep)}`, so its parameters are not checked",
             err=True,
         )
     if findings.errors:
         return exit_codes.BAD_INPUT
-    doubtful = costs is not None and not costs.known
-    return WARNED if findings.found or doubtful else exit_codes.DONE
+    cost_unknown = costs is not None and not costs.known
+    return WARNED if findings.found or cost_unknown else exit_codes.DONE
 
 
-def _of_text(points: SearchSpace, data: str) -> Diagnostics:
-    """What the text has that a run of the sweep cannot be scored on."""
+def _check_text(space: SearchSpace, data: str) -> Diagnostics:
+    """Return warnings about characters of the text that runs cannot be scored on."""
     from fundamentallm.data.text import read_lasting_text
 
-    findings = Diagnostics(points.sweep.file)
-    for line in unscored(points, read_lasting_text(data)):
+    findings = Diagnostics(space.sweep.file)
+    for line in unscored(space, read_lasting_text(data)):
         findings.warn((), line)
     return findings
 
 
 def _refused(message: str, as_json: bool) -> int:
-    """The mistakes of a file that is no sweep."""
+    """Print the errors of a file that is not a sweep."""
     lines = message.splitlines()
     if as_json:
-        say(json.dumps({"findings": [{"level": "error", "message": x} for x in lines]}))
+        show(json.dumps({"findings": [{"level": "error", "message": x} for x in lines]}))
     for line in lines:
-        say(f"error: {line}", err=True)
+        show(f"error: {line}", err=True)
     return exit_codes.BAD_INPUT
 
 
@@ -124,17 +124,17 @@ def _print_json(findings: Diagnostics, runs: int | None, costs: Costs | None) ->
     found = [{name: getattr(each, name) for name in fields} for each in findings.sorted()]
     content: dict[str, Any] = {"findings": found, "runs": runs}
     content |= {"costs": asdict(costs)} if costs is not None else {}
-    say(json.dumps(content, indent=2))
+    show(json.dumps(content, indent=2))
 
 
-def _write_repaired(points: SearchSpace, file: Path) -> None:
-    text = repaired(points)
+def _write_repaired(space: SearchSpace, file: Path) -> None:
+    text = repaired(space)
     if text is None:
-        say(f"nothing to repair; {file} is not written", err=True)
+        show(f"nothing to repair; {file} is not written", err=True)
         return
     try:
         with file.open("x", encoding="utf-8") as new:
             new.write(text)
     except OSError as error:
         raise FundamentallmError(f"--repaired {file}: {error.strerror}; give a new file") from None
-    say(f"repaired: {file}")
+    show(f"repaired: {file}")

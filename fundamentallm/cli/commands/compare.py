@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH
-from fundamentallm.cli.result_sources import metric_option, results_of, say_notes
+from fundamentallm.cli.result_sources import metric_option, read_sources, show_notes
 from fundamentallm.printable import printable
 
 NARROWEST = 12  # characters of a column, its borders included, in which a number can be read
@@ -24,17 +24,17 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
 
     Settings that are equal in all runs are left out.
     """
-    results = results_of(runs, metric)
+    results = read_sources(runs, metric)
     if len(results.runs) < 2:
         raise click.UsageError("got one run; give two or more to compare")
     from fundamentallm.report.comparison import compare_runs
 
-    say_notes(results)
+    show_notes(results)
     rows = compare_runs(results)
     names = [run.name for run in results.runs]
     if as_json:
         content = {row.name: dict(zip(names, row.values, strict=True)) for row in rows}
-        say(json.dumps(content, indent=2))
+        show(json.dumps(content, indent=2))
         return 0
     _print(rows, names)
     return 0

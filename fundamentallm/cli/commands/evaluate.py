@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fundamentallm.cli.messages import say, warn, warn_of_unknown
+from fundamentallm.cli.messages import show, warn, warn_of_unknown_characters
 from fundamentallm.cli.options import PATH, device_option
 from fundamentallm.metrics import score_text
 
@@ -49,7 +49,7 @@ def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> Non
     if len(tokens) < 2:
         raise DataError(f"{data}: one token is too few to score; give two or more")
     unknown = checkpoint.vocabulary.unknown_in(text.part(start, stop))
-    warn_of_unknown(data, unknown, scored="the loss")
+    warn_of_unknown_characters(data, unknown, scored="the loss")
     try:
         model = checkpoint.build_model().to(where)
         with threads(in_kernels=suits_kernels(checkpoint.config, where)):
@@ -69,16 +69,16 @@ def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> Non
             "tokens": scored.tokens,
             "unknown_characters": unknown.total(),
         }
-        say(json.dumps(result))
+        show(json.dumps(result))
         return
-    say(
+    show(
         f"loss {score_text(scored.loss)}  perplexity {score_text(scored.perplexity)}  "
         f"bits per character {score_text(scored.bits_per_char)}  ({scored.tokens:,} tokens)"
     )
 
 
 def _part(text: Text, split: str, checkpoint: Checkpoint) -> tuple[int, int]:
-    """Where the part called `split` begins and ends in the text.
+    """Return the start and end of the part called `split` in the text.
 
     Raises:
         DataError: The model was trained on another text, which has no such parts.

@@ -7,23 +7,28 @@ from dataclasses import asdict
 
 import click
 
-from fundamentallm.cli.messages import say
-from fundamentallm.cli.result_sources import metric_option, places_argument, results_of, say_notes
+from fundamentallm.cli.messages import show
+from fundamentallm.cli.result_sources import (
+    metric_option,
+    read_sources,
+    show_notes,
+    sources_argument,
+)
 from fundamentallm.errors import FundamentallmError
 
 NOTHING = "no run has finished, so there is nothing to explain yet"
 
 
 @click.command()
-@places_argument(many=True)
+@sources_argument(many=True)
 @metric_option
 @click.option("--json", "as_json", is_flag=True, help="Print the claims as JSON.")
-def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
+def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     """Explain what a sweep found: what won, what mattered, how sure that is, what to try next.
 
     SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
     """
-    results = results_of(places, metric)
+    results = read_sources(sources, metric)
     from fundamentallm.report.explain import HEADINGS
     from fundamentallm.report.explain import explain as explain_results
 
@@ -31,7 +36,7 @@ def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
     if not claims:
         raise FundamentallmError(f"{results.title}: {'; '.join(results.notes) or NOTHING}")
     if as_json:
-        say(json.dumps([asdict(claim) for claim in claims], indent=2))
+        show(json.dumps([asdict(claim) for claim in claims], indent=2))
         return 0
     last = ""
     for claim in claims:
@@ -39,8 +44,8 @@ def explain(places: tuple[str, ...], metric: str, as_json: bool) -> int:
         if heading != last:
             click.secho(f"{heading}", bold=True)
         last = heading
-        say(click.wrap_text(claim.says, _width(), "  ", "  "))
-    say_notes(results)
+        show(click.wrap_text(claim.says, _width(), "  ", "  "))
+    show_notes(results)
     return 0
 
 

@@ -11,11 +11,11 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import run_options
 from fundamentallm.cli.prepare import prepare_here, read_recorded_text
 from fundamentallm.cli.signals import StopSignals
-from fundamentallm.cli.train_request import Request
+from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.config.parsing import DATA_KEYS
@@ -43,9 +43,9 @@ def learning_rate(**flags: Any) -> int:
     The rate rises from 1e-6 until the loss diverges. The range starts where the loss begins to fall
     and ends where it is lowest. The report in the run's folder shows the curve.
     """
-    request = Request.from_flags(flags, no_wandb=True)
+    request = TrainRequest.from_flags(flags, no_wandb=True)
     request.check_folder()
-    settings = request.settle()
+    settings = request.resolve_settings()
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
     config = Config(**settings)
     with StopSignals(os._exit) as signals:
@@ -53,8 +53,8 @@ def learning_rate(**flags: Any) -> int:
         return _find(config, text, request, signals)
 
 
-def _find(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
-    from fundamentallm.cli.report_file import NAME, check_may_write, write
+def _find(config: Config, text: Text, request: TrainRequest, signals: StopSignals) -> int:
+    from fundamentallm.cli.report_file import REPORT_NAME, check_may_write, save_report
     from fundamentallm.report.read_runs import read_results
     from fundamentallm.trackers.console import ConsoleTracker
     from fundamentallm.trackers.folder import FolderTracker
@@ -65,7 +65,7 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
     if folder is None:
         folder = new_run_folder(Path("runs"), f"{Path(text.name).stem}-find")
     else:
-        check_may_write(folder.path / NAME)
+        check_may_write(folder.path / REPORT_NAME)
         folder.create()
     with folder.held():
         folder.clear()
@@ -80,16 +80,16 @@ def _find(config: Config, text: Text, request: Request, signals: StopSignals) ->
         )
     if found.stopped:
         by = signals.name or console.closed
-        say(f"stopped by {by} before the test finished", err=True)
+        show(f"stopped by {by} before the test finished", err=True)
         return exit_codes.of_run(RunStatus.INTERRUPTED, by, in_sweep=False)
-    write(read_results([folder.path], "train_loss"), folder.path / NAME)
+    save_report(read_results([folder.path], "train_loss"), folder.path / REPORT_NAME)
     if not found.fell:
-        say("the loss never fell, so no learning rate can be suggested", err=True)
+        show("the loss never fell, so no learning rate can be suggested", err=True)
         return exit_codes.FAILED
-    say(
+    show(
         f"search the learning rate from {shown(found.low)} to {shown(found.high)}: "
         f"learning_rate: {{distribution: log_uniform_values, min: {shown(found.low)}, "
         f"max: {shown(found.high)}}}"
     )
-    say(f"report: {shlex.quote(str(folder.path / NAME))}")
+    show(f"report: {shlex.quote(str(folder.path / REPORT_NAME))}")
     return exit_codes.DONE

@@ -7,7 +7,7 @@ from collections import Counter
 
 import click
 
-from fundamentallm.cli.messages import say, warn, warn_of_unknown
+from fundamentallm.cli.messages import show, warn, warn_of_unknown_characters
 from fundamentallm.cli.options import PATH
 from fundamentallm.data.unknown_characters import examples
 from fundamentallm.printable import fit_for
@@ -77,18 +77,18 @@ def generate(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     checkpoint = Checkpoint.load(find_checkpoint(run))
     model = checkpoint.build_model()
-    warn_of_unknown("--prompt", checkpoint.vocabulary.unknown_in(prompt))
+    warn_of_unknown_characters("--prompt", checkpoint.vocabulary.unknown_in(prompt))
     encoding = sys.stdout.encoding if sys.stdout else "utf-8"
     escaped: Counter[str] = Counter()
 
-    def show(text: str) -> None:
+    def write_out(text: str) -> None:
         escaped.update(character for character in text if not _can_encode(character, encoding))
         print(fit_for(sys.stdout, text), end="", flush=True)
 
     for number in range(num_samples):
         if num_samples > 1:
-            say(f"--- sample {number + 1} ---")
-        show(prompt)
+            show(f"--- sample {number + 1} ---")
+        write_out(prompt)
         pieces = write(
             model,
             checkpoint.vocabulary,
@@ -100,8 +100,8 @@ def generate(
         )
         with threads():
             for piece in pieces:
-                show(piece)
-        show("\n")
+                write_out(piece)
+        write_out("\n")
     if escaped:
         warn(
             f"stdout is {encoding}, which lacks {examples(escaped)}: they are escaped; set "

@@ -6,22 +6,27 @@ import sys
 
 import click
 
-from fundamentallm.cli.result_sources import metric_option, places_argument, results_of, say_notes
+from fundamentallm.cli.result_sources import (
+    metric_option,
+    read_sources,
+    show_notes,
+    sources_argument,
+)
 from fundamentallm.printable import fit_for
 
 
 @click.command("next")
-@places_argument(many=False)
+@sources_argument(many=False)
 @metric_option
-def next_(places: tuple[str, ...], metric: str) -> int:
+def next_(sources: tuple[str, ...], metric: str) -> int:
     """Print the next sweep file: narrower around the best, wider where it was at an edge.
 
     Redirect it to a file: fundamentallm next runs/lr > sweeps/next.yaml. A comment on each changed
     line gives the reason.
     """
-    results = results_of(places, metric)
+    results = read_sources(sources, metric)
     from fundamentallm.report.next_sweep import next_sweep
 
     click.echo(fit_for(sys.stdout, next_sweep(results)), nl=False)
-    say_notes(results)
+    show_notes(results)
     return 0

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, worker_options
-from fundamentallm.cli.storage import opened, storage_url
-from fundamentallm.cli.sweep_texts import text_here
-from fundamentallm.cli.worker import begin
+from fundamentallm.cli.storage import open_sweep, storage_url
+from fundamentallm.cli.sweep_texts import local_text
+from fundamentallm.cli.worker import start_sweep
 from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.status import RunStatus
@@ -75,31 +75,31 @@ def refine(
         raise click.UsageError("give either --epochs N or --max-steps N")
     coarse = SweepFolder(sweep)
     url = storage_url(storage, coarse)
-    with opened(url, coarse, minutes=options["wait"]) as (definition, store):
+    with open_sweep(url, coarse, minutes=options["wait"]) as (definition, store):
         runs = store.runs()
-    data = text_here(definition, data)
+    data = local_text(definition, data)
     fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))
     new, sources = _refined(definition, coarse, fine, runs, top, seeds, epochs, max_steps)
     if fine.file.exists():
-        with opened(storage_url(storage, fine), fine, minutes=options["wait"]) as (begun, _):
-            if _is_begun_otherwise(new, begun):
-                say(
+        with open_sweep(storage_url(storage, fine), fine, minutes=options["wait"]) as (stored, _):
+            if _differs_only_in_configurations(new, stored):
+                show(
                     "resuming with the configurations that were best when this sweep was created",
                     err=True,
                 )
-                new = replace(new, space=begun.space, configurations=begun.configurations)
+                new = replace(new, space=stored.space, configurations=stored.configurations)
                 sources = {}  # of other configurations
 
     def continue_checkpoints() -> None:
-        went_on = 0
+        continued = 0
         for number, run in sources.items():
             changed = {k: v for k, v in new.configurations[number].items() if k != "data"}
-            went_on += continue_from(coarse.run(run.number), fine.run(number), changed)
-        if went_on:
-            say(f"{went_on} of {len(new.configurations)} runs continue from their checkpoints")
+            continued += continue_from(coarse.run(run.number), fine.run(number), changed)
+        if continued:
+            show(f"{continued} of {len(new.configurations)} runs continue from their checkpoints")
 
-    code = begin(new, fine, storage, data=data, before=continue_checkpoints, **options)
-    _show(fine, storage_url(storage, fine))
+    code = start_sweep(new, fine, storage, data=data, prepare=continue_checkpoints, **options)
+    _show_standings(fine, storage_url(storage, fine))
     return code
 
 
@@ -113,57 +113,64 @@ def _refined(
     epochs: int | None,
     max_steps: int | None,
 ) -> tuple[SweepDefinition, dict[int, Run]]:
-    """Define the new sweep; and by number the runs that may continue, with their sources."""
+    """Return the new sweep's definition, and the source runs of those that may continue."""
     space, metric = definition.space, definition.sweep.ranks_by
     best, passed_over = distinct(finalists(runs, space, metric), space, top)
     if passed_over:
-        say(
+        show(
             f"{len(best)} configurations; left out: {passed_over} that differ from a better one by "
             f"less than {NEAR:.0%} of the searched range in every setting",
             err=True,
         )
     length = {"epochs": epochs or 1_000_000, "max_steps": max_steps or 0}
-    asked: list[dict[str, Any]] = []
+    configurations: list[dict[str, Any]] = []
     sources: dict[int, Run] = {}
     for finalist in best:
         first = space.settings(finalist.runs[0].values).get("seed", 0)
         for seed in range(first, first + seeds):
             for run in finalist.runs:
                 if space.settings(run.values).get("seed", 0) == seed:
-                    sources[len(asked)] = run
-            asked.append({**finalist.settings, **length, "seed": seed})
-    text = refined_sweep(fine.name, asked, metric, coarse.name)
+                    sources[len(configurations)] = run
+            configurations.append({**finalist.settings, **length, "seed": seed})
+    text = refined_sweep(fine.name, configurations, metric, coarse.name)
     new = replace(
         definition,
         space=SearchSpace(parse_sweep(text, f"{fine.name}/sweep.yaml"), {}),
         sampler="auto",
         wandb="",
         wandb_sweep_id="",
-        configurations=tuple(asked),
+        configurations=tuple(configurations),
     )
     return new, sources
 
 
-def _is_begun_otherwise(new: SweepDefinition, begun: SweepDefinition) -> bool:
-    """Whether other configurations were the best then, and nothing else differs."""
-    asked, known = new.configurations, begun.configurations
-    lengths = [[(p["epochs"], p["max_steps"]) for p in points] for points in (asked, known)]
-    return asked != known and lengths[0] == lengths[1]
+def _differs_only_in_configurations(new: SweepDefinition, stored: SweepDefinition) -> bool:
+    """Return whether only the configurations differ, because others were best then."""
+    configurations, stored_configurations = new.configurations, stored.configurations
+    lengths = [
+        [(p["epochs"], p["max_steps"]) for p in points]
+        for points in (configurations, stored_configurations)
+    ]
+    return configurations != stored_configurations and lengths[0] == lengths[1]
 
 
-def _show(fine: SweepFolder, url: str) -> None:
-    """The table and the verdict, if all runs have finished."""
+def _show_standings(fine: SweepFolder, url: str) -> None:
+    """Print the table and the verdict, if all runs have finished."""
     from fundamentallm.report.standings import Standing, sort_standings, verdict
 
-    with opened(url, fine) as (definition, store):
+    with open_sweep(url, fine) as (definition, store):
         runs = store.runs()
-    metric, asked = definition.sweep.ranks_by, definition.configurations
-    varying = [n for n in asked[0] if n != "seed" and len({repr(p[n]) for p in asked}) > 1]
+    metric, configurations = definition.sweep.ranks_by, definition.configurations
+    varying = [
+        n
+        for n in configurations[0]
+        if n != "seed" and len({repr(p[n]) for p in configurations}) > 1
+    ]
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.values[n] for n in varying), []).append(run)
-    if len(runs) < len(asked) or not all(run.is_finished for run in runs):
-        say("not all runs have finished, so there is no verdict yet", err=True)
+    if len(runs) < len(configurations) or not all(run.is_finished for run in runs):
+        show("not all runs have finished, so there is no verdict yet", err=True)
         return
     labels = _labels(varying, list(groups))
     loss = loss_by(runs, metric)
@@ -175,29 +182,29 @@ def _show(fine: SweepFolder, url: str) -> None:
         )
         for values, group in groups.items()
     ]
-    say(f"\n{metric.name}: mean, standard deviation, range, seeds")
+    show(f"\n{metric.name}: mean, standard deviation, range, seeds")
     for rank, each in enumerate(sort_standings(standings, metric), 1):
         if not each.scores:
             why = f"all {each.diverged} diverged" if each.diverged else "no score"
-            say(f"{rank:>3}  {why}  {each.label}")
+            show(f"{rank:>3}  {why}  {each.label}")
             continue
         low, high = min(each.scores), max(each.scores)
-        say(
+        show(
             f"{rank:>3}  {score_text(each.mean)}  {score_text(each.spread)}  "
             f"{score_text(low)} to {score_text(high)}  "
             f"{len(each.scores)}  {each.label}"
             f"{f'; {each.diverged} more diverged' if each.diverged else ''}"
         )
-    say(verdict(standings, metric))
+    show(verdict(standings, metric))
 
 
 def _labels(names: list[str], every: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
-    """What each configuration is called: as short as they can still be told apart."""
+    """Return labels of the configurations, as short as they stay distinct."""
 
-    def called(values: tuple[Any, ...], show: Callable[[Any], str]) -> str:
+    def called(values: tuple[Any, ...], text_of: Callable[[Any], str]) -> str:
         pairs = zip(names, values, strict=True)
-        return ", ".join(f"{name} {show(value)}" for name, value in pairs) or "the configuration"
+        return ", ".join(f"{name} {text_of(value)}" for name, value in pairs) or "the configuration"
 
     brief = {values: called(values, shown) for values in every}
-    told_apart = len(set(brief.values())) == len(every)
-    return brief if told_apart else {values: called(values, repr) for values in every}
+    are_distinct = len(set(brief.values())) == len(every)
+    return brief if are_distinct else {values: called(values, repr) for values in every}

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fundamentallm.cli.messages import say
+from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH
-from fundamentallm.cli.report_file import NAME, write
-from fundamentallm.cli.result_sources import metric_option, places_argument, results_of, say_notes
+from fundamentallm.cli.report_file import REPORT_NAME, save_report
+from fundamentallm.cli.result_sources import (
+    metric_option,
+    read_sources,
+    show_notes,
+    sources_argument,
+)
 from fundamentallm.files.atomic import followed
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@places_argument(many=True)
+@sources_argument(many=True)
 @metric_option
 @click.option(
     "--output",
@@ -40,40 +45,40 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Rewrite the page while runs are in progress; give it last.  [30 if no number follows]",
 )
-def report(places: tuple[str, ...], metric: str, output: str | None, watch: int | None) -> int:
+def report(sources: tuple[str, ...], metric: str, output: str | None, watch: int | None) -> int:
     """Show runs on one HTML page that opens in any browser, offline.
 
     SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
     """
-    file = followed(Path(output)) if output else _default_file(places)
-    before = 0
+    file = followed(Path(output)) if output else _default_file(sources)
+    previous_count = 0
     while True:
-        results = results_of(places, metric)
-        going_on = bool(watch) and _goes_on(results, before)
-        before = len(results.runs)
-        write(results, file, refresh=watch if watch and going_on else 0)
-        say(f"{file}: {len(results.runs)} runs")
-        say_notes(results)
-        if not going_on:
+        results = read_sources(sources, metric)
+        in_progress = bool(watch) and _is_in_progress(results, previous_count)
+        previous_count = len(results.runs)
+        save_report(results, file, refresh=watch if watch and in_progress else 0)
+        show(f"{file}: {len(results.runs)} runs")
+        show_notes(results)
+        if not in_progress:
             return 0
         time.sleep(watch or 0)
 
 
-def _goes_on(results: Results, before: int) -> bool:
-    """Whether a run is in progress, or there may be more than the `before` of the last look.
+def _is_in_progress(results: Results, previous_count: int) -> bool:
+    """Return whether a run is in progress, or the sweep has more to run since `previous_count`.
 
-    How many there will be is not known: points may be impossible, and others may stop the sweep.
+    Their number is not certain: configurations may be impossible, or the sweep stopped elsewhere.
     """
-    if any(run.status == RunStatus.UNFINISHED and not _is_gone(run) for run in results.runs):
+    if any(run.status == RunStatus.UNFINISHED and not _is_dead(run) for run in results.runs):
         return True
-    if results.sweep is None or len(results.runs) == before:
+    if results.sweep is None or len(results.runs) == previous_count:
         return False
     runs, _ = size(SearchSpace(results.sweep, {}))
     return runs is None or len(results.runs) < runs
 
 
-def _is_gone(run: RunResult) -> bool:
-    """Whether the process that a run says it is in has ended, on this machine, without a word."""
+def _is_dead(run: RunResult) -> bool:
+    """Return whether the process of an unfinished run on this machine has ended."""
     process = run.summary.get("process")
     if run.summary.get("host") != socket.gethostname() or type(process) is not int:
         return False
@@ -81,14 +86,14 @@ def _is_gone(run: RunResult) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # another user's process
         return False
     return False
 
 
-def _default_file(places: tuple[str, ...]) -> Path:
-    """In the folder that is shown, if it is one; else here."""
-    folder = Path(places[0])
-    if len(places) == 1 and folder.is_dir() and os.access(folder, os.W_OK):
-        return folder / NAME
-    return Path(NAME)
+def _default_file(sources: tuple[str, ...]) -> Path:
+    """Return report.html in the folder shown, if there is only one; else here."""
+    folder = Path(sources[0])
+    if len(sources) == 1 and folder.is_dir() and os.access(folder, os.W_OK):
+        return folder / REPORT_NAME
+    return Path(REPORT_NAME)

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.diagnose import examine, of_a_stranger, show
+from fundamentallm.cli.diagnose import examine, foreign_program_message, show_diagnostics
 from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.storage import lease_seconds
-from fundamentallm.cli.sweep_flags import EveryRun
+from fundamentallm.cli.sweep_flags import SharedSettings
 from fundamentallm.cli.sweep_texts import named_texts, with_texts
-from fundamentallm.cli.worker import begin
+from fundamentallm.cli.worker import start_sweep
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
 from fundamentallm.sweep.search.choose import CHOICES
@@ -70,26 +70,26 @@ def sweep(
     data, flags = _split(words)
     read = examine_sweep(file)
     folder = SweepFolder(output_dir or Path("runs") / _folder_name(read.name))
-    begun = folder.file.exists()
-    every = examine(read, flags, data, begun=begun)
-    if every is None:
-        read.findings.error(("program",), of_a_stranger(read))
-    show(read.findings)
-    if every is None or not all(each.is_clear and begun for each in read.findings.errors):
+    exists = folder.file.exists()
+    shared = examine(read, flags, data, exists=exists)
+    if shared is None:
+        read.findings.error(("program",), foreign_program_message(read))
+    show_diagnostics(read.findings)
+    if shared is None or not all(each.is_clear and exists for each in read.findings.errors):
         return exit_codes.BAD_INPUT
-    data = _text(read, data, every)
+    data = _choose_text(read, data, shared)
     if wandb_sweep_id and not wandb:
         raise click.UsageError("--wandb-sweep-id needs --wandb offline or --wandb online")
     definition = SweepDefinition(
-        SearchSpace(read, every.settings),
-        device=every.device,
+        SearchSpace(read, shared.settings),
+        device=shared.device,
         seed=sweep_seed,
         sampler=sampler,
         lease=lease_seconds(),
         wandb=wandb or "",
         wandb_sweep_id=wandb_sweep_id or "",
     )
-    return begin(with_texts(definition, data), folder, storage, data=data, **options)
+    return start_sweep(with_texts(definition, data), folder, storage, data=data, **options)
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:
@@ -103,9 +103,9 @@ def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:
     return data, rest
 
 
-def _text(sweep: SweepFile, typed: str | None, every: EveryRun) -> str | None:
+def _choose_text(sweep: SweepFile, typed: str | None, shared: SharedSettings) -> str | None:
     """The text of all runs: the one that was typed, or the command's, or a --config's."""
-    command = every.data
+    command = shared.data
     if command is not None and typed not in (command, None):
         raise click.UsageError(
             f"{sweep.file}: its command names the text {command}; leave out {typed}"
@@ -115,7 +115,7 @@ def _text(sweep: SweepFile, typed: str | None, every: EveryRun) -> str | None:
         if data is not None:
             raise click.UsageError(f"{sweep.file} names its texts; leave out {data}")
         return None
-    data = data or every.config_data
+    data = data or shared.config_data
     return None if data == BUILTIN else data
 
 

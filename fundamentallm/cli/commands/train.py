@@ -11,11 +11,11 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
-from fundamentallm.cli.messages import place, say, warn
+from fundamentallm.cli.messages import display_path, show, warn
 from fundamentallm.cli.options import train_options
 from fundamentallm.cli.prepare import prepare_here, read_recorded_text
 from fundamentallm.cli.signals import StopSignals
-from fundamentallm.cli.train_request import Request
+from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.cli.unstarted_runs import record_unstarted, score_impossible
 from fundamentallm.cli.wandb_tracking import wandb_tracker
 from fundamentallm.config.fields import ImpossibleCombinationError
@@ -51,7 +51,7 @@ def train(sweep: Assignment | None, **flags: Any) -> int:
     ones win. Under `wandb agent` the sweep's values count as flags, and a flag that disagrees with
     them is an error.
     """
-    request = Request.from_flags(flags, sweep=sweep)
+    request = TrainRequest.from_flags(flags, sweep=sweep)
     try:
         return _train(request)
     except (FundamentallmError, click.UsageError) as error:
@@ -61,10 +61,10 @@ def train(sweep: Assignment | None, **flags: Any) -> int:
         raise
 
 
-def _train(request: Request) -> int:
-    """Settle every value, read the text, and train."""
+def _train(request: TrainRequest) -> int:
+    """Resolve every value, read the text, and train."""
     request.check_folder()
-    settings = request.settle()
+    settings = request.resolve_settings()
     recorded = {key: settings.pop(key, None) for key in DATA_KEYS}
     try:
         config = Config(**settings)
@@ -89,7 +89,7 @@ def _check_length(text: Text, preset: str) -> None:
         )
 
 
-def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> int:
+def _run(config: Config, text: Text, request: TrainRequest, signals: StopSignals) -> int:
     """Train, show the result, and return the exit code."""
     from fundamentallm.training.train_step import OutOfMemoryError
 
@@ -109,7 +109,7 @@ def _run(config: Config, text: Text, request: Request, signals: StopSignals) -> 
 
 
 def _run_in(
-    folder: RunFolder, run: PreparedRun, text: Text, request: Request, signals: StopSignals
+    folder: RunFolder, run: PreparedRun, text: Text, request: TrainRequest, signals: StopSignals
 ) -> int:
     """Train in a folder whose lock is ours."""
     from fundamentallm.data.text import is_read_once
@@ -139,7 +139,7 @@ def _run_in(
     stopped_by = "wandb" if trackers.stopped_by_wandb else result.stopped_by
     _report(result, stopped_by, folder, run.plan, _resume_command(folder, request, text))
     if finished.undelivered:
-        say(finished.undelivered, err=True)
+        show(finished.undelivered, err=True)
     return exit_codes.of_run(result.status, stopped_by, in_sweep=request.sweep is not None)
 
 
@@ -151,7 +151,7 @@ class RunTrackers:
         folder: RunFolder,
         run: PreparedRun,
         text: Text,
-        request: Request,
+        request: TrainRequest,
         signals: StopSignals,
     ) -> None:
         from fundamentallm.trackers.console import ConsoleTracker
@@ -199,11 +199,12 @@ def _folder_now(named: RunFolder) -> RunFolder:
             "resume a copy of the folder with --output-dir COPY --resume"
         ) from None
     if folder.path != named.path:
-        warn(f"{named.path} was moved to {place(folder.path)} during the run, with all its files")
+        moved = display_path(folder.path)
+        warn(f"{named.path} was moved to {moved} during the run, with all its files")
     return folder
 
 
-def _resume_command(folder: RunFolder, request: Request, text: Text) -> str:
+def _resume_command(folder: RunFolder, request: TrainRequest, text: Text) -> str:
     """Return the command that resumes a run; a run kept off W&B stays off it."""
     from fundamentallm.data.text import is_read_once
 
@@ -213,17 +214,17 @@ def _resume_command(folder: RunFolder, request: Request, text: Text) -> str:
 
 
 def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, resume: str) -> None:
-    """Say how the run ended and what can be done next."""
+    """Print the outcome and the next steps."""
     where = shlex.quote(str(folder.path))
     if result.status == RunStatus.DIVERGED:
-        say(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
+        show(f"fundamentallm: diverged: {stopped_by}; {FIXES}", err=True)
     elif result.status == RunStatus.INTERRUPTED:
-        say(
+        show(
             f"stopped after step {result.step:,} by {stopped_by}; resume with: {resume}",
             err=True,
         )
     else:
-        say(
+        show(
             f"best val_loss {score_text(result.best_val_loss)} at step {result.best_step:,} "
             f"({result.step:,} done, ended by {stopped_by}); try: fundamentallm generate {where}"
         )

@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT, TEXT, Run, nightly
 from tiny_sweep import FLAGS, grid, metric_rows, processes, start, summaries, trials, wait_for
 
-from fundamentallm.cli.sweep_flags import read_every_run
+from fundamentallm.cli.sweep_flags import read_shared_settings
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 
@@ -179,11 +179,11 @@ def test_a_preset_for_all_runs_gives_way_to_the_file() -> None:
         "  learning-rate: {values: [0.001, 0.01]}\n  o: {parameters: {num_layers: {value: 3}}}\n",
         "x.yaml",
     )
-    fixed = read_every_run(sweep, ["--preset", "fast", "--dropout", "0.2"]).settings
+    fixed = read_shared_settings(sweep, ["--preset", "fast", "--dropout", "0.2"]).settings
     preset = PRESETS["fast"].values
     assert fixed["dropout"] == 0.2
     assert set(fixed) == set(preset) - {"learning_rate", "num_layers"}
-    typed = read_every_run(sweep, ["--preset", "fast", "--learning-rate", "0.1"]).settings
+    typed = read_shared_settings(sweep, ["--preset", "fast", "--learning-rate", "0.1"]).settings
     assert typed["learning_rate"] == 0.1  # which check() then refuses
 
 
@@ -208,10 +208,10 @@ def test_every_form_of_command(
 ) -> None:
     text = json.dumps({"program": "train.py", "method": "grid", "command": command,
                        "parameters": {"epochs": {"value": 3}}})  # fmt: skip
-    every = read_every_run(parse_sweep(text, "x.yaml"), [])
+    every = read_shared_settings(parse_sweep(text, "x.yaml"), [])
     assert {k: v for k, v in every.settings.items() if k != "early_stopping"} == settings
     assert (every.device, every.data) == ("auto", data)
-    stronger = read_every_run(parse_sweep(text, "x.yaml"), ["--seed=4", "--device=cpu"])
+    stronger = read_shared_settings(parse_sweep(text, "x.yaml"), ["--seed=4", "--device=cpu"])
     assert (stronger.settings["seed"], stronger.device) == (4, "cpu")
 
 

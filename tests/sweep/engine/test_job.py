@@ -28,10 +28,10 @@ def test_a_text_that_the_sweep_names_is_looked_for_where_it_was_made(tmp_path: P
 def test_gpus_are_shared_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trial sees one, as its first; two on each at a time."""
     monkeypatch.setattr("fundamentallm.machine.gpus.visible_gpus", lambda device: ["3", "GPU-ab"])
-    here = worker.means(None, 2, "cuda:1", None)
+    here = worker.resources_here(None, 2, "cuda:1", None)
     assert (here.workers, here.fixed) == (4, True)
-    assert worker.means(None, None, "cuda", None).workers == 2 * worker.MOST_ON_A_GPU
-    assert worker.means(None, None, "cuda", 3).workers == 3
+    assert worker.resources_here(None, None, "cuda", None).workers == 2 * worker.MAX_WORKERS_PER_GPU
+    assert worker.resources_here(None, None, "cuda", 3).workers == 3
     space = SearchSpace(parse_sweep(grid(), "t.yaml"), {})
     folder = SweepFolder(tmp_path)
     folder.create_run(0)
