@@ -1,12 +1,12 @@
-/* Keeps what would be on a disk after a power cut: of each file what it held at its last sync, of
-   each folder the names that it had at its last sync, and nothing else.
+/* Records what a power cut would leave on a disk: the content of each file and the names in each
+   folder at its last sync.
 
-   Loaded into every process (LD_PRELOAD). $POWER_LOG/events gets a line for each sync:
+   LD_PRELOAD loads it into every process. $POWER_LOG/events gets a line for each sync:
 
        file KEY PATH            its content is in $POWER_LOG/N, N the line's number from 1
        folder KEY PATH          in $POWER_LOG/N a line for each name: f or d, its KEY, the name
 
-   A KEY is one file, however it is renamed: its inode and when that was born. */
+   A KEY identifies a file across renames: its inode and the time of the inode's birth. */
 
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -48,7 +48,7 @@ static void keep_names(const char *path, FILE *to) {
 
 static void keep_content(int fd, FILE *to) {
     char own[64], block[1 << 16];
-    /* Not a second descriptor of a database: closing it would let go of SQLite's locks. */
+    /* Closing a second descriptor of a database would release SQLite's locks. */
     int readable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_WRONLY;
     snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
     int from = readable ? fd : open(own, O_RDONLY | O_CLOEXEC);

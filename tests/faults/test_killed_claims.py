@@ -1,4 +1,4 @@
-"""Workers that are killed while they claim and finish runs: every point of a grid is done once."""
+"""Workers are killed while they claim and finish runs; every run of the grid is done once."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from fundamentallm.sweep.store.run_store import RunStore, TrialLostError
 
 pytestmark = pytest.mark.slow
 SWEEP = parse_sweep(grid(rates=10, seeds=6), "s.yaml")
-POINTS = list(Grid(SWEEP.parameters))
+CONFIGURATIONS = list(Grid(SWEEP.parameters))
 WORKERS, KILLS, LEASE = 3, 20, 3.0
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, list[Path]]]:
-    """An address, and a folder for each worker: on PostgreSQL each is on a machine of its own."""
+    """Storage URL, and a folder per worker; on PostgreSQL each worker has a machine of its own."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/study.db", [tmp_path] * WORKERS
         return
@@ -43,11 +43,11 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 
 
 def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None:
-    """Claim and finish runs until none is left; write down what was finished.
+    """Claim and finish runs until none is left; log the finished ones.
 
-    With every kill there are two more to claim, so that no machine is too fast to be killed.
+    Every kill releases two more runs, so that even a fast machine gets killed often enough.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     with closing(RunStore(url, "killed", folder, lease=LEASE, goal="minimize", wait=60)) as store:
 
         def beat() -> None:
@@ -57,8 +57,8 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
                     store.beat(sorted(store.claimed.copy()))
 
         def next_values(number: int, runs: RunIndex) -> Values | None:
-            there = len(POINTS) - 2 * (KILLS - kills[0])
-            return POINTS[number] if number < there else None
+            available = len(CONFIGURATIONS) - 2 * (KILLS - kills[0])
+            return CONFIGURATIONS[number] if number < available else None
 
         threading.Thread(target=beat, daemon=True).start()
         while True:
@@ -69,16 +69,16 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
             )
             if run is None:
                 runs = store.runs()
-                if len(runs) == len(POINTS) and all(each.is_finished for each in runs):
+                if len(runs) == len(CONFIGURATIONS) and all(each.is_finished for each in runs):
                     return
                 time.sleep(0.05)
                 continue
-            if seed == 1:  # the first that is killed, so that a kill meets a claimed run
+            if seed == 1:  # the first victim: the kill hits a claimed run
                 kills[1] = 1
                 signal.pause()
             try:
                 store.report(run.last.id, {1: 0.5})
-                time.sleep(dice.uniform(0, 0.05))
+                time.sleep(rng.uniform(0, 0.05))
                 store.finish(run.last.id, "done", score=0.5, seconds=0, note="")
             except TrialLostError:
                 continue
@@ -87,7 +87,7 @@ def work(url: str, folder: Path, log: Path, seed: int, kills: mmap.mmap) -> None
 
 
 def start(*arguments: Any) -> int:
-    """Work in a process of its own, which has imported all that it needs."""
+    """Fork a process that calls `work`."""
     if pid := os.fork():
         return pid
     try:
@@ -100,44 +100,46 @@ def start(*arguments: Any) -> int:
 
 def test_three_workers_and_a_killer(storage: tuple[str, list[Path]], tmp_path: Path) -> None:
     url, folders = storage
-    log, dice, started = tmp_path / "finished.txt", random.Random(1), 0
-    kills = mmap.mmap(-1, 2)  # how many, and whether the first may be; shared with every worker
+    log, rng, started = tmp_path / "finished.txt", random.Random(1), 0
+    kills = mmap.mmap(-1, 2)  # number of kills, whether the first may come; shared
     with closing(RunStore(url, "killed", folders[0], lease=LEASE, goal="minimize")):
-        pass  # so that no kill meets a study that is being made
-    workers: dict[int, int] = {}  # process by place
+        pass  # create the study before any kill
+    workers: dict[int, int] = {}  # process by slot
     free = set(range(WORKERS))
     while free or workers:
-        for place in sorted(free):
+        for slot in sorted(free):
             started += 1
-            workers[place] = start(url, folders[place], log, started, kills)
+            workers[slot] = start(url, folders[slot], log, started, kills)
         free.clear()
-        time.sleep(dice.uniform(0.05, 0.6))
+        time.sleep(rng.uniform(0.05, 0.6))
         if not kills[1]:
             continue
-        victim = dice.choice(sorted(workers)) if 0 < kills[0] < KILLS else None
+        victim = rng.choice(sorted(workers)) if 0 < kills[0] < KILLS else None
         if not kills[0]:
             victim = 0
         if victim is not None:
-            os.kill(workers[victim], signal.SIGKILL)  # one that has ended is still to be waited for
-        for place, pid in list(workers.items()):
-            ended, status = os.waitpid(pid, 0 if place == victim else os.WNOHANG)
+            os.kill(
+                workers[victim], signal.SIGKILL
+            )  # an ended process stays a zombie until waited for
+        for slot, pid in list(workers.items()):
+            ended, status = os.waitpid(pid, 0 if slot == victim else os.WNOHANG)
             if not ended:
                 continue
-            del workers[place]
+            del workers[slot]
             if os.WIFSIGNALED(status):
                 kills[0] += 1
-                free.add(place)
+                free.add(slot)
             else:
                 assert os.WEXITSTATUS(status) == 0
     assert kills[0] == KILLS
     with closing(RunStore(url, "killed", folders[0], lease=LEASE, goal="minimize")) as store:
         runs = store.runs()
-    assert [run.number for run in runs] == list(range(len(POINTS)))
-    assert [run.values for run in runs] == POINTS
+    assert [run.number for run in runs] == list(range(len(CONFIGURATIONS)))
+    assert [run.values for run in runs] == CONFIGURATIONS
     for run in runs:
-        *others, last = [attempt.status for attempt in run.trials]
+        *others, last = [trial.status for trial in run.trials]
         assert last == "done"
         assert set(others) <= {"lost"}
-    assert any(len(run.trials) > 1 for run in runs)  # a kill met a run that was claimed
+    assert any(len(run.trials) > 1 for run in runs)  # a kill hit a claimed run
     finished = Counter(log.read_text().split())
     assert set(finished.values()) == {1}

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# A process that has loaded torch forks a child for every line that a save passes through; the child
-# kills itself there, in one form before the line, in the other in the middle of a write.
+# Forks a child for every line of a save. The child kills itself before that line, or in the middle
+# of a write.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -50,7 +50,7 @@ def kill_at_line(n):
 def kill_in_write(n):
     count = 0
     write = checkpoint._HashingWriter.write
-    def half(self, data):
+    def write_half(self, data):
         nonlocal count
         count += 1
         if count == n:
@@ -58,10 +58,10 @@ def kill_in_write(n):
             self.file.flush()
             die()
         return write(self, data)
-    checkpoint._HashingWriter.write = half
+    checkpoint._HashingWriter.write = write_half
 
 old, new = state(1), state(2)
-found = {1: 0, 2: 0}
+counts = {1: 0, 2: 0}
 for inject in (kill_at_line, kill_in_write):
     n = 0
     while True:
@@ -74,17 +74,17 @@ for inject in (kill_at_line, kill_in_write):
             sys.settrace(None)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        loaded = Checkpoint.load(path)  # raises unless it is whole
+        loaded = Checkpoint.load(path)  # raises if it is incomplete
         expected = {1: old, 2: new}[loaded.progress["step"]]
         for name, tensor in expected.model.items():
             assert torch.equal(tensor, loaded.model[name]), (inject, n, name)
-        found[loaded.progress["step"]] += 1
+        counts[loaded.progress["step"]] += 1
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
             break
         assert os.WTERMSIG(status) == signal.SIGKILL
     print(inject.__name__, n - 1, flush=True)
-print("old", found[1], "new", found[2])
+print("old", counts[1], "new", counts[2])
 """
 
 
@@ -95,6 +95,6 @@ def test_killed_at_every_line_of_a_save(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
     lines, writes, old, new = (int(words[i]) for i in (1, 3, 5, 7))
-    assert lines > 100  # of opening, writing, syncing, renaming
+    assert lines > 100  # open, write, sync, rename
     assert writes > 10
-    assert old > new > 2  # killed before the rename, and after it
+    assert old > new > 2  # killed before the rename, or after it

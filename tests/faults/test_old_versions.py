@@ -1,6 +1,6 @@
-"""Promise 12: what every released version wrote can be read and gone on with.
+"""Promise 12: runs and sweeps of every released version can be read and resumed.
 
-`tests/fixtures/VERSION` holds a run and a sweep that this version wrote; it is never changed.
+`tests/fixtures/VERSION` holds a run and a sweep of that version; it never changes.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ VERSIONS = sorted(path.name for path in (ROOT / "tests/fixtures").iterdir())
 
 @pytest.fixture(params=VERSIONS)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """What a version wrote, where it may be changed."""
+    """Copy of the run and sweep of a version."""
     shutil.copytree(ROOT / "tests/fixtures" / request.param, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def test_a_run_is_used_and_goes_on(old: Path, run: Run) -> None:
+def test_a_run_is_read_and_resumed(old: Path, run: Run) -> None:
     assert run("generate", "run", "--max-tokens=5").returncode == 0
     scored = run("evaluate", "run", "cats.txt", "--json")
     assert scored.returncode == 0, scored.stderr
     assert 1 < json.loads(scored.stdout)["loss"] < 4
     before = (old / "run/metrics.jsonl").read_text()
-    on = run("train", "cats.txt", "--output-dir=run", "--resume", "--max-steps=24", "--no-wandb")
-    assert on.returncode == 0, on.stderr
+    resumed = run(
+        "train", "cats.txt", "--output-dir=run", "--resume", "--max-steps=24", "--no-wandb"
+    )
+    assert resumed.returncode == 0, resumed.stderr
     after = (old / "run/metrics.jsonl").read_text()
     assert after.startswith(before)
     assert json.loads(after.splitlines()[-1])["step"] == 24
     assert Checkpoint.load(old / "run/last.pt").progress["step"] == 24
 
 
-def test_a_sweep_is_told_of_and_goes_on(old: Path, run: Run) -> None:
-    told = run("compare", "tiny", "--json")
-    assert told.returncode == 0, told.stderr
-    assert len(json.loads(told.stdout)["val_loss"]) == 2
+def test_a_sweep_is_read_and_resumed(old: Path, run: Run) -> None:
+    compared = run("compare", "tiny", "--json")
+    assert compared.returncode == 0, compared.stderr
+    assert len(json.loads(compared.stdout)["val_loss"]) == 2
     assert run("report", "tiny").returncode == 0
-    on = run("agent", "tiny", "--data", "cats.txt")
-    assert on.returncode == 0, on.stderr
-    assert "of 2 finished" in on.stdout
+    resumed = run("agent", "tiny", "--data", "cats.txt")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "of 2 finished" in resumed.stdout

@@ -1,8 +1,8 @@
-"""Promise 1: after a power cut, all that a checkpoint or a sweep's storage claims is on the disk.
+"""Promise 1: after a power cut, the disk holds all that a checkpoint or a storage refers to.
 
-power.c keeps what every file held, and which names every folder had, at each sync. What was not
-synced is dropped, so that the disk as a power cut leaves it changes at a sync alone: one run gives
-every state that it can be found in, and each is looked at.
+power.c records the content of every file and the names in every folder at each sync. A power cut
+drops what was not synced, so the state it leaves changes only at a sync. One run thus yields every
+possible state, and the tests check each of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SOURCE = Path(__file__).parent / "power.c"
 
 
 class Disk:
-    """A folder, `path`, and every state that a power cut could have left it in."""
+    """Folder `path`, and every state in which a power cut could leave it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path, self.log = folder, folder / "disk", folder / "log"
@@ -38,7 +38,7 @@ class Disk:
         self.log.mkdir()
 
     def environment(self) -> dict[str, str]:
-        """For the processes that write here."""
+        """Build power.c and return the variables for processes that write to the disk."""
         library = self.folder / "power.so"
         words = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
         subprocess.run(words, check=True)
@@ -46,33 +46,33 @@ class Disk:
         return {name: str(value) for name, value in shown.items()}
 
     def states(self) -> Iterator[Path]:
-        """A copy of the disk as every sync left it, one at a time."""
-        held: dict[str, bytes] = {}
+        """Yield a copy of the disk as each sync left it."""
+        contents: dict[str, bytes] = {}
         names: dict[str, list[list[str]]] = {}
         root = ""
         for n, line in enumerate((self.log / "events").read_text().splitlines(), 1):
             kind, key, path = line.split(" ", 2)
             if kind == "file":
-                held[key] = (self.log / str(n)).read_bytes()
+                contents[key] = (self.log / str(n)).read_bytes()
             else:
                 listed = (self.log / str(n)).read_text().splitlines()
                 names[key] = [each.split(" ", 2) for each in listed]
                 root = key if path == str(self.path) else root
             shutil.rmtree(self.state, ignore_errors=True)
             self.state.mkdir()
-            _write(self.state, root, names, held)
+            _write(self.state, root, names, contents)
             yield self.state
 
 
 def _write(
-    folder: Path, key: str, names: dict[str, list[list[str]]], held: dict[str, bytes]
+    folder: Path, key: str, names: dict[str, list[list[str]]], contents: dict[str, bytes]
 ) -> None:
     for kind, inner, name in names.get(key, []):
         if kind == "d":
             (folder / name).mkdir()
-            _write(folder / name, inner, names, held)
+            _write(folder / name, inner, names, contents)
         else:
-            (folder / name).write_bytes(held.get(inner, b""))
+            (folder / name).write_bytes(contents.get(inner, b""))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def reproducible(folder: Path) -> list[dict[str, Any]]:
 
 
 def check_claims(run: Path) -> None:
-    """All that last.pt builds on is beside it."""
+    """Check that the run's folder holds all that last.pt refers to."""
     progress = Checkpoint.load(run / "last.pt").progress
     steps = [row["step"] for row in metric_rows(run)]
     assert progress["step"] - len(progress["losses"]) in steps
@@ -103,14 +103,16 @@ def check_claims(run: Path) -> None:
     assert json.loads((run / "summary.json").read_text())["total_steps"]
 
 
-def test_a_run(run: Run, disk: Disk, text_file: Path, tiny_flags: list[str]) -> None:
+def test_a_run_resumes_from_every_state(
+    run: Run, disk: Disk, text_file: Path, tiny_flags: list[str]
+) -> None:
     flags = [text_file, *tiny_flags, "--no-wandb", f"--output-dir={disk.path}/runs/out"]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in disk.environment().items():
             patch.setenv(name, value)
         assert run("train", *flags).returncode == 0
-    whole = reproducible(disk.path / "runs/out")
-    seen: list[tuple[str, int]] = []
+    expected = reproducible(disk.path / "runs/out")
+    checked: list[tuple[str, int]] = []
     for state in disk.states():
         out = state / "runs/out"
         if not (out / "last.pt").exists():
@@ -118,33 +120,35 @@ def test_a_run(run: Run, disk: Disk, text_file: Path, tiny_flags: list[str]) -> 
         check_claims(out)
         status = json.loads((out / "summary.json").read_text())["status"]
         now = status, Checkpoint.load(out / "last.pt").progress["step"]
-        if now in seen:
+        if now in checked:
             continue
-        seen.append(now)
-        again = run("train", text_file, "--resume", "--no-wandb", f"--output-dir={out}")
-        assert again.returncode == 0, again.stderr
-        assert "missing" not in again.stderr
-        assert reproducible(out) == whole
-    assert seen == [("running", 8), ("running", 16), ("running", 24), ("done", 24)]
-    assert reproducible(disk.state / "runs/out") == whole
+        checked.append(now)
+        resumed = run("train", text_file, "--resume", "--no-wandb", f"--output-dir={out}")
+        assert resumed.returncode == 0, resumed.stderr
+        assert "missing" not in resumed.stderr
+        assert reproducible(out) == expected
+    assert checked == [("running", 8), ("running", 16), ("running", 24), ("done", 24)]
+    assert reproducible(disk.state / "runs/out") == expected
 
 
 def finished(folder: Path) -> list[int]:
-    """Numbers of the runs that the storage calls finished; none where there is no storage yet."""
+    """Return the numbers of the runs that are finished in the storage, if it exists yet."""
     if not (folder / "study.db").exists():
         return []
-    with closing(sqlite3.connect(folder / "study.db")) as opened:
+    with closing(sqlite3.connect(folder / "study.db")) as database:
         try:
-            found = opened.execute(
+            rows = database.execute(
                 "SELECT value_json FROM trials JOIN trial_user_attributes USING (trial_id) "
                 "WHERE state = 'COMPLETE' AND key = 'run'"
             ).fetchall()
-        except sqlite3.OperationalError:  # its tables are not there yet
+        except sqlite3.OperationalError:  # no tables yet
             return []
-    return sorted(int(value) for (value,) in found)
+    return sorted(int(value) for (value,) in rows)
 
 
-def test_a_sweep(run: Run, disk: Disk, text_file: Path, tmp_path: Path) -> None:
+def test_a_sweep_resumes_from_every_state(
+    run: Run, disk: Disk, text_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "grid.yaml").write_text(grid(2, 1, steps=16, every=8))
     sweep = ["sweep", "grid.yaml", text_file, "--workers=1", f"--output-dir={disk.path}/lr"]
     with pytest.MonkeyPatch.context() as patch:
@@ -152,32 +156,32 @@ def test_a_sweep(run: Run, disk: Disk, text_file: Path, tmp_path: Path) -> None:
             patch.setenv(name, value)
         done = run(*sweep, "--", *FLAGS)
         assert done.returncode == 0, done.stdout + done.stderr
-    whole = {name: reproducible(disk.path / "lr" / name) for name in ("run-0001", "run-0002")}
-    ends: list[int] = []
+    expected = {name: reproducible(disk.path / "lr" / name) for name in ("run-0001", "run-0002")}
+    finished_counts: list[int] = []
     for state in disk.states():
         folder = state / "lr"
         for number in finished(folder):
             out = folder / f"run-{number + 1:04}"
             assert json.loads((out / "summary.json").read_text())["status"] == "done"
-            assert reproducible(out) == whole[out.name]
+            assert reproducible(out) == expected[out.name]
             check_claims(out)
         for out in folder.glob("run-*"):
             if (out / "last.pt").exists():
                 check_claims(out)
-        if len(finished(folder)) > len(ends):
-            ends.append(len(finished(folder)))
-            again = run("agent", folder, "--data", text_file)
-            assert again.returncode == 0, again.stdout + again.stderr
-            assert {name: reproducible(folder / name) for name in whole} == whole
-            assert sorted(summaries(folder)) == sorted(whole)
-    assert ends == [1, 2]
+        if len(finished(folder)) > len(finished_counts):
+            finished_counts.append(len(finished(folder)))
+            resumed = run("agent", folder, "--data", text_file)
+            assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+            assert {name: reproducible(folder / name) for name in expected} == expected
+            assert sorted(summaries(folder)) == sorted(expected)
+    assert finished_counts == [1, 2]
     assert len(trials(disk.state / "lr")) == 2
 
 
-def test_what_an_earlier_version_lost(
+def test_files_that_an_earlier_version_lost(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    """It synced checkpoints alone: settings, rows and the end of a run could be gone."""
+    """It synced only checkpoints: settings, rows and the summary could be lost."""
     out = tmp_path / "out"
     done = run("train", text_file, *tiny_flags, "--no-wandb", f"--output-dir={out}")
     assert done.returncode == 0, done.stderr
@@ -186,38 +190,40 @@ def test_what_an_earlier_version_lost(
     for name in ("config.yaml", "summary.json", "samples.txt"):
         (out / name).write_bytes(b"")
     (out / "metrics.jsonl").write_text("".join(lines[:1]))
-    again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
-    assert again.returncode == 0, again.stderr
-    assert "config.yaml is empty; the run's settings are read from last.pt" in again.stderr
-    assert "the rows of steps 9 to 24 and the samples of steps 1 to 24 are missing" in again.stderr
+    resumed = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "config.yaml is empty; the run's settings are read from last.pt" in resumed.stderr
+    assert (
+        "the rows of steps 9 to 24 and the samples of steps 1 to 24 are missing" in resumed.stderr
+    )
     assert (out / "config.yaml").read_text() == settings
     assert reproducible(out) == rows[:1]
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"),
+    ("kept", "warning"),
     [
         ({8, 10, 20, 24}, "1 of the rows with a val_loss are missing"),
         ({16, 24}, "some of the rows of steps 1 to 20 are missing"),
         ({8, 10, 16, 20}, "the rows of steps 21 to 24 are missing"),
     ],
 )
-def test_rows_that_are_missing_in_the_middle(
-    kept: set[int], said: str, run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
+def test_missing_rows_are_reported(
+    kept: set[int], warning: str, run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     done = run("train", text_file, *tiny_flags, "--no-wandb", f"--output-dir={out}")
     assert done.returncode == 0, done.stderr
     lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
     assert [json.loads(line)["step"] for line in lines] == [8, 10, 16, 20, 24]
-    left = [line for line in lines if json.loads(line)["step"] in kept]
-    (out / "metrics.jsonl").write_text("".join(left))
-    again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
-    assert again.returncode == 0, again.stderr
-    assert said in again.stderr
+    kept_lines = [line for line in lines if json.loads(line)["step"] in kept]
+    (out / "metrics.jsonl").write_text("".join(kept_lines))
+    resumed = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert warning in resumed.stderr
 
 
-def test_settings_that_are_gone_are_not_replaced_by_defaults(
+def test_lost_settings_are_not_replaced_by_defaults(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -226,26 +232,28 @@ def test_settings_that_are_gone_are_not_replaced_by_defaults(
     (out / "config.yaml").write_bytes(b"")
     (out / "last.pt").unlink()
     before = reproducible(out)
-    again = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
-    assert again.returncode == 2
-    assert "config.yaml is empty and there is no last.pt" in again.stderr
+    resumed = run("train", "--resume", "--no-wandb", f"--output-dir={out}")
+    assert resumed.returncode == 2
+    assert "config.yaml is empty and there is no last.pt" in resumed.stderr
     assert reproducible(out) == before
 
 
-def test_what_an_earlier_version_lost_of_a_sweep(run: Run, text_file: Path, tmp_path: Path) -> None:
+def test_files_of_a_sweep_that_an_earlier_version_lost(
+    run: Run, text_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "grid.yaml").write_text(grid(3, 1, steps=16, every=8))
     done = run("sweep", "grid.yaml", text_file, "--output-dir=lr", "--", *FLAGS)
     assert done.returncode == 0, done.stdout + done.stderr
     folders = sorted((tmp_path / "lr").glob("run-*"))
-    whole = [reproducible(folder) for folder in folders]
+    expected = [reproducible(folder) for folder in folders]
     for name in ("config.yaml", "summary.json", "samples.txt", "metrics.jsonl"):
         (folders[0] / name).write_bytes(b"")
     (folders[1] / "metrics.jsonl").write_bytes(b"")
-    again = run("agent", "lr", "--data", text_file)
-    assert again.returncode == 0, again.stdout + again.stderr
+    resumed = run("agent", "lr", "--data", text_file)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     for number in (1, 2):
-        said = f"run {number} had finished, but run-000{number} is incomplete"
-        assert f"{said}; it is run again" in again.stdout
-    assert [reproducible(folder) for folder in folders] == whole
+        message = f"run {number} had finished, but run-000{number} is incomplete"
+        assert f"{message}; it is run again" in resumed.stdout
+    assert [reproducible(folder) for folder in folders] == expected
     assert len(trials(tmp_path / "lr")) == 5
     assert len(summaries(tmp_path / "lr")) == 3

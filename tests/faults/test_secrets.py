@@ -20,25 +20,25 @@ from wandb_server import WandbServer
 from fundamentallm.exit_codes import DONE
 
 
-def everything(folder: Path) -> bytes:
-    """All bytes of all files below a folder, names too."""
+def all_bytes(folder: Path) -> bytes:
+    """Return the names and contents of all files below a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return b"".join(str(path).encode() + path.read_bytes() for path in files)
 
 
 def command_lines() -> bytes:
-    """What `ps` shows of every process."""
-    found: list[bytes] = []
+    """Return the command lines of all processes, as `ps` shows them."""
+    lines: list[bytes] = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            found.append(path.read_bytes())
+            lines.append(path.read_bytes())
         except OSError:
             continue
-    return b"".join(found)
+    return b"".join(lines)
 
 
 @pytest.mark.nightly
-def test_no_secret_of_a_sweep_is_left_anywhere(tmp_path: Path, text_file: Path) -> None:
+def test_a_sweep_leaves_no_secret(tmp_path: Path, text_file: Path) -> None:
     key, token = secrets.token_hex(20), secrets.token_hex(16)
     shutil.copy2(ROOT / "train.py", tmp_path)
     (tmp_path / "tiny.yaml").write_text(
@@ -60,31 +60,31 @@ def test_no_secret_of_a_sweep_is_left_anywhere(tmp_path: Path, text_file: Path) 
         )  # fmt: skip
         wait_for((tmp_path / "runs/tiny/run-0001/metrics.jsonl").exists)
         time.sleep(1)
-        seen = command_lines()
-        said = process.communicate(timeout=200)[0]
-        assert process.returncode == DONE, said
+        visible = command_lines()
+        output = process.communicate(timeout=200)[0]
+        assert process.returncode == DONE, output
         for command in ("report", "explain", "next", "compare"):
             done = subprocess.run(
                 [sys.executable, "-m", "fundamentallm", command, "runs/tiny"],
                 cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
             )  # fmt: skip
-            said += done.stdout + done.stderr
-        database.stop()  # and what is said when it cannot be reached
+            output += done.stdout + done.stderr
+        database.stop()  # errors must show no secret either
         failed = subprocess.run(
             [sys.executable, "-m", "fundamentallm", "agent", "runs/tiny"],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert failed.returncode == 2
-        said += failed.stdout + failed.stderr
+        output += failed.stdout + failed.stderr
         database.start()
-    left = everything(tmp_path)
+    written = all_bytes(tmp_path)
     for secret in (key, token, database.password):
-        assert secret.encode() not in left
-        assert secret.encode() not in seen
-        assert secret not in said
+        assert secret.encode() not in written
+        assert secret.encode() not in visible
+        assert secret not in output
 
 
-def test_what_a_variable_says_goes_with_a_flag_left_out(tmp_path: Path, text_file: Path) -> None:
+def test_a_flag_with_a_secret_from_a_variable_is_dropped(tmp_path: Path, text_file: Path) -> None:
     token = secrets.token_hex(16)
     shutil.copy2(ROOT / "train.py", tmp_path)
     (tmp_path / "tiny.yaml").write_text(
@@ -98,11 +98,11 @@ def test_what_a_variable_says_goes_with_a_flag_left_out(tmp_path: Path, text_fil
     assert done.returncode == 0, done.stderr
     assert "--output-dir is ignored" in done.stderr
     assert token not in done.stdout + done.stderr
-    assert token.encode() not in everything(tmp_path)
+    assert token.encode() not in all_bytes(tmp_path)
 
 
 @pytest.mark.parametrize("answer", [200, 401])
-def test_no_key_of_a_run_online_is_left_anywhere(
+def test_an_online_run_leaves_no_key(
     answer: int, tmp_path: Path, text_file: Path, tiny_flags: list[str]
 ) -> None:
     key = secrets.token_hex(20)
@@ -110,7 +110,7 @@ def test_no_key_of_a_run_online_is_left_anywhere(
         client = Client(wandb, tmp_path, WANDB_API_KEY=key)
         if answer != 200:
             wandb.status = answer
-        said = client.train(text_file, *tiny_flags, "--output-dir=out").stdout
+        output = client.train(text_file, *tiny_flags, "--output-dir=out").stdout
         assert bool(wandb.store.runs) == (answer == 200)
-    assert key not in said
-    assert key.encode() not in everything(tmp_path)
+    assert key not in output
+    assert key.encode() not in all_bytes(tmp_path)

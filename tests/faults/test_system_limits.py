@@ -1,4 +1,4 @@
-"""A limit of the system is one line that says what to change."""
+"""A system limit gets one error line that says what to change."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from fundamentallm.machine.system_limits import SystemLimitError, starting_proce
 
 @pytest.fixture
 def sweep(run: Run, tmp_path: Path, text_file: Path) -> list[str]:
-    """Words that begin a sweep of one run; `run` has put train.py there."""
+    """Command line of a sweep of one run; `run` copies train.py."""
     (tmp_path / "tiny.yaml").write_text(grid(rates=1, seeds=1))
     words = [sys.executable, "-m", "fundamentallm", "sweep", "tiny.yaml", str(text_file)]
     return [*words, "--workers=1", "--", *FLAGS]
 
 
-def test_a_folder_for_temporary_files_with_a_long_path(sweep: list[str], tmp_path: Path) -> None:
+def test_a_temporary_folder_with_a_long_path(sweep: list[str], tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     environment = {**os.environ, "TMPDIR": str(folder)}
-    ended = subprocess.run(sweep, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1] == (
+    done = subprocess.run(sweep, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
         f"fundamentallm: TMPDIR={folder}: too long for a socket in it; give a shorter one, e.g. "
         "TMPDIR=/tmp"
     )
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("limit", "code"), [("-n 20", 1), ("-S -n 20", 0)])
-def test_few_open_files(limit: str, code: int, sweep: list[str], tmp_path: Path) -> None:
+def test_a_low_limit_of_open_files(limit: str, code: int, sweep: list[str], tmp_path: Path) -> None:
     words = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *sweep]
-    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == code, ended.stderr
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
     advice = "too many open files, of which this process may have 20; raise the limit, e.g. by: "
-    assert (f"fundamentallm: {advice}ulimit -n 1024" in ended.stderr) == bool(code)
-    assert "Traceback" not in ended.stderr
+    assert (f"fundamentallm: {advice}ulimit -n 1024" in done.stderr) == bool(code)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_few_open_files(limit: str, code: int, sweep: list[str], tmp_path: Path)
     ],
     ids=lambda words: words[0],
 )
-def test_a_name_that_is_too_long(words: list[str], sweep: list[str], run: Run) -> None:
-    ended = run(*(word.format(long="n" * 300) for word in words))
-    assert ended.returncode in (1, 2)
-    assert "Traceback" not in ended.stderr
-    assert "n" * 300 in ended.stderr.splitlines()[-1]
-    assert "too long" in ended.stderr or "longer than the system allows" in ended.stderr
+def test_a_name_too_long(words: list[str], sweep: list[str], run: Run) -> None:
+    done = run(*(word.format(long="n" * 300) for word in words))
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "n" * 300 in done.stderr.splitlines()[-1]
+    assert "too long" in done.stderr or "longer than the system allows" in done.stderr
 
 
-def test_no_more_processes() -> None:
+def test_the_limit_of_processes() -> None:
     with (
         pytest.raises(SystemLimitError, match="end others, or raise the limit"),
         starting_processes(),

@@ -1,4 +1,4 @@
-"""A terminal that vanishes: who heeds SIGHUP saves and ends, who was told not to goes on."""
+"""When its terminal closes, a run saves and ends, or continues if it ignores SIGHUP."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ UNENDING = ["--max-steps=1000000", "--epochs=1000000", "--output-dir=out", "--no
 
 
 class Terminal:
-    """A program in a terminal of its own, as in a window."""
+    """Program in a terminal of its own, as in a window."""
 
     def __init__(self, folder: Path, *words: object, ignored: tuple[signal.Signals, ...] = ()):
-        """Start `python -m fundamentallm WORDS`, with signals ignored as by nohup."""
+        """Start `python -m fundamentallm WORDS`, with `ignored` signals, as under nohup."""
         self.ours, theirs = pty.openpty()
 
         def attach() -> None:
@@ -43,15 +43,15 @@ class Terminal:
         os.close(theirs)
 
     def wait_for(self, condition: Callable[[], bool]) -> str:
-        """Read what it shows until something is so."""
+        """Read the output until `condition` is true, and return it."""
         shown = b""
         while not condition():
             assert self.process.poll() is None, shown.decode()
-            with suppress(OSError):  # EIO: the program has just ended
+            with suppress(OSError):  # EIO: the program just ended
                 shown += os.read(self.ours, 65536)
         return shown.decode()
 
-    def vanish(self) -> None:
+    def close(self) -> None:
         """Close the window."""
         os.close(self.ours)
 
@@ -60,10 +60,12 @@ def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_a_run_saves_and_ends(text_file: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+def test_a_run_saves_and_ends_with_its_terminal(
+    text_file: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
     window = Terminal(tmp_path, "train", text_file, *tiny_flags, *UNENDING)
     window.wait_for((tmp_path / "out/last.pt").exists)
-    window.vanish()
+    window.close()
     assert window.process.wait(60) == 129
     assert summary(tmp_path / "out")["stopped_by"] == "SIGHUP"
     rows = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
@@ -71,20 +73,20 @@ def test_a_run_saves_and_ends(text_file: Path, tiny_flags: list[str], tmp_path: 
     assert saved >= json.loads(rows[-1])["step"]
 
 
-def test_one_that_ignores_it_goes_on(
+def test_a_run_that_ignores_sighup_continues(
     text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     flags = ["--max-steps=600", "--output-dir=out", "--no-wandb"]
     words = ["train", text_file, *tiny_flags, *flags]
     window = Terminal(tmp_path, *words, ignored=(signal.SIGHUP,))
     window.wait_for((tmp_path / "out/last.pt").exists)
-    window.vanish()  # every line and every part of the bar then fails: EIO
+    window.close()  # from now on every write to the terminal fails: EIO
     assert window.process.wait(200) == 0
     assert (summary(tmp_path / "out")["status"], summary(tmp_path / "out")["step"]) == ("done", 600)
 
 
 @pytest.mark.parametrize(("ignored", "code"), [((), 129), ((signal.SIGHUP,), 0)])
-def test_a_sweep_with_its_table(
+def test_a_sweep_in_a_closed_terminal(
     ignored: tuple[signal.Signals, ...], code: int, text_file: Path, tmp_path: Path
 ) -> None:
     shutil.copy2(Path(__file__).parent.parent.parent / "train.py", tmp_path)
@@ -93,7 +95,7 @@ def test_a_sweep_with_its_table(
     window = Terminal(tmp_path, *words, ignored=ignored)
     shown = window.wait_for((tmp_path / "runs/g/run-0001/last.pt").exists)
     assert "run 1 of 2 starts" in shown
-    window.vanish()
+    window.close()
     assert window.process.wait(200) == code
     if code:
         assert summary(tmp_path / "runs/g/run-0001")["stopped_by"] == "SIGHUP"
@@ -102,21 +104,21 @@ def test_a_sweep_with_its_table(
         assert (tmp_path / "runs/g/report.html").exists()
 
 
-def test_nohup(text_file: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+def test_a_run_under_nohup(text_file: Path, tiny_flags: list[str], tmp_path: Path) -> None:
     check_ignored(tmp_path, signal.SIGHUP, "nohup", [text_file, *tiny_flags], "")
 
 
-def test_in_the_background_of_a_script(
+def test_a_run_in_the_background_of_a_script(
     text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    """What a script starts with `&` ignores Ctrl-C, which is for the script."""
+    """A process that a script starts with `&` ignores Ctrl-C."""
     check_ignored(tmp_path, signal.SIGINT, "", [text_file, *tiny_flags], "& wait $!")
 
 
 def check_ignored(
     folder: Path, number: signal.Signals, before: str, flags: list[object], after: str
 ) -> None:
-    """A run that a script starts goes on after `number`, and ends with SIGTERM."""
+    """Check that a run started by a script ignores `number` and ends with SIGTERM."""
     words = [sys.executable, "-m", "fundamentallm", "train", *flags, *UNENDING]
     line = f"{before} {' '.join(map(str, words))} >/dev/null 2>&1 {after}"
     script = subprocess.Popen(["sh", "-c", line], cwd=folder, start_new_session=True)

@@ -1,4 +1,4 @@
-"""Two users of one machine and one folder: the second changes nothing, and locks nobody out."""
+"""Two users share a machine and a folder; the second changes nothing and locks nobody out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OTHER = 65534
 
 @pytest.fixture
 def as_another(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `fundamentallm ARGUMENTS` as another ordinary user, who may read Python in root's home.
+    """Run `fundamentallm ARGUMENTS` as another ordinary user, who may read Python in root's home.
 
-    Every folder up to `tmp_path` can be entered, and those in it are open to all, as a group's are.
+    That user can enter every folder up to `tmp_path` and write to those inside, as in a group.
     """
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         if os.environ.get("REQUIRE_ALL") == "1":
@@ -34,8 +34,8 @@ def as_another(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, OTHER, OTHER)
-    reads = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-    user = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", *reads]
+    read_access = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    user = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", *read_access]
 
     def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         for folder in (tmp_path, *tmp_path.rglob("*")):
@@ -51,21 +51,21 @@ def as_another(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Owner and size of all that is in a folder."""
+    """Return owner and size of everything in a folder."""
     return {
         str(path.relative_to(folder)): (path.stat().st_uid, path.stat().st_size)
         for path in folder.rglob("*")
     }
 
 
-def test_a_second_user_of_a_sweep_leaves_nothing(
+def test_a_second_user_of_a_sweep_changes_nothing(
     tmp_path: Path, run: Run, as_another: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     (tmp_path / "g.yaml").write_text(grid(2, 1))
     (tmp_path / "cats.txt").write_text(TEXT)
     sweep = ("sweep", "g.yaml", "cats.txt")
-    begun = run(*sweep, "--count=1", "--", *FLAGS)
-    assert begun.returncode == 0, begun.stderr
+    created = run(*sweep, "--count=1", "--", *FLAGS)
+    assert created.returncode == 0, created.stderr
     before = listing(tmp_path / "runs")
     for words in (("agent", "runs/g"), (*sweep, "--", *FLAGS), ("refine", "runs/g", "--epochs=1")):
         refused = as_another(*words)
@@ -78,18 +78,18 @@ def test_a_second_user_of_a_sweep_leaves_nothing(
     assert "it belongs to user root" in shown.stdout + shown.stderr
     assert listing(tmp_path / "runs") == before
     assert run("agent", "runs/g").returncode == 0
-    # A copy is the other's own.
+    # A copy belongs to the other user.
     (tmp_path / "runs").chmod(0o777)
     shutil.copytree(tmp_path / "runs/g", tmp_path / "runs/copy")
     for path in (tmp_path / "runs/copy", *(tmp_path / "runs/copy").rglob("*")):
         os.chown(path, OTHER, OTHER)
     assert as_another("agent", "runs/copy").returncode == 0
-    refused = run("agent", "runs/copy")  # nor does root work in it, whose files it would get
+    refused = run("agent", "runs/copy")  # root is refused too: its files would end up there
     assert refused.returncode == 2
     assert "it belongs to user nobody" in refused.stderr
 
 
-def test_a_second_user_of_a_run_leaves_nothing(
+def test_a_second_user_of_a_run_changes_nothing(
     tmp_path: Path,
     run: Run,
     tiny_flags: list[str],
@@ -97,7 +97,7 @@ def test_a_second_user_of_a_run_leaves_nothing(
 ) -> None:
     (tmp_path / "cats.txt").write_text(TEXT)
     (tmp_path / "out").mkdir()
-    os.chown(tmp_path / "out", OTHER, OTHER)  # an empty folder may be anybody's
+    os.chown(tmp_path / "out", OTHER, OTHER)  # an empty folder may belong to anyone
     words = ("train", "cats.txt", "--output-dir=out/run", "--no-wandb", *tiny_flags)
     assert run(*words).returncode == 0
     before = listing(tmp_path / "out")
@@ -109,10 +109,10 @@ def test_a_second_user_of_a_run_leaves_nothing(
     assert as_another("generate", "out/run", "--max-tokens=5").returncode == 0
 
 
-def test_a_file_system_that_gives_all_files_one_owner(
+def test_a_file_system_with_one_owner_for_all_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of Windows's disks under WSL, or root's files on a network: asked of a new file."""
+    """Windows disks under WSL and network disks give every file, also a new one, the same owner."""
     (tmp_path / "study.db").touch()
     monkeypatch.setattr("os.geteuid", lambda: OTHER)
     assert why_anothers(tmp_path, files=r"study\.db") == ""

@@ -1,4 +1,4 @@
-"""What W&B's client writes beside a run stays with it, and is cleaned, however the run ends."""
+"""Files that W&B's client writes stay in the run's folder and are cleaned, however the run ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wandb_server import WandbServer
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    """With a temporary, a cache and a data folder of its own, all of them empty."""
+    """Client with empty temporary, cache and data folders of its own."""
     names = {"TMPDIR": "tmp", "XDG_CACHE_HOME": "cache", "XDG_DATA_HOME": "data"}
     for name in names.values():
         (tmp_path / name).mkdir()
@@ -24,23 +24,23 @@ def client(tmp_path: Path) -> Iterator[Client]:
         yield Client(server, tmp_path, **{key: str(tmp_path / n) for key, n in names.items()})
 
 
-def left(folder: Path) -> list[Path]:
-    """Everything in a folder, at whatever depth, but for kernels.so."""
+def leftovers(folder: Path) -> list[Path]:
+    """Return everything below a folder except kernels.so."""
     return [path for path in folder.rglob("*") if "fundamentallm" not in path.parts[-3:]]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "online"])
-def test_of_a_sweep(client: Client, text_file: Path, mode: str) -> None:
+def test_leftovers_of_a_sweep(client: Client, text_file: Path, mode: str) -> None:
     (client.folder / "g.yaml").write_text(grid(2, 1))
     client.run("fundamentallm", "sweep", "g.yaml", text_file, "--wandb", mode, "--", *FLAGS)
-    for place in ("tmp", "data", "cache/wandb"):
-        assert left(client.folder / place) == [], place
+    for subfolder in ("tmp", "data", "cache/wandb"):
+        assert leftovers(client.folder / subfolder) == [], subfolder
     wandb = client.folder / "runs/g/wandb"
     assert list(wandb.glob("cache-*")) == []
     assert list(wandb.glob("*run-*/tmp/client")) == []
-    waiting = list(wandb.glob("*run-*/artifacts/staging/*"))
-    assert bool(waiting) is (mode == "offline")
+    staged = list(wandb.glob("*run-*/artifacts/staging/*"))
+    assert bool(staged) is (mode == "offline")
     if mode == "offline":
         client.run("wandb", "sync", *sorted(wandb.glob("offline-run-*")))
     for run in client.server.store.runs.values():
@@ -49,10 +49,12 @@ def test_of_a_sweep(client: Client, text_file: Path, mode: str) -> None:
         check_same(client.server, run, folder, synced=mode == "offline")
 
 
-def test_of_a_run_offline(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
+def test_leftovers_of_an_offline_run(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
     client.train(text_file, *tiny_flags, "--output-dir=out", WANDB_MODE="offline")
-    assert left(client.folder / "tmp") == []
-    assert left(client.folder / "data") == []
+    assert leftovers(client.folder / "tmp") == []
+    assert leftovers(client.folder / "data") == []
     (run,) = (client.folder / "wandb").glob("offline-run-*")
     assert not (run / "tmp/client").exists()
     client.run("wandb", "sync", run)
@@ -62,26 +64,26 @@ def test_of_a_run_offline(client: Client, text_file: Path, tiny_flags: list[str]
     assert client.server.store.artifact_files(model) == {"best.pt": best}
 
 
-def test_of_a_run_online(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
+def test_leftovers_of_an_online_run(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
     client.train(text_file, *tiny_flags, "--output-dir=out")
-    assert left(client.folder / "tmp") == []
-    assert left(client.folder / "data") == []
+    assert leftovers(client.folder / "tmp") == []
+    assert leftovers(client.folder / "data") == []
     (run,) = (client.folder / "wandb").glob("run-*")
-    assert not (run / "artifacts").exists()  # all of it was sent
+    assert not (run / "artifacts").exists()  # everything was sent
     assert [a for a in client.server.store.artifacts.values() if a.kind == "model"]
 
 
-def test_of_a_run_that_is_killed(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
+def test_leftovers_of_a_killed_run(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
     flags = [text_file, *tiny_flags, "--output-dir=out"]
     words = [sys.executable, ROOT / "train.py", *flags, "--max-steps=1000000"]
     process = client.popen(*words, WANDB_MODE="offline")
     wait_until((client.folder / "out/last.pt").exists, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    wait_for(lambda: left(client.folder / "tmp") == [])
-    assert left(client.folder / "data") == []
+    wait_for(lambda: leftovers(client.folder / "tmp") == [])
+    assert leftovers(client.folder / "data") == []
     (killed,) = (client.folder / "wandb").glob("offline-run-*")
-    assert (killed / "tmp/client").exists()  # in the run's own folder, until it goes on
-    again = ["--output-dir=out", "--resume", "--max-steps=1000000", "--max-minutes=0.02"]
-    client.train(*again, WANDB_MODE="offline")
+    assert (killed / "tmp/client").exists()  # in the run's own folder, until it is resumed
+    resume_flags = ["--output-dir=out", "--resume", "--max-steps=1000000", "--max-minutes=0.02"]
+    client.train(*resume_flags, WANDB_MODE="offline")
     assert list((client.folder / "wandb").glob("*/tmp/client")) == []

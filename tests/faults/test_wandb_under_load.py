@@ -1,4 +1,4 @@
-"""Promise 7: W&B in any state changes neither results nor exit code, also for many runs at once."""
+"""Promise 7: no state of W&B changes results or exit codes, even with many runs at once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from wandb_server import WandbServer
 
 
 def rows(folder: Path) -> dict[str, list[dict[str, object]]]:
-    """Every row of every run, but for what differs each time."""
+    """Return the rows of every run without the metrics that vary."""
     return {
         path.name: [{k: v for k, v in row.items() if k not in VARYING} for row in metric_rows(path)]
         for path in sorted(folder.glob("run-*"))
     }
 
 
-def shake(wandb: WandbServer, over: threading.Event, dice: random.Random) -> None:
-    """Let the server fail in one way after another, with quiet times between."""
-    while not over.wait(dice.uniform(0.2, 1.5)):
-        wandb.status = dice.choice([0, 0, 429, 500, 502, 401])
-        wandb.delay = dice.choice([0.0, 0.0, 0.3])
+def inject_faults(wandb: WandbServer, is_over: threading.Event, rng: random.Random) -> None:
+    """Make the server fail in random ways, with quiet times between."""
+    while not is_over.wait(rng.uniform(0.2, 1.5)):
+        wandb.status = rng.choice([0, 0, 429, 500, 502, 401])
+        wandb.delay = rng.choice([0.0, 0.0, 0.3])
     wandb.status, wandb.delay = 0, 0.0
 
 
@@ -34,15 +34,15 @@ def shake(wandb: WandbServer, over: threading.Event, dice: random.Random) -> Non
 def test_eight_workers_and_a_server_that_fails_at_random(tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(grid(rates=4, seeds=2, steps=600, every=100))
     command = ["sweep", "tiny.yaml", str(text_file), "--workers", "8"]
-    alone = start(tmp_path, *command, "--output-dir", "alone", "--", *FLAGS)
-    said = alone.communicate(timeout=300)[0]
-    assert alone.returncode == 0, said
-    over = threading.Event()
+    process = start(tmp_path, *command, "--output-dir", "process", "--", *FLAGS)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    is_over = threading.Event()
     with WandbServer() as wandb:
         limits = {"WANDB_INIT_TIMEOUT": "2", "WANDB_FINISH_TIMEOUT": "4"}
         client = Client(wandb, tmp_path, **limits)
-        shaking = threading.Thread(target=shake, args=(wandb, over, random.Random(5)))
-        shaking.start()
+        injector = threading.Thread(target=inject_faults, args=(wandb, is_over, random.Random(5)))
+        injector.start()
         try:
             words = [*command, "--wandb", "online", "--output-dir", "shown", "--", *FLAGS]
             done = subprocess.run(
@@ -50,10 +50,10 @@ def test_eight_workers_and_a_server_that_fails_at_random(tmp_path: Path, text_fi
                 env=client.environment, capture_output=True, check=False, timeout=500,
             )  # fmt: skip
         finally:
-            over.set()
-            shaking.join()
+            is_over.set()
+            injector.join()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert {each["status"] for each in summaries(tmp_path / "shown").values()} == {"done"}
-    assert rows(tmp_path / "shown") == rows(tmp_path / "alone")
-    assert len(rows(tmp_path / "alone")) == 8
+    assert rows(tmp_path / "shown") == rows(tmp_path / "process")
+    assert len(rows(tmp_path / "process")) == 8

@@ -1,4 +1,4 @@
-"""Nothing that one run writes ends another, or the worker of both."""
+"""Damaged rows of one run end neither another run nor the worker."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ROWS = (
 )
 
 
-def test_rows_that_are_none_end_no_run(tmp_path: Path, text_file: Path) -> None:
-    """While both runs are in progress, when both are resumed, and when they are explained."""
+def test_damaged_rows_end_no_run(tmp_path: Path, text_file: Path) -> None:
+    """Holds during both runs, when they are resumed, and in `explain` and `report`."""
     (tmp_path / "g.yaml").write_text(grid(2, 1, steps=3000, every=100))
     words = ("sweep", "g.yaml", text_file, "--workers", "2", "--", *FLAGS)
     process = start(tmp_path, *words, OMP_NUM_THREADS="1")
@@ -34,12 +34,12 @@ def test_rows_that_are_none_end_no_run(tmp_path: Path, text_file: Path) -> None:
     with rows[0].open("a") as file:
         file.write("\n".join(ROWS) + "\n")
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=100)
-    assert process.returncode == 130, said
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
     agent = start(tmp_path, "agent", folder, OMP_NUM_THREADS="1")
-    said, _ = agent.communicate(timeout=400)
-    assert agent.returncode == 0, said
-    assert "Traceback" not in said
+    output, _ = agent.communicate(timeout=400)
+    assert agent.returncode == 0, output
+    assert "Traceback" not in output
     assert [each["status"] for each in summaries(folder).values()] == ["done", "done"]
     scores = [row["val_loss"] for row in metric_rows(rows[1].parent) if "val_loss" in row]
     assert summaries(folder)["run-0002"]["best_val_loss"] == min(scores)
@@ -47,7 +47,7 @@ def test_rows_that_are_none_end_no_run(tmp_path: Path, text_file: Path) -> None:
         file.write("\n".join(ROWS) + "\n")
     for command in ("explain", "report"):
         reading = start(tmp_path, command, folder)
-        said, _ = reading.communicate(timeout=100)
-        assert reading.returncode == 0, said
-        if command == "explain":  # where other values than val_loss are whole, the row counts
-            assert "6 lines of metrics.jsonl cannot be read" in said
+        output, _ = reading.communicate(timeout=100)
+        assert reading.returncode == 0, output
+        if command == "explain":  # a row with a valid step counts without its val_loss
+            assert "6 lines of metrics.jsonl cannot be read" in output

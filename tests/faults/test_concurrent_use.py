@@ -1,4 +1,4 @@
-"""Promise 11: of two of anything one works, and the other says who holds it."""
+"""Promise 11: of two users of one folder, one works and the other names the holder."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ def test_two_runs_in_one_folder(
         assert second.returncode == 2
         assert f"a run is going on there (process {first.pid} on " in second.stderr
         assert "wait for its end, or give another folder" in second.stderr
-    os.kill(first.pid, signal.SIGKILL)  # a dead holder's lock needs no hand
+    os.kill(first.pid, signal.SIGKILL)  # the lock of a dead process releases itself
     first.communicate()
     third = run("train", *flags, "--overwrite")
     assert third.returncode == 0, third.stderr
 
 
 def test_two_sweeps_started_at_once_in_one_folder(tmp_path: Path, text_file: Path) -> None:
-    command: list[tuple[object, ...]] = []
+    commands: list[tuple[object, ...]] = []
     for number, rates in enumerate((1, 2)):
         file = tmp_path / f"{number}.yaml"
         file.write_text(grid(rates=rates, seeds=1))
         words = ("sweep", file, text_file, "--output-dir=runs/one", "--workers=1", "--", *FLAGS)
-        command.append(words)
-    both = [start(tmp_path, *words) for words in command]
-    said = [each.communicate(timeout=120)[0] for each in both]
-    codes = [each.returncode for each in both]
-    assert sorted(codes) == [0, 2], said
-    refused = said[codes.index(2)]
+        commands.append(words)
+    processes = [start(tmp_path, *words) for words in commands]
+    outputs = [each.communicate(timeout=120)[0] for each in processes]
+    codes = [each.returncode for each in processes]
+    assert sorted(codes) == [0, 2], outputs
+    refused = outputs[codes.index(2)]
     assert "this sweep was created with different settings" in refused
     assert "give another --output-dir" in refused
     assert len(summaries(tmp_path / "runs/one")) == codes.index(0) + 1
 
 
-def test_a_sweep_is_not_begun_over_one_that_is_kept_elsewhere(
+def test_a_sweep_with_another_storage_is_refused(
     run: Run, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(grid(rates=1, seeds=1))
@@ -67,9 +67,9 @@ def test_one_sweep_started_twice_at_once_is_shared(tmp_path: Path, text_file: Pa
     file = tmp_path / "tiny.yaml"
     file.write_text(grid(rates=3, seeds=2))
     words = ("sweep", file, text_file, "--workers=1", "--", *FLAGS)
-    both = [start(tmp_path, *words) for _ in range(2)]
-    said = [each.communicate(timeout=120)[0] for each in both]
-    assert [each.returncode for each in both] == [0, 0], said
+    processes = [start(tmp_path, *words) for _ in range(2)]
+    outputs = [each.communicate(timeout=120)[0] for each in processes]
+    assert [each.returncode for each in processes] == [0, 0], outputs
     assert len(summaries(tmp_path / "runs/tiny")) == 6
-    done = sum(text.count(" done, val_loss") for text in said)
+    done = sum(text.count(" done, val_loss") for text in outputs)
     assert done == 6
