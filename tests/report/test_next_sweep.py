@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from results_on_disk import write_run
+from results_on_disk import write_run, write_sweep
 
 from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.read_runs import read_results
@@ -62,3 +62,9 @@ def test_next_writes_the_ends_that_stay_as_the_file_has_them(tmp_path: Path) -> 
     parameter = "learning_rate: {distribution: log_uniform_values, min: 0.001, max: 0.01}"
     found = following(tmp_path, parameter, losses)
     assert "max: 0.01\n" in found
+
+
+def test_next_exceeds_the_documented_range_in_small_steps(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {0.0001: [2.0, 2.01], 0.001: [1.7, 1.71], 0.01: [1.5, 1.51]})
+    text = next_sweep(read_results([tmp_path]))
+    assert "values: [0.01, 0.032, 0.1]" in text

@@ -21,7 +21,7 @@ from fundamentallm.report.rung import Rung
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.records import told
+from fundamentallm.sweep.store.records import status_counts
 
 SWEEP = """\
 program: train.py
@@ -147,7 +147,7 @@ def test_another_programs_sweep_may_have_any_values() -> None:
 
 def test_how_runs_stand_in_words() -> None:
     statuses = ["unfinished", "diverged", *["stopped"] * 12, "done", "done", "hung", "failed"]
-    assert told(Counter(statuses)) == (
+    assert status_counts(Counter(statuses)) == (
         "2 done, 12 stopped early, 1 diverged, 2 failed, 1 unfinished (in progress, or killed)"
     )
-    assert told({}) == ""
+    assert status_counts({}) == ""

@@ -8,14 +8,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Run
-from results_on_disk import write_sweep
-
-from fundamentallm.sweep.check import probe
-from fundamentallm.sweep.check.cost import corners, measure_costs, wall_clock
-from fundamentallm.sweep.check.warnings import evaluations
-from fundamentallm.sweep.engine.concurrency import Resources
-from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.search.space import SearchSpace
 
 START = "program: train.py\nmetric: {name: val_loss}\n"
 BROKEN = {
@@ -164,21 +156,6 @@ def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
     assert ("every run (" in shown, "dearest run (" in shown) == (True, False)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "ends"),
-    [
-        ("model_dim: {min: 100, max: 300}", [104, 296]),
-        ("model_dim: {values: [64, 96, 128]}, num_heads: {values: [3]}", [96]),
-        ("lr_schedule: {values: [step, cosine]}, model_dim: {values: [64, 8, 32]}", [8, 64]),
-        ("model_dim: {values: [62, 63]}", []),
-    ],
-)
-def test_what_is_tried_for_its_cost_can_be_a_run(parameters: str, ends: list[int]) -> None:
-    text = START + f"method: random\nrun_cap: 3\nparameters: {{{parameters}}}\n"
-    tried = corners(SearchSpace(parse_sweep(text, "s"), {}))
-    assert [settings["model_dim"] for settings in tried] == ends
-
-
 def test_cost_of_what_cannot_be_tried(run: Run, tmp_path: Path, text_file: Path) -> None:
     """The longest sequences find no text, and time ends the rest; neither is lack of memory."""
     file = tmp_path / "s.yaml"
@@ -216,24 +193,6 @@ def test_the_cost_is_that_of_the_runs_that_sweep_has_at_a_time(
         assert 0.5 < costs["costs"]["disk_gb"] * 1e9 / written < 2
 
 
-def test_a_run_that_takes_too_long_to_try_has_a_bound(
-    monkeypatch: pytest.MonkeyPatch, text: str, tmp_path: Path
-) -> None:
-    """Not one step is over in the time for it, so the run takes longer than so many."""
-    (tmp_path / "long.txt").write_text(text * 10)
-    monkeypatch.setattr(probe, "SECONDS", 2.0)
-    sweep = parse_sweep(
-        START + "method: grid\nparameters: {num_layers: {values: [1, 48]}}\n", "s.yaml"
-    )
-    fixed = {"model_dim": 1024, "max_seq_len": 2048, "batch_size": 64, "max_steps": 1000}
-    costs = measure_costs(SearchSpace(sweep, fixed), str(tmp_path / "long.txt"), Resources(1, 1))
-    assert costs is not None
-    assert (costs.dearest.at_least, costs.known) == (True, False)
-    lines = "\n".join(costs.lines())
-    assert re.search(r"dearest run \(.*num_layers 48.*\): more than \d", lines)
-    assert "the sweep, 1 run at a time with 1 thread each: more than" in lines
-
-
 def test_what_is_found_is_said_before_the_text_is_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(START + "method: random\nparameters: {seed: {value: 1}}\n")
     done = run("check", "s.yaml", "none.txt")
@@ -241,81 +200,6 @@ def test_what_is_found_is_said_before_the_text_is_read(run: Run, tmp_path: Path)
     first, last = done.stderr.splitlines()
     assert "never ends by itself" in first
     assert "none.txt: no such file" in last
-
-
-@pytest.mark.parametrize(
-    ("seconds", "at_once", "runs", "expected"),
-    [
-        ([10.0], 1, 3, 30.9),
-        ([10.0], 2, 3, 20.6),
-        ([1.0, 9.0], 2, 4, 11.9),
-        ([10.0], 1, 5000, 51500),
-    ],
-)
-def test_wall_clock(seconds: list[float], at_once: int, runs: int, expected: float) -> None:
-    assert wall_clock(seconds, at_once, runs) == pytest.approx(expected, rel=0.1)
-
-
-def test_next_passes_check_and_says_why(run: Run, tmp_path: Path) -> None:
-    edge = {0.0001: [2.0, 2.01], 0.001: [1.7, 1.71], 0.01: [1.5, 1.51]}
-    inside = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.7, 1.71]}
-    for name, scores, why in (("a", edge, "# widened"), ("b", inside, "# closer to 0.001")):
-        done = run("next", write_sweep(tmp_path / name, scores))
-        assert (done.returncode, why in done.stdout) == (0, True), done.stderr
-        file = tmp_path / f"{name}.yaml"
-        file.write_text(done.stdout)
-        assert run("check", file).returncode in ((0, 1) if name == "a" else (0,))
-    few = run("next", write_sweep(tmp_path / "c", {0.001: [1.5]}))
-    assert (few.returncode, few.stderr.count("\n")) == (2, 1)
-
-
-def test_compare_and_find(run: Run, tmp_path: Path, text_file: Path) -> None:
-    folder = write_sweep(tmp_path / "s", {0.001: [1.5], 0.01: [1.6]})
-    done = run("compare", folder / "run-0001", folder / "run-0002")
-    assert (done.returncode, "0.01" in done.stdout) == (0, True), done.stderr
-    rows = json.loads(run("compare", folder, "--json").stdout)
-    assert rows["learning_rate"] == {"run-0001": 0.001, "run-0002": 0.01}
-    assert "gradient_clip" not in rows
-    flags = ["--model-dim=32", "--num-layers=2", "--num-heads=2", "--max-seq-len=32"]
-    done = run("find", "learning-rate", text_file, *flags, "--batch-size=8", "--output-dir=f")
-    assert (done.returncode, "search the learning rate from" in done.stdout) == (0, True)
-    found = json.loads((tmp_path / "f/summary.json").read_text())["range_test"]
-    assert 1e-6 < found["low"] < found["high"] <= 1
-    assert "Learning-rate range test" in (tmp_path / "f/report.html").read_text()
-    done = run("find", "learning-rate", text_file, *flags, "--learning-rate=3", "--output-dir=g")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "there is no flag --learning-rate; see --help" in done.stderr
-
-
-def test_compare_shows_many_runs_in_tables_that_fit(run: Run, tmp_path: Path) -> None:
-    write_sweep(tmp_path / "s", {0.001 + 0.0005 * i: [1.5 + i / 100] for i in range(12)})
-    lines = run("compare", "s").stdout.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert sum("val_loss" in line for line in lines) > 1  # a table each
-    for i in range(12):
-        assert any(f"{1.5 + i / 100:.4f}" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "most"),
-    [
-        ("epochs: {value: 5}", 5),
-        ("epochs: {value: 5}, max_steps: {value: 40}", 2),  # of 25 steps an epoch
-        ("epochs: {value: 5}, eval_every: {value: 100}", 2),
-        ("epochs: {values: [5, 50]}, eval_every: {value: 100}", 13),
-        ("epochs: {value: 5}, eval_every: {value: 10}, batch_size: {values: [32, 64]}", 13),
-    ],
-)
-def test_evaluations_are_counted_on_the_text(parameters: str, most: int) -> None:
-    text = f"program: train.py\nmethod: grid\nparameters: {{{parameters}}}\n"
-    fixed = {"max_seq_len": 64, "batch_size": 32}
-    if "batch_size" in parameters:
-        del fixed["batch_size"]
-    points = SearchSpace(parse_sweep(text, "s.yaml"), fixed)
-    characters = round(25 * 64 * 32 / 0.9)
-    found = evaluations(points, characters)
-    assert found is not None
-    assert found[1] == most
 
 
 def test_costs_of_steps_of_a_range_and_of_shares_beyond_1(

@@ -1,23 +1,18 @@
-"""What a shell hands over: a `~` that it left alone, closed streams, `python -OO`."""
+"""Options that several commands share: paths, with `~` as shells pass it on."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
-from conftest import ROOT, Run
+from conftest import Run
 from tiny_sweep import FLAGS, grid, summaries
 
 from fundamentallm.cli.main import cli
 from fundamentallm.cli.options import PATH
 
-OLD = ROOT / "tests/fixtures/0.1"
 OF_PATHS = ("DATA", "DIR", "FILE", "YAML", "RUN", "SWEEP")
 
 
@@ -29,7 +24,7 @@ def commands(group: click.Group = cli) -> Iterator[click.Command]:
             yield command
 
 
-def test_every_path_is_of_the_type_of_paths() -> None:
+def test_every_path_option_has_the_path_type() -> None:
     found = {
         f"{command.name} {param.name}": param.type
         for command in commands()
@@ -40,7 +35,7 @@ def test_every_path_is_of_the_type_of_paths() -> None:
     assert {name for name, type_ in found.items() if type_ is not PATH} == set()
 
 
-def test_a_home_folder_that_the_shell_left_alone(
+def test_a_tilde_that_the_shell_did_not_expand(
     run: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
@@ -72,56 +67,3 @@ def test_a_home_folder_that_the_shell_left_alone(
         assert summaries(home / name)["run-0001"]["status"] == "done"
     assert run("agent", "~/u", "--data=~/cats.txt").returncode == 0
     assert not (tmp_path / "~").exists()
-
-
-PRINTING = (
-    ["generate", "run", "--max-tokens=3"],
-    ["evaluate", "run", "cats.txt"],
-    ["train", "cats.txt", "--output-dir=run", "--resume", "--max-steps=24", "--no-wandb"],
-    ["check", "t.yaml"],
-    ["explain", "tiny"],
-    ["report", "tiny"],
-    ["next", "tiny"],
-    ["compare", "tiny"],
-    ["agent", "tiny", "--data=cats.txt"],
-    ["--version"],
-    ["sweep", "--help"],
-)
-
-
-@pytest.mark.parametrize("words", PRINTING, ids=lambda words: words[0])
-def test_closed_streams_change_nothing(words: Sequence[str], tmp_path: Path) -> None:
-    """Not even where a file is opened that would be given the number of stdout."""
-    command = [sys.executable, "-m", "fundamentallm", *words]
-    codes: list[int] = []
-    for closed in ((), (1,), (0, 1, 2)):
-        place = tmp_path / f"closed {closed}"
-        shutil.copytree(OLD, place)
-        (place / "t.yaml").write_text(grid())
-
-        def close(numbers: Sequence[int] = closed) -> None:
-            for number in numbers:
-                os.close(number)
-
-        done = subprocess.run(
-            command, cwd=place, capture_output=True, text=True, check=False, preexec_fn=close
-        )
-        assert "Traceback" not in done.stderr
-        codes.append(done.returncode)
-        said = [place.joinpath(name).read_bytes() for name in ("run/last.pt", "run/best.pt")]
-        assert all(content.endswith(b"fundamentallm\x01\n") for content in said)
-    assert codes == [codes[0]] * 3
-
-
-@pytest.mark.parametrize("words", [[], ["train"], ["find"], ["find", "learning-rate"]])
-def test_help_survives_without_docstrings(words: Sequence[str]) -> None:
-    helps = [
-        subprocess.run(
-            [sys.executable, *flags, "-m", "fundamentallm", *words, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for flags in ([], ["-OO"])
-    ]
-    assert helps[0] == helps[1]

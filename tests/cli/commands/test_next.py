@@ -1,0 +1,30 @@
+"""`next`: prints the next sweep file, or why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import Run
+from results_on_disk import SWEEP, write_sweep
+
+
+def test_the_next_sweep_passes_check_and_gives_reasons(run: Run, tmp_path: Path) -> None:
+    edge = {0.0001: [2.0, 2.01], 0.001: [1.7, 1.71], 0.01: [1.5, 1.51]}
+    inside = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.7, 1.71]}
+    for name, scores, why in (("a", edge, "# widened"), ("b", inside, "# closer to 0.001")):
+        done = run("next", write_sweep(tmp_path / name, scores))
+        assert (done.returncode, why in done.stdout) == (0, True), done.stderr
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(done.stdout)
+        assert run("check", file).returncode in ((0, 1) if name == "a" else (0,))
+    few = run("next", write_sweep(tmp_path / "c", {0.001: [1.5]}))
+    assert (few.returncode, few.stderr.count("\n")) == (2, 1)
+
+
+def test_a_refined_sweep_has_no_next_one(run: Run, tmp_path: Path) -> None:
+    head = "# The best of lr again. Only 6 points of this grid are run.\n"
+    scores = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.7, 1.71]}
+    write_sweep(tmp_path / "s", scores, head + SWEEP)
+    done = run("next", "s")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "this sweep only repeats the best of another one" in done.stderr
