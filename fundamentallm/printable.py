@@ -1,4 +1,4 @@
-"""Text from files and services, made safe to print: nothing in it can redraw a terminal."""
+"""Make text from files and services safe to print, so that it cannot redraw a terminal."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ HARMFUL = re.compile(
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    """The text without the characters that could redraw or retitle a terminal, or reorder a line.
+    """Replace characters that could redraw or retitle a terminal, or reorder a line.
 
-    Every other character stays, whether Python counts it as printable or not. Line breaks and tabs
-    stay, unless the text must fit on one line.
+    All other characters stay, printable to Python or not. Line breaks and tabs stay if `lines`.
     """
     text = HARMFUL.sub(REPLACEMENT, text)
     return text if lines else re.sub(r"[\n\t]", REPLACEMENT, text)
 
 
 def fit_for(stream: TextIO | None, text: str) -> str:
-    """The text exactly as it is for a file or a pipe; `printable` for a terminal."""
+    """Return the text unchanged for a file or a pipe, and `printable` for a terminal."""
     return printable(text) if stream is not None and stream.isatty() else text

@@ -1,4 +1,4 @@
-"""What the package's modules log as warnings, said in lines; without this Python shows them raw."""
+"""Print the package's logged warnings, one line each; by default Python prints them raw."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fundamentallm.printable import printable
 
 
 def on_stderr(warning: str) -> None:
-    """Say it where the process has no terminal of its own: a run's output.txt, say."""
+    """Print a warning on stderr, e.g. into a run's output.txt."""
     sys.stderr.write(f"warning: {warning}\n")
     sys.stderr.flush()
 
 
-def say_warnings(say: Callable[[str], object] = on_stderr) -> None:
-    """Have `say` told of every warning from now on: one line, which cannot redraw a terminal."""
-    logging.getLogger("fundamentallm").handlers = [_Lines(say)]
+def print_warnings(show: Callable[[str], object] = on_stderr) -> None:
+    """Pass every warning to `show` from now on: one line, which cannot redraw a terminal."""
+    logging.getLogger("fundamentallm").handlers = [_WarningLines(show)]
 
 
-class _Lines(logging.Handler):
-    def __init__(self, say: Callable[[str], object]) -> None:
+class _WarningLines(logging.Handler):
+    def __init__(self, show: Callable[[str], object]) -> None:
         super().__init__(logging.WARNING)
-        self.say = say
+        self.show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.say(printable(record.getMessage(), lines=False))
+        self.show(printable(record.getMessage(), lines=False))

@@ -130,7 +130,7 @@ def check_same(
     assert [fixed(row) for row in run.rows()] == [fixed(row) for row in run_folder.rows()]
     samples = [
         [step, sample.prompt, sample.temperature, sample.text]
-        for step, sample in run_folder.written()
+        for step, sample in run_folder.read_samples()
     ]
     assert tables(server, run) == samples
     assert all(isinstance(Sample(*row[1:]), Sample) for row in samples)

@@ -31,7 +31,7 @@ from fundamentallm.config.parsing import nearest_name
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from fundamentallm.machine.system_limits import limit_reached
-from fundamentallm.warning_lines import say_warnings
+from fundamentallm.warning_lines import print_warnings
 
 
 @click.group(
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see __main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
     survive_terminal_loss()
-    say_warnings(warn)
+    print_warnings(warn)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot encode is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -157,7 +157,7 @@ class TrainRequest:
                 )
         settings |= swept
         if self.folder is not None:
-            self.folder.check_spares(settings.get("data"))
+            self.folder.check_keeps(settings.get("data"))
         return settings
 
 

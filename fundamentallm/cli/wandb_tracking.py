@@ -25,7 +25,7 @@ def wandb_tracker(
     try:
         from fundamentallm.trackers import wandb
 
-        reason = wandb.why_not()
+        reason = wandb.why_unusable()
     except (ImportError, AttributeError):  # not installed; a folder ./wandb then passes for it
         reason = (
             "wandb is not installed, so this run stays on this machine (--no-wandb hides this line)"
@@ -34,7 +34,7 @@ def wandb_tracker(
         if reason:
             show(f"fundamentallm: {reason}", err=True)
         return None
-    if request.sweep is None and (foreign := wandb.why_not_there(folder)):
+    if request.sweep is None and (foreign := wandb.why_not_trusted(folder)):
         warn(foreign)
         return None
     log_model = request.sweep is None if request.log_model is None else request.log_model

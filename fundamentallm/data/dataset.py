@@ -1,4 +1,4 @@
-"""From a text to tokens and batches."""
+"""Datasets: a text as tokens and batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fundamentallm.data.vocabulary import Tokens, Vocabulary, train_length, voca
 from fundamentallm.files.atomic import followed
 
 MOST_SCORED = 1 << 20
-"""Tokens of the validation part that an evaluation predicts at most: it must end, on any text."""
+"""Maximum tokens of the validation part to evaluate, so that an evaluation ends on any text."""
 
 
 class TooShortError(DataError, ImpossibleCombinationError):
@@ -32,12 +32,12 @@ class TooShortError(DataError, ImpossibleCombinationError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A text split and encoded: what a run trains on and is scored on."""
+    """A text, split into training and validation part and encoded."""
 
     name: str
-    """Where the text came from."""
+    """Path of the text, or a name."""
     sha256: str
-    """Of the whole text."""
+    """SHA-256 of the whole text."""
     vocabulary: Vocabulary
     train: Tokens
     """Tokens of the training part, shape (T,)."""
@@ -49,7 +49,7 @@ class Dataset:
     """Characters of the validation part that the training part lacks, with their counts."""
 
     def __post_init__(self) -> None:
-        """See that something can be scored.
+        """Check that the validation part can be scored.
 
         Raises:
             DataError: Every character of the validation part is unknown.
@@ -62,11 +62,11 @@ class Dataset:
 
     @property
     def scored(self) -> Tokens:
-        """What an evaluation reads of the validation part, shape (S,): all but of a long one."""
+        """Tokens of the validation part to evaluate, shape (S,): at most `MOST_SCORED` + 1."""
         return self.val[: MOST_SCORED + 1]
 
     def warnings(self) -> list[str]:
-        """What is likely not meant, a sentence each."""
+        """Return warnings about likely mistakes, a line each."""
         found: list[str] = []
         if self.unknown:
             found.append(describe_unscored(self.name, self.unknown.total(), self.unknown))
@@ -78,7 +78,7 @@ class Dataset:
         return found
 
     def batches_per_epoch(self, config: Config) -> int:
-        """Batches that hold as many tokens as the training part."""
+        """Return the number of batches that hold as many tokens as the training part."""
         return math.ceil(len(self.train) / (config.batch_size * config.max_seq_len))
 
 
@@ -86,14 +86,14 @@ def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset
     """Split, build the vocabulary from the training part alone, and encode.
 
     Args:
-        text: What to learn.
-        config: Says how to split it, and what a token is.
-        cache: A folder in which the tokens are kept for `load_prepared`; without one, those of a
-            long text are kept in the user's cache. Kept tokens are mapped, not read, into memory.
+        text: The text.
+        config: Its `val_split`, `tokenizer` and `max_seq_len` are used.
+        cache: Folder that keeps the tokens for `load_prepared`; without one, those of a long text
+            are kept in the user's cache. Cached tokens are memory-mapped, not read.
 
     Raises:
-        TooShortError: A part is too short: training needs a token more than `max_seq_len`,
-            validation two tokens. The message says what size would do.
+        TooShortError: A part is too short: training needs one token more than `max_seq_len`,
+            validation two tokens. The message says what size is enough.
     """
     _check_length(text, config)
     if cache is None and text.length >= token_cache.WORTH_KEEPING:
@@ -121,10 +121,10 @@ def prepare(text: Text, config: Config, *, cache: Path | None = None) -> Dataset
 
 
 def _parts(text: Text, boundary: int) -> Iterator[tuple[str, Iterator[str]]]:
-    """The training and the validation part, in pieces; to be read one after the other.
+    """Return the training and the validation part, in pieces, to be read in this order.
 
     Raises:
-        DataError: They are not the text any more that was measured: its file was changed.
+        DataError: The file has changed since its length was measured.
     """
     digest = hashlib.sha256()
 
@@ -133,7 +133,7 @@ def _parts(text: Text, boundary: int) -> Iterator[tuple[str, Iterator[str]]]:
             digest.update(piece.encode("utf-8", "surrogatepass"))
             yield piece
         if stop == text.length and digest.hexdigest() != text.sha256:
-            raise DataError(f"{text.name}: it changed while it was read; try again")
+            raise DataError(f"{text.name}: changed while being read; try again")
 
     yield "train", read(0, boundary)
     yield "val", read(boundary, text.length)
@@ -158,16 +158,16 @@ def _check_length(text: Text, config: Config) -> None:
 
 
 def _tokens(text: Text, start: int, stop: int, config: Config) -> int:
-    """How many tokens these characters are: bytes may be more."""
+    """Count the tokens of these characters: bytes may be more than characters."""
     if config.tokenizer == "char":
         return stop - start
     return sum(len(piece.encode("utf-8", "surrogatepass")) for piece in text.part(start, stop))
 
 
 def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Dataset | None:
-    """What `prepare` kept in `cache` of the text with this hash; the text itself is not needed.
+    """Load the dataset that `prepare` kept in `cache` for the text with this hash.
 
-    None if nothing is kept, or if the text is too short, as `prepare` will say.
+    Return None if there is none, or if the text is too short, which `prepare` reports.
     """
     kept = token_cache.load(cache, _cache_key(sha256, config))
     if kept is None:
@@ -191,7 +191,7 @@ def load_prepared(name: str, sha256: str, config: Config, cache: Path) -> Datase
 
 
 def _fit(parts: Mapping[str, Tokens], facts: Mapping[str, Any], vocabulary: Vocabulary) -> bool:
-    """Whether what was kept is a text in that vocabulary; an older version kept less."""
+    """Return whether cached parts are a text in that vocabulary; older versions stored less."""
     characters, unknown = facts.get("val_characters"), facts.get("unknown")
     return (
         parts.keys() == {"train", "val"}
@@ -208,11 +208,10 @@ def _cache_key(sha256: str, config: Config) -> str:
 
 
 def training_batch(train: Tokens, config: Config, step: int) -> torch.Tensor:
-    """The windows of one optimizer step, shape (N, max_seq_len + 1), int64.
+    """Draw the windows of one optimizer step, shape (N, max_seq_len + 1), int64.
 
-    N is `batch_size * gradient_accumulation`. The offsets are uniform and depend on the
-    seed and `step` alone, so a resumed run draws what an unbroken one would, and a batch
-    split by accumulation holds the windows of the whole one.
+    N is `batch_size * gradient_accumulation`. Offsets are uniform and depend only on the seed and
+    `step`, so a resumed run draws the same windows, and so does a batch split by accumulation.
     """
     count = config.batch_size * config.gradient_accumulation
     offsets = np.random.default_rng((config.seed, step)).integers(
@@ -225,10 +224,10 @@ def training_batch(train: Tokens, config: Config, step: int) -> torch.Tensor:
 def scoring_windows(
     tokens: Tokens, length: int, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and targets, each (N, at most `length`) int64, that cover every token once.
+    """Yield inputs and targets, each (N, at most `length`) int64, that cover every token once.
 
-    Windows follow one another without overlap; the last may be shorter and comes by
-    itself. All tokens but the first are a target exactly once.
+    Windows do not overlap; the last may be shorter and comes alone. All tokens but the first are a
+    target exactly once.
     """
     count = (len(tokens) - 1) // length
     for first in range(0, count, batch_size):

@@ -1,4 +1,4 @@
-"""Reading a text: UTF-8 from a file, or the built-in corpus. A long one is never held whole."""
+"""Read a text: UTF-8 from a file, or the built-in corpus. A long text is never held in memory."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from fundamentallm.files.atomic import OF_A_PROCESS
 from fundamentallm.files.encoding import PIECE
 
 STDIN = "/dev/stdin"
-"""Where a system shows a process its own input: another process finds another there, or nothing."""
+"""Paths of a process's own input, which differ for every process."""
 BYTE_ORDER_MARK = "\ufeff"
 HELD = 1 << 24  # bytes; a longer file is read again for every pass over it
 
 
 class DataError(FundamentallmError):
-    """A text cannot be read, or is too short for what is asked of it."""
+    """A text cannot be read, or is too short."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text, where it came from, and the SHA-256 of its UTF-8."""
+    """A text with its name and the SHA-256 of its UTF-8."""
 
     name: str
     sha256: str
     length: int
     """Characters."""
     pieces: Callable[[], Iterable[str]] = field(compare=False, repr=False)
-    """Gives all of it, from the start, in pieces."""
+    """Function that yields the whole text in pieces."""
 
     @classmethod
     def of(cls, content: str, name: str = "text") -> Text:
@@ -44,14 +44,14 @@ class Text:
 
     @property
     def content(self) -> str:
-        """All of it as one string."""
+        """Return the whole text as one string."""
         return "".join(self.pieces())
 
     def part(self, start: int, stop: int) -> Iterator[str]:
-        """The characters from `start` to before `stop`, in pieces.
+        """Yield the characters from `start` to before `stop`, in pieces.
 
         Raises:
-            DataError: They are not there (any more): the file was changed.
+            DataError: The file has become shorter since its length was measured.
         """
         position = 0
         for piece in self.pieces():
@@ -62,7 +62,7 @@ class Text:
             if wanted:
                 yield wanted
         if position < stop:
-            raise DataError(f"{self.name}: it became shorter while it was read; try again")
+            raise DataError(f"{self.name}: became shorter while being read; try again")
 
 
 def read_text(path: str | Path | None) -> Text:
@@ -77,15 +77,15 @@ def read_text(path: str | Path | None) -> Text:
     if path is None or str(path) == BUILTIN:
         return Text.of(builtin_corpus(), BUILTIN)
     path = STDIN if str(path) == "-" else path
-    path = Path(os.path.expanduser(path))  # also where a sweep's file names it
+    path = Path(os.path.expanduser(path))  # also the name in a sweep file
     try:
         str(path).encode()
-    except UnicodeEncodeError:  # config.yaml could not name it
+    except UnicodeEncodeError:  # config.yaml could not store it
         raise DataError(f"{str(path)!a}: this name is not UTF-8; rename the file") from None
     try:
         if path.is_file() and path.stat().st_size > HELD:
             text = _measured(str(path), lambda: _decoded(path))
-        else:  # short, or a pipe, which can be read once only
+        else:  # short, or a pipe that can be read only once
             held = list(_decoded(path))
             text = _measured(str(path), lambda: held)
         if not any(piece.strip() for piece in text.pieces()):
@@ -100,19 +100,19 @@ def read_text(path: str | Path | None) -> Text:
 
 
 def is_read_once(path: str | Path) -> bool:
-    """Whether a text is gone once it is read: it comes from a pipe or is this process's input."""
+    """Return whether a text can be read only once: from a pipe or this process's input."""
     name = str(path)
     return name.startswith(OF_A_PROCESS) or (os.path.exists(name) and not os.path.isfile(name))
 
 
 def read_lasting_text(path: str | Path | None) -> Text:
-    """Read a text that others will read again.
+    """Read a text that other processes will read again.
 
     Raises:
-        DataError: They could not, or it cannot be read.
+        DataError: The text cannot be read, or only once.
     """
     typed = STDIN if str(path) == "-" else os.path.expanduser(str(path))
-    # Not opened: a pipe in a folder from others has nobody who writes.
+    # Opening it could block: a pipe in someone else's folder may have no writer.
     if path is not None and is_read_once(typed) and not os.path.isdir(typed):
         raise DataError(
             f"{typed}: it can be read only once, and every run of a sweep reads the text; "
@@ -122,7 +122,7 @@ def read_lasting_text(path: str | Path | None) -> Text:
 
 
 def _measured(name: str, pieces: Callable[[], Iterable[str]]) -> Text:
-    """A text whose length and hash take one pass."""
+    """Return a text, with its length and hash measured in one pass."""
     length, digest = 0, hashlib.sha256()
     for piece in pieces():
         length += len(piece)
@@ -131,7 +131,7 @@ def _measured(name: str, pieces: Callable[[], Iterable[str]]) -> Text:
 
 
 def _decoded(path: Path) -> Iterator[str]:
-    """A file's text in pieces, or an error that says what its bytes look like instead."""
+    """Yield a file's text in pieces; raise an error that says what else its bytes look like."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     read = 0
     with path.open("rb") as file:
@@ -150,7 +150,7 @@ def _decoded(path: Path) -> Iterator[str]:
             try:
                 piece = decoder.decode(raw, final=not raw)
             except UnicodeDecodeError as error:
-                at = read - len(error.object) + error.start  # it may begin in the piece before
+                at = read - len(error.object) + error.start  # it may begin in the previous piece
                 raise DataError(
                     f"{path}: not UTF-8: byte 0x{error.object[error.start]:02x} at offset {at}; "
                     f"{encoding.advice(path, error.object)}"
@@ -162,7 +162,7 @@ def _decoded(path: Path) -> Iterator[str]:
 
 
 def _of_zeros(path: Path, raw: bytes) -> str:
-    """What a file with zero bytes is, and what to do."""
+    """Describe a file with zero bytes, and what to do."""
     wide = encoding.wide_encoding(raw)
     if not wide:
         return "so this is binary; give a UTF-8 text file"

@@ -1,7 +1,7 @@
-"""Encoded texts kept on disk: the next trial need not encode again, and none holds them in memory.
+"""Cache of encoded texts on disk, so that trials need not encode again or hold a text in memory.
 
-A text's tokens are one file, mapped into the memory of every process that trains on them; what
-they mean stands beside it, with their checksum.
+A text's tokens are one file, mapped into the memory of every process that trains on them. A second
+file holds their vocabulary and checksum.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from fundamentallm.files.held_folder import HeldFolder
 
 WORTH_KEEPING = 1_000_000  # characters; below it, encoding is as quick as opening the file
 LARGEST_JSON = 1 << 24  # bytes; a vocabulary of 65,534 characters takes 1 MB
-TYPES = {"uint8": np.uint8, "uint16": np.uint16}  # nothing else: `object` would be addresses
+TYPES = {"uint8": np.uint8, "uint16": np.uint16}  # no others: `object` would hold addresses
 PIECE = 1 << 24  # tokens checked at a time
-LEFT_BEHIND = 24 * 3600  # seconds after which what a killed process began is taken away
+LEFT_BEHIND = 24 * 3600  # seconds after which leftovers of killed processes are removed
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/fundamentallm`, by default `~/.cache/fundamentallm`; safe to delete.
+    """Return `$XDG_CACHE_HOME/fundamentallm`, by default `~/.cache/fundamentallm`; safe to delete.
 
     Raises:
         FileNotFoundError: There is no home folder.
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """The parts of the text kept under `key`, each (T,), and its facts; None if not whole."""
+    """Load the parts of the text stored under `key`, each (T,), and its facts; None if damaged."""
     try:
         with HeldFolder(folder, folder.parent) as held:
             kept = json.loads(held.read(f"{key}.json", LARGEST_JSON))
@@ -63,7 +63,7 @@ def _is_length(found: object) -> bool:
 
 
 def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **facts: Any) -> bool:
-    """Keep the parts of a text, each in pieces of one type; whether the folder could be written."""
+    """Store the parts of a text, each in pieces of one dtype; return whether it succeeded."""
     checksum, dtype = 0, "uint8"
     lengths = dict.fromkeys(parts, 0)
     try:
@@ -78,7 +78,7 @@ def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **fa
             kept = {"lengths": lengths, "dtype": dtype, "checksum": checksum, "facts": facts}
             with new.open("json", "xb") as file:
                 file.write(json.dumps(kept).encode())
-            # Two at once write the same; a pair that does not match is not used.
+            # Two concurrent writers write the same; files that do not match are not used.
             for ending in ("tokens", "json"):
                 new.move(ending, f"{key}.{ending}", held)
     except OSError:
@@ -88,7 +88,7 @@ def keep(folder: Path, key: str, parts: Mapping[str, Iterable[np.ndarray]], **fa
 
 @contextmanager
 def _new_folder(folder: HeldFolder) -> Iterator[HeldFolder]:
-    """A folder in it for what is begun; those that killed processes left are removed."""
+    """Create a folder for new files, and remove those that killed processes left."""
     for begun in folder.names("new-*"):
         if time.time() - folder.age(begun) > LEFT_BEHIND:
             folder.remove_tree(begun)
@@ -109,6 +109,6 @@ def _checksum(tokens: np.ndarray) -> int:
 
 
 def largest(tokens: np.ndarray) -> int:
-    """The largest of `tokens`, (T,), read in pieces; -1 if there is none."""
+    """Return the largest of `tokens`, (T,), read in pieces; -1 if there are none."""
     starts = range(0, len(tokens), PIECE)
     return max((int(tokens[start : start + PIECE].max()) for start in starts), default=-1)

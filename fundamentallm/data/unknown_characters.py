@@ -1,4 +1,4 @@
-"""Words for characters that a model never saw in training: it cannot tell them from one another."""
+"""Messages about characters that a model never saw in training, and cannot distinguish."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MOST_EXAMPLES = 5
 
 
 def examples(characters: Iterable[str]) -> str:
-    """Up to five characters, quoted, for a message; those that occur most, of a `Counter`."""
+    """Quote up to five characters for a message; from a `Counter`, the most frequent."""
     if isinstance(characters, Counter):
         characters = (character for character, _ in characters.most_common())
     quoted = [repr(character) for character in characters]
@@ -17,9 +17,9 @@ def examples(characters: Iterable[str]) -> str:
 
 
 def describe_unknown(where: str, count: int, characters: Iterable[str], *, scored: str = "") -> str:
-    """One line about characters of a text that the model cannot tell from one another.
+    """Describe unknown characters of a text in one line.
 
-    `scored` names the loss that leaves them out, if one does.
+    `scored` names a loss that leaves them out, if any.
     """
     are = "1 character is" if count == 1 else f"{count:,} characters are"
     line = (
@@ -29,12 +29,12 @@ def describe_unknown(where: str, count: int, characters: Iterable[str], *, score
 
 
 def describe_unscored(name: str, count: int, characters: Iterable[str]) -> str:
-    """The same line about the validation part of the text `name`."""
+    """Describe unknown characters of the validation part of the text `name`."""
     return describe_unknown(f"{name}, validation part", count, characters, scored="val_loss")
 
 
 def summary_of_unknown(unknown: Counter[str]) -> dict[str, object]:
-    """What a run's summary keeps of the characters that its validation part alone has."""
+    """Return the summary's entries about characters that only the validation part has."""
     if not unknown:
         return {}
     shown = unknown.most_common(MOST_EXAMPLES + 1)  # with one more, `examples` adds dots

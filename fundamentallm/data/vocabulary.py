@@ -1,4 +1,4 @@
-"""What a token means, and which characters of a text a model cannot know."""
+"""Vocabularies: the meaning of tokens, and characters that a model does not know."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fundamentallm.data.text import DataError, Text
 
 Tokens = NDArray[np.uint8 | np.uint16]
 
-UNKNOWN = "\ufffd"  # how a character that training never saw is shown
+UNKNOWN = "\ufffd"  # shown for an unknown character
 UNKNOWN_TOKEN = 0  # of a `char` vocabulary
 MOST_CHARACTERS = 65_534
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the token numbers mean.
+    """Meaning of token numbers.
 
     For `char`, token 0 is the unknown character and token i is `characters[i - 1]`, sorted.
     For `byte`, a token is a byte of UTF-8 and `characters` is empty.
@@ -33,10 +33,10 @@ class Vocabulary:
     characters: str = ""
 
     def __post_init__(self) -> None:
-        """See that it is one, wherever it was read.
+        """Check a vocabulary that may come from a file.
 
         Raises:
-            ValueError: The tokenizer is unknown, or the characters are not sorted and different.
+            ValueError: The tokenizer is unknown, or the characters are not sorted and unique.
         """
         of_bytes = self.tokenizer == "byte"
         if not isinstance(self.characters, str) or not (of_bytes or self.tokenizer == "char"):
@@ -47,10 +47,10 @@ class Vocabulary:
 
     @classmethod
     def of(cls, pieces: Iterable[str], tokenizer: str) -> Vocabulary:
-        """The vocabulary of a training text, given in pieces.
+        """Build the vocabulary of a training text that comes in pieces.
 
         Raises:
-            DataError: It has more characters than tokens have numbers.
+            DataError: The text has more different characters than there are token numbers.
         """
         if tokenizer == "byte":
             return cls("byte")
@@ -68,23 +68,23 @@ class Vocabulary:
         return 256 if self.tokenizer == "byte" else len(self.characters) + 1
 
     def encode(self, text: str) -> Tokens:
-        """Text to tokens, shape (T,): uint8 where the vocabulary fits in it, else uint16."""
+        """Encode text as tokens, shape (T,): uint8 if the vocabulary fits, else uint16."""
         if self.tokenizer == "byte":
             return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
         return _table(self.characters)[_code_points(text)]
 
     def encode_all(self, pieces: Iterable[str]) -> Tokens:
-        """The tokens of a text that comes in pieces, shape (T,)."""
+        """Encode a text that comes in pieces, shape (T,)."""
         return np.concatenate([self.encode(piece) for piece in chain([""], pieces)])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Tokens to text; unknown characters and broken UTF-8 show as U+FFFD."""
+        """Decode tokens to text; unknown characters and broken UTF-8 become U+FFFD."""
         if self.tokenizer == "byte":
             return bytes(tokens).decode("utf-8", "replace")
         return "".join(self.characters[token - 1] if token else UNKNOWN for token in tokens)
 
     def unknown_in(self, pieces: Iterable[str]) -> Counter[str]:
-        """The characters that training never saw, with how often each occurs in the pieces."""
+        """Count unknown characters in the pieces."""
         found: Counter[str] = Counter()
         if self.tokenizer == "char":
             for piece in pieces:
@@ -96,7 +96,7 @@ class Vocabulary:
 
 @lru_cache(maxsize=4)
 def _table(characters: str) -> Tokens:
-    """Code point to token; 0 is unknown."""
+    """Table from code point to token; 0 is unknown."""
     table = np.zeros(0x110000, np.uint8 if len(characters) <= 255 else np.uint16)
     table[_code_points(characters)] = np.arange(1, len(characters) + 1)
     return table
@@ -107,16 +107,16 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 
 def unknown_in_validation(text: Text, config: Config) -> Counter[str]:
-    """The characters of the validation part that the training part lacks, with their counts."""
+    """Count the characters of the validation part that the training part lacks."""
     boundary = train_length(text, config.val_split)
     return vocabulary_of(text, config).unknown_in(text.part(boundary, text.length))
 
 
 def train_length(text: Text, val_split: float) -> int:
-    """Characters before the last `val_split` of the text."""
+    """Return the number of characters before the last `val_split` of the text."""
     return text.length - round(text.length * val_split)
 
 
 def vocabulary_of(text: Text, config: Config) -> Vocabulary:
-    """The vocabulary of a text's training part."""
+    """Build the vocabulary of a text's training part."""
     return Vocabulary.of(text.part(0, train_length(text, config.val_split)), config.tokenizer)

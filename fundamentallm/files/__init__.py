@@ -1,1 +1,1 @@
-"""Files of ours: written whole or not at all, and never through a link from somebody else."""
+"""Files: written whole or not at all, and never through a link that somebody else made."""

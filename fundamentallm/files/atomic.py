@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, also after a power cut; a full disk is one clear line."""
+"""Write files whole or not at all, even through a power cut; a full disk is one clear error."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class DiskError(FundamentallmError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong with a file inside names that file.
+    """Turn an OSError while writing a file into a DiskError that names the file.
 
     Raises:
-        DiskError: It did.
+        DiskError: The file cannot be written.
     """
     try:
         yield
@@ -38,15 +38,15 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path, root: Root | None) -> Iterator[IO[bytes]]:
-    """A file to read.
+    """Open a file to read.
 
     Args:
         path: The file.
         root: Below it no link is followed, and no pipe or device opened. None if the user named the
-            file itself, which may be reached by links, or be a pipe of the user's own shell.
+            file, which may then be a link, or a pipe of the user's shell.
 
     Raises:
-        OSError: It is not there, cannot be read, or is no regular file.
+        OSError: The file is missing, cannot be read, or is not a regular file.
     """
     if root is not None:
         with HeldFolder(path.parent, root) as folder, folder.open(path.name, "rb") as file:
@@ -59,34 +59,33 @@ def opened(path: Path, root: Root | None) -> Iterator[IO[bytes]]:
 
 
 def read_file(path: Path, most: int, *, root: Root | None) -> bytes:
-    """What a file of at most `most` bytes holds; `root` as of `opened`.
+    """Read a file of at most `most` bytes; `root` as for `opened`.
 
     Raises:
-        OSError: It is not there, cannot be read, is no regular file, or is larger.
+        OSError: The file is missing, cannot be read, is not a regular file, or is larger.
     """
     with opened(path, root) as file:
         return read_up_to(file, most)
 
 
 def followed(path: Path) -> Path:
-    """Where a path leads that the user typed, and that may be a link."""
+    """Resolve a path that the user typed, and that may be a link."""
     return path.resolve() if path.is_symlink() else path
 
 
 @contextmanager
 def replacing(path: Path, root: Root | None = None, *, part: str = "") -> Iterator[IO[bytes]]:
-    """Write a file so that at every instant it holds the old content or the new, whole.
+    """Write a file that holds the whole old or the whole new content at every instant.
 
-    Afterwards the new content outlasts a power cut.
+    Afterwards the new content survives a power cut.
 
     Args:
-        path: The file. A link in its place is replaced, not followed.
+        path: The file. A link of this name is replaced, not followed.
         root: Below it no link is followed; by default the file's folder.
-        part: What the file is called until it is whole: a name of one's own, where several
-            processes may write at once.
+        part: Name of the file until it is complete; unique if several processes may write at once.
 
     Raises:
-        DiskError: It cannot be written; the old content is still there.
+        DiskError: The file cannot be written; the old content is unchanged.
     """
     part = part or f"{path.name}.part"
     with writing(path), HeldFolder(path.parent, root) as folder:
@@ -104,16 +103,16 @@ def replacing(path: Path, root: Root | None = None, *, part: str = "") -> Iterat
 
 
 def replace_text(path: Path, text: str, root: Root | None = None, *, part: str = "") -> None:
-    """`replacing` for a small file."""
+    """Write a small text file by `replacing`."""
     with replacing(path, root, part=part) as file:
         file.write(text.encode())
 
 
 def make_folder(path: Path, root: Root | None = None, *, exist_ok: bool = True) -> None:
-    """Make a folder and those above it, so that they outlast a power cut; in one held, only it.
+    """Create a folder and its parents so that they survive a power cut; in a held root, only it.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The folder cannot be created.
     """
     if isinstance(root, HeldFolder):
         with HeldFolder(path.parent, root) as above:
@@ -128,6 +127,6 @@ def make_folder(path: Path, root: Root | None = None, *, exist_ok: bool = True) 
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlast a power cut."""
+    """Sync a folder, so that the names in it survive a power cut."""
     with HeldFolder(folder) as held:
         held.sync()

@@ -1,6 +1,6 @@
-"""Reads YAML from anybody: no code runs, and nothing grows beyond bounds.
+"""Read untrusted YAML: no code runs, and size and depth are bounded.
 
-What is deep, or large once its aliases are followed, is refused before anything recurses.
+A text that is deep, or large once its aliases are expanded, is refused before anything recurses.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import Any
 import yaml
 
 DEEPEST = 32
-MOST_VALUES = 100_000  # once aliases are written out
+MOST_VALUES = 100_000  # with aliases expanded
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 2,000 runs are read in one report
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a report reads up to 2,000 runs
 
 
 class YamlError(ValueError):
-    """A text is no YAML, or goes beyond the bounds."""
+    """A text is not YAML, or exceeds the bounds."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
-        """`line` counts from 1."""
+        """Set the problem and its line, counted from 1."""
         super().__init__(problem)
         self.problem, self.line = problem, line
 
     def where(self, file: object) -> str:
-        """The file, with the line if it is known."""
+        """Return `file`, with the line if it is known."""
         return f"{file}:{self.line}" if self.line else str(file)
 
 
 def load(text: str) -> Any:
-    """The content of `text` as plain Python.
+    """Parse `text` into plain Python objects.
 
     Raises:
-        YamlError: It is not YAML, deep, or large.
+        YamlError: The text is not YAML, too deep, or too large.
     """
     _check_bounds(text)
     with _errors():
@@ -42,10 +42,10 @@ def load(text: str) -> Any:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The content of `text` as nodes, which know their lines.
+    """Parse `text` into nodes, which know their lines.
 
     Raises:
-        YamlError: It is not YAML, deep, or large.
+        YamlError: The text is not YAML, too deep, or too large.
     """
     _check_bounds(text)
     with _errors():
@@ -63,13 +63,13 @@ def _errors() -> Iterator[None]:
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise YamlError(f"not YAML: {problem}", mark.line + 1 if mark else None) from None
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
-        # PyYAML's own, on 5,000 digits or `!!bool x`.
+        # PyYAML raises these on 5,000 digits or `!!bool x`.
         raise YamlError(f"not YAML: {str(error).partition('; use sys')[0]}") from None
 
 
 def _check_bounds(text: str) -> None:
-    sizes: dict[str, tuple[int, int]] = {}  # values and levels of what an anchor names
-    within: list[list[Any]] = []  # anchor, values before and levels of what is open
+    sizes: dict[str, tuple[int, int]] = {}  # values and levels under an anchor
+    within: list[list[Any]] = []  # anchor, earlier values and levels of each open node
     count = 0
     with _errors():
         for event in yaml.parse(text, Loader=_Loader):
@@ -78,7 +78,7 @@ def _check_bounds(text: str) -> None:
                 if any(event.anchor == anchor for anchor, _, _ in within):
                     line = event.start_mark.line + 1
                     raise YamlError(f"&{event.anchor} contains itself, by an alias", line)
-                values, levels = sizes.get(event.anchor, (1, 0))  # `compose` says what is wrong
+                values, levels = sizes.get(event.anchor, (1, 0))  # `compose` raises the error
             elif isinstance(event, yaml.CollectionStartEvent):
                 within.append([event.anchor, count, 1])
             elif isinstance(event, yaml.CollectionEndEvent):
@@ -94,6 +94,6 @@ def _check_bounds(text: str) -> None:
                 within[-1][2] = max(within[-1][2], levels + 1)
             line = event.start_mark.line + 1
             if count > MOST_VALUES:
-                raise YamlError(f"more than {MOST_VALUES:,} values once aliases are followed", line)
+                raise YamlError(f"more than {MOST_VALUES:,} values once aliases are expanded", line)
             if len(within) + levels > DEEPEST:
                 raise YamlError(f"nested more than {DEEPEST} deep", line)

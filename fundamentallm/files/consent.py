@@ -1,9 +1,9 @@
-"""What this user began or allowed in a folder: noted outside it, in the user's own state folder.
+"""Consent: record what this user requested for a folder, in the user's own state folder.
 
-A sweep or a run may come from others, and what lies in it must not decide where text, samples and
-settings are sent. So what a command line asked for is noted here, and a folder that asks for the
-same later is trusted with that and nothing else. A folder is known by its path or, where it was
-moved, by its device and inode; a copy is another folder.
+A sweep or a run may come from other people, and its files must not decide where text, samples and
+settings are sent. What a command line requested is recorded here, and a folder that requests the
+same later is trusted with that and nothing else. A folder is known by its path or, if it was moved,
+by its device and inode; a copy is another folder.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from fundamentallm.files.atomic import DiskError, replace_text
 from fundamentallm.files.held_folder import HeldFolder, read_up_to
 
 LARGEST_NOTE = 1 << 16
-"""Bytes of one folder's note."""
+"""Maximum bytes of a folder's record."""
 
 
 def state_folder() -> Path:
-    """`$XDG_STATE_HOME/fundamentallm`, by default `~/.local/state/fundamentallm`.
+    """Return `$XDG_STATE_HOME/fundamentallm`, by default `~/.local/state/fundamentallm`.
 
-    A relative path is ignored, as its standard has it: it could lead into a folder from others.
+    A relative path is ignored, as its standard demands: it could lead into a folder from others.
 
     Raises:
         FileNotFoundError: There is no home folder.
@@ -41,10 +41,10 @@ def state_folder() -> Path:
 
 
 def remember(folder: Path, **asked: str) -> str:
-    """Note what this user asked for in `folder`, beside what was noted of it before.
+    """Record what this user requested for `folder`, beside earlier requests.
 
     Returns:
-        Why it cannot be noted, in one line; empty if it was.
+        Why it cannot be recorded, in one line; "" if it was.
     """
     note = _identity(folder)
     name = _name(note)
@@ -59,12 +59,12 @@ def remember(folder: Path, **asked: str) -> str:
         replace_text(notes / name, text, part=f".{name}-{os.getpid()}")
     except (OSError, DiskError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
-        return f"what you asked for in {folder} is not noted, and will be asked again ({reason})"
+        return f"what you asked for in {folder} is not recorded, and will be asked again ({reason})"
     return ""
 
 
 def was_asked(folder: Path, **asked: str) -> bool:
-    """Whether this user asked for exactly this in `folder`, now or before; if unknown, no."""
+    """Return whether this user requested exactly this for `folder`; False if unknown."""
     here = _identity(folder)
     try:
         with HeldFolder(state_folder() / "folders") as held:
@@ -79,7 +79,7 @@ def was_asked(folder: Path, **asked: str) -> bool:
 
 
 def _identity(folder: Path) -> dict[str, Any]:
-    """The folder's path and, if it is there, its device and inode."""
+    """Return the folder's path and, if it exists, its device and inode."""
     try:
         status = os.stat(folder)
     except OSError:
@@ -102,7 +102,7 @@ def _is_same(note: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
 
 
 def _read(notes: HeldFolder, name: str) -> dict[str, Any]:
-    """A note that this user wrote; empty if there is none such."""
+    """Read a record that this user wrote; empty if there is none."""
     try:
         with notes.open(name, "rb") as file:
             if hasattr(os, "geteuid") and os.fstat(file.fileno()).st_uid != os.geteuid():

@@ -1,4 +1,4 @@
-"""What a file that is not UTF-8 most likely is, and the command that makes UTF-8 of it."""
+"""Guess the encoding of a file that is not UTF-8, and suggest a command that converts it."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
-PIECE = 1 << 22  # bytes read at a time
+PIECE = 1 << 22  # bytes to read at a time
 MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is its beginning
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
 BY_CHANCE = 50
-"""An old text has one pair of bytes that looks like UTF-8 in at least so many that do not."""
+"""Minimum ratio, in an old text, of bytes that are not UTF-8 to pairs that look like it."""
 KEEP_UTF8 = (
     'python3 -c \'import codecs, sys; codecs.register_error("old", '
     'lambda e: (e.object[e.start:e.end].decode("cp1252"), e.end)); '
     'sys.stdout.buffer.write(sys.stdin.buffer.read().decode("utf-8", "old").encode())\''
 )
-"""Reads as Windows-1252 only what is not UTF-8."""
+"""Program that reads as Windows-1252 only bytes that are not UTF-8."""
 
 
 def marked_encoding(start: bytes) -> str:
-    """The encoding that a file's first bytes name by a byte-order mark, unless it is UTF-8."""
+    """Return the encoding that a byte-order mark names, unless it is UTF-8."""
     return next((name for mark, name in MARKS.items() if start.startswith(mark)), "")
 
 
 def wide_encoding(start: bytes) -> str:
-    """The encoding without a mark, of two or four bytes a character, that makes text of the bytes.
+    """Return the encoding of two or four bytes per character that decodes bytes without a mark.
 
-    Nothing if none does.
+    Return "" if none does.
     """
     start = start[: len(start) // 4 * 4]
     for name in WIDE:
@@ -47,7 +47,7 @@ def wide_encoding(start: bytes) -> str:
 
 
 def advice(path: Path, at_hand: bytes) -> str:
-    """What to do with a file that is not UTF-8. Of a pipe only `at_hand` is left to look at."""
+    """Advise what to do with a file that is not UTF-8; from a pipe only `at_hand` can be read."""
     pieces = _pieces(path) if path.is_file() else [at_hand]
     pairs, longer, other = 0, 0, bytearray()
     for valid, rest in _by_validity(pieces):
@@ -70,12 +70,12 @@ def advice(path: Path, at_hand: bytes) -> str:
 
 
 def convert(path: Path, encoding: str) -> str:
-    """The command that makes UTF-8 of a file in another encoding."""
+    """Return the command that converts a file to UTF-8."""
     return command(path, f"iconv -f {encoding} -t UTF-8")
 
 
 def command(path: Path, program: str) -> str:
-    """`program`, from the file to a new one beside where it is typed; of a pipe just `program`."""
+    """Return the command that runs `program` on the file into a new one; for a pipe, `program`."""
     if not path.is_file():
         return program
     names = (f"{path.stem}.utf8{'' if n == 1 else f'-{n}'}.txt" for n in count(1))
@@ -90,7 +90,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _by_validity(pieces: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
-    """What of each piece is UTF-8, and the bytes that are not."""
+    """Split each piece into valid UTF-8 and the other bytes."""
     rest = bytearray()
 
     def skip(error: UnicodeError) -> tuple[str, int]:

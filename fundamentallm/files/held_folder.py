@@ -1,8 +1,8 @@
-"""A folder held open: names in it are used relative to it, and no link there is followed.
+"""A folder held open: its files are opened relative to it, and no link in it is followed.
 
-A folder from others may hold links, and a link may take the place of a file between a look and its
-use. So each folder below the one that the user named is opened relative to the one above it, a file
-relative to its folder, and what was opened is looked at, not its name.
+A folder from others may contain links, and a link may replace a file between check and use. So each
+folder below the one that the user named is opened relative to its parent, a file relative to its
+folder, and checks look at the open file, not at its name.
 """
 
 from __future__ import annotations
@@ -19,32 +19,31 @@ from pathlib import Path
 from typing import IO
 
 BY_DESCRIPTOR = os.open in os.supports_dir_fd
-"""Not on Windows, where links are looked for before a file is opened."""
+"""False on Windows, where files are checked for links before they are opened."""
 FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-FOLDER |= getattr(os, "O_PATH", os.O_RDONLY)  # a folder that may be entered, and not listed
+FOLDER |= getattr(os, "O_PATH", os.O_RDONLY)  # for a folder that may be entered but not listed
 FILE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-FILE |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe must not block
+FILE |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # do not block on a pipe
 MODES = {
     "rb": os.O_RDONLY,
     "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
     "xb": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
 }
 DESCRIPTORS = "/proc/self/fd"
-"""Where Linux has paths of what a process has opened."""
+"""Folder with the paths of a process's open files, on Linux."""
 LINK = "a link, which is not followed"
 
 
 class HeldFolder:
-    """The folder `path`, open until `close`; all that raises raises OSError."""
+    """The folder `path`, open until `close`; every error is an OSError."""
 
     def __init__(self, path: Path, root: Root | None = None) -> None:
-        """Open it.
+        """Open the folder.
 
         Args:
             path: The folder.
-            root: It or a folder above it: below, no link is followed. By default `path` itself,
-                which may be reached by links, as everything that the user types. One that is held
-                is found wherever it has been moved to.
+            root: The folder or a parent, below which no link is followed. By default `path`, which
+                may be a link, since the user named it. A held root is found wherever it was moved.
         """
         self.path = path
         self.handle: int | None = None
@@ -62,7 +61,7 @@ class HeldFolder:
                 self.close()
                 raise
         self.known = _identity(os.stat(path if self.handle is None else self.handle))
-        """What tells it from another folder that comes into its place."""
+        """Identity of the folder, to recognize another one at its path."""
 
     def _enter(self, name: str, place: Path) -> None:
         if self.handle is None:
@@ -80,7 +79,7 @@ class HeldFolder:
         self.handle = inside
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the folder."""
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None
@@ -92,19 +91,19 @@ class HeldFolder:
         self.close()
 
     def identity(self, name: str) -> tuple[int, int] | None:
-        """What tells something in it from all else; None if it is not there."""
+        """Return the identity of an entry; None if it is missing."""
         status = self._status(name)
         return None if status is None else _identity(status)
 
     def why_displaced(self) -> str:
-        """What has become of it, if its path no longer leads to it; empty if that does."""
-        now = self.place_now()
+        """Return what happened to the folder if its path no longer leads to it, else ""."""
+        now = self.current_path()
         if now is None:
             return "moved away or removed"
         return "" if now == self.path else f"moved to {now}"
 
-    def place_now(self) -> Path | None:
-        """Where it is: at its path, or where Linux says it was moved to; None if at neither."""
+    def current_path(self) -> Path | None:
+        """Return the current path, even if the folder was moved (Linux); None if unknown."""
         if self._is_at(self.path):
             return self.path
         try:
@@ -114,12 +113,12 @@ class HeldFolder:
         return moved if self._is_at(moved) else None
 
     def lasting_path(self, name: str) -> Path:
-        """A path of something in it, for those who take no descriptor; on Linux it lasts a move."""
+        """Return a path of an entry that, on Linux, stays valid if the folder is moved."""
         by_descriptor = Path(DESCRIPTORS, str(self.handle))
         return (by_descriptor if by_descriptor.exists() else self.path) / name
 
     def open(self, name: str, mode: str) -> IO[bytes]:
-        """A regular file in it: to read (`rb`), to add to (`ab`), or a new one (`xb`)."""
+        """Open a regular file: to read (`rb`), to append (`ab`), or a new one (`xb`)."""
         if self.handle is None and self._is_link(name):
             raise OSError(errno.ELOOP, LINK, str(self.path / name))
         try:
@@ -137,22 +136,22 @@ class HeldFolder:
         return os.fdopen(opened, mode)
 
     def new(self, name: str) -> IO[bytes]:
-        """A file that was not there; what was, a link to somewhere else say, is removed."""
+        """Create a file; an existing one, or a link of this name, is removed."""
         self.remove(name)
         return self.open(name, "xb")
 
     def read(self, name: str, most: int) -> bytes:
-        """All that a regular file of at most `most` bytes holds."""
+        """Read a regular file of at most `most` bytes."""
         with self.open(name, "rb") as file:
             return read_up_to(file, most)
 
     def sync(self) -> None:
-        """Make the names in it outlast a power cut, where the system lets it be opened."""
+        """Sync the folder, so that its names survive a power cut, if the system allows it."""
         if self.handle is None:
             return
         try:
             listed = self._open_to_list()
-        except PermissionError:  # it may be entered, and not listed
+        except PermissionError:  # it may be entered but not listed
             return
         try:
             os.fsync(listed)
@@ -160,21 +159,21 @@ class HeldFolder:
             os.close(listed)
 
     def sync_file(self, name: str) -> None:
-        """Make what a file holds outlast a power cut."""
+        """Sync a file, so that its content survives a power cut."""
         with self.open(name, "ab" if os.name == "nt" else "rb") as file:
             os.fsync(file.fileno())
 
     def has(self, name: str) -> bool:
-        """Whether something is there, be it a link to nowhere."""
+        """Return whether an entry exists, even if it is a broken link."""
         return self._status(name) is not None
 
     def age(self, name: str) -> float:
-        """When what is there, be it a link, was last changed; 0 if it is gone."""
+        """Return when an entry, or the link itself, was last changed; 0 if it is missing."""
         status = self._status(name)
         return 0.0 if status is None else status.st_mtime
 
     def names(self, pattern: str = "*") -> list[str]:
-        """What is in it, in order; hidden files too."""
+        """Return the sorted names of its entries, including hidden ones."""
         if self.handle is None:
             found = os.listdir(self.path)
         else:
@@ -186,28 +185,28 @@ class HeldFolder:
         return sorted(name for name in found if fnmatchcase(name, pattern))
 
     def remove(self, name: str) -> None:
-        """Remove a file or a link, if it is there."""
+        """Remove a file or a link, if it exists."""
         with suppress(FileNotFoundError):
             os.unlink(self._at(name), dir_fd=self.handle)
 
     def remove_tree(self, name: str) -> None:
-        """Remove a folder with all that is in it, as far as possible; a link leads nowhere."""
+        """Remove a folder with its content, as far as possible, without following links."""
         shutil.rmtree(self._at(name), ignore_errors=True, dir_fd=self.handle)
 
     def make_folder(self, name: str) -> None:
-        """Make a folder in it."""
+        """Create a folder in it."""
         os.mkdir(self._at(name), dir_fd=self.handle)
 
     def move(self, old: str, new: str, to: HeldFolder | None = None) -> None:
-        """Rename what is called `old`, in the place of `new` if that is there."""
+        """Rename `old` to `new`, replacing it if it exists."""
         to = to or self
         os.replace(self._at(old), to._at(new), src_dir_fd=self.handle, dst_dir_fd=to.handle)
 
     def copy(self, name: str, to: HeldFolder) -> None:
-        """Copy a regular file, with its times, into a folder that has none of its name.
+        """Copy a regular file, with its times, into a folder that has no file of that name.
 
-        The copy outlasts a power cut once the folder `to` is synced as well. Holes stay holes: a
-        file of others that claims to be huge takes neither time nor room.
+        The copy survives a power cut once the folder `to` is synced too. Holes stay holes, so that
+        a sparse file of others that claims to be huge takes neither time nor space.
         """
         with self.open(name, "rb") as source, to.open(name, "xb") as target:
             size = os.fstat(source.fileno()).st_size  # it may be growing
@@ -225,11 +224,11 @@ class HeldFolder:
             os.fsync(target.fileno())
 
     def enter(self) -> None:
-        """Make it the current folder of this process."""
+        """Make this the current folder of the process."""
         os.chdir(self.path if self.handle is None else self.handle)
 
     def _open_to_list(self) -> int:
-        """A descriptor of the folder that, unlike `handle`, may be listed and synced."""
+        """Open a descriptor that, unlike `handle`, can be listed and synced."""
         return os.open(".", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0), dir_fd=self.handle)
 
     def _is_at(self, path: Path) -> bool:
@@ -253,7 +252,7 @@ class HeldFolder:
 
 
 def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
-    """Start and end, in bytes, of each part of a file's first `size` bytes that is no hole."""
+    """Yield start and end of each part of a file's first `size` bytes that is not a hole."""
     end = 0
     if not hasattr(os, "SEEK_DATA"):
         yield 0, size
@@ -278,12 +277,12 @@ Root = Path | HeldFolder
 
 
 def read_up_to(file: IO[bytes], most: int) -> bytes:
-    """All that an open file holds, if that is at most `most` bytes; of a pipe the same.
+    """Read an open file or pipe of at most `most` bytes.
 
     Raises:
         OSError: It is larger.
     """
-    known = os.fstat(file.fileno())  # the size is also that of holes, which take no disk
+    known = os.fstat(file.fileno())  # the size includes holes, which take no disk space
     content = b""
     if known.st_size <= most:
         content = file.read(-1 if stat.S_ISREG(known.st_mode) else most + 1)
@@ -293,21 +292,21 @@ def read_up_to(file: IO[bytes], most: int) -> bytes:
 
 
 def why_misplaced(folder: Path, *, files: str = "", folders: str = "") -> str:
-    """Why `folder` cannot be used: it has a link or a special file where we have another thing.
+    """Return why `folder` cannot be used: it has a link or a special file under one of our names.
 
     Args:
-        folder: Where; it need not be there, and may itself be a link.
-        files: A regular expression that our files' names match as a whole.
-        folders: The same of our folders' names.
+        folder: The folder; it need not exist, and may be a link.
+        files: Regular expression that our files' names match completely.
+        folders: The same for our folders' names.
 
     Returns:
-        One line that names what is there; empty if there is nothing such.
+        One line that names the entry; "" if there is none.
     """
     kinds: tuple[tuple[str, str, Callable[[os.DirEntry[str]], bool]], ...] = (
         (files, "a file", lambda entry: entry.is_file(follow_symlinks=False)),
         (folders, "a folder", lambda entry: entry.is_dir(follow_symlinks=False)),
     )
-    # A folder that is not there, or may not be listed, is met by whoever opens something in it.
+    # If the folder is missing or cannot be listed, opening a file in it raises.
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             for pattern, kind, fits in kinds:
@@ -320,18 +319,18 @@ def why_misplaced(folder: Path, *, files: str = "", folders: str = "") -> str:
     return ""
 
 
-def why_anothers(folder: Path, *, files: str) -> str:
-    """Why this user must not write into `folder`: what we have there belongs to another user.
+def why_other_owner(folder: Path, *, files: str) -> str:
+    """Return why this user must not write into `folder`: another user owns our files in it.
 
-    Files that one of two users leaves there, SQLite's or locks, lock out the other. Where this user
-    can make no file, none can be left, and nothing is said.
+    Files that one user leaves, such as SQLite's or locks, lock out the other. If this user cannot
+    create files there, none can be left, and the result is "".
 
     Args:
-        folder: Where; it need not be there.
-        files: A regular expression that the names of our files and folders match as a whole.
+        folder: The folder; it need not exist.
+        files: Regular expression that the names of our files and folders match completely.
 
     Returns:
-        One line that names the file and its owner; empty if all are this user's.
+        One line that names the file and its owner; "" if this user owns them all.
     """
     if not hasattr(os, "geteuid"):  # Windows
         return ""
@@ -339,7 +338,7 @@ def why_anothers(folder: Path, *, files: str) -> str:
         ours = (entry for entry in entries if re.fullmatch(files, entry.name))
         owners = {entry.stat(follow_symlinks=False).st_uid: entry.name for entry in ours}
         others = {owner: name for owner, name in owners.items() if owner != os.geteuid()}
-        # Asked of the file system itself: some give all files one owner, or root's to nobody.
+        # Ask the file system: some give all files one owner, or give root's files to nobody.
         if others and (others := {k: v for k, v in others.items() if k != _owner_of_new(folder)}):
             owner, name = min(others.items())
             whose = _user(owner)
@@ -351,7 +350,7 @@ def why_anothers(folder: Path, *, files: str) -> str:
 
 
 def _owner_of_new(folder: Path) -> int:
-    """Who owns a file that this process makes in `folder`."""
+    """Return the owner of files that this process creates in `folder`."""
     name = f".writable-{os.getpid()}"
     with HeldFolder(folder) as held:
         try:

@@ -1,8 +1,8 @@
-"""Whether the files in a run's folder are a run's of ours; nothing else is overwritten or removed.
+"""Check that files in a run's folder were written by a run; no others are overwritten or removed.
 
 A name such as best.pt or config.yaml proves nothing. A file proves itself by its content, or fits
-what a run writes and stands beside a file that proves itself. A file of no bytes, as a power cut
-leaves it, holds nothing that can be lost.
+what a run writes and lies beside a file that proves itself. An empty file, as a power cut may leave
+it, contains nothing that could be lost.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from fundamentallm.metrics import METRICS
 from fundamentallm.status import RECORDED
 
 MARK = b"fundamentallm\x01\n"
-"""The last bytes of a checkpoint."""
+"""Closing mark: the last bytes of a checkpoint."""
 LOCK = ".lock"
 FEWEST_NAMES = 20
-"""Hyperparameters that every config.yaml and checkpoint names; the first version had 28."""
+"""Hyperparameters in every config.yaml and checkpoint, also of the first version, which had 28."""
 OF_A_RUN = ("stopped_by", "total_steps", "process")
-"""Keys of summary.json; it has one of them at least."""
+"""Keys of summary.json, of which it has at least one."""
 HEAD = 1 << 16
-"""Bytes of a file that are looked at, beside its last."""
+"""Bytes to read from the start of a file."""
 
 
 class Verdict(Enum):
-    """What a file's content says of who wrote it."""
+    """Judgment of who wrote a file, by its content."""
 
     FOREIGN = "not a run"
     FITS = "a run, if a file beside it proves itself"
@@ -42,14 +42,14 @@ class Verdict(Enum):
 
 
 def why_foreign(folder: Path, root: Root | None = None) -> str:
-    """Why a run must not write into `folder`: a file has a run's name and is not a run's.
+    """Return why a run must not write into `folder`: it has a file that no run wrote.
 
     Args:
-        folder: The run's; it need not be there.
+        folder: The run's folder; it need not exist.
         root: Below it no link is followed; by default `folder`.
 
     Returns:
-        One line that names the file; empty if every such file was written by a run.
+        One line that names the file; "" if every file with a run's name was written by a run.
     """
     if misplaced := why_misplaced(folder, files=FILES):
         return misplaced
@@ -76,7 +76,7 @@ def why_foreign(folder: Path, root: Root | None = None) -> str:
 
 
 def _content(folder: HeldFolder, name: str) -> bytes:
-    """The file's first and last bytes; none if it is not there."""
+    """Return the file's first and last bytes; empty if it is missing."""
     if not folder.has(name):
         return b""
     with folder.open(name, "rb") as file:
@@ -87,13 +87,13 @@ def _content(folder: HeldFolder, name: str) -> bytes:
 
 
 def ends_with_mark(file: IO[bytes]) -> bool:
-    """Whether an open file ends as a checkpoint does, seen without reading the rest of it."""
+    """Return whether an open file ends with a checkpoint's mark, without reading the rest."""
     file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK)))
     return file.read() == MARK
 
 
 def _judge_config(content: bytes) -> Verdict:
-    """A whole configuration proves itself; a run that never trained left a part of one."""
+    """Judge a configuration: complete, it proves itself; a run that never trained leaves a part."""
     names = {name.decode() for name in re.findall(rb"^(\w+): ", content, re.MULTILINE)}
     if len(names & set(HYPERPARAMETERS)) >= FEWEST_NAMES and names >= set(DATA_KEYS):
         return Verdict.PROVES
@@ -102,7 +102,7 @@ def _judge_config(content: bytes) -> Verdict:
 
 
 def _judge_checkpoint(content: bytes) -> Verdict:
-    """By its closing mark, or, if it was cut short, by the hyperparameters that it names."""
+    """Judge a checkpoint by its mark or, if it was cut short, by its hyperparameters' names."""
     named = sum(name.encode() in content for name in HYPERPARAMETERS)
     whole = content.endswith(MARK)
     return Verdict.PROVES if whole or named >= FEWEST_NAMES else Verdict.FOREIGN
@@ -116,7 +116,7 @@ def _judge_summary(content: bytes) -> Verdict:
 
 
 def _judge_metrics(content: bytes) -> Verdict:
-    """By the first row: a later one may be cut short, or lost to a power cut."""
+    """Judge metrics by the first row; later ones may be cut short by a power cut."""
     line, end, _ = content.partition(b"\n")
     if not line.startswith(b'{"step": '):
         return Verdict.FOREIGN
@@ -135,7 +135,7 @@ def _judge_wandb_id(content: bytes) -> Verdict:
 
 
 def _judge_lock(content: bytes) -> Verdict:
-    """A lock of ours is empty, and taking it would empty any other."""
+    """Judge a lock: ours is empty, and taking it would empty any other file."""
     return Verdict.FOREIGN
 
 
@@ -151,11 +151,11 @@ JUDGES: Mapping[str, Callable[[bytes], Verdict]] = {
 }
 FILES = "|".join(map(re.escape, (*JUDGES, "output.txt", "wandb-sweep.yaml")))
 FILES = rf"({FILES})(\.part)?"
-"""What names of a run's files match."""
+"""Pattern of the names of a run's files."""
 
 
 def _never_trained(contents: Mapping[str, bytes]) -> bool:
-    """Whether a summary says that the run ended before it began: refused or impossible, say."""
+    """Return whether a summary says that the run never trained, e.g. refused or impossible."""
     content = contents.get("summary.json", b"")
     proved = bool(content) and _judge_summary(content) == Verdict.PROVES
     return proved and not _parsed(content).get("total_steps")

@@ -1,4 +1,4 @@
-"""A run's folder: which files it holds, who may write there, and reading it again."""
+"""A run's folder: its files, who may write them, and how to read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fundamentallm.config.parsing import unwrapped
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files import bounded_yaml
 from fundamentallm.files.atomic import make_folder, read_file, replace_text, writing
-from fundamentallm.files.held_folder import HeldFolder, Root, why_anothers
+from fundamentallm.files.held_folder import HeldFolder, Root, why_other_owner
 from fundamentallm.files.ownership import FILES, LOCK, why_foreign
 from fundamentallm.files.samples import Sample, format_sample, parse_samples
 from fundamentallm.metrics import finite
@@ -36,10 +36,10 @@ class RunFolderError(FundamentallmError):
 
 
 class RunFolder:
-    """The files of one run under `path`; nothing is touched until a method is called."""
+    """Files of one run under `path`; only its methods read or write them."""
 
     def __init__(self, path: str | Path, root: Root | None = None) -> None:
-        """`root`: it or a folder above it, below which no link is followed; by default itself."""
+        """Set the paths; below `root`, the folder or a parent, no link is followed."""
         self.path = Path(path)
         self.root: Root = root or self.path
         self.config = self.path / "config.yaml"
@@ -52,31 +52,31 @@ class RunFolder:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that a run writes."""
+        """Files that a run writes."""
         own = (self.config, self.metrics, self.summary, self.samples, self.best, self.last)
         return (*own, self.wandb_id)
 
     def holds_a_run(self) -> bool:
-        """Whether a run has written here."""
+        """Return whether a run has written here."""
         return any(os.path.lexists(file) for file in self.files)
 
     def check_ownership(self) -> None:
-        """See that no file here that a run would overwrite or remove is another's, program or user.
+        """Check that a run may overwrite or remove the files here.
 
         Raises:
-            RunFolderError: One is.
+            RunFolderError: A file belongs to another program or user.
         """
-        if reason := why_foreign(self.path, self.root) or why_anothers(self.path, files=FILES):
+        if reason := why_foreign(self.path, self.root) or why_other_owner(self.path, files=FILES):
             raise RunFolderError(reason)
 
-    def check_spares(self, text: str | Path | None) -> None:
-        """See that a run's text is none of the files that the run writes.
+    def check_keeps(self, text: str | Path | None) -> None:
+        """Check that the run would not overwrite its own text.
 
         Raises:
-            RunFolderError: It is; its path is named.
+            RunFolderError: It would; the message names the text.
         """
         for file in self.files:
-            with suppress(OSError, ValueError):  # one of them is not there
+            with suppress(OSError, ValueError):  # one of them is missing
                 if text is not None and os.path.samefile(text, file):
                     raise RunFolderError(
                         f"{text}: the run would overwrite the text that it trains on; give another "
@@ -84,19 +84,19 @@ class RunFolder:
                     )
 
     def create(self) -> None:
-        """Make the folder, and see that a run can and may write there.
+        """Create the folder, and check that a run may write there.
 
         Raises:
-            RunFolderError: It cannot be made or written, or holds files of others.
+            RunFolderError: It cannot be created or written, or has files of others.
         """
         self.check_ownership()
         self.make()
 
     def make(self) -> None:
-        """Make the folder and prove that it can be written.
+        """Create the folder and check that it is writable.
 
         Raises:
-            RunFolderError: It cannot be made or written; the message says why.
+            RunFolderError: It cannot be created or written; the message says why.
         """
         probe = f".writable-{os.getpid()}"
         try:
@@ -112,13 +112,13 @@ class RunFolder:
 
     @contextmanager
     def held(self, wait: float = 0.0) -> Iterator[None]:
-        """Let no other run write here; the system lets go when this process ends, however it does.
+        """Lock the folder for this run; the system unlocks it when this process ends.
 
-        Until then what is written here follows the folder, if that is moved, and reaches no other
-        that comes into its place. `wait`: seconds for another run to end.
+        Until then writes follow the folder if it is moved, and reach no other folder at its path.
+        `wait` is the time in seconds for another run to end.
 
         Raises:
-            RunFolderError: A run is going on here; by which process, if it has said so.
+            RunFolderError: Another run is in progress here; the message names its process.
             DiskError: The folder is gone.
         """
         import filelock
@@ -127,12 +127,12 @@ class RunFolder:
         try:
             lock.acquire(timeout=wait)
         except filelock.Timeout:
-            begun = self.read_summary()
-            process, host = begun.get("process", "another process"), begun.get("host", "")
+            summary = self.read_summary()
+            process, host = summary.get("process", "another process"), summary.get("host", "")
             holder = f"process {process} on {host}" if host else process
             raise RunFolderError(
-                f"--output-dir {self.path}: a run is going on there ({holder}); wait for its end, "
-                "or give another folder"
+                f"--output-dir {self.path}: a run is in progress there ({holder}); wait for its "
+                "end, or give another folder"
             ) from None
         except (OSError, NotImplementedError):  # a file system without locks
             pass
@@ -147,39 +147,39 @@ class RunFolder:
             lock.release()
 
     def identity(self) -> tuple[int, int]:
-        """What tells the folder from another that comes into its place.
+        """Return the folder's identity, to recognize another one at its path.
 
         Raises:
-            DiskError: It is gone.
+            DiskError: The folder is gone.
         """
         with writing(self.path), HeldFolder(self.path, self.root) as folder:
             return folder.known
 
     def moved(self) -> RunFolder | None:
-        """The folder, held, where it is now; None if it was removed."""
+        """Return the held folder at its current path; None if it was removed."""
         if not isinstance(self.root, HeldFolder):
             return self
-        now = self.root.place_now()
+        now = self.root.current_path()
         return None if now is None else RunFolder(now, self.root)
 
     def clear(self, *, starts_over: bool = False) -> None:
-        """Remove the files of the run that is here, and nothing else.
+        """Remove the files of a run, and nothing else.
 
-        A run that `starts_over` is still the same on W&B, and its summary shows whose the folder is
-        until it writes the next.
+        A run that `starts_over` keeps its id on W&B, and its summary, which shows whose folder this
+        is until the run writes a new one.
         """
         kept = (self.wandb_id, self.summary) if starts_over else ()
-        for file in sorted(self.files, key=lambda file: file == self.summary):  # which goes last
+        for file in sorted(self.files, key=lambda file: file == self.summary):  # the summary last
             if file not in kept:
                 with writing(file), HeldFolder(self.path, self.root) as folder:
                     folder.remove(file.name)
 
     def read_config(self) -> dict[str, Any]:
-        """What config.yaml holds."""
+        """Read config.yaml."""
         return read_flat_yaml(self.config, self.root)
 
     def write_config(self, settings: Mapping[str, object]) -> None:
-        """Write config.yaml: a flat `name: value` a line."""
+        """Write config.yaml, one `name: value` per line."""
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
         replace_text(self.config, text, self.root)
 
@@ -188,40 +188,40 @@ class RunFolder:
         replace_text(self.summary, json.dumps(summary, indent=2) + "\n", self.root)
 
     def read_summary(self) -> dict[str, Any]:
-        """What summary.json holds; nothing if it is not there, or no summary."""
+        """Read summary.json; empty if it is missing or invalid."""
         try:
             content = json.loads(read_file(self.summary, LARGEST_SUMMARY, root=self.root))
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
 
-    def shows_its_end(self) -> bool:
-        """Whether it says how the run ended, and has rows if the run took a step."""
+    def has_ended(self) -> bool:
+        """Return whether the summary shows the run's end, and rows exist if it took a step."""
         summary = self.read_summary()
         if summary.get("status", RunStatus.RUNNING) == RunStatus.RUNNING:
             return False
         return not summary.get("step") or (self.metrics.exists() and bool(self.metric_lines()))
 
     def write_end(self, status: RunStatus, stopped_by: str) -> None:
-        """Write into summary.json how a run ended whose process has not, or not well enough.
+        """Write the end of a run into summary.json, for a process that could not.
 
         Raises:
-            RunFolderError: The folder holds files of others.
-            DiskError: It cannot be written.
+            RunFolderError: The folder has files of others.
+            DiskError: The file cannot be written.
         """
         self.check_ownership()
         known = {k: v for k, v in self.read_summary().items() if k not in ("host", "process")}
         self.write_summary({**known, "status": status, "stopped_by": stopped_by})
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.jsonl, if any: steps and finite numbers, as every run writes.
+        """Yield the rows of metrics.jsonl: steps and finite numbers.
 
-        What is none, as a line cut short or a value of another kind, is left out.
+        Invalid lines and values, such as a line cut short, are left out.
         """
         return (row for row in map(read_row, self.metric_lines()) if row is not None)
 
     def metric_lines(self) -> list[str]:
-        """The lines of metrics.jsonl, with their ends, whatever they hold; none if missing."""
+        """Return the raw lines of metrics.jsonl, with line ends; none if it is missing."""
         try:
             return self._metric_lines()
         except OSError:
@@ -231,8 +231,8 @@ class RunFolder:
         content = read_file(self.metrics, LARGEST_METRICS, root=self.root)
         return content.decode("utf-8", "replace").splitlines(keepends=True)
 
-    def written(self) -> Iterator[tuple[int, Sample]]:
-        """What samples.txt holds, if anything: steps, and what the model wrote after them."""
+    def read_samples(self) -> Iterator[tuple[int, Sample]]:
+        """Yield the steps and samples of samples.txt; none if it is missing."""
         with suppress(OSError):
             yield from self._samples()
 
@@ -241,10 +241,10 @@ class RunFolder:
         return parse_samples(content.decode("utf-8", "replace"))
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after `step`: a resumed run writes it again.
+        """Remove rows and samples after `step`, which a resumed run writes again.
 
         Raises:
-            DiskError: A file cannot be read or written; what was in it is still there.
+            DiskError: A file cannot be read or written; its content is unchanged.
         """
         if self.metrics.exists():
             with writing(self.metrics):
@@ -258,10 +258,10 @@ class RunFolder:
             replace_text(self.samples, "".join(kept), self.root)
 
     def append(self, file: Path, text: str) -> None:
-        """Add to metrics.jsonl or samples.txt.
+        """Append to metrics.jsonl or samples.txt.
 
         Raises:
-            DiskError: It cannot be written; a part of the text may have been.
+            DiskError: The file cannot be written; a part of the text may be written.
         """
         with writing(file), HeldFolder(self.path, self.root) as folder:
             is_new = not folder.has(file.name)
@@ -271,10 +271,10 @@ class RunFolder:
                 folder.sync()
 
     def sync(self) -> None:
-        """Make the rows and samples that were written outlast a power cut.
+        """Sync rows and samples, so that they survive a power cut.
 
         Raises:
-            DiskError: They cannot be.
+            DiskError: A file cannot be synced.
         """
         for file in (self.metrics, self.samples):
             with (
@@ -286,7 +286,7 @@ class RunFolder:
 
 
 def read_row(line: str) -> dict[str, Any] | None:
-    """Read a line of metrics.jsonl: its step and its finite numbers; None if it is no row."""
+    """Read a line of metrics.jsonl: its step and finite numbers; None if it is invalid."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -300,12 +300,12 @@ def read_row(line: str) -> dict[str, Any] | None:
 
 
 def read_flat_yaml(path: Path, root: Root | None = None) -> dict[str, Any]:
-    """Read a file of `name: value` lines, or of `name: {value: ...}`, as W&B shows a run's config.
+    """Read a file of `name: value` lines, or of `name: {value: ...}` as W&B writes a run's config.
 
-    `root`: below it no link is followed; None if the user named the file itself.
+    No link is followed below `root`; None if the user named the file itself.
 
     Raises:
-        RunFolderError: It is missing, not YAML, or not flat.
+        RunFolderError: The file is missing, not YAML, or not flat.
     """
     try:
         content = bounded_yaml.load(read_file(path, LARGEST_SETTINGS, root=root).decode("utf-8"))
@@ -325,17 +325,17 @@ def read_flat_yaml(path: Path, root: Root | None = None) -> dict[str, Any]:
 
 
 def _is_setting(name: object, value: object) -> bool:
-    """Whether it is a `name: value`; a value may be a list, also of lists."""
+    """Return whether `name: value` is flat; a value may be a list, also of lists."""
     inner = value if isinstance(value, list) else []
     is_flat = not isinstance(value, dict) and all(_is_setting("", each) for each in inner)
     return isinstance(name, str) and is_flat
 
 
 def new_run_folder(root: Path, name: str) -> RunFolder:
-    """Make `root/NAME-N` with the first N that is free, also when two start at once.
+    """Create `root/NAME-N` with the first free N, even if two runs start at once.
 
     Raises:
-        RunFolderError: It cannot be made.
+        RunFolderError: The folder cannot be created.
     """
     safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "run"
     try:
@@ -349,5 +349,5 @@ def new_run_folder(root: Path, name: str) -> RunFolder:
             number += 1
     except OSError as error:
         raise RunFolderError(
-            f"{root}: no folder can be made there ({error.strerror}); give --output-dir"
+            f"{root}: no folder can be created there ({error.strerror}); give --output-dir"
         ) from None

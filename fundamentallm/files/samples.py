@@ -1,4 +1,4 @@
-"""A text that the model wrote, and how samples.txt keeps it: readable, and read back exactly."""
+"""Samples of the model, and their format in samples.txt: readable, and parsed back exactly."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ HEADING = re.compile(r"step (\d+), temperature (\S+), prompt of (\d+) characters
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that the model wrote, and how it was asked."""
+    """A text that the model wrote, with its prompt and temperature."""
 
     prompt: str
     temperature: float
     text: str
-    """What followed the prompt."""
+    """Continuation of the prompt."""
 
 
 def format_sample(step: int, sample: Sample) -> str:
-    """A heading, then prompt and text; indented, so that no line of them looks like a heading."""
+    """Format a heading, then prompt and text, indented so that no line looks like a heading."""
     heading = f"step {step}, temperature {sample.temperature:g}"
     lines = (sample.prompt + sample.text).split("\n")
     body = "".join(f"    {line}\n" for line in lines)
@@ -28,7 +28,7 @@ def format_sample(step: int, sample: Sample) -> str:
 
 
 def parse_samples(content: str) -> Iterator[tuple[int, Sample]]:
-    """Steps and samples, in order; a last one that a kill cut short is left out."""
+    """Parse steps and samples, in order, except a last one that a kill cut short."""
     for block in re.split(r"^(?=step \d)", content, flags=re.MULTILINE):
         heading = HEADING.match(block)
         if heading is None or not block.endswith("\n\n"):

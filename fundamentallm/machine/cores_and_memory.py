@@ -1,4 +1,4 @@
-"""What this machine has of cores and memory. Torch is not asked, for it takes seconds to load."""
+"""Cores and memory of this machine, without torch, which takes seconds to load."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use; in a container or a job, what its quota of time is worth.
+    """Return the cores that this process may use, within a container's or job's CPU quota.
 
-    `root` is where /proc and /sys are.
+    `root` is the folder that holds /proc and /sys.
     """
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -23,7 +23,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def threads_each(runs: int = 1) -> int:
-    """Threads that each of so many runs at a time gets here: OMP_NUM_THREADS, or its share."""
+    """Return the threads for each of `runs` concurrent runs: OMP_NUM_THREADS, or an equal share."""
     typed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if typed.isdigit() and typed != "0":
         return int(typed)
@@ -31,7 +31,7 @@ def threads_each(runs: int = 1) -> int:
 
 
 def busy_cores(root: Path = Path("/"), seconds: float = 0.1) -> float:
-    """How many of this machine's cores other programs use, while this one waits; 0 if unknown."""
+    """Measure how many of this machine's cores other programs use; 0 if unknown."""
     before = _core_seconds(root)
     time.sleep(seconds)
     busy, whole = (b - a for a, b in zip(before, _core_seconds(root), strict=True))
@@ -39,30 +39,32 @@ def busy_cores(root: Path = Path("/"), seconds: float = 0.1) -> float:
 
 
 def _core_seconds(root: Path) -> tuple[int, int]:
-    """How long all cores have worked since the start, and how long that is; in ticks."""
+    """Return the busy and the total time of all cores since boot, in ticks."""
     with suppress(OSError, ValueError):
         total = (root / "proc/stat").read_text("ascii").split("\n")[0].split()
         user, nice, system, idle, waiting, *rest = map(int, total[1:9])
-        worked = user + nice + system + sum(rest)  # rest: interrupts, and what other guests took
+        worked = user + nice + system + sum(rest)  # rest: interrupts and stolen time
         return worked, worked + idle + waiting
     return 0, 0
 
 
 def busy_warning(root: Path = Path("/")) -> str:
-    """One line if other programs leave a run fewer cores than it has threads, which are several."""
+    """Return a line if other programs leave a run fewer cores than it has threads."""
     threads, cores = min(threads_each(), usable_cores()), os.cpu_count() or 1
     if threads == 1:
         return ""
     others = busy_cores(root)
     if cores - others > threads - 0.5:
         return ""
-    return f"other programs use {others:.1f} of this machine's {cores} cores; it will take longer"
+    return (
+        f"other programs use {others:.1f} of this machine's {cores} cores; the run will take longer"
+    )
 
 
 def free_gb(root: Path = Path("/")) -> float:
-    """Memory that new processes could have here; of a container or a job, what its limit leaves.
+    """Return the memory available to new processes, within a container's or job's limit.
 
-    `root` is where /proc and /sys are.
+    `root` is the folder that holds /proc and /sys.
     """
     free = math.inf
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
@@ -75,7 +77,7 @@ def free_gb(root: Path = Path("/")) -> float:
 
 
 def _left_by_limits(root: Path) -> Iterator[float]:
-    """Bytes that every limit above this process leaves; files kept in memory count as free."""
+    """Yield the bytes that each memory limit of this process leaves; cached files count as free."""
     for group, is_new in _control_groups(root, "memory"):
         names = ("memory.max", "memory.current")
         if not is_new:
@@ -88,7 +90,7 @@ def _left_by_limits(root: Path) -> Iterator[float]:
 
 
 def _cores_by_quota(root: Path) -> Iterator[int]:
-    """How many cores every quota above this process is worth, rounded up."""
+    """Yield the cores that each CPU quota of this process is worth, rounded up."""
     for group, is_new in _control_groups(root, "cpu"):
         with suppress(OSError, ValueError, ZeroDivisionError):  # no such file; or "max"
             if is_new:
@@ -101,7 +103,7 @@ def _cores_by_quota(root: Path) -> Iterator[int]:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
-    """The folders of this process's group and of all above; whether each is of version 2.
+    """Yield the folders of this process's control groups, and whether each is of version 2.
 
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, and .../cgroup-v1/.
     """
@@ -122,9 +124,9 @@ def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
 
 
 def own_memory_gb(pid: int) -> float:
-    """The most memory that a process has had, less its part of what it shares; 0 if unknown.
+    """Return a process's peak memory, counting shared memory proportionally; 0 if unknown.
 
-    Processes forked from one server share torch itself, and mapped tokens.
+    Processes forked from one server share torch and mapped tokens.
     """
     try:
         kilobytes: dict[str, int] = {}
@@ -141,10 +143,10 @@ def own_memory_gb(pid: int) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what this process frees, where it can be told to (glibc).
+    """Have the C library (glibc) keep freed memory instead of returning it to the system.
 
-    Every step takes and frees the same blocks. Given back to the system and taken anew, their pages
-    are filled with zeros each time, which costs up to a tenth of a step (docs/dev/performance.md).
+    Every step allocates and frees the same blocks. The system fills returned pages with zeros,
+    which costs up to a tenth of a step (docs/dev/performance.md).
     """
     trim_above, map_above = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     with suppress(OSError, TypeError, AttributeError):  # another C library

@@ -1,4 +1,4 @@
-"""GPUs that trials may share out, told without torch, for it takes seconds to load."""
+"""GPUs to share among trials, found without torch, which takes seconds to load."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 
 def visible_gpus(device: str, root: Path = Path("/")) -> list[str]:
-    """GPUs that trials may share out, as CUDA_VISIBLE_DEVICES names them; of cuda:N, that one.
+    """Return the GPUs to share among trials, as in CUDA_VISIBLE_DEVICES; for cuda:N, that one.
 
-    `root` is where /proc and /sys are.
+    `root` is the folder that holds /proc and /sys.
     """
     kind, _, index = device.partition(":")
     if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -32,7 +32,7 @@ def visible_gpus(device: str, root: Path = Path("/")) -> list[str]:
 
 
 def _count(root: Path) -> int:
-    """GPUs that this build of torch can use, as NVIDIA's or AMD's driver tells."""
+    """Count the GPUs that this build of torch can use, by NVIDIA's or AMD's driver."""
     built = _torch_is_built_for()
     if "hip" in built and "cuda" not in built:
         nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/gpu_id")
@@ -40,7 +40,7 @@ def _count(root: Path) -> int:
     if "cuda" not in built:
         return 0
     found = len(list((root / "proc/driver/nvidia/gpus").glob("*")))
-    if not found and shutil.which("nvidia-smi"):  # under WSL, where the driver is that of Windows
+    if not found and shutil.which("nvidia-smi"):  # under WSL, which has the driver of Windows
         with suppress(OSError, subprocess.SubprocessError):
             words = ["nvidia-smi", "--list-gpus"]
             done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
@@ -49,7 +49,7 @@ def _count(root: Path) -> int:
 
 
 def _is_gpu(node: Path) -> bool:
-    """Whether a node of AMD's is a GPU that may be used: a processor has 0, others are not read."""
+    """Return whether an AMD node is a usable GPU: processors have 0, others are unreadable."""
     try:
         return node.read_text("ascii").strip() not in ("", "0")
     except OSError:
@@ -57,7 +57,7 @@ def _is_gpu(node: Path) -> bool:
 
 
 def _torch_is_built_for() -> set[str]:
-    """`cuda`, `hip` or neither; both where torch does not tell."""
+    """Return `cuda`, `hip` or neither; both if torch does not say."""
     with suppress(ImportError, OSError):
         place = find_spec("torch")
         if place is not None and place.origin is not None:

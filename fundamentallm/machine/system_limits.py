@@ -1,4 +1,4 @@
-"""Errors by a limit of the system, in words that say what to change."""
+"""System limits: errors they cause, with advice on what to change."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ except ImportError:  # Windows
     resource = None
 
 SOCKET_PATH = "AF_UNIX path too long"
-"""What Python says of it, without a number; Linux allows 107 bytes."""
+"""Python's message, without an errno; Linux allows 107 bytes."""
 
 
 FEWEST_FILES = 32
-"""That a sweep's worker opens, with its storage and a few runs at a time."""
+"""Files that a sweep's worker opens, with its storage and a few concurrent runs."""
 ENOUGH_FILES = 1024
 
 
 class SystemLimitError(FundamentallmError):
-    """No more processes or open files may be had, or a path is too long."""
+    """A limit on processes, open files or the length of a path was reached."""
 
     exit_code = FAILED
 
 
 def limit_reached(error: OSError) -> str:
-    """Which limit an error comes from, and what to do; empty if from none."""
+    """Return which limit caused an error, and what to do; "" if none did."""
     where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         most = f", of which this process may have {_most('NOFILE')}" * (error.errno == errno.EMFILE)
@@ -47,10 +47,10 @@ def limit_reached(error: OSError) -> str:
 
 @contextmanager
 def starting_processes() -> Iterator[None]:
-    """What keeps a process from being started inside becomes one line.
+    """Turn the error of a process that cannot start into one line.
 
     Raises:
-        SystemLimitError: It was a limit.
+        SystemLimitError: A limit was reached.
     """
     try:
         yield
@@ -67,17 +67,17 @@ def starting_processes() -> Iterator[None]:
 
 
 def open_enough_files() -> None:
-    """Let this process and those that it starts open as many files as a sweep needs.
+    """Raise the limit on open files to what a sweep needs, also for child processes.
 
     Raises:
-        SystemLimitError: They may not.
+        SystemLimitError: The limit cannot be raised.
     """
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < ENOUGH_FILES:
         soft = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
-        with suppress(OSError, ValueError):  # macOS allows less than it says
+        with suppress(OSError, ValueError):  # macOS allows less than it reports
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] < FEWEST_FILES:
         raise SystemLimitError(limit_reached(OSError(errno.EMFILE, "")))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fundamentallm.config.hyperparameters import Config
-from fundamentallm.machine.device import our_dtype
+from fundamentallm.machine.device import float32_by_default
 from fundamentallm.model.attention import attend, attend_with_torch, rotate, rotations
 from fundamentallm.model.dropout import drop
 from fundamentallm.model.linear import mlp, project
@@ -26,7 +26,7 @@ class Transformer(nn.Module):
     the stream and add to it; positions are rotations; the MLP is gated; there are no biases.
     """
 
-    @our_dtype()
+    @float32_by_default()
     def __init__(self, vocab_size: int, config: Config) -> None:
         super().__init__()
         self.config = config

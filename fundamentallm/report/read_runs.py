@@ -101,7 +101,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     if score is None and status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
         score = finite(summary.get(metric.name))
     try:
-        samples = tuple(folder.written())
+        samples = tuple(folder.read_samples())
     except (OSError, ValueError):
         samples = ()
         notes.append(f"{name}: samples.txt cannot be read")

@@ -1,1 +1,1 @@
-"""Where a run's numbers and samples go: one file a tracker, and the protocol they share."""
+"""Trackers: they record a run's metrics and samples. One file each, and their protocol."""

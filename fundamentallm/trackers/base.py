@@ -1,4 +1,4 @@
-"""What the training loop tells, and to whom: all that a tracker must offer."""
+"""Protocol of a tracker: what the training loop calls."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ Number = int | float
 
 
 class Tracker(Protocol):
-    """Told of a run as it happens, in order of the step; never asked for anything."""
+    """Receives a run's metrics and samples in the order of steps."""
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
-        """The run begins at `step` (above 0 when resumed), having planned `total_steps`.
+        """Start a run of `total_steps` at `step`, which is above 0 if the run is resumed.
 
-        `settings` is what config.yaml holds: the hyperparameters and the text's name and hash.
+        `settings` are the contents of config.yaml: hyperparameters, and the text's name and hash.
         """
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
-        """`step` optimizer steps are done; names are those of docs/metrics.md."""
+        """Record metrics after `step` optimizer steps; docs/metrics.md lists their names."""
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
-        """The model wrote `samples` after `step` optimizer steps."""
+        """Record texts that the model wrote after `step` optimizer steps."""
 
     def finish(self, summary: Mapping[str, object]) -> None:
-        """The run is over, however it ended; `summary` is what summary.json holds."""
+        """End the run, however it ended; `summary` is the content of summary.json."""
 
 
 @runtime_checkable
 class RemoteTracker(Tracker, Protocol):
-    """A tracker that sends the run to a service, which may be away."""
+    """A tracker that sends the run to a service, which may be unreachable."""
 
     undelivered: str
-    """After `finish`: what the service did not receive, in one line; empty if it has all."""
+    """What the service did not receive, in one line, set by `finish`; "" if it has everything."""

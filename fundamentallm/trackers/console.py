@@ -1,4 +1,4 @@
-"""Shows a run to a person: a bar on a terminal, a line for each evaluation everywhere."""
+"""Console tracker: a progress bar on a terminal, and a line for each evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fundamentallm.metrics import score_text
 from fundamentallm.printable import fit_for
 from fundamentallm.trackers.base import Number
 
-SHOWN: Mapping[str, Callable[[float], str]] = {
+COLUMNS: Mapping[str, Callable[[float], str]] = {
     "epoch": "epoch {:.2f}".format,
     "train_loss": lambda loss: f"train_loss {score_text(loss)}",
     "val_loss": lambda loss: f"val_loss {score_text(loss)}",
@@ -21,7 +21,7 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
     "optim/learning_rate": "lr {:.1e}".format,
     "perf/tokens_per_second": "{:,.0f} tokens/s".format,
 }
-"""Of a row of an evaluation; one of a run that is scored again after its last step lacks some."""
+"""Metrics of an evaluation's line and their formats; a row may lack some."""
 
 
 class ConsoleTracker:
@@ -30,10 +30,10 @@ class ConsoleTracker:
     def __init__(self) -> None:
         self.bar: tqdm | None = None  # pyright: ignore[reportMissingTypeArgument]
         self.closed = ""
-        """Why stdout takes no more, if it does not: a closed pipe, a full disk."""
+        """Reason why stdout cannot be written, e.g. a closed pipe or a full disk; "" if it can."""
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
-        """Show where the run starts."""
+        """Show the bar, and the step from which a run resumes."""
         self.bar = tqdm(
             total=total_steps,
             initial=step,
@@ -42,7 +42,7 @@ class ConsoleTracker:
             disable=sys.stderr is None or not sys.stderr.isatty(),
         )
         if step:
-            self.say(f"going on after step {step:,} of {total_steps:,}")
+            self.print(f"resuming after step {step:,} of {total_steps:,}")
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Move the bar; print a line if the model was scored."""
@@ -54,24 +54,24 @@ class ConsoleTracker:
             )
         self.bar.update(step - self.bar.n)
         if "val_loss" in metrics:
-            parts = [form(metrics[name]) for name, form in SHOWN.items() if name in metrics]
-            place = f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
-            self.say("  ".join([place, *parts]))
+            parts = [form(metrics[name]) for name, form in COLUMNS.items() if name in metrics]
+            progress = f"step {step:>{len(str(self.bar.total))}}/{self.bar.total}"
+            self.print("  ".join([progress, *parts]))
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
-        """Print what the model wrote, set apart by a bar at the left."""
+        """Print samples, with a bar at the left of each line."""
         for sample in samples:
             text = fit_for(sys.stdout, sample.prompt + sample.text)
-            self.say("\n".join(f"    | {line}" for line in text.split("\n")))
+            self.print("\n".join(f"    | {line}" for line in text.split("\n")))
 
     def finish(self, summary: Mapping[str, object]) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
 
-    def say(self, text: str) -> None:
-        """Print a line, or lines, unless stdout takes no more."""
-        if self.closed or sys.stdout is None:  # None: it was closed from the start
+    def print(self, text: str) -> None:
+        """Print a line, or lines, unless stdout is closed."""
+        if self.closed or sys.stdout is None:  # None: closed before Python started
             return
         try:
             tqdm.write(text, file=sys.stdout)
@@ -79,5 +79,5 @@ class ConsoleTracker:
         except OSError as error:
             pipe = isinstance(error, BrokenPipeError)
             self.closed = "a closed pipe" if pipe else f"stdout ({error.strerror})"
-            # What is left in the buffer would fail again, and loudly, as Python exits.
+            # The rest of the buffer would fail again, with a traceback, as Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Writes a run into its folder: config.yaml, metrics.jsonl, samples.txt, summary.json."""
+"""Folder tracker: writes config.yaml, metrics.jsonl, samples.txt and summary.json."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from fundamentallm.trackers.base import Number
 
 
 class FolderTracker:
-    """A `Tracker` whose files are whole after every call, so that a kill loses no row."""
+    """A `Tracker` whose files are complete after every call, so that a kill loses no row."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
-        """Write summary.json and config.yaml, and forget rows after `step`.
+        """Write summary.json and config.yaml, and remove rows after `step`.
 
-        summary.json comes first: it proves that the files beside it are a run's, however soon the
-        run is killed. metrics.jsonl is there from now on.
+        summary.json comes first: it proves that the files beside it belong to a run, however soon
+        the run is killed. metrics.jsonl exists from now on.
         """
-        who = {"host": socket.gethostname(), "process": os.getpid()}
-        self.folder.write_summary({"status": RunStatus.RUNNING, "total_steps": total_steps, **who})
+        process = {"host": socket.gethostname(), "process": os.getpid()}
+        self.folder.write_summary(
+            {"status": RunStatus.RUNNING, "total_steps": total_steps, **process}
+        )
         self.folder.write_config(settings)
         self.folder.rewind(step)
         self.folder.append(self.folder.metrics, "")
@@ -42,6 +44,6 @@ class FolderTracker:
         self.folder.append(self.folder.samples, text)
 
     def finish(self, summary: Mapping[str, object]) -> None:
-        """Write summary.json, after what it sums up is safe from a power cut."""
+        """Write summary.json, once the other files would survive a power cut."""
         self.folder.sync()
         self.folder.write_summary(summary)

@@ -1,4 +1,4 @@
-"""Whether anything answers at an address at all: asked once, W&B's client would try for 20 s."""
+"""Check that a server answers, in one request; W&B's client would retry for 20 s."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import urllib.request
 
 
 def unreachable(url: str, seconds: float) -> str:
-    """Why nothing answers at `url` within so many seconds; "" if something does."""
+    """Return why nothing answers at `url` within `seconds`; "" if something does."""
     try:
         urllib.request.urlopen(url, timeout=seconds).close()
     except urllib.error.HTTPError:
         return ""  # an answer
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        # The client brings certificates of its own, so what Python's think says nothing.
+        # The client has its own certificates, so a failure of Python's proves nothing.
         return "" if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
     return ""

@@ -1,8 +1,8 @@
-"""What W&B's client writes beside a run: kept in the run's own folder under `wandb/`, and cleaned.
+"""Keep the files that W&B's client writes under `wandb/` in the run's folder, and clean them up.
 
-The client puts a table's or a model's file into a temporary folder, and copies it to the user's
-data folder, from where it is sent. It tidies up as Python exits; a trial of a sweep does not exit
-that way, nor does what is killed.
+The client writes a table's or model's file into a temporary folder, and copies it to the user's
+data folder, from where it is sent. It cleans up as Python exits, which a trial of a sweep or a
+killed process never does.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ TEMPORARY = "tmp/client"
 
 
 class OwnFiles:
-    """The temporary files of a run, and its files that wait to be sent."""
+    """Temporary files of a run, and files that wait to be sent."""
 
     def __init__(self, run: wandb.Run, cache: str = "") -> None:
-        """Let the client's own temporary folders be there from now on.
+        """Redirect the client's temporary folders to the run's folder.
 
-        `cache` is a folder more that ends with the run.
+        `cache` is another folder to remove at the end of the run.
         """
         self.data, self.cache = Path(run.settings.sync_dir), cache
         self.temporary = self.data / TEMPORARY
         for left in Path(run.settings.wandb_dir).glob(f"*run-*-{run.id}/{TEMPORARY}"):
-            shutil.rmtree(left, ignore_errors=True)  # by an earlier process that was killed
+            shutil.rmtree(left, ignore_errors=True)  # left by a killed process
         self.temporary.mkdir(parents=True, exist_ok=True)
-        for folder in (MEDIA_TMP, wandb.Artifact._TMP_DIR):  # made as it was imported
+        for folder in (MEDIA_TMP, wandb.Artifact._TMP_DIR):  # created on import
             folder.cleanup()
             folder.name = str(self.temporary)
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Have the client write there; WANDB_DATA_DIR, where the user has set it, is heeded."""
+        """Have the client write to the run's folder, unless the user has set WANDB_DATA_DIR."""
         tempdir, data_dir = tempfile.tempdir, os.environ.get(DATA_DIR)
         tempfile.tempdir = str(self.temporary)
         os.environ.setdefault(DATA_DIR, str(self.data))
@@ -52,7 +52,7 @@ class OwnFiles:
                 del os.environ[DATA_DIR]
 
     def clear(self, *, sent: bool) -> None:
-        """Remove what nobody needs: `wandb sync` sends the files that wait, unless all is sent."""
+        """Remove temporary files, and files waiting for `wandb sync` only if all were sent."""
         shutil.rmtree(self.temporary, ignore_errors=True)
         if self.cache:
             shutil.rmtree(self.cache, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""The process that W&B's client sends through: it may die, hang, or be told to end before we are.
+"""The service process of W&B's client: it may die, hang, or receive a signal before we do.
 
-A scheduler's SIGTERM to every process of a job ends it at once, in whatever it was doing.
+A scheduler's SIGTERM to every process of a job ends it at once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ show_thread_error = threading.excepthook
 
 
 def started() -> wandb_setup._WandbSetup:
-    """The client with its process, as of `wandb.setup()`; that waits for ever where none starts.
+    """Return the client with its process.
 
-    (It holds a lock meanwhile, for which its own report of the failure waits.)
+    `wandb.setup()` waits forever if the process cannot start, and holds a lock for which its own
+    error report waits.
     """
     threading.excepthook = _hide_lost_connection
     client = wandb_setup._setup(start_service=False)
@@ -30,10 +31,10 @@ def started() -> wandb_setup._WandbSetup:
 
 
 def _hide_lost_connection(args: threading.ExceptHookArgs) -> None:
-    """Print no traceback of the client's own threads where its process is gone.
+    """Hide tracebacks of the client's threads once its process is gone.
 
-    The tracker says so in a line of its own at its next call. One of these threads sends what
-    Python's garbage collection finds, so it meets the lost connection at any moment.
+    The tracker reports that in one line at its next call. One of these threads sends what Python's
+    garbage collector finds, so it can meet the lost connection at any moment.
     """
     thread = args.thread.name if args.thread else ""
     if not (thread.startswith("wandb-") and isinstance(args.exc_value, ConnectionError)):
@@ -41,13 +42,13 @@ def _hide_lost_connection(args: threading.ExceptHookArgs) -> None:
 
 
 def _process() -> subprocess.Popen[bytes] | None:
-    """The process, if the client has started one."""
+    """Return the process, if the client has started one."""
     connection = wandb_setup.singleton()._connection
     return None if connection is None or connection._proc is None else connection._proc._process
 
 
 def is_gone(*, within: float = 0.0) -> bool:
-    """Whether the process was there and has ended, or ends within so many seconds."""
+    """Return whether the process has ended, or ends within that many seconds."""
     process = _process()
     if process is None:
         return False
@@ -57,13 +58,13 @@ def is_gone(*, within: float = 0.0) -> bool:
 
 
 def finish_within(run: wandb.Run, code: int, seconds: float) -> bool:
-    """Finish the run, and say whether the client did so in time.
+    """Finish the run; return whether the client did so in time.
 
-    It has a time limit of its own, but may be busy trying again and never look at it: then its
-    process is ended, which has written everything to the disk by then.
+    The client has its own time limit, but may retry and never check it. Its process is then ended,
+    after it has written everything to the disk.
 
     Raises:
-        Exception: Whatever the client raises where its process is gone.
+        Exception: Any type; the client raises many when its process is gone.
     """
     ended: list[Exception | None] = []
 
@@ -87,13 +88,13 @@ def finish_within(run: wandb.Run, code: int, seconds: float) -> bool:
 
 
 def let_go(*, at_once: bool = False) -> None:
-    """End the process and forget it; `at_once` also where it has something to send still.
+    """End the process and forget it; `at_once` even if it has something left to send.
 
-    Left to the end of Python, the client's own would print what it meets there.
+    The client would otherwise print errors as Python exits.
     """
     if at_once:
         _kill()
-    with suppress(Exception, SystemExit):  # SystemExit: what the client does where it was killed
+    with suppress(Exception, SystemExit):  # SystemExit: its process was killed
         wandb.teardown()
 
 

@@ -192,7 +192,9 @@ class Checkpoint:
         rows = [row for row in folder.rows() if row["step"] <= progress.step]
         if "losses" in self.progress and (lost := progress.missing_rows(rows)):  # not an older one
             missing.append(lost)
-        sample = max((step for step, _ in folder.written() if step <= progress.step), default=0)
+        sample = max(
+            (step for step, _ in folder.read_samples() if step <= progress.step), default=0
+        )
         if sample < progress.sampled_step:
             missing.append(f"the samples of steps {sample + 1:,} to {progress.sampled_step:,}")
         return f"{folder.path}: {' and '.join(missing)} are missing" if missing else ""

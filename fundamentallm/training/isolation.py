@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from fundamentallm.config.hyperparameters import Config
-from fundamentallm.machine.device import our_dtype
+from fundamentallm.machine.device import float32_by_default
 from fundamentallm.model.threads import suits_kernels, threads
 from fundamentallm.training.stored_tensors import StoredTensorError, check_same
 
@@ -27,7 +27,7 @@ def run_alone(config: Config, device: torch.device, count: int = 0) -> Iterator[
     change each other's results.
     """
     generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with _one_run, generators, our_dtype(), threads(count, suits_kernels(config, device)):
+    with _one_run, generators, float32_by_default(), threads(count, suits_kernels(config, device)):
         yield
 
 

@@ -98,7 +98,7 @@ def check_claims(run: Path) -> None:
     assert progress["step"] - len(progress["losses"]) in steps
     assert steps == sorted(set(steps))
     assert next(row for row in metric_rows(run) if "val_loss" in row)["step"] == 8
-    assert progress["sampled_step"] in dict(RunFolder(run).written())
+    assert progress["sampled_step"] in dict(RunFolder(run).read_samples())
     assert "max_steps: " in (run / "config.yaml").read_text()
     assert json.loads((run / "summary.json").read_text())["total_steps"]
 

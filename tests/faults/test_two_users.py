@@ -13,7 +13,7 @@ import pytest
 from conftest import TEXT, Run
 from tiny_sweep import FLAGS, grid
 
-from fundamentallm.files.held_folder import why_anothers
+from fundamentallm.files.held_folder import why_other_owner
 
 OTHER = 65534
 
@@ -115,5 +115,5 @@ def test_a_file_system_with_one_owner_for_all_files(
     """Windows disks under WSL and network disks give every file, also a new one, the same owner."""
     (tmp_path / "study.db").touch()
     monkeypatch.setattr("os.geteuid", lambda: OTHER)
-    assert why_anothers(tmp_path, files=r"study\.db") == ""
-    assert why_anothers(tmp_path / "none", files=r"study\.db") == ""
+    assert why_other_owner(tmp_path, files=r"study\.db") == ""
+    assert why_other_owner(tmp_path / "none", files=r"study\.db") == ""

@@ -147,7 +147,7 @@ def test_killed_too_often_it_is_abandoned_with_a_message(
     assert "Traceback" not in output
     last = output.strip().splitlines()[-1]
     assert last.startswith("W&B's client failed (")
-    assert "; the whole run is in its own folder" in last
+    assert "; the run's folder has the whole run" in last
     client.train("--output-dir=out", "--resume", f"--max-steps={steps(rows) + 20}")
     check_same(client.server, client.only_run(), client.folder / "out")
 

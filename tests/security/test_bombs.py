@@ -86,7 +86,7 @@ READERS: dict[str, Callable[[RunFolder], object]] = {
     "config.yaml": lambda folder: refused(folder.read_config),
     "summary.json": lambda folder: not folder.read_summary() or pytest.fail("taken"),
     "metrics.jsonl": lambda folder: not list(folder.rows()) or pytest.fail("taken"),
-    "samples.txt": lambda folder: not list(folder.written()) or pytest.fail("taken"),
+    "samples.txt": lambda folder: not list(folder.read_samples()) or pytest.fail("taken"),
 }
 
 

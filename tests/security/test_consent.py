@@ -217,7 +217,7 @@ def test_a_run_of_others_is_resumed_off_wandb(
         run = client.only_run()
         rows = len(run.history)
         said = client.train(*words, "--max-steps=32").stdout
-        assert "no record on this machine says that you began it, so nothing is sent" in said
+        assert "no record on this machine says that you started it, so nothing is sent" in said
         assert len(run.history) == rows
         assert f"WANDB_RUN_ID={run.name}" in said
         client.train(

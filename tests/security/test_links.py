@@ -35,7 +35,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 from fundamentallm.training.checkpoint import Checkpoint
 from fundamentallm.training.loop import train
 from fundamentallm.training.run import Resume, load_or_clear
-from fundamentallm.warning_lines import say_warnings
+from fundamentallm.warning_lines import print_warnings
 
 OLD = time.time() - 3 * 24 * 3600
 LINKS = {  # where in a sweep's folder, and where it leads below the home folder
@@ -361,7 +361,7 @@ def test_what_a_checkpoint_says_is_one_line_of_a_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("fundamentallm"), "handlers", [])
-    say_warnings()
+    print_warnings()
     dataset = prepare(Text.of(TEXT, "cats.txt"), tiny)
     folder = RunFolder(tmp_path)
     evil = {"name": "x\ntouch evil\n\x1b[2J", "sha256": "0" * 64}

@@ -13,7 +13,7 @@ from tiny_sweep import FLAGS, grid
 
 from fundamentallm.cli.messages import warn
 from fundamentallm.training.checkpoint import Checkpoint
-from fundamentallm.warning_lines import on_stderr, say_warnings
+from fundamentallm.warning_lines import on_stderr, print_warnings
 
 TITLE = "\x1b]0;owned\x07\x1b[2J\u202e"
 CLI = ROOT / "fundamentallm/cli"
@@ -57,7 +57,7 @@ def test_what_library_code_warns_of_is_one_line(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("fundamentallm"), "handlers", [])
     for say in (warn, on_stderr):
-        say_warnings(say)
+        print_warnings(say)
         logging.getLogger("fundamentallm.training.train_step").warning("named %s", f"{TITLE}\nx")
     said = capsys.readouterr().err
     assert said.splitlines() == [said.splitlines()[0]] * 2

@@ -336,7 +336,7 @@ def test_preempted_and_killed_and_still_one_curve(client: Client) -> None:
 def test_offline_under_an_agent(client: Client) -> None:
     sweep = client.sweep(sweep_of("grid", FIXED | {"seed": {"values": [1, 2]}}))
     output = finish(client, sweep, WANDB_MODE="offline")
-    commands = [line.split("sent by: ")[1] for line in output.splitlines() if "sent by: " in line]
+    commands = [line.split("it with: ")[1] for line in output.splitlines() if "it with: " in line]
     assert len(commands) == 2, output
     for command in commands:
         client.run(*command.split())

@@ -36,7 +36,7 @@ def client(server: WandbServer, tmp_path: Path) -> Client:
 def sync(client: Client, output: str) -> None:
     """Do what the last line of a run's output says."""
     last = output.strip().splitlines()[-1]
-    command = re.search(r"the whole run is kept, and sent by: (wandb sync .+)$", last)
+    command = re.search(r"the whole run is kept; send it with: (wandb sync .+)$", last)
     assert command, output
     client.run(*command[1].split())
 
@@ -243,7 +243,7 @@ def test_a_run_with_an_id_is_kept_where_w_and_b_fails_at_its_start(
     more = {"WANDB_RUN_ID": "abc12345", "WANDB_INIT_TIMEOUT": "1", "WANDB_FINISH_TIMEOUT": "4"}
     done = client.train(text_file, *tiny_flags, "--output-dir=out", **more)
     assert done.returncode == 0, done.stdout
-    assert "the whole run is kept, and sent by: wandb sync" in done.stdout
+    assert "the whole run is kept; send it with: wandb sync" in done.stdout
     assert list((client.folder / "wandb").glob("offline-run-*-abc12345/*.wandb"))
 
 

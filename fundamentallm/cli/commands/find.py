@@ -70,7 +70,7 @@ def _find(config: Config, text: Text, request: TrainRequest, signals: StopSignal
     with folder.held():
         folder.clear()
         console = ConsoleTracker()
-        console.say(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
+        console.print(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
         found = find_learning_rate(
             run.config,
             run.dataset,

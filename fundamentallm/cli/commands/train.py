@@ -166,7 +166,7 @@ class RunTrackers:
         from fundamentallm.trackers.folder import FolderTracker
 
         self.wandb = wandb_tracker(self.folder, self.run.config, self.request)
-        self.console.say(
+        self.console.print(
             printable(
                 f"{self.text.name}: {self.text.length:,} characters, a vocabulary of "
                 f"{len(self.run.dataset.vocabulary)}; {self.run.plan.total_steps:,} steps; "

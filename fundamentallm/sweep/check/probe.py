@@ -24,7 +24,7 @@ from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.machine.cores_and_memory import keep_freed_memory, own_memory_gb
 from fundamentallm.sweep.engine.job import Job
 from fundamentallm.training.plan import sequences_at_once
-from fundamentallm.warning_lines import say_warnings
+from fundamentallm.warning_lines import print_warnings
 
 if TYPE_CHECKING:
     from fundamentallm.machine.device import Device
@@ -205,7 +205,7 @@ def main(job: Job, pipe: Connection) -> None:
     from fundamentallm.machine.device import is_out_of_memory
     from fundamentallm.training.train_step import OutOfMemoryError
 
-    say_warnings()
+    print_warnings()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if job.visible_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.visible_gpu

@@ -217,7 +217,7 @@ class Engine:
             )
 
     def _is_incomplete(self, number: int) -> bool:
-        return not self.folder.run(number).shows_its_end()
+        return not self.folder.run(number).has_ended()
 
     def _next_values(self, number: int, runs: RunIndex) -> Values | None:
         """Return the values of a new run; None if the sweep needs no more."""

@@ -62,7 +62,7 @@ def run_trial(job: Job, line: TrialPipe) -> Outcome:
     folder = RunFolder(".")
     try:
         with folder.held(wait=LETTING_GO):
-            folder.check_spares(job.data)
+            folder.check_keeps(job.data)
             return _execute(folder, job, line)
     except DiskError:  # no fault of the trial's: the worker waits for room
         raise

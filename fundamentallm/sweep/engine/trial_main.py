@@ -17,7 +17,7 @@ from fundamentallm.printable import printable
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Job, Outcome
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
-from fundamentallm.warning_lines import say_warnings
+from fundamentallm.warning_lines import print_warnings
 
 OF_ANOTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
 """What the environment may have of the run that the sweep itself was started in."""
@@ -39,7 +39,7 @@ def main(job: Job, pipe: Connection) -> None:
     threading.Thread(target=line.beat, daemon=True).start()
     try:
         _enter(job)
-        say_warnings()
+        print_warnings()
         from fundamentallm.sweep.engine.trial import run_trial
 
         ended = run_trial(job, line)

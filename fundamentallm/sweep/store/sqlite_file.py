@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.files.held_folder import why_anothers, why_misplaced
+from fundamentallm.files.held_folder import why_misplaced, why_other_owner
 from fundamentallm.sweep.file.diagnostics import SweepError
 
 FILES = r"study\.db(-wal|-shm|-journal)?"
@@ -33,7 +33,7 @@ class OwnFile(sqlite3.Connection):
         is_root = (
             hasattr(os, "geteuid") and os.geteuid() == 0
         )  # SQLite gives root's files to the owner
-        if reason := reason or ("" if is_root else why_anothers(path.parent, files=FILES)):
+        if reason := reason or ("" if is_root else why_other_owner(path.parent, files=FILES)):
             raise SweepError(reason)
         super().__init__(database, *args, **kwargs)
         opened = Path(self.execute("PRAGMA database_list").fetchone()[2])

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fundamentallm.files.atomic import read_file, replace_text
-from fundamentallm.files.held_folder import HeldFolder, Root, why_anothers, why_misplaced
+from fundamentallm.files.held_folder import HeldFolder, Root, why_misplaced, why_other_owner
 from fundamentallm.files.ownership import FILES as RUN_FILES
 from fundamentallm.files.ownership import LOCK
 from fundamentallm.files.run_folder import RunFolder
@@ -116,7 +116,7 @@ class SweepFolder:
         """
         if not (why := self.why_displaced()):
             return
-        now = self.root.place_now() if isinstance(self.root, HeldFolder) else None
+        now = self.root.current_path() if isinstance(self.root, HeldFolder) else None
         advice = "runs in progress were saved; resume with: fundamentallm agent "
         advice += shlex.quote(str(now))
         if now is None:
@@ -180,7 +180,7 @@ class SweepFolder:
             SweepError: It holds something else.
         """
         self.check_whole()
-        if reason := why_anothers(self.path, files=WRITTEN):
+        if reason := why_other_owner(self.path, files=WRITTEN):
             raise SweepError(reason)
         if not self.path.is_dir():
             return
