@@ -21,7 +21,7 @@ def test_two_runs_in_one_folder(
     for second_flags in (["train", *flags, "--resume"], ["train", *flags, "--overwrite"], find):
         second = run(*second_flags)
         assert second.returncode == 2
-        assert f"a run is going on there (process {first.pid} on " in second.stderr
+        assert f"a run is in progress there (process {first.pid} on " in second.stderr
         assert "wait for its end, or give another folder" in second.stderr
     os.kill(first.pid, signal.SIGKILL)  # the lock of a dead process releases itself
     first.communicate()

@@ -198,7 +198,7 @@ def test_a_file_of_values_that_yaml_itself_cannot_make(line: str, tmp_path: Path
 
 def test_a_folder_of_runs_that_is_a_link_to_nowhere(tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(tmp_path / "not mounted")
-    with pytest.raises(RunFolderError, match="runs: no folder can be made there"):
+    with pytest.raises(RunFolderError, match="runs: no folder can be created there"):
         new_run_folder(tmp_path / "runs", "x")
 
 

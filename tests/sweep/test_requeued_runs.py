@@ -53,5 +53,5 @@ def test_while_it_still_goes_on(
     with requeued.held():
         refused = run("train", text_file, *tiny_flags)
     assert refused.returncode == 2, refused.stderr
-    assert "a run is going on there" in refused.stderr
+    assert "a run is in progress there" in refused.stderr
     assert contents(requeued) == before
