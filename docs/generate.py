@@ -81,7 +81,7 @@ def hyperparameters_page() -> str:
     """Return the page with up-to-date tables."""
     heads = ("preset", "for", "least text", "sets")
     presets = {
-        f"`{each.name}`": (each.help, f"{each.least_characters:,}", flags(each))
+        f"`{each.name}`": (each.help, f"{each.min_characters:,}", flags(each))
         for each in PRESETS.values()
     }
     return with_tables(

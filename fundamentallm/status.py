@@ -1,4 +1,4 @@
-"""How a run stands or has ended: the words of summary.json, of a sweep's storage and of reports."""
+"""Status of a run, as stored in summary.json and a sweep's storage and shown in reports."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ from enum import StrEnum
 
 
 class RunStatus(StrEnum):
-    """Status of a run, or of one attempt at it."""
+    """Status of a run, or of one trial of it."""
 
     WAITING = "waiting"
     """Queued in a sweep's storage."""
     RUNNING = "running"
     DONE = "done"
     STOPPED = "stopped"
-    """Stopped early by hyperband or W&B; what it reached is a result."""
+    """Stopped early by hyperband or W&B; its score so far is a result."""
     DIVERGED = "diverged"
     IMPOSSIBLE = "impossible"
     """Its configuration cannot be built."""
     INTERRUPTED = "interrupted"
     """Asked to stop; its checkpoint is saved."""
     FAILED = "failed"
-    """Ended by an error of its own."""
+    """Ended by an error."""
     HUNG = "hung"
-    """Took no step for far longer than its steps take."""
+    """Took no step for far longer than a step usually takes."""
     OOM = "oom"
     """Ran out of memory."""
     DIED = "died"
     """Its process was killed from outside; summary.json says `failed`."""
     LOST = "lost"
-    """Given up because its worker was not heard of."""
+    """Given up because its worker stopped responding."""
     REFUSED = "refused"
-    """Its flags or values are wrong, so it never started."""
+    """Not started, since its flags or values are wrong."""
     UNFINISHED = "unfinished"
-    """In progress or killed; reports say so of a run that has not recorded its end."""
+    """In progress or killed: shown for a run that has not recorded its end."""
 
 
 RANKED = (RunStatus.DONE, RunStatus.STOPPED)
-"""The score of such a run says something of its configuration."""
+"""Statuses with a score that counts for the configuration."""
 FINISHED = (RunStatus.DONE, RunStatus.DIVERGED, RunStatus.IMPOSSIBLE, RunStatus.STOPPED)
-"""The run is over."""
+"""Statuses of a run that is over."""
 FAULTS = (RunStatus.FAILED, RunStatus.HUNG, RunStatus.OOM, RunStatus.DIED)
-"""The attempt ended by a fault."""
+"""Statuses of a trial that ended by a fault."""
 RETRYABLE = (*FAULTS, RunStatus.INTERRUPTED, RunStatus.LOST)
-"""The attempt ended, and its run may be tried again."""
+"""Statuses of a trial whose run may be retried."""
 RECORDED = (
     *(RunStatus.RUNNING, *FINISHED, *FAULTS[:-1]),
     *(RunStatus.INTERRUPTED, RunStatus.REFUSED),
 )
-"""`status` of a summary.json."""
+"""Statuses in summary.json."""
 
 
 def is_stopped_early(status: str, stopped_by: object) -> bool:

@@ -1,4 +1,4 @@
-"""What can be said of one hyperparameter, and how a value for it is read and checked."""
+"""Declaration of a hyperparameter, and how its values are parsed and checked."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ FALSE_WORDS = ("false", "0", "no", "off")
 
 
 class ConfigError(FundamentallmError):
-    """A hyperparameter has an unknown name, a wrong type or an impossible value."""
+    """A hyperparameter has an unknown name, a wrong type or an invalid value."""
 
 
 class ImpossibleCombinationError(ConfigError):
-    """Values that are possible one by one, and not together, or not with the text."""
+    """Values that are valid one by one, but not together, or not with the text."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The numbers that are possible, in the notation of mathematics: `[0, 1)`, `(0, inf)`."""
+    """Interval of numbers in mathematical notation: `[0, 1)`, `(0, inf)`."""
 
     text: str
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Where it begins and ends, whether or not it holds those numbers."""
+        """Lower and upper bound, included or not."""
         low, high = self.text[1:-1].split(",")
         return float(low), float(high)
 
@@ -55,10 +55,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """What is known about one hyperparameter.
+    """Declaration of one hyperparameter.
 
-    `typical` is the documented range, which is advice: a value outside it is allowed.
-    `possible` is what can work at all: a value outside it is refused.
+    `typical` is the documented range, which is advice: other values are allowed.
+    `possible` is the valid range: other values are refused.
     """
 
     name: str
@@ -73,17 +73,17 @@ class Hyperparameter:
 
     @property
     def is_switch(self) -> bool:
-        """Whether the flag may stand alone, or as `--no-`; there may be a third position."""
+        """True if the flag needs no value and has a `--no-` form; it may also take `auto`."""
         return self.type is bool or "true" in self.choices
 
     @property
     def flag(self) -> str:
-        """The documented spelling on the command line."""
+        """Documented spelling on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def accepts(self) -> str:
-        """What would do, in words."""
+        """Description of valid values."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.type is bool:
@@ -96,24 +96,24 @@ class Hyperparameter:
 
     @property
     def typical_text(self) -> str:
-        """The documented range as text, e.g. `0.00001 to 0.01`; empty where there is none."""
+        """Documented range as text, e.g. `0.00001 to 0.01`; "" if there is none."""
         return "" if self.typical is None else "{:g} to {:g}".format(*self.typical)
 
     @property
     def default_text(self) -> str:
-        """The default as a person would type it."""
+        """Default as a user would type it."""
         if isinstance(self.default, bool):
             return str(self.default).lower()
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default) or '""'
 
     def parse(self, value: object) -> Value:
-        """Turn `value` into this hyperparameter's type.
+        """Convert `value` to this hyperparameter's type.
 
-        Text is taken because flags and YAML's `1e-4` are text; a whole float passes for an
-        int because W&B's `q_uniform` draws `64.0` where 64 is meant.
+        Strings are accepted because flags and YAML's `1e-4` are strings. A whole float is accepted
+        as an int because W&B's `q_uniform` draws `64.0` for 64.
 
         Raises:
-            ConfigError: The value has the wrong type or is not possible.
+            ConfigError: The value has the wrong type or is invalid.
         """
         try:
             if self.is_switch and self.choices and value not in self.choices:
@@ -129,7 +129,7 @@ class Hyperparameter:
         return parsed
 
     def warning(self, value: Value) -> str | None:
-        """One line if `value` lies outside the documented range, else None."""
+        """Return a warning if `value` is outside the documented range, else None."""
         if self.typical is None or isinstance(value, str):
             return None
         low, high = self.typical
@@ -159,7 +159,7 @@ def _parse_int(value: object) -> int:
         return value
     try:
         if isinstance(value, str):
-            return int(value)  # exact, where a detour by float would round
+            return int(value)  # exact; float would round
     except ValueError:
         pass  # "64.0" is a whole number too
     number = _parse_float(value)
@@ -169,7 +169,7 @@ def _parse_int(value: object) -> int:
 
 
 def _parse_text(value: object) -> str:
-    """Text as it is; a list of numbers (`lr_steps` in YAML or Python) as `1,2,3`."""
+    """Return a string unchanged, and a list of numbers (`lr_steps` in YAML) as `1,2,3`."""
     if isinstance(value, list | tuple):
         return ",".join(str(item) for item in value)
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -197,8 +197,8 @@ def hyperparameter(
 ) -> T:
     """Declare one field of `Config`.
 
-    Typed as T, not as the dataclass field it returns, so that a type checker compares the
-    default with the annotation beside it.
+    The return type is T instead of the dataclass field, so that a type checker compares the default
+    with the annotation.
     """
     facts = {
         "help": help,
@@ -212,7 +212,7 @@ def hyperparameter(
 
 
 def shown(value: Any) -> str:
-    """A setting's value as people write it: 0.0003, 64, cosine."""
+    """Format a setting's value as people write it: 0.0003, 64, cosine."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e12:
@@ -226,7 +226,7 @@ def shown(value: Any) -> str:
 
 
 def markdown_table(hyperparameters: Iterable[Hyperparameter]) -> str:
-    """The table of docs/hyperparameters.md."""
+    """Return the table of docs/hyperparameters.md."""
     rows = ["| flag | default | typical | possible | meaning |", "|---|---|---|---|---|"]
     for known in hyperparameters:
         possible = ", ".join(known.choices) or str(known.possible or known.accepts)

@@ -1,4 +1,4 @@
-"""Names and values as people write them, to those of hyperparameters."""
+"""Parse names and values of hyperparameters as people write them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 
 DATA = "data"
-"""The name, beside the hyperparameters, of the text."""
+"""Name of the text beside the hyperparameters."""
 DATA_KEYS = (DATA, "data_sha256")
-"""What a run's config holds beside hyperparameters: which text it was trained on."""
+"""Keys of a run's config beside the hyperparameters: the text it was trained on."""
 
 
 def nearest_name(name: str, others: Iterable[str] = ()) -> str | None:
-    """The hyperparameter, or one of `others`, that `name` most likely means; None if none does.
+    """Return the hyperparameter, or the one of `others`, that `name` most likely means, or None.
 
-    Knows what other trainers call the same thing: `lr` is `learning_rate`.
+    Names that other trainers use are known: `lr` is `learning_rate`.
     """
     word = name.lstrip("-").replace("-", "_").lower()
     meant = {alias: known.name for known in HYPERPARAMETERS.values() for alias in known.also_called}
@@ -29,11 +29,11 @@ def nearest_name(name: str, others: Iterable[str] = ()) -> str | None:
 
 
 def read_values(values: Mapping[str, object], source: str) -> dict[str, Any]:
-    """Take names as people write them, `batch-size` or `batch_size`, and check each value.
+    """Parse values by name, `batch-size` or `batch_size`, and check each.
 
     Raises:
-        ConfigError: A name is unknown (the nearest is offered) or given twice, or a value is
-            not possible. The message begins with `source`, a file say.
+        ConfigError: A name is unknown (the nearest is suggested) or repeated, or a value is
+            invalid. The message begins with `source`, e.g. a file.
     """
     known: dict[str, Any] = {}
     for name, value in values.items():
@@ -52,13 +52,13 @@ def read_values(values: Mapping[str, object], source: str) -> dict[str, Any]:
 
 
 def read_config(config: Mapping[str, object], source: str) -> dict[str, Any]:
-    """Hyperparameters, checked, and what `DATA_KEYS` names, of a run's config.
+    """Parse hyperparameters and `DATA_KEYS` of a run's config.
 
-    It may come from W&B: names that begin with an underscore are W&B's own and left out, nesting
-    only groups, and a sweep's `batch-size` may stand beside the `batch_size` that the run added.
+    It may come from W&B: names with a leading underscore are W&B's own and left out, nested groups
+    are flattened, and a sweep's `batch-size` may occur beside the run's own `batch_size`.
 
     Raises:
-        ConfigError: A name is no hyperparameter, or has two values, or a value is not possible.
+        ConfigError: A name is not a hyperparameter or has two values, or a value is invalid.
     """
     known: dict[str, Any] = {}
     for name, value in _innermost(config):
@@ -83,7 +83,7 @@ def _innermost(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def unwrapped(content: object) -> dict[str, Any] | None:
-    """The config in a file as W&B writes it, `name: {value: ...}`; None if it is none."""
+    """Return the config of a file as W&B writes it, `name: {value: ...}`; None if it is another."""
     if not isinstance(content, dict):
         return None
     entries = {str(name): entry for name, entry in content.items() if name != "wandb_version"}

@@ -1,4 +1,4 @@
-"""Sets of hyperparameters for common situations, by name."""
+"""Presets: sets of hyperparameters for common situations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fundamentallm.config.fields import Value
 
 @dataclass(frozen=True)
 class Preset:
-    """A starting point; flags change what they name."""
+    """Named values to start from; flags override them."""
 
     name: str
     help: str
-    least_characters: int
-    """The shortest text that it makes sense for."""
+    min_characters: int
+    """Length of the shortest text that the preset suits."""
     values: Mapping[str, Value]
 
 

@@ -1,11 +1,11 @@
-"""A name by which a person tells runs apart: `d256-l6-h8-lr3e-4`."""
+"""Names that help people distinguish runs: `d256-l6-h8-lr3e-4`."""
 
 from __future__ import annotations
 
 from fundamentallm.config.hyperparameters import Config
 
 ALWAYS = {"model_dim": "d", "num_layers": "l", "num_heads": "h", "learning_rate": "lr"}
-IF_CHANGED = {  # from the default: what is often varied, and how it is abbreviated
+IF_CHANGED = {  # hyperparameters that are often varied, and their abbreviations
     "batch_size": "b",
     "max_seq_len": "s",
     "dropout": "do",
@@ -21,14 +21,14 @@ IF_CHANGED = {  # from the default: what is often varied, and how it is abbrevia
 
 
 def run_name(config: Config) -> str:
-    """Sizes and learning rate, then whatever else of note is not at its default."""
+    """Join sizes, learning rate and other common hyperparameters that are not at their default."""
     changed = [name for name in IF_CHANGED if getattr(config, name) != getattr(Config, name)]
     short = ALWAYS | IF_CHANGED
     return "-".join(short[name] + _text(getattr(config, name)) for name in [*ALWAYS, *changed])
 
 
 def _text(value: object) -> str:
-    """Numbers below a hundredth as `3e-4`, others as they are, to three digits."""
+    """Format numbers below a hundredth as `3e-4`, others with three digits."""
     if not isinstance(value, float):
         return str(value)
     if value == 0 or abs(value) >= 0.01:

@@ -1,1 +1,1 @@
-"""The transformer, with its own kernels for a CPU."""
+"""The transformer, with native kernels for CPUs."""

@@ -1,4 +1,4 @@
-"""Causal attention with rotary positions: our kernel on a CPU, where it pays; else torch's.
+"""Causal attention with rotary positions: by our kernel on a CPU if it pays, else by torch's.
 
 Shapes: B sequences, T tokens in each, H heads of size D.
 """
@@ -15,42 +15,42 @@ from torch.autograd.function import once_differentiable
 from fundamentallm.model.native import call, usable_for
 
 WIDTHS = (8, 16, 32, 64)
-"""Head sizes that kernels.c is made for."""
+"""Head sizes that kernels.c supports."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def suits_kernel(qkv: Tensor) -> bool:
-    """Whether our kernel should take (B, T, 3, H, D): on a CPU, small heads, not in float64."""
+    """Return whether our kernel suits (B, T, 3, H, D): on a CPU, small heads, not in float64."""
     return qkv.shape[-1] in WIDTHS and qkv.dtype in DTYPES and usable_for(qkv)
 
 
 def attend(qkv: Tensor, rotation: Tensor, dropout: float = 0.0) -> Tensor:
-    """Every token looks back at those before it and at itself.
+    """Attend from every token to itself and those before it.
 
     Args:
         qkv: Queries, keys and values, (B, T, 3, H, D).
         rotation: Cosines and sines of the tokens' positions, (2, T, 1, D // 2).
-        dropout: Share of the attention weights dropped.
+        dropout: Fraction of attention weights to drop.
 
     Returns:
         (B, T, H, D).
 
     Raises:
-        ValueError: There are not as many positions as tokens.
+        ValueError: The numbers of positions and tokens differ.
     """
     if rotation.shape[1] != qkv.shape[1]:
         raise ValueError(f"{qkv.shape[1]} tokens and {rotation.shape[1]} positions")
     if not dropout and suits_kernel(qkv):
-        # In float32 also under mixed precision, as torch's own kernel accumulates.
+        # In float32 also under mixed precision, as torch's kernel accumulates.
         return _Attention.apply(qkv.float().contiguous(), rotation).to(qkv.dtype)  # pyright: ignore
     query, key, value = qkv.unbind(2)
     return attend_with_torch(rotate(query, rotation), rotate(key, rotation), value, dropout)
 
 
 def attend_with_torch(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """The same by torch, of rotated queries (B, T, H, D) and keys (B, T + earlier ones, H, D)."""
+    """Attend with torch, from rotated queries (B, T, H, D) to keys (B, T + earlier ones, H, D)."""
     heads_first = (each.transpose(1, 2) for each in (query, key, value))
-    # A single token may see all that is there.
+    # A single token may attend to all keys.
     y = F.scaled_dot_product_attention(
         *heads_first, dropout_p=dropout, is_causal=query.shape[1] > 1
     )
@@ -58,9 +58,9 @@ def attend_with_torch(query: Tensor, key: Tensor, value: Tensor, dropout: float 
 
 
 def rotations(length: int, size: int) -> Tensor:
-    """Cosines and sines of rotary positions, (2, length, 1, size // 2).
+    """Return cosines and sines of rotary positions, (2, length, 1, size // 2).
 
-    Pair i of a head turns by `10000 ** (-2 i / size)` radians a position.
+    Pair i of a head turns by `10000 ** (-2 i / size)` radians per position.
     Source: Su et al., "RoFormer", 2021.
     """
     pairs = size // 2
@@ -70,16 +70,16 @@ def rotations(length: int, size: int) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the pairs of each head, (B, T, H, D), by its token's position; an odd last stays."""
+    """Rotate the pairs of each head, (B, T, H, D), by its token's position; an odd last stays."""
     cos, sin = rotation
     pairs = cos.shape[-1]
     a, b = x[..., :pairs], x[..., pairs : 2 * pairs]
     turned = torch.cat((a * cos - b * sin, a * sin + b * cos, x[..., 2 * pairs :]), -1)
-    return turned.to(x.dtype)  # the angles are float32 also in mixed precision
+    return turned.to(x.dtype)  # float32 angles, also in mixed precision
 
 
 class _Attention(torch.autograd.Function):
-    """kernels.c, forward and backward."""
+    """Attention by kernels.c, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, rotation: Tensor) -> Tensor:

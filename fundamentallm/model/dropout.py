@@ -1,4 +1,4 @@
-"""Dropout that costs little on a CPU: by kernels.c where it is there; else by fewer draws."""
+"""Dropout that is cheap on a CPU: by kernels.c if available, else by fewer random draws."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOWEST = -(1 << 63)
 
 
 def drop(x: Tensor, rate: float) -> Tensor:
-    """`x`, of any shape, with a share `rate` of its elements dropped and the rest scaled up."""
+    """Drop a fraction `rate` of the elements of `x`, any shape, and scale up the rest."""
     if not rate:
         return x
     if x.dtype == torch.float32 and usable_for(x):
@@ -26,7 +26,7 @@ def drop(x: Tensor, rate: float) -> Tensor:
 
 
 def add_dropped(x: Tensor, branch: Tensor, rate: float) -> Tensor:
-    """`x` plus what is left of `branch`, of the same shape, where a share `rate` is dropped."""
+    """Add `branch`, of which a fraction `rate` is dropped, to `x` of the same shape."""
     if not rate:
         return x + branch
     if is_cheap(x):
@@ -35,10 +35,10 @@ def add_dropped(x: Tensor, branch: Tensor, rate: float) -> Tensor:
 
 
 def keep_factors(*shape: int, rate: float) -> Tensor:
-    """What to multiply `shape` by so that a share `rate` is dropped: 0, or what keeps the mean.
+    """Return factors of `shape` that drop a fraction `rate`: 0, or a number that keeps the mean.
 
-    Each element has 16 random bits of its own, four to a draw of 64, from torch's generator: four
-    to five times as fast as torch's dropout, which draws 64 bits for each.
+    Each element uses 16 random bits, four elements to a draw of 64 from torch's generator. That is
+    four to five times as fast as torch's dropout, which draws 64 bits per element.
     """
     count = math.prod(shape)
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(LOWEST, None)
@@ -49,26 +49,26 @@ def keep_factors(*shape: int, rate: float) -> Tensor:
 
 
 def rounded(rate: float) -> tuple[int, float]:
-    """How many of 2 ** 16 words drop their element, and the factor of the rest that fits this."""
+    """Return how many of 2 ** 16 words drop their element, and the factor for the rest."""
     dropped = min(round(rate * WORD), WORD - 1)
     return dropped, WORD / (WORD - dropped)
 
 
 def is_cheap(x: Tensor) -> bool:
-    """Whether `keep_factors` is the way for `x`, of any shape: on a CPU, and not compiled.
+    """Return whether to use `keep_factors` for `x`, any shape: on a CPU, not compiled.
 
-    A GPU's and a compiler's own dropout is as good.
+    The dropout of GPUs and compiled models is as fast.
     """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def new_seed() -> Tensor:
-    """A seed for kernels.c, (1,), from torch's generator."""
+    """Draw a seed for kernels.c, (1,), from torch's generator."""
     return torch.empty(1, dtype=torch.int64).random_(LOWEST, None)
 
 
 class _Dropped(torch.autograd.Function):
-    """kernels.c. What was dropped is made again, of the same seed, on the way back."""
+    """Dropout by kernels.c; the backward pass draws the same numbers again from the seed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:

@@ -1,6 +1,6 @@
-"""Matrix products with what surrounds them: a norm before, a gate within, dropout and the stream.
+"""Matrix products fused with their surroundings: norm, gate, dropout and residual stream.
 
-By kernels.c where it is there, which does all of it on what is in the cache; else by torch.
+By kernels.c if available, which does all of it on data in the cache; else by torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fundamentallm.model.native import call, usable_for
 from fundamentallm.model.norm import EPSILON, norm, swiglu
 
 FEW_TOKENS = 64
-"""For fewer, joining or reordering the weights would cost more than it saves."""
+"""Minimum tokens for which joining or reordering the weights saves time."""
 
 
 def project(
@@ -27,16 +27,16 @@ def project(
     onto: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """What matrices of (O, K) make of `x`, (..., K), joined along the last dimension.
+    """Multiply `x`, (..., K), by matrices (O, K), and join the products along the last dimension.
 
-    The matrices are apart because Muon treats each by itself.
+    The matrices are separate because Muon treats each by itself.
 
     Args:
         x: (..., K).
         weights: (O, K) each; the O may differ.
-        normed: Whether `norm(x)` is multiplied, not `x`.
-        onto: What the product is added to, of the result's shape.
-        dropout: Share of the product that is dropped before it is added.
+        normed: Whether to multiply `norm(x)` instead of `x`.
+        onto: Tensor of the result's shape to add the product to.
+        dropout: Fraction of the product to drop before adding it.
 
     Returns:
         (..., sum of O).
@@ -59,14 +59,14 @@ def project(
 
 
 def mlp(x: Tensor, gate: Tensor, up: Tensor, out: Tensor, dropout: float = 0.0) -> Tensor:
-    """`x`, (..., C), plus `out` of the SwiGLU of what `gate` and `up` make of `norm(x)`.
+    """Add to `x`, (..., C), the product of `out` with SwiGLU of `gate` and `up` on `norm(x)`.
 
     Args:
         x: (..., C).
         gate: (H, C).
         up: (H, C).
         out: (C, H).
-        dropout: Share of what is added that is dropped.
+        dropout: Fraction of the added product to drop.
 
     Returns:
         (..., C).
@@ -76,7 +76,7 @@ def mlp(x: Tensor, gate: Tensor, up: Tensor, out: Tensor, dropout: float = 0.0) 
     """
     check_fit(x, gate, up)
     if not gate.shape == up.shape == out.T.shape:
-        raise ValueError("gate and up are of one shape, and out of the other way round")
+        raise ValueError("gate and up have one shape, and out has its transpose")
     if suits_kernel(x, gate, up, out):
         return _MLP.apply(x, joined((gate, up)), out, dropout)  # pyright: ignore
     hidden = project(x, gate, up, normed=True)
@@ -84,10 +84,10 @@ def mlp(x: Tensor, gate: Tensor, up: Tensor, out: Tensor, dropout: float = 0.0) 
 
 
 def check_fit(x: Tensor, *weights: Tensor) -> None:
-    """See that matrices of (O, K) can multiply `x`, (..., K): kernels.c would not notice.
+    """Check that matrices of (O, K) can multiply `x`, (..., K), since kernels.c does not.
 
     Raises:
-        ValueError: They cannot.
+        ValueError: The shapes do not fit.
     """
     for weight in weights:
         if weight.shape[1] != x.shape[-1] or not weight.numel():
@@ -95,17 +95,17 @@ def check_fit(x: Tensor, *weights: Tensor) -> None:
 
 
 def joined(weights: tuple[Tensor, ...]) -> Tensor:
-    """Matrices of (O, K) below each other."""
+    """Concatenate matrices of (O, K) along O."""
     return weights[0] if len(weights) == 1 else torch.cat(weights)
 
 
 def is_short(x: Tensor) -> bool:
-    """Whether `x`, (..., K), is of few tokens."""
+    """Return whether `x`, (..., K), has few tokens."""
     return x.shape[:-1].numel() < FEW_TOKENS
 
 
 def suits_kernel(x: Tensor, *others: Tensor) -> bool:
-    """Whether kernels.c is for `x`, (..., K), with these: on a CPU, and all in float32."""
+    """Return whether kernels.c supports `x`, (..., K), with these: on a CPU, all in float32."""
     plain = all(each.dtype == torch.float32 and usable_for(each) for each in (x, *others))
     return plain and not is_short(x) and not torch.is_autocast_enabled("cpu")
 
@@ -164,11 +164,11 @@ class _MLP(torch.autograd.Function):
 
 
 def chance(dropout: float) -> tuple[Tensor, int, float]:
-    """A seed, (1,), drawn only where needed; how many words of 2 ** 16 drop; the others' factor."""
+    """Return a seed, (1,), drawn if needed; how many of 2 ** 16 words drop; the others' factor."""
     seed = new_seed() if dropout else torch.zeros(1, dtype=torch.int64)
     return seed, *rounded(dropout)
 
 
 def sizes(x: Tensor, weight: Tensor) -> tuple[int, int, int]:
-    """Tokens in `x`, (..., K), then K and O of `weight`, (O, K)."""
+    """Return the number of tokens in `x`, (..., K), then K and O of `weight`, (O, K)."""
     return x.shape[:-1].numel(), weight.shape[1], len(weight)

@@ -1,7 +1,7 @@
-"""Builds and loads kernels.c, where there is a compiler; everything works without.
+"""Build and load kernels.c, if there is a compiler; everything works without it.
 
-The library is kept in the user's cache, under a name made of the source, the compiler and the
-processor, so that it is built once for each kind of machine that shares a home folder.
+The library is kept in the user's cache, under a name derived from the source, the compiler and the
+processor, so that it is built once for each type of machine that shares a home folder.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ SWITCH = "FUNDAMENTALLM_KERNELS"
 FLAGS = ("-O3", "-funroll-loops", "-march=native", "-fno-math-errno", "-pthread")
 FLAGS += ("-shared", "-fPIC", "-w")
 BUILD_SECONDS = 60
-MOST_TOLD = 200  # characters of what a compiler said
-RETRY_SECONDS = 24 * 3600  # after which what failed is tried again: memory or a disk was full
+MOST_TOLD = 200  # characters of a compiler's message
+RETRY_SECONDS = 24 * 3600  # before trying again: memory or a disk may have been full
 SIGNATURES = {
     "attention_forward": ("3BTHD TD/2 TD/2 BTHD BTH", "BTHD"),
     "attention_backward": ("3BTHD TD/2 TD/2 BTHD BTH BTHD 3BTHD", "BTHD"),
@@ -48,15 +48,15 @@ SIGNATURES = {
     "mlp_backward": ("NC 2CF CF 2NF NC NC 2CF CF seed", "#..NCF"),
     "orthogonalize": ("NRC NRC 3Q", "Q.NRC"),
 }
-"""What each function of kernels.c takes after the number of threads: tensors and numbers.
+"""Arguments of each function of kernels.c after the number of threads: tensors, then numbers.
 
-Of a tensor, how many elements it has: a product of the numbers with these letters. With `?` it may
-be left out. `.` is a number with a fraction; `#` and letters are whole.
+A tensor is described by its number of elements: a product of the numbers with these letters. With
+`?` it may be omitted. `.` is a float; `#` and letters are integers.
 """
 
 
 class _Tensor:
-    """What a function takes for granted of one of its tensors."""
+    """Requirements of a function for one of its tensors."""
 
     def __init__(self, count: str, numbers: str) -> None:
         self.dtype = torch.int64 if count == "seed" else torch.float32
@@ -67,7 +67,7 @@ class _Tensor:
         self.places = [numbers.index(letter) for letter in letters if letter.isalpha()]
 
     def address(self, tensor: torch.Tensor | float, numbers: Sequence[float]) -> int | None:
-        """Where it lies; None if it is something else, which would be read all the same."""
+        """Return the tensor's address; None if it does not fit, since C would read it anyway."""
         if not isinstance(tensor, torch.Tensor):
             return 0 if self.optional and tensor == 0 else None
         count = self.factor
@@ -91,9 +91,9 @@ TENSORS = {
 
 @cache
 def kernels() -> ctypes.CDLL | None:
-    """The functions of kernels.c; None where they cannot be built, or FUNDAMENTALLM_KERNELS=0.
+    """Return the functions of kernels.c; None if they cannot be built or are turned off.
 
-    Why they cannot is said once, unless it is that there is no compiler.
+    FUNDAMENTALLM_KERNELS=0 turns them off. A failure is logged once, unless there is no compiler.
     """
     if os.environ.get(SWITCH) == "0" or sys.platform == "win32":
         return None
@@ -106,17 +106,17 @@ def kernels() -> ctypes.CDLL | None:
         reason = f"{error.filename}: {error.strerror}" if error.strerror else str(error)
     if reason:
         LOG.warning(
-            "kernels.c could not be built and kept: %s; training goes on without it, slower", reason
+            "kernels.c could not be built: %s; training continues without it, more slowly", reason
         )
     return None
 
 
 class _NotBuiltError(Exception):
-    """Says why; nothing where there is no compiler, which is no fault."""
+    """Reason why kernels.c was not built; "" if there is no compiler, which is no fault."""
 
 
 def usable_for(x: torch.Tensor) -> bool:
-    """Whether `x`, of any shape, is where kernels.c works: on a CPU, and not compiled."""
+    """Return whether kernels.c can process `x`, any shape: on a CPU, not compiled."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and kernels() is not None
 
 
@@ -128,13 +128,13 @@ _team = _Team()
 
 
 def team() -> int:
-    """How many threads kernels.c works with; it gives the same with any number."""
+    """Return the number of threads of kernels.c; its results do not depend on it."""
     return _team.threads or torch.get_num_threads()
 
 
 @contextmanager
 def working_with(threads: int) -> Iterator[None]:
-    """Have kernels.c use that many, when it is called from here; else as many as torch."""
+    """Let kernels.c use `threads` threads in this context; by default as many as torch."""
     before, _team.threads = _team.threads, threads
     try:
         yield
@@ -143,18 +143,20 @@ def working_with(threads: int) -> Iterator[None]:
 
 
 def call(name: str, *arguments: torch.Tensor | float) -> None:
-    """A function of kernels.c, on contiguous tensors (float32, seeds int64) and numbers; 0 is NULL.
+    """Call a function of kernels.c on contiguous tensors (float32, seeds int64) and numbers.
+
+    A tensor given as 0 is NULL.
 
     Raises:
-        TypeError: A tensor is not what it takes for granted, which would be read all the same.
-        MemoryError: It had not enough.
+        TypeError: A tensor does not fit, and C would read it anyway.
+        MemoryError: Memory ran out.
     """
     expected = TENSORS[name]
     given = arguments[: len(expected)]
     numbers = [x for x in arguments[len(expected) :] if not isinstance(x, torch.Tensor)]
     addresses = [e.address(x, numbers) for e, x in zip(expected, given, strict=True)]
     if None in addresses:
-        raise TypeError(f"{name}: {_shown(given[addresses.index(None)])} is not what it works on")
+        raise TypeError(f"{name}: {_shown(given[addresses.index(None)])} does not fit")
     if getattr(kernels(), name)(team(), *addresses, *numbers):
         raise MemoryError(f"{name}: not enough memory for {', '.join(map(_shown, given))}")
 
@@ -166,12 +168,12 @@ def _shown(x: torch.Tensor | float) -> str:
 
 
 def _load(library: Path) -> ctypes.CDLL:
-    """Load what was looked at: the file that is open, whatever its name leads to by then."""
+    """Load the open file that was checked, since its name may lead elsewhere by now."""
     opened = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    about = os.fstat(opened)  # it stays open: the loader knows libraries by the number's name
+    about = os.fstat(opened)  # it stays open: the loader identifies libraries by this path
     if not stat.S_ISREG(about.st_mode) or not _is_ours(about):
         os.close(opened)
-        raise _NotBuiltError(f"{library} can be written by others; take it away")
+        raise _NotBuiltError(f"{library} can be written by others; remove it")
     by_number = Path(f"/proc/self/fd/{opened}")
     found = ctypes.CDLL(str(by_number if by_number.exists() else library))
     for name, (counts, numbers) in SIGNATURES.items():
@@ -183,7 +185,7 @@ def _load(library: Path) -> ctypes.CDLL:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Where the library is kept; if others could put theirs there, a folder for this process."""
+    """Return the library's folder; a temporary one if others could write to it."""
     kept = Path(os.path.realpath(cache_folder() / "kernels"))
     for missing in [each for each in (*reversed(kept.parents), kept) if not each.exists()]:
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -204,10 +206,10 @@ def _folder() -> Iterator[Path]:
 
 
 def _open_to_others(folder: Path) -> Path | None:
-    """The folder on the way to this one, itself included, in which others may replace files."""
+    """Return a folder on this path, itself included, in which others may replace files."""
     for each in (folder, *folder.parents):
         about = each.stat()
-        shared = about.st_mode & stat.S_ISVTX and each != folder  # /tmp: names stay their owners'
+        shared = about.st_mode & stat.S_ISVTX and each != folder  # /tmp: only owners may rename
         if about.st_uid not in (0, os.getuid()) or (_others_write(about) and not shared):
             return each
     return None
@@ -224,7 +226,7 @@ def _built_by_any(folder: Path) -> Path:
 
 
 def _built(compiler: str, folder: Path) -> Path:
-    """The library that this compiler makes; that it cannot is remembered for a day."""
+    """Return the library that this compiler builds; a failure is remembered for a day."""
     source = files("fundamentallm.model").joinpath("kernels.c").read_bytes()
     about = os.stat(compiler)
     compiled_by = f"{compiler} {about.st_mtime} {about.st_size}"
@@ -240,14 +242,14 @@ def _built(compiler: str, folder: Path) -> Path:
             _build(compiler, source, library)
         except subprocess.SubprocessError as error:
             reason = _reason(compiler, error)
-            if getattr(error, "returncode", 1) > 0:  # not killed, for no fault of its own
+            if getattr(error, "returncode", 1) > 0:  # unless it was killed
                 failed.write_text(reason, "utf-8")
             raise _NotBuiltError(reason) from None
     return library
 
 
 def _reason(compiler: str, error: subprocess.SubprocessError) -> str:
-    """What a compiler said, in a line: its first error, or whatever it said last."""
+    """Return a compiler's first error, or else its last line."""
     if isinstance(error, subprocess.TimeoutExpired):
         return f"{compiler} took more than {BUILD_SECONDS} s"
     assert isinstance(error, subprocess.CalledProcessError)
@@ -260,20 +262,20 @@ def _reason(compiler: str, error: subprocess.SubprocessError) -> str:
 
 
 def _build(compiler: str, source: bytes, library: Path) -> None:
-    """Compile to another name and rename, so that two at once do each other no harm."""
+    """Compile under another name and rename, so that two processes may build at once."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         code, part = Path(folder, "kernels.c"), Path(folder, "kernels.so")
         code.write_bytes(source)
         words = [compiler, *FLAGS, "-o", str(part), str(code), "-lm"]
-        # A session of its own: Ctrl-C is for us, and what was begun is wanted next time.
+        # In a new session, so that Ctrl-C does not end it: the library is useful next time.
         subprocess.run(words, check=True, capture_output=True, timeout=BUILD_SECONDS,
                        start_new_session=True)  # fmt: skip
-        part.chmod(0o700)  # whatever the umask: see _is_ours
+        part.chmod(0o700)  # independent of the umask: see _is_ours
         os.replace(part, library)
 
 
 def _is_ours(about: os.stat_result) -> bool:
-    """Whether nobody else could have written it: what lies there is code that will run."""
+    """Return whether only this user could have written the file, whose code will run."""
     return about.st_uid == os.getuid() and not _others_write(about)
 
 
@@ -282,7 +284,7 @@ def _others_write(about: os.stat_result) -> bool:
 
 
 def _processor() -> str:
-    """What -march=native looks at, as far as the system tells."""
+    """Describe the processor as -march=native sees it, as far as the system tells."""
     about = [platform.machine(), platform.processor()]
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").split("\n\n")[0]

@@ -1,4 +1,4 @@
-"""RMSNorm, by kernels.c where it is there, in one pass over memory, else by torch; and SwiGLU."""
+"""RMSNorm and SwiGLU, by kernels.c in one pass over memory if available, else by torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """silu(gate) * up, (..., F), for `x` that holds gate and up, (..., 2 F)."""
+    """Return silu(gate) * up, (..., F), where `x`, (..., 2 F), holds gate and up."""
     gate, up = x.chunk(2, -1)
     return F.silu(gate) * up
 

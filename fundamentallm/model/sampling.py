@@ -1,4 +1,4 @@
-"""Writing text with a model, a token at a time."""
+"""Generate text with a model, token by token."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ SAMPLE_TOKENS = 200
 
 
 class SamplingError(FundamentallmError):
-    """A sampling setting is not possible."""
+    """A sampling setting is invalid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen. The filters apply in the order of the fields.
+    """Settings that choose the next token; filters apply in the order of the fields.
 
     Raises:
-        SamplingError: A value is not possible.
+        SamplingError: A value is invalid.
     """
 
     temperature: float = 0.8
-    """Divides the scores; 0 always takes the likeliest token."""
+    """Divide the scores by this; 0 always takes the most likely token."""
     top_k: int = 0
-    """Keep the k likeliest tokens; 0 keeps all."""
+    """Keep the k most likely tokens; 0 keeps all."""
     top_p: float = 1.0
-    """Keep the fewest likeliest tokens whose probabilities reach p (nucleus sampling)."""
+    """Keep the fewest most likely tokens whose probabilities reach p (nucleus sampling)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -46,17 +46,17 @@ class Sampling:
             raise SamplingError(f"--top-p {self.top_p}: give more than 0 and at most 1")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Scores of V tokens, shape (V,), to the probabilities to draw from, shape (V,)."""
+        """Turn scores of V tokens, shape (V,), into probabilities to draw from, shape (V,)."""
         if self.temperature == 0:
             return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
-        logits = (logits - logits.max()).double() / self.temperature  # the likeliest: 0
+        logits = (logits - logits.max()).double() / self.temperature  # the most likely: 0
         if 0 < self.top_k < len(logits):
             logits = logits.masked_fill(logits < logits.topk(self.top_k).values[-1], -torch.inf)
         probabilities = logits.softmax(0)
         if self.top_p < 1:
-            # Stable: which of equals are kept must not depend on the processor's way of sorting.
+            # Stable, so that the choice among equal scores is the same on every processor.
             ordered, order = probabilities.sort(descending=True, stable=True)
-            before = ordered.cumsum(0) - ordered  # the likeliest token is always kept
+            before = ordered.cumsum(0) - ordered  # always keep the most likely token
             probabilities = probabilities.index_fill(0, order[before >= self.top_p], 0.0)
         return probabilities / probabilities.sum()
 
@@ -71,10 +71,10 @@ def generate(
     seed: int,
     stop: str = "",
 ) -> Iterator[str]:
-    """Continue `prompt`, a piece of text at a time, which joined are the whole continuation.
+    """Yield the continuation of `prompt` in pieces.
 
-    An empty prompt stands for a line's beginning. With `stop`, the text ends before its first
-    occurrence. The draw depends on `seed` alone and disturbs no other generator.
+    An empty prompt means the start of a line. With `stop`, the text ends before its first
+    occurrence. The draw depends on `seed` alone and leaves other generators unchanged.
     """
     tokens = [int(token) for token in vocabulary.encode(prompt or "\n")]
     drawn = draw_tokens(model, tokens, sampling, max_tokens, seed, vocabulary.tokenizer == "char")
@@ -91,10 +91,10 @@ def draw_tokens(
     seed: int,
     forbid_unknown: bool = False,
 ) -> Iterator[int]:
-    """Draw up to `max_tokens` tokens that follow `tokens` (at least one).
+    """Yield up to `max_tokens` tokens that follow `tokens` (at least one).
 
-    When the context is full its older quarter is dropped and the rest read again, so every
-    token is drawn from at least three quarters of a context, at positions seen in training.
+    When the context is full, its oldest quarter is dropped and the rest read again. Every token is
+    thus drawn from at least three quarters of a context, at positions seen in training.
     """
     device = model.head.weight.device
     random = torch.Generator().manual_seed(seed)
@@ -116,7 +116,7 @@ def draw_tokens(
 
 
 def _spell(vocabulary: Vocabulary, tokens: Iterator[int]) -> Iterator[str]:
-    """Tokens as text; bytes are held back until their character is complete."""
+    """Yield tokens as text; bytes are held back until their character is complete."""
     if vocabulary.tokenizer == "char":
         yield from (vocabulary.decode([token]) for token in tokens)
         return
@@ -129,7 +129,7 @@ def _spell(vocabulary: Vocabulary, tokens: Iterator[int]) -> Iterator[str]:
 
 
 def _until(stop: str, pieces: Iterator[str]) -> Iterator[str]:
-    """The text before `stop`; holds back only what may be its beginning."""
+    """Yield the text before `stop`; hold back only a possible beginning of it."""
     held = ""
     for piece in pieces:
         held += piece
@@ -146,12 +146,12 @@ def _until(stop: str, pieces: Iterator[str]) -> Iterator[str]:
 def continue_text(
     model: Transformer, vocabulary: Vocabulary, tokens: Tokens, *, seed: int
 ) -> Sample:
-    """What the model makes of the beginning of `tokens`, shape (T,): a run's sample.
+    """Return a run's sample: the model's continuation of the start of `tokens`, shape (T,).
 
-    At a temperature of 0.6 a small model's words hold together better than at 0.8.
+    A small model spells words better at a temperature of 0.6 than at 0.8.
     """
     prompt = vocabulary.decode(tokens[:PROMPT_TOKENS].tolist())
-    prompt = prompt.rstrip(UNKNOWN)  # of bytes, the last ones may be half a character
+    prompt = prompt.rstrip(UNKNOWN)  # the last bytes may be half a character
     sampling = Sampling(temperature=0.6)
     pieces = generate(
         model, vocabulary, prompt, sampling=sampling, max_tokens=SAMPLE_TOKENS, seed=seed

@@ -1,4 +1,4 @@
-"""With how many threads a model computes, and whose: torch's, or those of kernels.c."""
+"""Threads of a model's computation: torch's, or those of kernels.c."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fundamentallm.model.native import kernels, working_with
 
 
 def suits_kernels(config: Config, device: torch.device) -> bool:
-    """Whether kernels.c does nearly all of the work of such a model there."""
+    """Return whether kernels.c does nearly all the work of such a model on `device`."""
     return (
         device.type == "cpu"
         and kernels() is not None
@@ -28,10 +28,10 @@ def suits_kernels(config: Config, device: torch.device) -> bool:
 
 @contextmanager
 def threads(count: int = 0, in_kernels: bool = False) -> Iterator[None]:
-    """Compute with `count` threads, if there are as many cores; else with what is usual here.
+    """Compute with `count` threads if there are as many cores, else with the default number.
 
-    With `in_kernels` they are those of kernels.c alone. What is left to torch is too short to gain
-    from its own, which have to wait for each other and lose a lot where the machine is busy.
+    With `in_kernels` only kernels.c uses them. Torch's remaining work is too short to gain from
+    threads, which wait for each other and are slow on a busy machine.
     """
     before = torch.get_num_threads()
     number = count if 0 < count <= usable_cores() else min(before, usable_cores())

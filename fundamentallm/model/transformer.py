@@ -1,7 +1,7 @@
-"""The transformer: tokens in, a score for every possible next token out.
+"""Transformer: from tokens to a score for every possible next token.
 
-Shapes: B sequences, T tokens in each, C = model_dim, H heads of size D = C / H, V tokens in
-the vocabulary. Why each part is what it is: docs/dev/experiments.md.
+Shapes: B sequences of T tokens, C = model_dim, H heads of size D = C / H, V tokens in the
+vocabulary. docs/dev/experiments.md has the reasons for each part.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fundamentallm.model.size import mlp_width
 
 
 class Transformer(nn.Module):
-    """A causal transformer of the shape that `config` gives, over `vocab_size` tokens.
+    """Causal transformer of the shape that `config` gives, over `vocab_size` tokens.
 
-    A token enters as its embedding and a share of the one before. Layers read a normalised copy of
-    the stream and add to it; positions are rotations; the MLP is gated; there are no biases.
+    A token enters as its embedding plus a share of the previous one. Layers read a normalized copy
+    of the residual stream and add to it. Positions are rotary, the MLP is gated, without biases.
     """
 
     @float32_by_default()
@@ -37,10 +37,10 @@ class Transformer(nn.Module):
         rotation = rotations(config.max_seq_len, config.model_dim // config.num_heads)
         self.register_buffer("rotation", rotation, persistent=False)
         self.rotation: Tensor
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
-        """Start as a uniform guess: every layer adds nothing and every score is 0."""
+    def _initialize(self) -> None:
+        """Start as a uniform prediction: every layer adds nothing and every score is 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
@@ -50,10 +50,10 @@ class Transformer(nn.Module):
                 nn.init.zeros_(weight)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """Scores of the next token, (B, T, V), for `tokens`, (B, T) with T <= max_seq_len.
+        """Return scores of the next token, (B, T, V), for `tokens`, (B, T) with T <= max_seq_len.
 
-        With a `cache` the tokens follow those it has read, and are added to it. Then B is 1,
-        and T is 1 unless the cache is empty.
+        With a `cache` the tokens follow those it holds, and are added to it. B is then 1, and T is
+        1 unless the cache is empty.
         """
         start = cache.length if cache else 0
         rotation = self.rotation[:, start : start + tokens.shape[1]]
@@ -65,10 +65,10 @@ class Transformer(nn.Module):
 
 
 class TokenShift(nn.Module):
-    """Adds to each token a share of the one before it, a number for each channel.
+    """Add to each token a share of the previous one, with one number per channel.
 
-    Layers need not learn by attention what came just before. Source: the token shift of Peng et
-    al., "RWKV", 2023, here once for the whole model.
+    Layers need not learn the previous token by attention. Source: the token shift of Peng et al.,
+    "RWKV", 2023, here once for the whole model.
     """
 
     def __init__(self, width: int) -> None:
@@ -76,8 +76,8 @@ class TokenShift(nn.Module):
         self.share = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, cache: Cache | None) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        before = F.pad(x[:, :-1], (0, 0, 1, 0))  # nothing comes before a text
+        """Map (B, T, C) to (B, T, C)."""
+        before = F.pad(x[:, :-1], (0, 0, 1, 0))  # a text's first token has no predecessor
         if cache is not None:
             if cache.newest is not None:
                 before[:, :1] = cache.newest
@@ -86,7 +86,7 @@ class TokenShift(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then an MLP. Each adds to the stream what it makes of a normalised copy."""
+    """Attention, then an MLP; each reads a normalized copy of the stream and adds to it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -94,18 +94,18 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         return self.mlp(self.attention(x, rotation, past))
 
 
 class Attention(nn.Module):
-    """Every token looks back at those before it and at itself."""
+    """Attention of every token to itself and those before it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.dropout = config.dropout
-        # By itself: dropout there leaves a CPU's fast kernels (docs/dev/performance.md).
+        # A separate rate: dropout here rules out the fast CPU kernel (docs/dev/performance.md).
         self.attention_dropout = config.attention_dropout
         self.query = nn.Linear(config.model_dim, config.model_dim, bias=False)
         self.key = nn.Linear(config.model_dim, config.model_dim, bias=False)
@@ -113,7 +113,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.model_dim, config.model_dim, bias=False)
 
     def forward(self, x: Tensor, rotation: Tensor, past: Past | None) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         matrices = self.query.weight, self.key.weight, self.value.weight
         qkv = project(x, *matrices, normed=True)
         qkv = qkv.view(*x.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, D)
@@ -128,9 +128,9 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """What a token does with what it gathered: SwiGLU, a hidden layer with a gate.
+    """SwiGLU: a hidden layer with a gate.
 
-    The hidden width is 8/3 of C, so that three matrices weigh what two would at 4 C.
+    The hidden width is 8/3 of C, so that its three matrices are as large as two at 4 C.
     Source: Shazeer, "GLU Variants Improve Transformer", 2020.
     """
 
@@ -143,20 +143,20 @@ class MLP(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         rate = self.dropout if self.training else 0.0
         return mlp(x, self.gate.weight, self.up.weight, self.out.weight, rate)
 
 
 class Past:
-    """What one layer remembers of the tokens read so far, (1, T, H, D) each."""
+    """Keys and values of one layer for the tokens read so far, (1, T, H, D) each."""
 
     def __init__(self) -> None:
         self.key: Tensor | None = None
         self.value: Tensor | None = None
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the newest tokens' keys and values, (1, T, H, D) each; return all."""
+        """Append keys and values of new tokens, (1, T, H, D) each; return all."""
         if self.key is not None and self.value is not None:
             key, value = torch.cat((self.key, key), 1), torch.cat((self.value, value), 1)
         self.key, self.value = key, value
@@ -164,15 +164,15 @@ class Past:
 
 
 class Cache:
-    """What every layer of a model remembers, so that writing on need not read again."""
+    """Keys and values of every layer, so that generation need not read the text again."""
 
     def __init__(self, model: Transformer) -> None:
         self.layers = [Past() for _ in model.layers]
         self.newest: Tensor | None = None
-        """The embedding of the token that was read last, (1, 1, C)."""
+        """Embedding of the last token, (1, 1, C)."""
 
     @property
     def length(self) -> int:
-        """Tokens read so far."""
+        """Number of tokens read so far."""
         key = self.layers[0].key
         return 0 if key is None else key.shape[1]

@@ -142,9 +142,9 @@ class WandbTracker:
         self.swept, self.log_model, self.cache = swept, log_model, cache
         self.in_sweep = in_sweep
         self.stopped_by_wandb = False
-        """Whether W&B asked the run to stop; set by another thread at any time."""
+        """True once W&B has asked the run to stop; set by another thread at any time."""
         self.undelivered = ""
-        """What W&B did not receive, in one line; "" if it has everything."""
+        """Data that W&B did not receive, in one line; "" if it has everything."""
         self.run: wandb.Run | None = None
         self.files: OwnFiles
         self.api: wandb.Api | None = None

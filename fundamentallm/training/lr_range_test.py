@@ -40,9 +40,9 @@ class RangeTest:
     high: float
     """Rate at which the loss is lowest, just before it rises; a full run needs less."""
     fell: bool
-    """Whether the loss fell at all; if not, the range is all rates of the test."""
+    """True if the loss fell; otherwise the range is that of the whole test."""
     stopped: bool = False
-    """Whether the test was interrupted."""
+    """True if the test was interrupted."""
 
 
 def find_learning_rate(

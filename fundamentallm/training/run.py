@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Resume(Enum):
-    """How to treat a run that is already in the folder."""
+    """Treatment of a run that is already in the folder."""
 
     NEVER = auto()
     """Remove it and start a new one."""
@@ -59,7 +59,7 @@ class FinishedRun:
 
     result: Result
     undelivered: str
-    """What a remote tracker did not receive, in one line; empty if nothing is missing."""
+    """Data that a remote tracker did not receive, in one line; "" if it has everything."""
 
 
 def prepare_run(config: Config, read: Callable[[Config], Dataset], device: str) -> PreparedRun:
@@ -102,7 +102,7 @@ def execute(
         folder: The run's folder; the caller holds its lock.
         open_trackers: Returns the trackers; called after the folder is cleared or the checkpoint
             loaded.
-        resume: How to treat a run that is already in the folder.
+        resume: Treatment of a run that is already in the folder.
         stop_requested: Returns the reason to stop, or ""; called before every step.
 
     Raises:

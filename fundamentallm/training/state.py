@@ -55,11 +55,11 @@ class TrainingState:
     scored_step: int = -1
     """Step at which `val_loss` was measured; -1 in checkpoints that lack it."""
     evaluating: bool = False
-    """Whether the run was stopped between a step and its evaluation."""
+    """True if the run was stopped between a step and its evaluation."""
     threads: int = 0
     """Number of CPU threads, fixed for the run: it determines the order of sums."""
     compiled: bool = False
-    """Whether the model is compiled, fixed for the run."""
+    """True if the model is compiled, fixed for the run."""
     train_loss: float = 0.0
     """Training loss of the last row of metrics; 0 in checkpoints that lack it."""
     losses: list[float] = field(default_factory=list)

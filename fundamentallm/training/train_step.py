@@ -99,7 +99,7 @@ class TrainStep:
         self.at_once = sequences_at_once(config, on_cpu=device.type == "cpu")
         self.halvings = 0
         self.updating = False
-        """Whether the current step may have changed the weights."""
+        """True if the current step may have changed the weights."""
         self.precision = precision(device, config.mixed_precision)
         self.optimizers = Optimizers(self.model, config, self.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
@@ -214,7 +214,7 @@ class TrainStep:
 
     @property
     def graphed(self) -> bool:
-        """Whether steps are replayed from a recording."""
+        """True if steps are replayed from a recording."""
         return isinstance(self.update, GraphedUpdate) and self.update.graph is not None
 
     def state_dict(self) -> dict[str, Any]:

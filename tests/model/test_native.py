@@ -350,7 +350,7 @@ def test_where_they_cannot_be_kept_is_said_in_one_line(
         )
         assert done.stdout == "False\n"
         assert done.stderr.count("\n") == 1
-        assert f"could not be built and kept: {tmp_path / folder}" in done.stderr
+        assert f"could not be built: {tmp_path / folder}" in done.stderr
 
 
 def test_a_failed_build_is_not_tried_again(tmp_path: Path) -> None:
@@ -383,6 +383,6 @@ def test_a_library_that_others_can_write_is_not_run(tmp_path: Path) -> None:
     assert found_in(tmp_path) == "True"
     (library,) = (tmp_path / "fundamentallm/kernels").glob("*.so")
     library.chmod(0o666)
-    assert "can be written by others; take it away" in found_in(tmp_path)
+    assert "can be written by others; remove it" in found_in(tmp_path)
     library.chmod(0o644)
     assert found_in(tmp_path) == "True"

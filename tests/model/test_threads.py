@@ -156,7 +156,7 @@ def test_kernels_refuse_what_they_would_misread(wrong: object) -> None:
     need_kernels()
     x, y, scale = torch.randn(8, 16), torch.empty(8, 16), torch.empty(8)
     call("norm_forward", x, y, scale, 1e-6, 8, 16)
-    with pytest.raises(TypeError, match=r"norm_forward: .* is not what it works on"):
+    with pytest.raises(TypeError, match=r"norm_forward: .* does not fit"):
         call("norm_forward", wrong(x), y, scale, 1e-6, 8, 16)  # pyright: ignore
     with pytest.raises(TypeError, match="dropout: float32"):
         call("dropout", y, y, torch.zeros(1), 5, 1.0, y.numel())

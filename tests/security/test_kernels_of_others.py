@@ -88,7 +88,7 @@ def test_nothing_is_built_where_temporary_files_are_open_to_others(tmp_path: Pat
     (tmp_path / "temporary").mkdir()
     done = loaded(tmp_path / "cache", TMPDIR=str(tmp_path / "temporary"))
     assert done.stdout == "False\n"
-    assert f"{tmp_path} can be written by others; training goes on without it" in done.stderr
+    assert f"{tmp_path} can be written by others; training continues without it" in done.stderr
 
 
 def test_a_library_that_is_swapped_after_it_was_looked_at_is_not_run(

@@ -81,7 +81,7 @@ def _train(request: TrainRequest) -> int:
 
 
 def _check_length(text: Text, preset: str) -> None:
-    least = PRESETS[preset].least_characters
+    least = PRESETS[preset].min_characters
     if text.length < least:
         warn(
             f"--preset {preset} is meant for {least:,} characters or more; "
