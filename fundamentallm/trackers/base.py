@@ -34,4 +34,4 @@ class RemoteTracker(Tracker, Protocol):
     """A tracker that sends the run to a service, which may be unreachable."""
 
     undelivered: str
-    """Data that the service did not receive, in one line, set by `finish`; "" if it has everything."""
+    """Data that the service did not receive, in one line; "" if it has everything."""
