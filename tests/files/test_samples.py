@@ -1,28 +1,14 @@
-"""What the model wrote reaches files, logs and reports as it is, and no terminal is harmed."""
+"""Samples in samples.txt, logs and reports."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from contextlib import suppress
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import pytest
-import torch
 from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.config.hyperparameters import Config
-from fundamentallm.data.vocabulary import Vocabulary
 from fundamentallm.files.samples import Sample, format_sample, parse_samples
-from fundamentallm.model.transformer import Transformer
-from fundamentallm.printable import printable
-from fundamentallm.training.checkpoint import Checkpoint
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     ["\n", "\n\n", "a\n\nstep 3, temperature 1, prompt of 0 characters\n", "\r\n", " \n ", "step 1"]
@@ -30,13 +16,13 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), TEXT, TEXT)))
-def test_read_back_exactly(written: list[tuple[int, str, str]]) -> None:
+def test_samples_are_read_back_exactly(written: list[tuple[int, str, str]]) -> None:
     samples = [(step, Sample(prompt, 0.6, text)) for step, prompt, text in written]
     content = "".join(format_sample(step, sample) for step, sample in samples)
     assert list(parse_samples(content)) == samples
 
 
-def test_one_that_a_kill_cut_short_is_left_out() -> None:
+def test_a_sample_that_a_kill_cut_short_is_left_out() -> None:
     whole = format_sample(1, Sample("a", 0.6, "b"))
     cut = format_sample(2, Sample("c", 0.6, "d\ne"))[:-1]
     assert [step for step, _ in parse_samples(whole + cut)] == [1]
@@ -49,77 +35,9 @@ HARMLESS = (
     "\U0001fae8\U0001f3f4\U000e0067\U000e007f"  # an emoji newer than Python's tables, and a flag's
     "\u0378\n\t"  # not assigned
 )
-HARMFUL = "\x00\x07\x08\x0b\r\x1b\x7f\x85\x9b\u2028\u2029\u202a\u202e\u2066\u2069\ud800"
-ALPHABET = HARMLESS + HARMFUL.replace("\ud800", "")  # which no file can hold
 
 
-@pytest.mark.parametrize("character", HARMLESS)
-def test_what_harms_no_terminal_is_shown(character: str) -> None:
-    assert printable(character) == character
-
-
-@pytest.mark.parametrize("character", HARMFUL)
-def test_what_harms_a_terminal_is_not(character: str) -> None:
-    assert printable(f"a{character}b") == "a\ufffdb"
-
-
-def test_on_one_line_there_is_no_line_break() -> None:
-    assert printable("a\n\tb", lines=False) == "a\ufffd\ufffdb"
-
-
-@pytest.fixture
-def parrot(tmp_path: Path, tiny: Config) -> Path:
-    """A checkpoint of a model that writes ALPHABET, over and over: it knows what follows what."""
-    vocabulary = Vocabulary.of([ALPHABET], "char")
-    config = replace(tiny, model_dim=64)
-    model = Transformer(len(vocabulary), config)  # its layers add nothing yet
-    tokens = vocabulary.encode(ALPHABET).tolist()
-    with torch.no_grad():
-        model.embedding.weight.copy_(torch.eye(len(vocabulary), 64))
-        for token, following in pairwise([*tokens, tokens[0]]):
-            model.head.weight[following, token] = 10.0
-    path = tmp_path / "parrot.pt"
-    Checkpoint(config, vocabulary, {}, model.state_dict(), {}, {}).save(path)
-    return path
-
-
-def generate(parrot: Path, **how: Any) -> subprocess.Popen[Any]:
-    """`fundamentallm generate`, of the whole alphabet."""
-    words = ["generate", parrot, "--prompt", ALPHABET[0], "--temperature=0"]
-    words += [f"--max-tokens={len(ALPHABET) - 1}"]
-    return subprocess.Popen([sys.executable, "-m", "fundamentallm", *map(str, words)], **how)
-
-
-def test_a_file_gets_exactly_what_the_model_wrote(parrot: Path, tmp_path: Path) -> None:
-    with (tmp_path / "out.txt").open("wb") as file:
-        assert generate(parrot, stdout=file).wait() == 0
-    assert (tmp_path / "out.txt").read_bytes() == (ALPHABET + "\n").encode()
-
-
-def test_a_terminal_gets_nothing_that_harms_it(parrot: Path) -> None:
-    ours, theirs = os.openpty()
-    process = generate(parrot, stdout=theirs)
-    os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # how Linux says that the other side has closed
-        while piece := os.read(ours, 4096):
-            shown += piece
-    os.close(ours)
-    assert process.wait() == 0
-    assert shown.decode().replace("\r\n", "\n") == printable(ALPHABET) + "\n"
-    assert "\x1b" not in printable(ALPHABET)
-
-
-def test_an_encoding_that_lacks_characters_is_said(parrot: Path) -> None:
-    narrow = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    process = generate(parrot, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=narrow)
-    written, errors = process.communicate()
-    assert written == ALPHABET.encode("latin-1", "backslashreplace") + b"\n"
-    assert "warning: stdout is iso8859-1, which lacks '\\u202f'" in errors.decode("latin-1")
-    assert "PYTHONIOENCODING=utf-8" in errors.decode("latin-1")
-
-
-def test_log_samples_and_report_show_what_was_written(
+def test_log_samples_and_report_show_the_sample(
     run: Run, tmp_path: Path, tiny_flags: list[str]
 ) -> None:
     """The prompt of a run's sample is the beginning of the validation part."""

@@ -376,3 +376,17 @@ def test_what_diverges_at_once_has_a_score_by_every_metric(
     summary = RunFolder(tmp_path).read_summary()
     assert summary["val_perplexity"] == pytest.approx(math.exp(summary["val_loss"]))
     assert summary["val_bits_per_char"] == pytest.approx(summary["val_loss"] / math.log(2))
+
+
+def test_kernels_are_built_before_the_clock_starts(
+    text: str, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they never were, that takes longer than many a --max-minutes 0.1."""
+    order: list[str] = []
+    take_step = loop.TrainLoop.take_step
+    monkeypatch.setattr(loop, "kernels", lambda: order.append("kernels"))
+    monkeypatch.setattr(
+        loop.TrainLoop, "take_step", lambda self: (order.append("step"), take_step(self))[1]
+    )
+    train(tiny, text, device="cpu")
+    assert order[:2] == ["kernels", "step"]
