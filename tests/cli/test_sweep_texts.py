@@ -46,7 +46,7 @@ def test_an_agent_finds_the_texts_that_the_file_names(
     assert len(summaries(tmp_path / "runs/t")) == 2
 
 
-def test_a_sweep_on_the_built_in_text_goes_on(run: Run, tmp_path: Path) -> None:
+def test_a_sweep_on_the_built_in_text_resumes(run: Run, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
         "program: train.py\nmethod: grid\nmetric: {name: val_loss}\nparameters:\n"
         "  seed: {values: [0]}\n  max_steps: {value: 2}\n"

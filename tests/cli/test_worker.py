@@ -45,7 +45,7 @@ def test_all_runs_fail_for_one_reason(
         assert {each["status"] for each in summaries(tmp_path / "runs/t").values()} == {"done"}
 
 
-def test_a_run_cap_may_grow_go_and_come_back() -> None:
+def test_a_run_cap_may_grow_vanish_and_return() -> None:
     capped = {n: definition(RANDOM.replace("metric", f"run_cap: {n}\nmetric")) for n in (2, 3)}
     without = definition(RANDOM)
     assert differences(capped[2], without) == []
@@ -54,7 +54,7 @@ def test_a_run_cap_may_grow_go_and_come_back() -> None:
     assert differences(capped[3], capped[2]) == ["run_cap was 3 and is 2"]
 
 
-def test_a_sweep_s_file_that_was_edited(tmp_path: Path) -> None:
+def test_an_edited_sweep_file_is_refused(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     check_file(folder, parse_sweep(RANDOM, "t.yaml"))
     assert folder.file.read_text() == RANDOM
@@ -72,7 +72,7 @@ def test_a_sweep_s_file_that_was_edited(tmp_path: Path) -> None:
         check_file(folder, parse_sweep(RANDOM, "t.yaml"))
 
 
-def test_an_edited_file_is_told_by_agent_and_kept_by_sweep(
+def test_agent_refuses_an_edited_file_and_sweep_keeps_it(
     run: Run, tmp_path: Path, text_file: Path
 ) -> None:
     file, copy = tmp_path / "t.yaml", tmp_path / "runs/t/sweep.yaml"
@@ -94,7 +94,7 @@ def test_an_edited_file_is_told_by_agent_and_kept_by_sweep(
     assert len(summaries(tmp_path / "runs/t")) == 2
 
 
-def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_joining_agent_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     leases: list[tuple[float, float]] = []
 
     def work(definition: SweepDefinition, store: RunStore, folder: SweepFolder, **_: Any) -> int:
@@ -110,7 +110,7 @@ def test_who_joins_keeps_the_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert leases == [(600.0, 600.0)] * 2
 
 
-def test_runs_share_out_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr("fundamentallm.machine.cores_and_memory.usable_cores", lambda: 8)
     for runs, expected in ((2, (2, 4)), (None, (8, 1)), (0, (8, 1)), (50, (8, 1))):

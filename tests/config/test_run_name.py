@@ -20,5 +20,5 @@ from fundamentallm.config.run_name import run_name
         (Config(seed=3, tokenizer="byte"), "d128-l6-h8-lr1e-3-byte-seed3"),
     ],
 )
-def test_names_tell_runs_apart(config: Config, name: str) -> None:
+def test_names_of_runs_are_unique(config: Config, name: str) -> None:
     assert run_name(config) == name

@@ -82,7 +82,7 @@ def nulls() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("runs", "names", "loss", "again"), list(nulls()))
-def test_what_does_nothing_is_hardly_ever_said_to_matter(
+def test_settings_without_effect_seldom_matter(
     runs: int, names: Sequence[str], loss: Loss, again: int
 ) -> None:
     dice = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def test_what_does_nothing_is_hardly_ever_said_to_matter(
 
 
 @pytest.mark.parametrize(("runs", "least"), [(16, 8), (30, 16)])
-def test_what_does_something_is_found(runs: int, least: int) -> None:
+def test_settings_with_an_effect_are_found(runs: int, least: int) -> None:
     dice = np.random.default_rng(1)
     names = (LEARNING_RATE, *OTHERS)
     sweeps = [swept(dice, runs, names, bowl(0.43, dropout=0.06), 0.01, 0) for _ in range(20)]
@@ -102,7 +102,7 @@ def test_what_does_something_is_found(runs: int, least: int) -> None:
     assert 0.006 < np.median(noises) < 0.014  # 0.01
 
 
-def test_the_best_that_is_named_is_one_that_runs_support() -> None:
+def test_the_named_best_value_is_supported_by_runs() -> None:
     """10 to 16 runs, of which those beyond a wall are far worse: no polynomial follows that."""
     dice = np.random.default_rng(3)
     far = named = 0

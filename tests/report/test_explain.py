@@ -74,7 +74,7 @@ def test_no_edge_where_runs_diverged_beyond(tmp_path: Path) -> None:
     assert "edge" not in said(folder)
 
 
-def test_an_edge_beyond_which_nothing_is_possible(tmp_path: Path) -> None:
+def test_an_edge_at_the_end_of_the_possible_range(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(
         "program: train.py\nmethod: grid\nparameters:\n  dropout: {values: [0.0, 0.1, 0.2]}\n"
         "  seed: {values: [0, 1]}\n"
@@ -127,7 +127,7 @@ def test_rules_of_length(
     assert not {"still_falling", "best_early", "overfitting", "underfitting"} & set(healthy)
 
 
-def test_a_rate_that_decays_says_nothing_of_the_length(tmp_path: Path) -> None:
+def test_runs_with_a_decaying_rate_are_not_called_too_short(tmp_path: Path) -> None:
     falling = [4 - 0.2 * i for i in range(12)]
     for number in range(4):
         settings = {"seed": number, "lr_schedule": "cosine"}
@@ -145,7 +145,7 @@ def test_clipping_and_instability(tmp_path: Path) -> None:
     assert "instability" not in said(several(tmp_path / "d", val, train=val))
 
 
-def test_divergence_names_a_setting_only_if_it_tells(tmp_path: Path) -> None:
+def test_divergence_names_a_setting_only_if_it_explains(tmp_path: Path) -> None:
     for number in range(12):
         settings = {"learning_rate": 0.001 * (number + 1), "dropout": 0.1 * (number % 3)}
         status = "diverged" if number >= 9 else "done"
@@ -209,7 +209,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     assert "no run found" in done.stderr
 
 
-def test_a_run_that_was_made_twice_says_nothing_of_chance(tmp_path: Path) -> None:
+def test_a_run_that_occurs_twice_is_no_measure_of_chance(tmp_path: Path) -> None:
     write_sweep(tmp_path, {0.001: [1.5], 0.01: [1.6]})
     for number in (7, 8):
         write_run(tmp_path / f"run-000{number}", {"learning_rate": 0.001, "seed": 0}, [1.5])
@@ -256,7 +256,7 @@ def test_copies_and_repeats_change_nothing_but_their_own_caveat(tmp_path: Path) 
         assert plain(after) == plain(before)
 
 
-def test_of_a_run_and_its_repeat_the_one_that_went_farthest_counts(tmp_path: Path) -> None:
+def test_of_repeated_runs_the_farthest_counts(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.001, "seed": 0}
     write_run(tmp_path / "a", settings, [2.0, 1.8], status="interrupted")
     write_run(tmp_path / "b", settings, [2.0, 1.8, 1.5])
@@ -265,7 +265,7 @@ def test_of_a_run_and_its_repeat_the_one_that_went_farthest_counts(tmp_path: Pat
     assert [run.name for run in read_results([tmp_path]).observations] == ["b", "c", "d"]
 
 
-def test_what_makes_no_difference_is_no_replicate(tmp_path: Path) -> None:
+def test_settings_without_effect_are_no_replicates(tmp_path: Path) -> None:
     """A setting that a run takes no notice of, or a seed: its runs are the same at every step."""
     for ignored in ("seed", "min_lr_ratio"):
         for number, (rate, value) in enumerate(product((0.001, 0.002, 0.004), range(4))):
@@ -279,7 +279,7 @@ def test_what_makes_no_difference_is_no_replicate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["perf/tokens_per_second", "val_loss"])
-def test_a_metric_that_is_named_keeps_its_direction(name: str, tmp_path: Path) -> None:
+def test_a_named_metric_keeps_its_goal(name: str, tmp_path: Path) -> None:
     sweep = SWEEP.replace("{name: val_loss, goal: minimize}", f"{{name: {name}, goal: maximize}}")
     (tmp_path / "sweep.yaml").write_text(sweep)
     for number, speed in enumerate([100.0, 900.0], 1):
@@ -296,7 +296,7 @@ def test_a_metric_that_is_named_keeps_its_direction(name: str, tmp_path: Path) -
     assert alone.best.name == "run-0002"
 
 
-def test_a_perfect_fit_is_not_followed_into_its_rounding(tmp_path: Path) -> None:
+def test_a_perfect_fit_is_not_refined_into_rounding(tmp_path: Path) -> None:
     heads, rates = [2, 4, 8, 12], [0.0005, 0.001, 0.002, 0.004]
     (tmp_path / "sweep.yaml").write_text(
         "program: train.py\nmethod: grid\nmetric: {name: val_loss}\nparameters:\n"
@@ -312,7 +312,7 @@ def test_a_perfect_fit_is_not_followed_into_its_rounding(tmp_path: Path) -> None
     assert best["learning_rate"] in (0.001, 0.0005)  # a polynomial has no corner
 
 
-def test_the_expected_best_of_some_is_exact() -> None:
+def test_the_expected_best_is_exact() -> None:
     losses = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
     for count in range(1, 6):
         every = [min(each) for each in combinations(losses, count)]
@@ -338,7 +338,7 @@ def test_losses_of_other_texts_are_not_compared(tmp_path: Path) -> None:
     assert "matters" not in found
 
 
-def test_of_a_range_test_nothing_is_said(tmp_path: Path) -> None:
+def test_explain_ignores_range_tests(tmp_path: Path) -> None:
     summary = {"range_test": {"low": 1e-4, "high": 1e-2, "fell": True}}
     write_run(tmp_path / "run", {"learning_rate": 0.001, "gradient_clip": 0.1}, FLAT)
     file = tmp_path / "run/summary.json"
@@ -374,7 +374,7 @@ def test_a_best_step_early_on_is_explained(
     assert words in found.says
 
 
-def test_where_nothing_stands_out_there_is_no_next(tmp_path: Path) -> None:
+def test_without_an_effect_there_is_no_next_sweep(tmp_path: Path) -> None:
     nothing = {0.0001: [1.5, 1.6], 0.001: [1.59, 1.51], 0.01: [1.52, 1.6]}
     with pytest.raises(ReportError, match="nothing stood out in 6 runs"):
         next_sweep(read_results([write_sweep(tmp_path / "a", nothing)]))

@@ -45,7 +45,7 @@ def hostile(folder: Path) -> Path:
     return folder
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path, run: Run) -> None:
+def test_unreadable_parts_are_noted(tmp_path: Path, run: Run) -> None:
     folder = write_sweep(tmp_path / "s", SCORES)
     with (folder / "run-0001/metrics.jsonl").open("a") as file:
         file.write("not json\n[1]\n" + '{"step": 90, "val_lo')
@@ -107,7 +107,7 @@ def test_odd_runs_do_no_harm(name: str, tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ["report", "explain", "next", "compare"])
-def test_nothing_to_see_is_one_line(command: str, tmp_path: Path, run: Run) -> None:
+def test_an_empty_result_is_one_line(command: str, tmp_path: Path, run: Run) -> None:
     sweep = write_sweep(tmp_path / "begun", {})
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign").mkdir()
@@ -127,7 +127,7 @@ def test_the_command_repeats_the_run(tmp_path: Path) -> None:
     )
 
 
-def test_the_command_names_what_won_also_where_it_is_the_default(tmp_path: Path) -> None:
+def test_the_command_names_winning_defaults_too(tmp_path: Path) -> None:
     for number, (rate, norm) in enumerate(((0.003, 1.0), (0.001, 0.0), (0.001, 1.0))):
         settings = {"learning_rate": rate, "gradient_clip": norm, "data_sha256": "abc", "seed": 0}
         write_run(tmp_path / f"run-{number}", settings, [4.0, 2.0 - 0.1 * number])
@@ -237,7 +237,7 @@ def test_on_paper(browser: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_button_leads_out_of_the_page(browser: Any, tmp_path: Path) -> None:
+def test_no_button_sends_data_anywhere(browser: Any, tmp_path: Path) -> None:
     """Every button of every chart, and what these bring up: no request and no window."""
     (tmp_path / "runs").mkdir()
     write_sweep(tmp_path / "runs/s", SCORES)
@@ -292,7 +292,7 @@ def test_settings_are_read_as_the_trainer_would_take_them(tmp_path: Path) -> Non
     assert "run-0001: 1 lines of metrics.jsonl cannot be read" in notes
 
 
-def test_names_tell_runs_apart(tmp_path: Path) -> None:
+def test_names_of_runs_are_unique(tmp_path: Path) -> None:
     for machine in ("a", "b"):
         write_sweep(tmp_path / machine / "lr", {0.001: [1.5]})
     places = [tmp_path / machine / "lr/run-0001" for machine in ("a", "b")]
@@ -303,7 +303,7 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
         read_results([places[0] / "config.yaml"])
 
 
-def test_a_folder_that_may_not_be_read_is_noted(tmp_path: Path, ordinary_user: list[str]) -> None:
+def test_an_unreadable_folder_is_noted(tmp_path: Path, ordinary_user: list[str]) -> None:
     write_sweep(tmp_path / "runs/s", SCORES)
     (tmp_path / "runs/a").mkdir(mode=0)
     words = [*ordinary_user, sys.executable, "-m", "fundamentallm"]
@@ -319,7 +319,7 @@ def test_a_folder_that_may_not_be_read_is_noted(tmp_path: Path, ordinary_user: l
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
-def test_a_folder_is_no_page(tmp_path: Path, run: Run) -> None:
+def test_a_folder_is_refused_as_the_page(tmp_path: Path, run: Run) -> None:
     write_sweep(tmp_path / "s", SCORES)
     done = run("report", "s", "--output", ".")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

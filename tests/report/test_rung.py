@@ -76,7 +76,7 @@ def test_settings_are_compared_at_the_last_rung_that_enough_runs_reached(tmp_pat
     assert '"val_loss after 3 evaluations"' in page
 
 
-def test_which_rung_that_is(tmp_path: Path) -> None:
+def test_the_rung_is_the_last_that_enough_runs_reached(tmp_path: Path) -> None:
     cases = {
         "two of three": ([27, 27, *[9] * 6, *[3] * 6], Rung(9, 8)),
         "few at all": ([27, 27, *[9] * 2, *[3] * 2], Rung(3, 6)),
@@ -103,7 +103,7 @@ def test_a_run_that_was_better_when_it_was_stopped_is_named(tmp_path: Path) -> N
     assert "(run-2, stopped early, had 1.4000 by then)" in says
 
 
-def test_a_sweep_that_is_not_finished_is_told_as_such(tmp_path: Path, run: Run) -> None:
+def test_an_unfinished_sweep_is_in_progress(tmp_path: Path, run: Run) -> None:
     folder = thinned(tmp_path / "s", [27] * 9)
     (folder / "run-0009/summary.json").write_text('{"status": "running"}')
     first = explain(read_results([folder]))[0]
@@ -119,7 +119,7 @@ def test_a_sweep_that_is_not_finished_is_told_as_such(tmp_path: Path, run: Run) 
     assert "Not finished" in make_page(read_results([folder]))
 
 
-def test_a_sweep_that_is_finished_is_not_told_to_be_in_progress(tmp_path: Path) -> None:
+def test_a_finished_sweep_is_not_in_progress(tmp_path: Path) -> None:
     """All were made; or a target was reached; or no end is known; or the others cannot exist."""
     target = SWEEP.replace("goal: minimize", "goal: minimize, target: 3.0")
     few = "program: train.py\nmethod: random\nrun_cap: 9\nmetric: {name: val_loss}\nparameters:\n"
@@ -145,7 +145,7 @@ def test_another_programs_sweep_may_have_any_values() -> None:
     assert points.is_possible({"units": 1})
 
 
-def test_how_runs_stand_in_words() -> None:
+def test_counts_of_statuses_in_words() -> None:
     statuses = ["unfinished", "diverged", *["stopped"] * 12, "done", "done", "hung", "failed"]
     assert status_counts(Counter(statuses)) == (
         "2 done, 12 stopped early, 1 diverged, 2 failed, 1 unfinished (in progress, or killed)"

@@ -37,7 +37,7 @@ def best_first(folder: Path) -> list[str]:
     return sorted(losses, key=losses.__getitem__)
 
 
-def test_a_finished_run_whose_folder_is_gone_is_run_again(run: Run, tiny: Path) -> None:
+def test_a_finished_run_without_its_folder_is_repeated(run: Run, tiny: Path) -> None:
     before = {name: each["best_val_loss"] for name, each in summaries(tiny).items()}
     gone = best_first(tiny)[0]
     shutil.rmtree(tiny / gone)
@@ -59,7 +59,7 @@ def test_a_finished_run_whose_folder_is_gone_is_run_again(run: Run, tiny: Path) 
     assert "gone" not in run("explain", "tiny").stderr
 
 
-def test_a_run_of_a_sweep_is_not_trained_on_by_train(run: Run, tiny: Path, tmp_path: Path) -> None:
+def test_train_refuses_a_run_of_a_sweep(run: Run, tiny: Path, tmp_path: Path) -> None:
     files = sorted(path for path in tiny.rglob("*") if path.is_file())
     before = [path.read_bytes() for path in files]
     words = ("train", "--resume", "--max-steps=300", "--no-wandb")
@@ -78,7 +78,7 @@ def test_a_run_of_a_sweep_is_not_trained_on_by_train(run: Run, tiny: Path, tmp_p
     assert done.returncode == 0, done.stderr
 
 
-def test_what_the_sweep_noted_counts_where_a_folder_was_changed(run: Run, tiny: Path) -> None:
+def test_the_stored_result_counts_where_a_folder_was_changed(run: Run, tiny: Path) -> None:
     """By an earlier version, which let `train` do it, or by hand."""
     first, second = best_first(tiny)
     rows = (tiny / second / "metrics.jsonl").read_text().splitlines()
@@ -96,7 +96,7 @@ def test_what_the_sweep_noted_counts_where_a_folder_was_changed(run: Run, tiny: 
     assert f"run {int(first[-4:])} of 2 finished" in on.stdout
 
 
-def test_another_metric_of_a_run_that_is_gone_is_not_known(tiny: Path) -> None:
+def test_other_metrics_of_a_lost_run_are_unknown(tiny: Path) -> None:
     folder = SweepFolder(tiny)
     definition, runs = read_study(folder.url, "tiny")
     shutil.rmtree(tiny / "run-0001")

@@ -76,7 +76,7 @@ def test_each_rule(name: str, run: Run, tmp_path: Path) -> None:
     assert words in " ".join(each["message"] for each in found)
 
 
-def test_ends_that_no_run_may_have_are_no_mistake(run: Run, tmp_path: Path) -> None:
+def test_impossible_ends_of_a_range_are_accepted(run: Run, tmp_path: Path) -> None:
     """A range without its end, or one that is rounded, as a sweep draws from it."""
     file = tmp_path / "x.yaml"
     for entry in (
@@ -88,7 +88,7 @@ def test_ends_that_no_run_may_have_are_no_mistake(run: Run, tmp_path: Path) -> N
         assert "3 runs, random" in done.stdout, done.stderr
 
 
-def test_a_grid_too_long_to_be_meant(run: Run, tmp_path: Path) -> None:
+def test_a_huge_grid_is_refused(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     wide = ("seed", "warmup_steps", "batch_size", "max_steps", "eval_every", "patience", "epochs")
     wide += ("num_layers", "num_heads", "model_dim", "max_seq_len", "gradient_accumulation")
@@ -119,7 +119,7 @@ def test_bundled_sweeps(file: Path, run: Run) -> None:
         assert "longest run nearly always wins" in done.stderr
 
 
-def test_the_guides_own_sweep_and_its_repair(run: Run, tmp_path: Path) -> None:
+def test_the_sweep_of_the_guide_and_its_repair(run: Run, tmp_path: Path) -> None:
     guide = (
         "method: bayes\nparameters:\n  learning_rate:\n    min: 0.0001\n    max: 0.01\n"
         "  model_dim:\n    values: [128, 256, 512]\n  num_layers:\n    values: [4, 6, 8, 12]\n"
@@ -156,7 +156,7 @@ def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
     assert ("every run (" in shown, "dearest run (" in shown) == (True, False)
 
 
-def test_cost_of_what_cannot_be_tried(run: Run, tmp_path: Path, text_file: Path) -> None:
+def test_cost_of_runs_that_cannot_be_tried(run: Run, tmp_path: Path, text_file: Path) -> None:
     """The longest sequences find no text, and time ends the rest; neither is lack of memory."""
     file = tmp_path / "s.yaml"
     file.write_text(
@@ -175,9 +175,7 @@ def test_cost_of_what_cannot_be_tried(run: Run, tmp_path: Path, text_file: Path)
     assert (none.returncode, "100% of the points" in none.stderr) == (1, True)
 
 
-def test_the_cost_is_that_of_the_runs_that_sweep_has_at_a_time(
-    run: Run, tmp_path: Path, text_file: Path
-) -> None:
+def test_cost_assumes_the_concurrency_of_sweep(run: Run, tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         START + "method: grid\nparameters: {seed: {values: [1, 2, 3]}, max_steps: {value: 4}}\n"
     )
@@ -193,7 +191,7 @@ def test_the_cost_is_that_of_the_runs_that_sweep_has_at_a_time(
         assert 0.5 < costs["costs"]["disk_gb"] * 1e9 / written < 2
 
 
-def test_what_is_found_is_said_before_the_text_is_read(run: Run, tmp_path: Path) -> None:
+def test_diagnostics_come_before_the_text_is_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(START + "method: random\nparameters: {seed: {value: 1}}\n")
     done = run("check", "s.yaml", "none.txt")
     assert done.returncode == 2
@@ -224,7 +222,7 @@ def test_costs_of_steps_of_a_range_and_of_shares_beyond_1(
         ("num_heads: {values: [3, 5]}, model_dim: {values: [64, 128]}", False),
     ],
 )
-def test_heads_are_left_out_where_that_mends_something(
+def test_repair_drops_heads_only_where_that_helps(
     parameters: str, told: bool, run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "s.yaml").write_text(START + f"method: grid\nparameters: {{{parameters}}}\n")
@@ -235,7 +233,7 @@ def test_heads_are_left_out_where_that_mends_something(
         assert "num-heads:\n    values: [2, 4]" in (tmp_path / "new.yaml").read_text()
 
 
-def test_a_number_beyond_all_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_huge_number_is_refused(run: Run, tmp_path: Path) -> None:
     text = (
         START + f"method: random\nrun_cap: 3\nparameters: {{seed: {{min: 1, max: 1{'0' * 400}}}}}\n"
     )
@@ -245,7 +243,7 @@ def test_a_number_beyond_all_is_refused(run: Run, tmp_path: Path) -> None:
     assert "cannot be read" in done.stderr
 
 
-def test_flags_of_every_run_are_looked_at(run: Run, tmp_path: Path) -> None:
+def test_flags_for_every_run_are_checked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(START + "method: grid\nparameters: {seed: {values: [1, 2]}}\n")
     for flags in (["--preset", "fsat"], ["--device", "gpu"]):
         done = run("check", "s.yaml", "--", *flags)
@@ -290,7 +288,7 @@ def test_one_mistake_hides_nothing_else(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_sweep_says_what_check_says(run: Run, tmp_path: Path, text_file: Path) -> None:
+def test_sweep_prints_what_check_prints(run: Run, tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         START + "method: random\nrun_cap: 2\nparameters: {weight_decay: {min: 0.001, max: 0.2}}\n"
     )

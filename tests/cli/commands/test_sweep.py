@@ -25,7 +25,7 @@ def sweep_file(tmp_path: Path, text_file: Path) -> Path:
     return file
 
 
-def test_a_grid_runs_to_its_end_and_is_not_run_again(
+def test_a_grid_ends_and_is_not_repeated(
     run: Run, tmp_path: Path, sweep_file: Path, text_file: Path
 ) -> None:
     done = run("sweep", sweep_file, text_file.name, "--", *FLAGS)
@@ -55,7 +55,7 @@ def test_a_grid_runs_to_its_end_and_is_not_run_again(
     assert processes(str(tmp_path)) == []
 
 
-def test_a_sweep_goes_on_and_only_run_cap_may_change(
+def test_a_sweep_resumes_and_only_run_cap_may_change(
     run: Run, tmp_path: Path, text_file: Path
 ) -> None:
     file = tmp_path / "r.yaml"
@@ -110,7 +110,7 @@ def test_random_runs_depend_on_the_seed_and_their_number_alone(
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_a_space_that_is_used_up_ends_the_sweep(
+def test_an_exhausted_space_ends_the_sweep(
     method: str, run: Run, tmp_path: Path, text_file: Path
 ) -> None:
     file = tmp_path / "s.yaml"
@@ -173,7 +173,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_preset_for_all_runs_gives_way_to_the_file() -> None:
+def test_the_file_overrides_a_preset_for_all_runs() -> None:
     sweep = parse_sweep(
         "program: train.py\nmethod: grid\nparameters:\n"
         "  learning-rate: {values: [0.001, 0.01]}\n  o: {parameters: {num_layers: {value: 3}}}\n",
@@ -246,9 +246,7 @@ def test_impossible_points_are_left_out_of_a_grid(
     assert len(summaries(tmp_path / "runs/heads")) == 5
 
 
-def test_a_run_that_fails_is_tried_again_when_asked(
-    run: Run, tmp_path: Path, text_file: Path
-) -> None:
+def test_a_failed_run_is_retried_on_request(run: Run, tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text(
         "program: train.py\nmethod: grid\nmetric: {name: val_loss}\nparameters:\n"
@@ -268,7 +266,7 @@ def test_a_run_that_fails_is_tried_again_when_asked(
     assert len(trials(folder)) == 3
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(
+def test_ctrl_c_saves_and_the_same_command_resumes(
     run: Run, tmp_path: Path, sweep_file: Path, text_file: Path
 ) -> None:
     sweep_file.write_text(grid(seeds=1, steps=1200, every=100))
