@@ -181,7 +181,7 @@ def their_verdict(content: dict[str, object]) -> str:
 for text in FILES:
     file = Path(tempfile.mkdtemp()) / "s.yaml"
     file.write_text(text)
-    diagnostics = examine_sweep(file).findings
+    diagnostics = examine_sweep(file).diagnostics
     ours = "fails" if diagnostics.errors else "warns" if diagnostics.warnings else "runs"
     theirs = their_verdict(yaml.safe_load(text))
     # We may warn about files that W&B accepts silently.

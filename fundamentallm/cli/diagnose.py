@@ -19,7 +19,7 @@ from fundamentallm.sweep.search.space import SearchSpace, check_space
 def examine(
     sweep: SweepFile, words: Sequence[str], data: str | None, *, exists: bool = False
 ) -> SharedSettings | None:
-    """Run all checks on a sweep and add their diagnostics to `sweep.findings`.
+    """Run all checks on a sweep and add their diagnostics to `sweep.diagnostics`.
 
     Args:
         sweep: Sweep as far as it could be parsed.
@@ -33,7 +33,7 @@ def examine(
     Raises:
         FundamentallmError, click.UsageError: Wrong flags, after the diagnostics.
     """
-    findings = sweep.findings
+    findings = sweep.diagnostics
     check_any(sweep, findings)
     if not (exists or is_ours(sweep)):
         return None

@@ -49,7 +49,7 @@ def read_shared_settings(sweep: SweepFile, words: Sequence[str]) -> SharedSettin
     """Return what the file's command and, with precedence, `words` set for every run.
 
     The sweep's values override those of a preset or --config, as in a run on W&B.
-    Mistakes in the file's command go to `sweep.findings`.
+    Mistakes in the file's command go to `sweep.diagnostics`.
 
     Raises:
         click.UsageError: A flag in `words` is unknown or cannot apply to every run.
@@ -57,13 +57,13 @@ def read_shared_settings(sweep: SweepFile, words: Sequence[str]) -> SharedSettin
     try:
         from_file = _parsed(_flags_in_file, words_of_every_run(sweep))
     except click.UsageError as error:
-        sweep.findings.error(("command",), error.format_message())
+        sweep.diagnostics.error(("command",), error.format_message())
         from_file = _parsed(_flags_in_file, [])
     parsed = _parsed(_flags_for_every_run, words)
     typed = {name: value for name, value in parsed.items() if value}
     if from_file["output_dir"]:
         left_out = "--output-dir is ignored: runs are written to the sweep's folder"
-        sweep.findings.warn(("command",), left_out)
+        sweep.diagnostics.warn(("command",), left_out)
     flags = {**from_file, **typed}
     request = TrainRequest.from_flags({name: flags[name] for name in flags.keys() - OF_ONE_RUN})
     settings = request.resolve_settings()

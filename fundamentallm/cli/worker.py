@@ -193,7 +193,7 @@ def engine_for(
         search.search,
         EngineSettings(resources, retries=retries, count=count, wait=60 * wait),
         jobs=JobMaker(
-            folder, definition.space, texts, resources, patience=2 * store.lease, wandb=wandb
+            folder, definition.space, texts, resources, hang_timeout=2 * store.lease, wandb=wandb
         ),
         executor=ForkServer(threads=resources.threads, preload=PRELOADED if wandb else ()),
         observer=view,

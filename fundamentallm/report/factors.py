@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fundamentallm.report.results import LOSS_DEFINING, SEED, Results, RunResult
-from fundamentallm.sweep.check.warnings import LINEAR_TO
+from fundamentallm.sweep.check.warnings import LEAST_RATIO
 from fundamentallm.sweep.file.distributions import Continuous
 from fundamentallm.sweep.search.space import hyperparameter_name
 
@@ -90,7 +90,7 @@ def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
             distribution = parameter.distribution
             if isinstance(distribution, Continuous):
                 low, high = distribution.ends
-                return distribution.in_logs or (low > 0 and high / low >= LINEAR_TO)
+                return distribution.in_logs or (low > 0 and high / low >= LEAST_RATIO)
     return name == "learning_rate" or levels[-1] / levels[0] >= MIN_LOG_RATIO
 
 

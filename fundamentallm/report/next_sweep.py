@@ -22,7 +22,7 @@ from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.parameters import has_room
-from fundamentallm.sweep.check.warnings import LINEAR_TO
+from fundamentallm.sweep.check.warnings import LEAST_RATIO
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform
 from fundamentallm.sweep.file.parameters import Parameter
@@ -223,7 +223,7 @@ class _Next:
         factor = effect.factor
         whole = isinstance(distribution, IntUniform)
         low, high = (distribution.low, distribution.high) if whole else distribution.bounds
-        in_logs = not whole and (distribution.in_logs or (low > 0 and high / low >= LINEAR_TO))
+        in_logs = not whole and (distribution.in_logs or (low > 0 and high / low >= LEAST_RATIO))
         at = math.log if in_logs else float
         span, best = at(high) - at(low), at(min(max(effect.best, low), high))  # q may round out
         if edge is None:

@@ -1,4 +1,4 @@
-"""Which program a sweep file starts: our trainer, or a stranger's, which never becomes ours."""
+"""Program of a sweep file: our trainer, or another program, which is never run as ours."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from fundamentallm.sweep.file.sweep_file import ENVIRONMENT, SweepFile
 
 DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
-"""The command where a file gives none, as W&B has it."""
+"""Default command, as in W&B."""
 SHOWN = {"${env}": "/usr/bin/env", "${interpreter}": "python"}
 SCRIPTS = (".py", ".sh")
 OUR_COMMAND = '["${env}", "${interpreter}", -m, fundamentallm, train, "${args}"]'
-"""Starts our trainer wherever the package is installed, here and on W&B."""
+"""Command that starts our trainer from the installed package, here and on W&B."""
 OUR_SCRIPT = """
 import sys
 from fundamentallm.{module} import main
@@ -23,11 +23,11 @@ if __name__ == "__main__":
     main(["train", *sys.argv[1:]])
 """
 MODULES = ("__main__", "cli.main")
-"""That train.py imported over time."""
+"""Modules that versions of train.py import."""
 
 
 def is_ours(sweep: SweepFile) -> bool:
-    """Whether the sweep trains our model: it runs `fundamentallm train`, or our own train.py."""
+    """Return whether the sweep runs `fundamentallm train` or our train.py."""
     script = _script(sweep)
     if script is None:
         return True
@@ -36,19 +36,19 @@ def is_ours(sweep: SweepFile) -> bool:
 
 
 def missing_program(sweep: SweepFile) -> str | None:
-    """The script that the sweep would start, if it is not there."""
+    """Return the script that the sweep would start, if it is missing."""
     script = _script(sweep)
     return script if script and _find(script, sweep) is None else None
 
 
 def command_line(sweep: SweepFile) -> str:
-    """What would be started, as a line to read."""
+    """Return the command as a line to display."""
     shown = SHOWN | {"${program}": sweep.program}
     return " ".join(shown.get(word, word) for word in sweep.command or DEFAULT)
 
 
 def words_of_every_run(sweep: SweepFile) -> list[str]:
-    """What the file's `command` itself hands to every run: the words after what starts it."""
+    """Return the arguments that the file's `command` gives to every run."""
     words = _words(sweep)
     start = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     for i, word in enumerate(words):
@@ -56,13 +56,13 @@ def words_of_every_run(sweep: SweepFile) -> list[str]:
             start = i + 1
         elif _is_our_command(words[i : i + 2]):
             start = i + 2
-    kept: list[str] = []
+    rest: list[str] = []
     for word in words[start:]:
         if not word.startswith("${"):
-            kept.append(word)
-        elif kept[-1:] == ["--config"]:  # a file of the sweep's values, which a run has anyway
-            kept.pop()
-    return kept
+            rest.append(word)
+        elif rest[-1:] == ["--config"]:  # a file of the sweep's values, which a run gets anyway
+            rest.pop()
+    return rest
 
 
 def _words(sweep: SweepFile) -> list[str]:
@@ -70,7 +70,7 @@ def _words(sweep: SweepFile) -> list[str]:
 
 
 def _of_environment(match: re.Match[str]) -> str:
-    """As W&B's agent has it: a variable that is not set leaves its own name."""
+    """Return the variable's value, or its name if it is not set, as W&B's agent does."""
     return os.environ.get(match[1], match[1])
 
 
@@ -79,7 +79,7 @@ def _is_our_command(words: list[str]) -> bool:
 
 
 def _script(sweep: SweepFile) -> str | None:
-    """The script that is started, or its first word where none is; None for our command."""
+    """Return the script; "" if the command has none; None for our command."""
     words = _words(sweep) or list(DEFAULT)
     for i, word in enumerate(words):
         if word == "${program}":
@@ -92,17 +92,17 @@ def _script(sweep: SweepFile) -> str | None:
 
 
 def _find(script: str, sweep: SweepFile) -> Path | None:
-    """The script from here, as W&B's agent starts it; else beside the sweep file, or above it.
+    """Find the script in the current folder, as W&B's agent does, beside the sweep file or above.
 
-    Above it, because the bundled sweeps lie in a folder beside train.py.
+    Above it, because the bundled sweeps are in a folder beside train.py.
     """
     file = Path(sweep.file).absolute()
-    places = (Path(), file.parent, file.parent.parent)
-    return next((path for place in places if (path := place / script).is_file()), None)
+    folders = (Path(), file.parent, file.parent.parent)
+    return next((path for folder in folders if (path := folder / script).is_file()), None)
 
 
 def _is_our_script(path: Path) -> bool:
-    """Whether a file does what our train.py does, comments and docstring apart."""
+    """Return whether a file has the code of our train.py, apart from comments and docstring."""
     try:
         code = _code(path.read_text("utf-8"))
     except (OSError, ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""Coarse to fine: which runs of a sweep are worth a longer look, and the sweep that takes it."""
+"""Coarse to fine: the best configurations of a sweep, and the sweep that repeats them."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from fundamentallm.files.ownership import ends_with_mark
 from fundamentallm.files.run_folder import MOST_STEPS, RunFolder
 from fundamentallm.sweep.check.warnings import LENGTHS
 from fundamentallm.sweep.file.diagnostics import SweepError
-from fundamentallm.sweep.file.distributions import Continuous, IntUniform, same_key
+from fundamentallm.sweep.file.distributions import Continuous, IntUniform, value_key
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
 from fundamentallm.sweep.store.records import Run, loss_by
 from fundamentallm.training.plan import Plan
 
 NEAR = 0.05
-"""As a share of a range, in the range's own scale: two values that lie closer are nearly one."""
+"""Distance below which two values count as the same, as a share of their range's scale."""
 MOST_COMPARED = 10_000_000
-"""Steps of which the learning rate is compared with that of a longer run."""
+"""Most steps whose learning rates are compared with those of a longer run."""
 REFINED = "# The best of"
-"""How the file of such a sweep begins."""
+"""First words of the file of a refined sweep."""
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A configuration of a sweep, seeds apart, with the runs that had it."""
+    """Configuration of a sweep, apart from the seed, with its runs."""
 
     settings: Mapping[str, Any]
-    """Hyperparameters, and `data` if the sweep gave it; without seed and length."""
+    """Hyperparameters without seed and length, and `data` if the sweep gives it."""
     runs: tuple[Run, ...]
     score: float
-    """Mean of the runs' scores, capped."""
+    """Mean of the runs' capped scores."""
 
 
-def finalists(runs: Sequence[Run], points: SearchSpace, metric: Metric) -> list[Finalist]:
-    """Every configuration with a score, the best first.
+def finalists(runs: Sequence[Run], space: SearchSpace, metric: Metric) -> list[Finalist]:
+    """Return every configuration with a score, the best first.
 
     Raises:
         SweepError: No run has finished.
@@ -53,18 +53,18 @@ def finalists(runs: Sequence[Run], points: SearchSpace, metric: Metric) -> list[
     for run in runs:
         if not run.is_ranked:
             continue
-        own = points.settings(run.values)
+        own = space.settings(run.values)
         own = {name: own[name] for name in sorted(own) if name not in ("seed", *LENGTHS)}
         groups.setdefault(repr(own), []).append(run)
         settings[repr(own)] = own
     if not groups:
-        raise SweepError(f"{points.sweep.name}: no run has finished yet; nothing can be refined")
+        raise SweepError(f"{space.sweep.name}: no run has finished yet; refine needs one")
     loss = loss_by(runs, metric)
     found = [
         Finalist(
             settings[key],
             tuple(members),
-            metric.sign * statistics.fmean(_by_seed(members, points, loss).values()),
+            metric.sign * statistics.fmean(_by_seed(members, space, loss).values()),
         )
         for key, members in groups.items()
     ]
@@ -72,60 +72,55 @@ def finalists(runs: Sequence[Run], points: SearchSpace, metric: Metric) -> list[
 
 
 def _by_seed(
-    runs: Sequence[Run], points: SearchSpace, loss: Callable[[Run, float], float]
+    runs: Sequence[Run], space: SearchSpace, loss: Callable[[Run, float], float]
 ) -> dict[Any, float]:
-    """The loss with each seed: the same configuration and seed is the same run."""
+    """Return the loss of each seed: the same configuration and seed is the same run."""
     return {
-        points.settings(run.values).get("seed"): loss(run, run.last.score)
+        space.settings(run.values).get("seed"): loss(run, run.last.score)
         for run in reversed(runs)
         if run.last.score is not None
     }
 
 
-def distinct(
-    found: Sequence[Finalist], points: SearchSpace, top: int
-) -> tuple[list[Finalist], int]:
-    """The `top` best of `found`, without those that are nearly a better one; how many these are."""
+def distinct(found: Sequence[Finalist], space: SearchSpace, top: int) -> tuple[list[Finalist], int]:
+    """Return the `top` best that differ enough from better ones, and how many were skipped."""
     kept: list[Finalist] = []
-    passed_over = 0
+    skipped = 0
     for each in found:
         if len(kept) == top:
             break
-        if any(_are_near(each, other, points) for other in kept):
-            passed_over += 1
+        if any(_are_near(each, other, space) for other in kept):
+            skipped += 1
         else:
             kept.append(each)
-    return kept, passed_over
+    return kept, skipped
 
 
-def _are_near(one: Finalist, other: Finalist, points: SearchSpace) -> bool:
-    """Whether two differ in nothing but numbers from ranges, and in each by less than `NEAR`."""
-    for parameter in points.searched:
+def _are_near(one: Finalist, other: Finalist, space: SearchSpace) -> bool:
+    """Return whether two differ only in numbers from ranges, and in each by less than `NEAR`."""
+    for parameter in space.searched:
         name, distribution = hyperparameter_name(parameter), parameter.distribution
         if name not in one.settings:  # seed, or length
             continue
         values = [each.runs[0].values[parameter.name] for each in (one, other)]
         if isinstance(distribution, Continuous | IntUniform):
-            places = [distribution.position(value) for value in values]
-            if abs(places[0] - places[1]) >= NEAR:
+            positions = [distribution.position(value) for value in values]
+            if abs(positions[0] - positions[1]) >= NEAR:
                 return False
-        elif same_key(values[0]) != same_key(values[1]):
+        elif value_key(values[0]) != value_key(values[1]):
             return False
     return True
 
 
 def refined_sweep(
-    name: str, points: Sequence[Mapping[str, Any]], metric: Metric, source: str
+    name: str, configurations: Sequence[Mapping[str, Any]], metric: Metric, source: str
 ) -> str:
-    """A sweep file that names every parameter of `points`; the points themselves are a part of it.
-
-    It is W&B's format, as every sweep's, so that all that reads a sweep reads this one.
-    """
-    names = list(dict.fromkeys(name for point in points for name in point))
+    """Return a sweep file in W&B's format: a grid that contains all `configurations`."""
+    names = list(dict.fromkeys(name for each in configurations for name in each))
     parameters: dict[str, Any] = {}
-    for each in names:
-        values = list(dict.fromkeys(point[each] for point in points))
-        parameters[each] = {"value": values[0]} if len(values) == 1 else {"values": values}
+    for parameter in names:
+        values = list(dict.fromkeys(each[parameter] for each in configurations))
+        parameters[parameter] = {"value": values[0]} if len(values) == 1 else {"values": values}
     content = {
         "program": "train.py",
         "name": name,
@@ -133,20 +128,25 @@ def refined_sweep(
         "metric": {"name": metric.name, "goal": metric.goal},
         "parameters": parameters,
     }
-    head = f"{REFINED} {source} again. Only {len(points)} points of this grid are run.\n"
+    head = (
+        f"{REFINED} {source} again. Only {len(configurations)} configurations of this grid run.\n"
+    )
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def is_refined(sweep: SweepFile) -> bool:
-    """Whether a sweep is one that `refined_sweep` has written."""
+    """Return whether `refined_sweep` wrote this sweep."""
     return sweep.text.startswith(REFINED)
 
 
 def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, Any]) -> bool:
-    """Let a longer run go on from a shorter one's checkpoint, if its schedule allows it.
+    """Copy a shorter run's checkpoint to a longer run, if the schedule allows it.
 
-    It does where every step that is done had the learning rate that it has in the longer run: with
-    a constant rate, say, and not with a cosine, whose end has moved. Says whether it did.
+    It does if every step so far has the same learning rate in the longer run: with a constant rate,
+    say, but not with a cosine, whose end moves.
+
+    Returns:
+        Whether it was copied.
     """
     rows = [row for row in before.rows() if row.get("epoch")]
     if after.path.exists() or not rows or not before.last.exists():
@@ -156,7 +156,7 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
         known = read_config(before.read_config(), str(before.config))
         known = {name: value for name, value in known.items() if not name.startswith(DATA)}
         old, new = Config(**known), Config(**{**known, **settings})
-    except FundamentallmError:  # files that no run has left so
+    except FundamentallmError:  # no run of this version wrote these files
         return False
     batches = last["step"] / last["epoch"] * old.gradient_accumulation
     if not 0.5 < batches < MOST_STEPS or last["step"] > MOST_COMPARED:
@@ -170,7 +170,7 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
     if not all(_is_whole(before, file.name) for file in (before.best, before.last)):
         return False
     after.create()
-    # A checkpoint first: it proves that the folder is a run's, if this is killed in the middle.
+    # A checkpoint first: if this process is killed, it marks the folder as a run's.
     with (
         HeldFolder(before.path, before.root) as source,
         HeldFolder(after.path, after.root) as target,
@@ -182,7 +182,7 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
 
 
 def _is_whole(folder: RunFolder, name: str) -> bool:
-    """Whether a checkpoint is whole, if it is there: one of holes would fill the disk."""
+    """Return whether a checkpoint, if present, is complete: copied holes would fill the disk."""
     with HeldFolder(folder.path, folder.root) as held:
         if not held.has(name):
             return True

@@ -1,8 +1,8 @@
-"""What a sweep asks of this run: the values that `wandb agent` hands to the process it starts.
+"""Values of a run that `wandb agent` starts.
 
-The agent writes them to a file and names it in the environment; it may also repeat them on the
-command line, in whatever form the sweep's `command` asks for. The file is what counts, so every
-form of command means the same, and so does one that repeats nothing.
+The agent writes them to a file and names it in the environment. It may also repeat them on the
+command line, in the form of the sweep's `command`. Only the file counts, so every form of command
+has the same effect, and so does one that repeats nothing.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from fundamentallm.files.run_folder import LARGEST_SETTINGS
 
 @dataclass(frozen=True)
 class Assignment:
-    """One point of a sweep, and the run that is to try it."""
+    """Configuration of a sweep with the id of its run."""
 
     sweep_id: str
     run_id: str
     parameters: Mapping[str, Any]
-    """By the names of the sweep file; a nested parameter is a mapping. Of a run that is handed out
-    again, its whole config on W&B."""
+    """Values by the names of the sweep file; a nested parameter is a mapping. For a requeued run,
+    its whole config on W&B."""
     file: Path
-    """Where the agent wrote them."""
+    """File that the agent wrote."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Assignment | None:
-        """The assignment of this process; None if no agent started it.
+        """Return the assignment of this process; None if no agent started it.
 
         Raises:
             ConfigError: The environment names a file that cannot be read.
@@ -49,8 +49,8 @@ class Assignment:
             return None
         if not re.fullmatch(r"[\w-][\w.-]{0,127}", run_id):
             raise ConfigError(
-                f"WANDB_RUN_ID={run_id[:40]!r}: the run's folder is called so, and that is no "
-                "name; give letters, digits, - and _"
+                f"WANDB_RUN_ID={run_id[:40]!r}: cannot be the name of a folder; use letters, "
+                "digits, - and _"
             )
         try:
             text = read_file(Path(path), LARGEST_SETTINGS, root=None).decode("utf-8")
@@ -59,23 +59,23 @@ class Assignment:
             parameters = None
         if parameters is None:
             raise ConfigError(
-                f"WANDB_SWEEP_PARAM_PATH={path}: not a file of sweep values as wandb agent writes "
-                "it; unset the variable, or start the run by wandb agent"
+                f"WANDB_SWEEP_PARAM_PATH={path}: not a file of sweep values from wandb agent; "
+                "unset the variable, or start the run with wandb agent"
             )
         return cls(sweep_id, run_id, parameters, Path(path))
 
     def values(self) -> dict[str, Any]:
-        """Hyperparameters by name, checked; and `data`, the text, where the sweep gives it.
+        """Return checked hyperparameters by name, and `data` if the sweep gives it.
 
-        A run that W&B hands out again comes with its whole config, so with `data_sha256` too.
+        A requeued run comes with its whole config, so also with `data_sha256`.
 
         Raises:
-            ConfigError: A name is no hyperparameter, or has two values, or a value is not possible.
+            ConfigError: A name is unknown or has two values, or a value is impossible.
         """
         return read_config(self.parameters, f"sweep {self.sweep_id}")
 
     def without_repeats(self, words: Sequence[str]) -> list[str]:
-        """The command line but for what only repeats the sweep's values, in any of W&B's forms."""
+        """Return the arguments without those that repeat the sweep's values in a form of W&B."""
         repeats = {str(self.file.with_suffix(".json"))}
         pairs = {(f"--{name}", str(value)) for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
@@ -86,7 +86,7 @@ class Assignment:
         while rest:
             word = rest.popleft()
             if word.endswith(".json"):
-                word = str(Path(word))  # as ours: the agent writes WANDB_DIR as it was typed
+                word = str(Path(word))  # normalized: the agent repeats WANDB_DIR as typed
             if rest and ((word, rest[0]) in pairs or word in nested):
                 rest.popleft()  # ${args_no_equals}
             elif word in repeats or word.split("=")[0] in nested or self._is_json(word):
@@ -104,14 +104,14 @@ class Assignment:
 
 
 def _check_launch(environment: Mapping[str, str]) -> None:
-    """See that W&B Launch has no values for this run, for it hands them over in its own way.
+    """Check that W&B Launch passes no values to this run.
 
     Raises:
-        ConfigError: It has; they would be shown on W&B, and not used.
+        ConfigError: It does; they would be shown on W&B, but not used.
     """
     given = [v for name, v in environment.items() if re.fullmatch(r"WANDB_CONFIG(_\d+)?", name)]
     if environment.get("WANDB_LAUNCH") and any(v.strip() not in ("", "{}") for v in given):
         raise ConfigError(
-            "WANDB_LAUNCH: values that W&B Launch hands over are not read; give them as flags, or "
-            "start the runs by wandb agent"
+            "WANDB_LAUNCH: values from W&B Launch are not supported; give them as flags, or start "
+            "the runs with wandb agent"
         )

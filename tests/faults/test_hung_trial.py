@@ -51,9 +51,9 @@ def hangs(pipe: trial_pipe.TrialPipe, seconds: float) -> bool:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_time_limit_adapts_to_the_length_of_steps(fast_heartbeats: None) -> None:
     engine_end, trial_end = Pipe()
-    pipe = trial_pipe.TrialPipe(trial_end, patience=0.2)
+    pipe = trial_pipe.TrialPipe(trial_end, hang_timeout=0.2)
     assert not hangs(pipe, 0.5)  # no step yet: the trial is still starting
-    pipe = trial_pipe.TrialPipe(trial_end, patience=0.2)
+    pipe = trial_pipe.TrialPipe(trial_end, hang_timeout=0.2)
     pipe.stop_requested()
     assert hangs(pipe, 2.0)
     messages = []
@@ -62,12 +62,12 @@ def test_the_time_limit_adapts_to_the_length_of_steps(fast_heartbeats: None) -> 
     assert isinstance(messages[0], Heartbeat)
     assert isinstance(messages[-1], Outcome)
     assert messages[-1].status == "hung"
-    slow_pipe = trial_pipe.TrialPipe(trial_end, patience=0.2)
+    slow_pipe = trial_pipe.TrialPipe(trial_end, hang_timeout=0.2)
     for _ in range(2):  # its steps take 100 ms, so the limit is 2 s
         slow_pipe.stop_requested()
         time.sleep(0.1)
     assert not hangs(slow_pipe, 1.0)
-    done_pipe = trial_pipe.TrialPipe(trial_end, patience=0.2)
+    done_pipe = trial_pipe.TrialPipe(trial_end, hang_timeout=0.2)
     done_pipe.stop_requested()
     done_pipe.over()
     assert not hangs(done_pipe, 0.6)
@@ -75,7 +75,7 @@ def test_the_time_limit_adapts_to_the_length_of_steps(fast_heartbeats: None) -> 
 
 def test_a_slow_save_sends_heartbeats(fast_heartbeats: None) -> None:
     engine_end, trial_end = Pipe()
-    pipe = trial_pipe.TrialPipe(trial_end, patience=60)
+    pipe = trial_pipe.TrialPipe(trial_end, hang_timeout=60)
     engine_end.send(Stop("SIGTERM"))
     assert pipe.stop_requested() == "SIGTERM"
     assert not hangs(pipe, 0.3)
@@ -101,5 +101,5 @@ def test_a_hung_trial_is_recorded_and_the_sweep_continues(tmp_path: Path, text_f
     first = trials(folder)[0]
     assert first.user_attrs["result"]["status"] == "hung"
     output = (folder / "run-0001/output.txt").read_text()
-    assert "where every thread was" in output
+    assert "stack of every thread" in output
     assert "in fsync" in output  # the function that blocked

@@ -58,7 +58,7 @@ def check(
         sweep = examine_sweep(file)
     except SweepError as error:
         return _refused(str(error), as_json)
-    findings = sweep.findings
+    findings = sweep.diagnostics
     shared = examine(sweep, words[1:] if data else words, data)
     if shared is None and missing_program(sweep) is not None:
         findings.warn(("program",), foreign_program_message(sweep))

@@ -73,9 +73,11 @@ def sweep(
     exists = folder.file.exists()
     shared = examine(read, flags, data, exists=exists)
     if shared is None:
-        read.findings.error(("program",), foreign_program_message(read))
-    show_diagnostics(read.findings)
-    if shared is None or not all(each.is_clear and exists for each in read.findings.errors):
+        read.diagnostics.error(("program",), foreign_program_message(read))
+    show_diagnostics(read.diagnostics)
+    if shared is None or not all(
+        each.is_unambiguous and exists for each in read.diagnostics.errors
+    ):
         return exit_codes.BAD_INPUT
     data = _choose_text(read, data, shared)
     if wandb_sweep_id and not wandb:

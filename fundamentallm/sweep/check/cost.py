@@ -1,7 +1,7 @@
-"""What a sweep will cost here, by real parts of its cheapest and its dearest run.
+"""Cost of a sweep on this machine, measured on parts of its cheapest and its dearest run.
 
-They are tried as the sweep would start them (`probe.py`): as many at a time, with as many threads
-each. The time of what lies between the two is guessed by its multiplications.
+`probe.py` runs them as the sweep would: as many at a time, with as many threads each. The time of
+other runs is interpolated by their multiplications.
 """
 
 from __future__ import annotations
@@ -32,68 +32,74 @@ from fundamentallm.sweep.search.base import Grid, RandomSearch
 from fundamentallm.sweep.search.space import SearchSpace, fits, hyperparameter_name
 from fundamentallm.training.plan import sequences_at_once
 
-DEAR = ("model_dim", "num_layers", "max_seq_len", "batch_size", "gradient_accumulation")
-LENGTH = ("epochs", "max_steps")
-NEAR = 64  # values at each end of a range, of which some can be a run's
-ROOM = 0.9  # of the memory that is free
-HOPELESS = 2  # times what is free
+COST_PARAMETERS = ("model_dim", "num_layers", "max_seq_len", "batch_size", "gradient_accumulation")
+LENGTH_PARAMETERS = ("epochs", "max_steps")
+VALUES_PER_END = 64
+"""Values at each end of a range, to find one that is possible."""
+MEMORY_SHARE = 0.9
+"""Share of the free memory that a run may use."""
+HOPELESS_FACTOR = 2
+"""Estimated memory, relative to the free memory, above which a run is not tried."""
 MOST_SHOWN = 6
-MOST_TIMED = 500  # points of a sweep whose times are added up
-REPORT_GB = 0.006  # the report, which holds plotly, and the runs' storage
-A_TRIAL = 0.3  # seconds from one trial's end to the next one's beginning
+MOST_TIMED = 500
+"""Most configurations whose times are added up."""
+REPORT_GB = 0.006
+"""Size of the report, which contains plotly, and of the storage."""
+START_SECONDS = 0.3
+"""Time from the end of a trial to the start of the next."""
 
 
 @dataclass(frozen=True)
 class Corner:
-    """One extreme of the sweep, as it was tried."""
+    """One extreme of the sweep, as measured."""
 
     settings: dict[str, Any]
-    """Of what decides the cost."""
+    """Settings that determine the cost."""
     minutes: float | None
-    """Of a whole run; None if that is not known, for the `problem`."""
+    """Time of a whole run; None, with a `problem`, if it is unknown."""
     memory_gb: float | None
-    """At the peak."""
+    """Peak memory."""
     problem: str = ""
     at_least: bool = False
-    """Whether `minutes` is a bound: not one step was over in the time that there was."""
+    """True if `minutes` is a lower bound: no step ended in time."""
     disk_gb: float = 0.0
-    """Of its folder."""
+    """Size of the run's folder."""
     first_row: float = 0.0
-    """Seconds until it says something."""
+    """Seconds until its first row."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the sweep will take on this machine."""
+    """Cost of the sweep on this machine."""
 
     cheapest: Corner
     dearest: Corner
     unfit: list[Corner]
-    """Corners that will not fit this machine."""
+    """Extremes that do not fit this machine."""
     hours: tuple[float, float] | None
-    """Of the whole sweep if every run were the cheapest, or the dearest; None if it never ends."""
+    """Time of the sweep if every run were the cheapest, or the dearest; None if it never ends."""
     expected_hours: float | None
-    """Of its own runs: those of the grid, or as many as are drawn at random."""
+    """Expected time: all runs of the grid, or as many random ones."""
     workers: int
-    """Runs at a time."""
+    """Number of runs at a time."""
     threads: int
-    """Of each."""
+    """Threads of each run."""
     disk_gb: float | None
-    """Of all runs; None if they never end."""
+    """Size of all runs; None if the sweep never ends."""
     free_disk_gb: float
     free_gb: float
     stops_early: bool
-    """Whether some runs may end before their last step."""
+    """True if some runs may end before their last step."""
 
     @property
     def known(self) -> bool:
-        """Whether the cheapest and the dearest run could be tried, and all of it fits."""
+        """Return whether both extremes were measured and everything fits."""
         corners = (self.cheapest, self.dearest)
         room = self.disk_gb is None or self.disk_gb < self.free_disk_gb
         return room and all(c.minutes is not None and not c.at_least for c in corners)
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Yield the lines to display."""
         corners = {"cheapest": self.cheapest, "dearest": self.dearest}
         if self.cheapest.settings == self.dearest.settings:
             corners = {"every": self.cheapest}
@@ -122,7 +128,7 @@ class Costs:
         start = f"the sweep, {runs} at a time with {threads} each: "
         if self.expected_hours is None:
             return f"{start}more than {_time(60 * low)}"
-        early = ", less what is stopped early" if self.stops_early else ""
+        early = ", less if runs stop early" if self.stops_early else ""
         about = f"{start}about {_time(60 * self.expected_hours)}{early}"
         if low == high:
             return about
@@ -130,39 +136,37 @@ class Costs:
         return f"{about} ({ends})"
 
 
-def measure_costs(points: SearchSpace, data: str, means: Resources) -> Costs | None:
-    """Try the corners of `points` on the text `data` (`built-in` for the one that Python carries).
-
-    None if no point can be a run.
+def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs | None:
+    """Measure the extremes of a sweep on a text; None if no configuration is possible.
 
     Args:
-        points: The sweep.
-        data: Where the text lies.
-        means: What the sweep would have of this machine.
+        space: Search space of the sweep.
+        data: Path of the text, or `built-in`.
+        resources: Part of this machine that the sweep would use.
 
     Raises:
         DataError: The text cannot be read.
     """
     from fundamentallm.data.text import read_text
 
-    text = read_text(data)  # bad input ends here
-    tried = sorted(corners(points), key=lambda settings: _work(settings, text.length))
+    text = read_text(data)  # raises for bad input before the long work
+    tried = sorted(corners(space), key=lambda settings: _work(settings, text.length))
     if not tried:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(TextSource(data, text.name, text.sha256), means, Path(folder))
-        # The dearest first, and alone, as the sweep begins: memory decides how many there can be.
+        bench = _Bench(TextSource(data, text.name, text.sha256), resources, Path(folder))
+        # The dearest first, and alone, as in the sweep: memory limits the number at a time.
         dearest = bench.corner(tried[-1], 1)
         start = bench.started
-        at_once = _at_once(means, dearest, bench.free)
+        at_once = _at_once(resources, dearest, bench.free)
         if at_once > 1 and dearest.minutes is not None and not dearest.at_least:
             dearest = bench.corner(tried[-1], at_once)
         cheapest = bench.corner(tried[0], at_once) if len(tried) > 1 else dearest
-    runs, _ = size(points)
+    runs, _ = size(space)
     hours = expected = disk = None
     if runs is not None and cheapest.minutes is not None and dearest.minutes is not None:
-        first = 0.0 if means.fixed else min(FIRST_ROW_SECONDS, dearest.first_row)
-        lead = start + first * (1 - 1 / at_once)  # the others wait for the first one's first row
+        first = 0.0 if resources.fixed else min(FIRST_ROW_SECONDS, dearest.first_row)
+        lead = start + first * (1 - 1 / at_once)  # the others wait for the first run's first row
 
         def whole(seconds: list[float]) -> float:
             return (lead + wall_clock(seconds, at_once, runs)) / 3600
@@ -171,7 +175,7 @@ def measure_costs(points: SearchSpace, data: str, means: Resources) -> Costs | N
         hours = whole([ends[0]]), whole([ends[1]])
         disk = runs * max(cheapest.disk_gb, dearest.disk_gb)
         if not (cheapest.at_least or dearest.at_least):
-            work = [_work(settings, text.length) for settings in _timed(points, runs)]
+            work = [_work(settings, text.length) for settings in _timed(space, runs)]
             base = _work(tried[0], text.length), _work(tried[-1], text.length)
             expected = whole([_between(each, base, ends) for each in work])
             folders = cheapest.disk_gb, dearest.disk_gb
@@ -185,32 +189,32 @@ def measure_costs(points: SearchSpace, data: str, means: Resources) -> Costs | N
         hours,
         expected,
         workers=at_once,
-        threads=means.threads,
+        threads=resources.threads,
         disk_gb=disk,
         free_disk_gb=shutil.disk_usage(".").free / 1e9,
         free_gb=bench.free,
-        stops_early=points.sweep.hyperband is not None
-        or (points.sweep.metric is not None and points.sweep.metric.target is not None)
+        stops_early=space.sweep.hyperband is not None
+        or (space.sweep.metric is not None and space.sweep.metric.target is not None)
         or any(settings.get("early_stopping") for settings in tried),
     )
 
 
 class _Bench:
-    """Where corners are tried: on one text, with what the sweep would have."""
+    """Measures extremes on one text, with the resources of the sweep."""
 
-    def __init__(self, data: TextSource, means: Resources, folder: Path) -> None:
-        self.data, self.means, self.folder = data, means, folder
+    def __init__(self, data: TextSource, resources: Resources, folder: Path) -> None:
+        self.data, self.resources, self.folder = data, resources, folder
         self.free = free_gb()
-        self.server = ForkServer(threads=means.threads)
+        self.server = ForkServer(threads=resources.threads)
         self.started = 0.0
-        """Seconds until the first process could begin."""
+        """Seconds until the first process started."""
 
     def corner(self, settings: dict[str, Any], count: int) -> Corner:
-        """Try `count` runs at the same time, unless one could not fit by far."""
-        needed, on_gpu = _memory_gb(settings), bool(self.means.gpus)
-        if not on_gpu and needed > HOPELESS * self.free:
+        """Measure `count` runs at the same time, unless memory is far too small for one."""
+        needed, on_gpu = _memory_gb(settings), bool(self.resources.gpus)
+        if not on_gpu and needed > HOPELESS_FACTOR * self.free:
             return Corner(settings, None, needed, f"does not fit: it needs about {needed:.0f} GB")
-        probes = probe(self.server, [self._order(settings, slot) for slot in range(count)])
+        probes = probe(self.server, [self._job(settings, slot) for slot in range(count)])
         self.started = self.started or max(each.started for each in probes)
         for each in probes:
             if each.problem is not None:
@@ -218,7 +222,7 @@ class _Bench:
                 return Corner(settings, None, memory, each.problem.message)
         found = [each.estimate() for each in probes]
         memory = max(each.memory_gb for each in found)
-        if not on_gpu and memory > ROOM * self.free:
+        if not on_gpu and memory > MEMORY_SHARE * self.free:
             return Corner(settings, None, memory, f"does not fit: it needs {memory:.0f} GB")
         seconds = sum(each.seconds for each in found) / len(found)
         return Corner(
@@ -230,9 +234,9 @@ class _Bench:
             first_row=max(each.first_row for each in found),
         )
 
-    def _order(self, settings: dict[str, Any], slot: int) -> Job:
+    def _job(self, settings: dict[str, Any], slot: int) -> Job:
         path, name, sha256 = self.data.text(None)
-        gpus = self.means.gpus
+        gpus = self.resources.gpus
         return Job(
             folder=self.folder,
             settings=settings,
@@ -240,32 +244,32 @@ class _Bench:
             data_name=name,
             data_sha256=sha256,
             tokens=self.folder / "tokens",
-            threads=self.means.threads,
-            device=self.means.device.partition(":")[0] if gpus else self.means.device,
+            threads=self.resources.threads,
+            device=self.resources.device.partition(":")[0] if gpus else self.resources.device,
             visible_gpu=gpus[slot % len(gpus)] if gpus else None,
-            patience=0.0,
+            hang_timeout=0.0,
         )
 
 
-def _at_once(means: Resources, dearest: Corner, free: float) -> int:
-    """How many runs the sweep will have side by side."""
-    if means.fixed or means.workers == 1:
-        return means.workers
-    if means.gpus:  # more are added where that pays, which nothing but the sweep shows
-        return min(means.workers, len(means.gpus))
-    return fitting(dearest.memory_gb or 0.0, free, means.workers)
+def _at_once(resources: Resources, dearest: Corner, free: float) -> int:
+    """Return how many runs the sweep will have at a time."""
+    if resources.fixed or resources.workers == 1:
+        return resources.workers
+    if resources.gpus:  # only the sweep itself shows whether more pay
+        return min(resources.workers, len(resources.gpus))
+    return fitting(dearest.memory_gb or 0.0, free, resources.workers)
 
 
 def wall_clock(seconds: Sequence[float], at_once: int, runs: int) -> float:
-    """Seconds until all runs are over, which take `seconds` in turn."""
+    """Return the seconds for all runs, which take `seconds` in turn."""
     ends = [0.0] * at_once
     for index in range(min(runs, MOST_TIMED)):
-        heapq.heapreplace(ends, ends[0] + A_TRIAL + seconds[index % len(seconds)])
+        heapq.heapreplace(ends, ends[0] + START_SECONDS + seconds[index % len(seconds)])
     return max(ends) * max(1.0, runs / MOST_TIMED)
 
 
 def _between(work: float, base: tuple[float, float], known: tuple[float, float]) -> float:
-    """Seconds, or bytes, of a run of so much work, between two of which they are `known`."""
+    """Interpolate the time or size of a run by its work, between two `known` ones."""
     (least, most), (low, high) = base, known
     if most <= least or low <= 0 or high <= 0:
         return high
@@ -273,47 +277,47 @@ def _between(work: float, base: tuple[float, float], known: tuple[float, float])
     return low * (high / low) ** share
 
 
-def _timed(points: SearchSpace, runs: int) -> list[dict[str, Any]]:
-    """Settings of so many runs of the sweep, or of fewer that stand for them."""
-    sweep, few = points.sweep, min(runs, MOST_TIMED)
+def _timed(space: SearchSpace, runs: int) -> list[dict[str, Any]]:
+    """Return settings of `runs` runs of the sweep, or of a sample of them."""
+    sweep, few = space.sweep, min(runs, MOST_TIMED)
     if sweep.method == "grid":
-        possible = filter(points.is_possible, Grid(sweep.parameters))
+        possible = filter(space.is_possible, Grid(sweep.parameters))
         every = list(islice(possible, runs))
         values = [every[index * len(every) // few] for index in range(few)] if every else []
     else:
-        search = RandomSearch(sweep.parameters, seed=0, is_possible=points.is_possible)
+        search = RandomSearch(sweep.parameters, seed=0, is_possible=space.is_possible)
         values = [each for k in range(few) if (each := search.suggest(k, [])) is not None]
-    settings = [points.settings(each) for each in values]
+    settings = [space.settings(each) for each in values]
     return [{name: s[name] for name in s if name != DATA} for s in settings]
 
 
 def _unfit(dearest: Corner, tried: Sequence[dict[str, Any]], free: float) -> list[Corner]:
-    """The dearest and the largest others, if memory is not enough."""
+    """Return the dearest and the largest other extremes, if memory is too small."""
     if dearest.minutes is not None or not dearest.memory_gb:
         return []
     heavy = sorted(tried[:-1], key=_memory_gb, reverse=True)[: MOST_SHOWN - 1]
     return [dearest] + [
         Corner(settings, None, _memory_gb(settings))
         for settings in heavy
-        if _memory_gb(settings) > ROOM * free and not _has_gpu()
+        if _memory_gb(settings) > MEMORY_SHARE * free and not _has_gpu()
     ]
 
 
-def corners(points: SearchSpace) -> list[dict[str, Any]]:
-    """Every combination of extremes of what decides the cost, that can be a run."""
+def corners(space: SearchSpace) -> list[dict[str, Any]]:
+    """Return all possible combinations of the extremes of the settings that determine the cost."""
     axes: dict[str, list[Any]] = {}
-    for parameter in points.sweep.parameters:
+    for parameter in space.sweep.parameters:
         name = hyperparameter_name(parameter)
         if name != DATA:
             axes[name] = list(_parsed(HYPERPARAMETERS[name], _candidates(parameter)))
     choices: list[list[dict[str, Any]]] = []
     for group in CONSTRAINED:
         names = [name for name in group if name in axes]
-        fixed = {name: points.fixed[name] for name in group if name in points.fixed}
+        fixed = {name: space.fixed[name] for name in group if name in space.fixed}
         together = _combined(names, [axes.pop(name) for name in names])
         choices.append(_extremes(names, [each for each in together if fits(fixed | each)]))
     choices += [_extremes([name], _combined([name], [values])) for name, values in axes.items()]
-    return [dict(points.fixed) | dict(ChainMap(*each)) for each in product(*choices)]
+    return [dict(space.fixed) | dict(ChainMap(*each)) for each in product(*choices)]
 
 
 def _combined(names: Sequence[str], values: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
@@ -321,22 +325,29 @@ def _combined(names: Sequence[str], values: Sequence[Sequence[Any]]) -> list[dic
 
 
 def _candidates(parameter: Parameter) -> Sequence[Any]:
-    """What may be an extreme of the possible values: all of a list, many near a range's ends."""
+    """Return values that may be extremes: all of a list, several near the ends of a range."""
     values = parameter.distribution.grid()
-    near = [] if values is None else [*values[:NEAR], *values[max(NEAR, len(values) - NEAR) :]]
-    return [*near, *extremes(parameter)]
+    at_ends = (
+        []
+        if values is None
+        else [
+            *values[:VALUES_PER_END],
+            *values[max(VALUES_PER_END, len(values) - VALUES_PER_END) :],
+        ]
+    )
+    return [*at_ends, *extremes(parameter)]
 
 
 def _parsed(known: Hyperparameter, values: Sequence[Any]) -> Iterator[Any]:
-    """Those that are possible: a normal distribution goes beyond what a share of 1 can be."""
+    """Yield the possible values: a normal distribution may exceed a hyperparameter's range."""
     for value in values:
         with suppress(ConfigError):
             yield known.parse(value)
 
 
 def _extremes(names: Sequence[str], partial: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of settings of `names`, the least and the largest of what decides the cost; or any one."""
-    decides = next((name for name in names if name in (*DEAR, *LENGTH)), None)
+    """Return the settings with the least and the largest cost; any one if cost does not differ."""
+    decides = next((name for name in names if name in (*COST_PARAMETERS, *LENGTH_PARAMETERS)), None)
     if decides is None:
         return partial[:1]
     partial = sorted(partial, key=lambda settings: settings[decides])
@@ -345,7 +356,7 @@ def _extremes(names: Sequence[str], partial: list[dict[str, Any]]) -> list[dict[
 
 
 def _work(settings: dict[str, Any], characters: int) -> float:
-    """Multiplications of a whole run, near enough to compare."""
+    """Estimate the multiplications of a whole run."""
     config = Config(**settings)
     tokens = config.epochs * characters
     if config.max_steps:
@@ -356,7 +367,7 @@ def _work(settings: dict[str, Any], characters: int) -> float:
 
 
 def _memory_gb(settings: dict[str, Any]) -> float:
-    """Of a step: what every layer keeps for the way back, and weights four times."""
+    """Estimate the memory of a step: activations of every layer, and weights four times."""
     config = Config(**settings)
     sequences = sequences_at_once(config, on_cpu=not _has_gpu())
     tokens = sequences * config.max_seq_len
@@ -371,7 +382,7 @@ def _has_gpu() -> bool:
 
 
 def _shown(corner: Corner) -> Corner:
-    names = (*DEAR, *LENGTH)
+    names = (*COST_PARAMETERS, *LENGTH_PARAMETERS)
     settings = {name: corner.settings[name] for name in names if name in corner.settings}
     return replace(corner, settings=settings)
 

@@ -1,8 +1,8 @@
-"""What the parts of a run take here: as many runs side by side as the sweep would have at a time.
+"""Measure the parts of a run, with as many runs at a time as the sweep would have.
 
-Each is a process of its own, forked from the server that trials are forked from, so that one which
-takes all memory takes nothing else along. A step is tried with a few sequences where the whole
-batch would take too long: on a CPU its time grows evenly with them.
+Each run is a process, forked from the server of the trials: if it runs out of memory, nothing else
+is affected. Where a whole batch would take too long, a step is measured with fewer sequences: on a
+CPU, its time is proportional to their number.
 """
 
 from __future__ import annotations
@@ -30,64 +30,69 @@ if TYPE_CHECKING:
     from fundamentallm.machine.device import Device
     from fundamentallm.sweep.engine.trial_process import ForkServer
 
-SECONDS = 90  # that one corner of the sweep may take
-START_SECONDS = 120  # that the server may take to import torch
-A_ROW = 10  # steps after which a run says something
-TIMED = 1.0  # seconds of steps that are timed, where they are short
-STEPS = range(3, 200)  # of which so many
+SECONDS = 90
+"""Timeout for one extreme of the sweep."""
+START_SECONDS = 120
+"""Timeout for the server's import of torch."""
+STEPS_PER_ROW = 10
+"""Steps between two rows of a run."""
+TIMED = 1.0
+"""Seconds of steps to measure, if they are short."""
+STEPS = range(3, 200)
+"""Number of steps to measure."""
 BYTES_OF_A_ROW = 600
 BYTES_OF_A_SAMPLE = 1_500
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Seconds of each part of a run; those that were not reached are guessed by the others."""
+    """Seconds of each part of a run; parts that were not reached are estimated from others."""
 
     steps: int
-    """Of the whole run."""
+    """Steps of the whole run."""
     scorings: int
     samples: int
     tried: float
-    """Which share of a step's sequences is tried at a time."""
+    """Share of a step's sequences that is measured."""
     scored: float
-    """Tokens of the validation part, by those of a step that is tried."""
+    """Validation tokens, relative to the tokens of a measured step."""
     max_seconds: float
-    """The run's own limit; infinite without one."""
+    """Time limit of the run; infinite without one."""
     weights: int
-    begin: float
-    """From the order to the first step: tokens and model."""
+    setup: float
+    """Time from the job to the first step: tokens and model."""
     step: float | None = None
-    """Of what is tried of a step."""
+    """Time of a measured step."""
     scoring: float | None = None
-    """Of as much of the validation part."""
+    """Time to score as many validation tokens."""
     sample: float = 0.0
     save: float = 0.0
-    """Of both checkpoints."""
+    """Time to save both checkpoints."""
     checkpoints: int | None = None
-    """Bytes of both."""
+    """Bytes of both checkpoints."""
     memory_gb: float = 0.0
     on_gpu: bool = False
 
     def seconds(self, step: float, steps: int) -> float:
-        """Of the run's beginning and so many steps, if what is tried of a step takes so long."""
-        scoring = step / 3 if self.scoring is None else self.scoring  # forward alone
+        """Return the seconds of setup and `steps` steps, if a measured step takes `step`."""
+        scoring = step / 3 if self.scoring is None else self.scoring  # only forward
         once = self.scored * scoring + self.save
         share = steps / self.steps
         pauses = share * (self.scorings * once + self.samples * self.sample)
-        return self.begin + min(steps * step / self.tried + pauses, self.max_seconds)
+        return self.setup + min(steps * step / self.tried + pauses, self.max_seconds)
 
     @property
     def disk_gb(self) -> float:
-        """Of the run's folder."""
+        """Return the size of the run's folder."""
         # Weights once in best.pt, and in last.pt with an average and up to two moments.
         kept = self.checkpoints if self.checkpoints is not None else 5 * 4 * self.weights
-        rows = (self.steps / A_ROW + self.scorings) * BYTES_OF_A_ROW
+        rows = (self.steps / STEPS_PER_ROW + self.scorings) * BYTES_OF_A_ROW
         return (kept + rows + self.samples * BYTES_OF_A_SAMPLE) / 1e9
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why there is no more to be measured."""
+    """Reason why a measurement ended early."""
 
     message: str
     no_memory: bool = False
@@ -95,76 +100,76 @@ class Problem:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a whole run takes."""
+    """Cost of a whole run."""
 
     seconds: float
     at_least: bool
-    """Whether not one step was over in time."""
+    """True if no step ended in time."""
     first_row: float
-    """Seconds until it says something."""
+    """Seconds until the first row."""
     memory_gb: float
     disk_gb: float
 
 
 @dataclass
 class Probe:
-    """One process at work, seen from outside."""
+    """Process that measures a run, as its parent sees it."""
 
     process: Any
     pipe: Connection
-    began: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     started: float = 0.0
-    """Seconds until its process was there."""
-    waits: bool = False
-    """Whether it is ready, and waits for the others."""
-    heard: float = 0.0
+    """Seconds until the process started."""
+    is_ready: bool = False
+    """True while it waits for the others."""
+    last_message_at: float = 0.0
     ended: float = 0.0
     parts: Parts | None = None
     problem: Problem | None = None
-    over: bool = False
+    is_over: bool = False
     own_memory_gb: float = 0.0
 
     def listen(self) -> None:
-        """Take in what it says."""
+        """Handle its next message."""
         try:
             message = self.pipe.recv()
         except (EOFError, OSError):
-            self.over = True
+            self.is_over = True
             self.process.join(timeout=5)
             killed = self.process.exitcode == -signal.SIGKILL
             self.problem = Problem(
-                "does not fit: its memory was not enough" if killed else "its process failed",
+                "does not fit: memory ran out" if killed else "its process failed",
                 no_memory=killed,
             )
             return
-        self.heard = time.monotonic()
-        self.started = self.started or self.heard - self.began
+        self.last_message_at = time.monotonic()
+        self.started = self.started or self.last_message_at - self.started_at
         if isinstance(message, Parts):
             self.parts = message
             self.own_memory_gb = max(self.own_memory_gb, own_memory_gb(self.process.pid))
         elif isinstance(message, Problem):
-            self.problem, self.over = message, True
+            self.problem, self.is_over = message, True
         else:
-            self.waits, self.over = message == "ready", message == "over"
+            self.is_ready, self.is_over = message == "ready", message == "over"
 
     def estimate(self) -> Estimate:
-        """By what it could measure, and had to leave when time was over."""
+        """Estimate the run from the parts that were measured in time."""
         assert self.parts is not None
         parts, step = self.parts, self.parts.step
         if at_least := step is None:
-            # So long it has been at its first step; or not even there.
-            step = self.ended - self.heard if parts.begin else 0.0
+            # Time in its first step so far; 0 if it did not reach it.
+            step = self.ended - self.last_message_at if parts.setup else 0.0
         return Estimate(
             parts.seconds(step, parts.steps),
             at_least and not math.isfinite(parts.max_seconds),
-            parts.seconds(step, min(parts.steps, A_ROW)),
+            parts.seconds(step, min(parts.steps, STEPS_PER_ROW)),
             parts.memory_gb if parts.on_gpu else self.own_memory_gb,
             parts.disk_gb,
         )
 
 
 def probe(workers: ForkServer, jobs: Sequence[Job]) -> list[Probe]:
-    """Try all orders at the same time; what each could measure until time was over."""
+    """Measure all jobs at the same time; return what each measured before the timeout."""
     probes: list[Probe] = []
     for job in jobs:
         ours, theirs = workers.context.Pipe()
@@ -176,19 +181,19 @@ def probe(workers: ForkServer, jobs: Sequence[Job]) -> list[Probe]:
         probes.append(Probe(process, ours))
     try:
         deadline = time.monotonic() + START_SECONDS
-        begun = False
+        has_started = False
         while (left := deadline - time.monotonic()) > 0:
-            busy = [each for each in probes if not each.over]
+            busy = [each for each in probes if not each.is_over]
             if not busy:
                 break
-            if all(each.waits for each in busy):
+            if all(each.is_ready for each in busy):
                 for each in busy:
-                    each.waits = False
+                    each.is_ready = False
                     each.pipe.send("go")
             for pipe in wait([each.pipe for each in busy], left):
                 next(each for each in busy if each.pipe is pipe).listen()
-            if not begun:  # the server has imported what it needs
-                begun, deadline = True, time.monotonic() + SECONDS
+            if not has_started:  # the server has imported its modules
+                has_started, deadline = True, time.monotonic() + SECONDS
         return probes
     finally:
         for each in probes:
@@ -201,7 +206,7 @@ def probe(workers: ForkServer, jobs: Sequence[Job]) -> list[Probe]:
 
 
 def main(job: Job, pipe: Connection) -> None:
-    """In the process: measure, and say each time what is known by then."""
+    """Measure a run in the child process, and send what is known after each part."""
     from fundamentallm.machine.device import is_out_of_memory
     from fundamentallm.training.train_step import OutOfMemoryError
 
@@ -210,16 +215,16 @@ def main(job: Job, pipe: Connection) -> None:
     if job.visible_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.visible_gpu
     try:
-        pipe.send("begun")
+        pipe.send("started")
         for parts in _measured(job, pipe):
             pipe.send(parts)
         pipe.send("over")
-        pipe.recv()  # its memory is looked at from outside; then it is killed
+        pipe.recv()  # the parent reads its memory, and then kills it
     except OutOfMemoryError as error:
         pipe.send(Problem(f"does not fit: {error}", no_memory=True))
     except FundamentallmError as error:
         pipe.send(Problem(str(error)))
-    except (EOFError, BrokenPipeError):  # nobody listens any more
+    except (EOFError, BrokenPipeError):  # the parent has ended
         return
     except Exception as error:
         if not is_out_of_memory(error):
@@ -250,7 +255,7 @@ def _parts(job: Job, whole: Config, device: Device, pipe: Connection) -> Iterato
     from fundamentallm.training.plan import SAMPLE_TIMES, Plan
     from fundamentallm.training.train_step import TrainStep
 
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     dataset = dataset_of(job, whole)
     plan = Plan(whole, dataset.batches_per_epoch(whole))
     part = _part(whole, on_cpu=device.type == "cpu")
@@ -265,24 +270,24 @@ def _parts(job: Job, whole: Config, device: Device, pipe: Connection) -> Iterato
         scored=len(dataset.scored) / tokens,
         max_seconds=60 * whole.max_minutes or math.inf,
         weights=parameter_count(whole, len(dataset.vocabulary)),
-        begin=0.0,
+        setup=0.0,
         on_gpu=device.type == "cuda",
     )
     yield parts
     train_step = TrainStep(len(dataset.vocabulary), part, device)
-    parts = replace(parts, begin=time.perf_counter() - began)
+    parts = replace(parts, setup=time.perf_counter() - started_at)
     yield parts
 
     def step(number: int) -> float:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         windows = training_batch(dataset.train, part, number)
         loss, _ = train_step.step(windows, plan.learning_rate(number))
         loss.item()
-        return time.perf_counter() - began
+        return time.perf_counter() - started_at
 
     before = (
         WARMUP_CALLS + 1 if parts.on_gpu else 1
-    )  # the last is recorded, and what follows replayed
+    )  # the last is recorded as a graph, and later ones replay it
     for number in range(before):
         parts = replace(parts, step=step(number), memory_gb=peak_memory_gb(device))
         yield parts
@@ -297,28 +302,28 @@ def _parts(job: Job, whole: Config, device: Device, pipe: Connection) -> Iterato
     yield parts
     train_step.model.eval()
     few = dataset.scored[: tokens + 1]
-    began = time.perf_counter()
-    with suppress(DataError):  # of what is tried nothing is known to the model
+    started_at = time.perf_counter()
+    with suppress(DataError):  # no measured token is in the vocabulary
         score(train_step.model, few, len(few), whole, device)
-        seconds = (time.perf_counter() - began) * tokens / (len(few) - 1)
+        seconds = (time.perf_counter() - started_at) * tokens / (len(few) - 1)
         yield (parts := replace(parts, scoring=seconds))
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     continue_text(train_step.model, dataset.vocabulary, dataset.val, seed=0)
-    yield (parts := replace(parts, sample=time.perf_counter() - began))
+    yield (parts := replace(parts, sample=time.perf_counter() - started_at))
     model, state = train_step.model.state_dict(), train_step.state_dict()
     with tempfile.TemporaryDirectory() as folder, suppress(OSError, FundamentallmError):
-        began, size = time.perf_counter(), 0
+        started_at, size = time.perf_counter(), 0
         for training in ({}, state):
             file = Path(folder) / "probe.pt"
             Checkpoint(whole, dataset.vocabulary, {}, model, {}, training).save(file)
             size += file.stat().st_size
-        yield replace(parts, save=time.perf_counter() - began, checkpoints=size)
+        yield replace(parts, save=time.perf_counter() - started_at, checkpoints=size)
 
 
 def _part(config: Config, *, on_cpu: bool) -> Config:
-    """With as many sequences as take long enough to measure, and not too long."""
+    """Return the config with a number of sequences that is quick, but long enough to measure."""
     count = config.batch_size
-    if on_cpu:  # no step works through more at once
+    if on_cpu:  # a step processes no more at once
         at_once = sequences_at_once(config, on_cpu=True)
         work = config.num_layers * config.model_dim**2 * config.max_seq_len
         few = max(2, min(count, math.ceil(4e9 / work)))

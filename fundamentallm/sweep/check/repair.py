@@ -1,4 +1,4 @@
-"""A sweep file without its traps: what `check` offers in place of one that it warns of."""
+"""Repair of a sweep file: the file that `check` offers instead of one that it warns about."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from fundamentallm.sweep.file.yaml_writer import Commented, sweep_text
 from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperparameter_name
 
 RUNS = 20
+"""Value of a missing run_cap."""
 
 
-def repaired(points: SearchSpace) -> str | None:
-    """The file's text, with logarithms where they are meant and without impossible points.
+def repaired(space: SearchSpace) -> str | None:
+    """Return the file's text with log scales and without impossible configurations.
 
-    None if there is nothing to mend, or nothing that would mend it.
+    None if there is nothing to repair, or no known repair.
     """
-    sweep = points.sweep
+    sweep = space.sweep
     content = deepcopy(dict(sweep.content))
     changed = sweep.method != "grid" and sweep.run_cap is None
     if changed:
-        content["run_cap"] = Commented(RUNS, "else it never ends")
+        content["run_cap"] = Commented(RUNS, "otherwise it never ends")
     for parameter in sweep.parameters:
         ends = linear_where_logs_are_meant(sweep, parameter)
         if ends is not None:
             entry = parameter.entry(content)
             entry.clear()
-            entry["distribution"] = Commented("log_uniform_values", "equal factors are as likely")
+            entry["distribution"] = Commented(
+                "log_uniform_values", "equal factors are equally likely"
+            )
             entry |= dict(zip(("min", "max"), ends, strict=True))
             changed = True
-    if fit := fitting_heads(points):
+    if fit := fitting_heads(space):
         heads = next(p for p in sweep.parameters if hyperparameter_name(p) == "num_heads")
         entry = heads.entry(content)
         entry.clear()

@@ -1,4 +1,4 @@
-"""What a sweep may not mean as its author thinks: warnings, each a small rule."""
+"""Warnings about a sweep that may not do what its author means, one rule each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fundamentallm.sweep.file.diagnostics import Diagnostics, Key
 from fundamentallm.sweep.file.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import SweepFile
-from fundamentallm.sweep.search.base import every_point, length_of
+from fundamentallm.sweep.search.base import every_configuration, length_of
 from fundamentallm.sweep.search.space import (
     SearchSpace,
     fitting_heads,
@@ -29,31 +29,32 @@ from fundamentallm.sweep.search.space import (
 if TYPE_CHECKING:
     from fundamentallm.data.text import Text
 
-LINEAR_TO = 100  # times that max may be min before linear is likely not meant
+LEAST_RATIO = 100
+"""Ratio of max to min from which a linear scale is unlikely to be meant."""
 RATES = re.compile(r"learning_?rate|weight_?decay|(^|_)(lr\d*|wd|eps|epsilon|l1|l2|lambda)$")
-"""In names of what is compared by factors, in anybody's program."""
+"""Names of parameters that are usually searched on a log scale, in any program."""
 DRAWS = 2_000
 MOST_LISTED = 5_000
 LENGTHS = ("epochs", "max_steps", "max_minutes")
-A_STEP = ("batch_size", "gradient_accumulation", "max_seq_len")
-"""Whose product is the tokens of a step."""
+STEP_PARAMETERS = ("batch_size", "gradient_accumulation", "max_seq_len")
+"""Parameters whose product is the number of tokens of a step."""
 NOT_SEARCHED = {
-    "eval_every": "it changes how often a run is looked at, and so the best of those looks",
+    "eval_every": "more evaluations give a better best score without a better model",
     "patience": "it changes when a run ends, not what it learns by then",
-    "max_minutes": "how far a run gets in a minute depends on what else the machine does",
-    "compile": "it changes the speed alone",
+    "max_minutes": "how far a run gets in a minute depends on the machine's other work",
+    "compile": "it changes only the speed",
 }
 
 
-def check_any(sweep: SweepFile, findings: Diagnostics) -> None:
-    """Add a warning for what is likely not meant, whatever program the sweep runs."""
+def check_any(sweep: SweepFile, diagnostics: Diagnostics) -> None:
+    """Add warnings that apply to any program."""
     for parameter in sweep.parameters:
         if (ends := linear_where_logs_are_meant(sweep, parameter)) is not None:
             low, high = ends
-            findings.warn(
+            diagnostics.warn(
                 parameter.key,
-                f"from {low:g} to {high:g} in equal steps: nine draws of ten lie above "
-                f"{low + (high - low) / 10:.2g}; for equal factors write distribution: "
+                f"from {low:g} to {high:g} on a linear scale: nine of ten draws lie above "
+                f"{low + (high - low) / 10:.2g}; for a log scale write distribution: "
                 "log_uniform_values",
             )
 
@@ -61,9 +62,9 @@ def check_any(sweep: SweepFile, findings: Diagnostics) -> None:
 def linear_where_logs_are_meant(
     sweep: SweepFile, parameter: Parameter
 ) -> tuple[float, float] | None:
-    """The ends of a uniform range over factors of 100 and more, where that is unlikely meant.
+    """Return the ends of a uniform range over a factor of 100 or more that is likely a mistake.
 
-    It is where no distribution is given, and for what is nearly always searched in logs.
+    It is if no distribution is given, or if the parameter is usually searched on a log scale.
     """
     distribution = parameter.distribution
     if not (isinstance(distribution, Continuous) and distribution.kind == "uniform"):
@@ -72,51 +73,55 @@ def linear_where_logs_are_meant(
     bare = "distribution" not in parameter.entry(sweep.content)
     low, high = distribution.bounds
     in_logs = RATES.search(name) or (bare and name in HYPERPARAMETERS)
-    return (low, high) if in_logs and low > 0 and high / low >= LINEAR_TO else None
+    return (low, high) if in_logs and low > 0 and high / low >= LEAST_RATIO else None
 
 
 def check_meaning(
-    points: SearchSpace, findings: Diagnostics, characters: int | None = None
+    space: SearchSpace, diagnostics: Diagnostics, characters: int | None = None
 ) -> None:
-    """Add a warning for everything that our trainer can run and is likely not meant.
+    """Add warnings about a sweep of our trainer.
 
-    What concerns several parameters at once is left out while one of them is wrong.
-    `characters`: of the text, where it is known.
+    Rules for several parameters are skipped while one of them is wrong.
+
+    Args:
+        space: Search space of the sweep.
+        diagnostics: Receives the warnings.
+        characters: Length of the text, if known.
     """
-    for parameter in points.sweep.parameters:
+    for parameter in space.sweep.parameters:
         if hyperparameter_name(parameter) in HYPERPARAMETERS:
-            _outside_documented_range(parameter, findings)
-            if not findings.is_wrong(parameter.key):
-                _better_not_searched(points, parameter, findings)
-    if not findings.is_wrong(("parameters",)):
-        _impossible_combinations(points, findings)
-        _bands_after_the_end(points, findings, characters)
+            _outside_documented_range(parameter, diagnostics)
+            if not diagnostics.is_wrong(parameter.key):
+                _better_not_searched(space, parameter, diagnostics)
+    if not diagnostics.is_wrong(("parameters",)):
+        _impossible_combinations(space, diagnostics)
+        _bands_after_the_end(space, diagnostics, characters)
 
 
-def unscored(points: SearchSpace, text: Text) -> list[str]:
-    """A line about the characters of the text that its runs cannot be scored on, if there are any.
+def unscored(space: SearchSpace, text: Text) -> list[str]:
+    """Return a line about characters of the text that runs cannot be scored on, if any.
 
-    By the split and the tokenizer of the run that is nearest to the defaults.
+    Uses split and tokenizer of the configuration nearest to the defaults.
     """
     from fundamentallm.data.vocabulary import unknown_in_validation
 
-    settings = points.settings(points.defaults())
+    settings = space.settings(space.defaults())
     names = [name for name in ("tokenizer", "val_split") if name in settings]
     unknown = unknown_in_validation(text, Config(**{name: settings[name] for name in names}))
     return [describe_unscored(text.name, unknown.total(), unknown)] if unknown else []
 
 
-def size(points: SearchSpace) -> tuple[int | None, str]:
-    """How many runs the sweep makes, None if it never ends; and that in words."""
-    sweep = points.sweep
-    listed = every_point(sweep.parameters, points.is_possible)
+def size(space: SearchSpace) -> tuple[int | None, str]:
+    """Return the number of runs (None if the sweep never ends), and a description of it."""
+    sweep = space.sweep
+    listed = every_configuration(sweep.parameters, space.is_possible)
     if sweep.method == "grid":
-        lengths = [length_of(p.distribution.grid() or ()) for p in points.searched]
+        lengths = [length_of(p.distribution.grid() or ()) for p in space.searched]
         whole = prod(lengths)
         possible = whole if listed is None else len(listed)
         runs = min(possible, sweep.run_cap or possible)
         by = " x ".join(map(str, lengths)) or "1"
-        left_out = f" without {whole - possible} that cannot be" if possible < whole else ""
+        left_out = f" without {whole - possible} invalid ones" if possible < whole else ""
         cut = f", of which run_cap allows {runs}" if runs < possible else ""
         return runs, f"{possible} runs, a grid of {by}{left_out}{cut}"
     if listed and (sweep.run_cap is None or len(listed) < sweep.run_cap):
@@ -126,36 +131,40 @@ def size(points: SearchSpace) -> tuple[int | None, str]:
             else "although it has no run_cap"
         )
         return len(listed), (
-            f"{len(listed)} runs, {sweep.method}: only so many are possible that differ, so it "
+            f"{len(listed)} runs, {sweep.method}: no more different configurations exist, so it "
             f"ends {before}; W&B would repeat some of them"
         )
     if sweep.run_cap is None:
-        return None, f"{sweep.method} without run_cap: it never ends by itself"
+        return None, f"{sweep.method} without run_cap: it never ends"
     return sweep.run_cap, f"{sweep.run_cap} runs, {sweep.method}"
 
 
-def share_impossible(points: SearchSpace) -> float:
-    """Of the points that the sweep may draw, how many can be no run."""
-    grids = [p.distribution.grid() for p in points.sweep.parameters]
+def share_impossible(space: SearchSpace) -> float:
+    """Return the share of the sweep's configurations that are impossible."""
+    grids = [p.distribution.grid() for p in space.sweep.parameters]
     count = prod(len(grid) if grid is not None else MOST_LISTED + 1 for grid in grids)
-    names = [p.name for p in points.sweep.parameters]
-    if points.sweep.method == "grid" and count <= MOST_LISTED:
-        drawn = [dict(zip(names, each, strict=True)) for each in product(*(g or () for g in grids))]
+    names = [p.name for p in space.sweep.parameters]
+    if space.sweep.method == "grid" and count <= MOST_LISTED:
+        configurations = [
+            dict(zip(names, each, strict=True)) for each in product(*(g or () for g in grids))
+        ]
     else:
         dice = random.Random(0)
-        drawn = [
-            {p.name: p.distribution.quantile(dice.random()) for p in points.sweep.parameters}
+        configurations = [
+            {p.name: p.distribution.quantile(dice.random()) for p in space.sweep.parameters}
             for _ in range(DRAWS)
         ]
-    return sum(not points.is_possible(values) for values in drawn) / len(drawn)
+    return sum(not space.is_possible(values) for values in configurations) / len(configurations)
 
 
-def evaluations(points: SearchSpace, characters: int | None = None) -> tuple[float, float] | None:
-    """The fewest and the most evaluations of a run on a text of so many characters.
+def evaluations(space: SearchSpace, characters: int | None = None) -> tuple[float, float] | None:
+    """Return the fewest and the most evaluations of a run on a text of so many characters.
 
-    None if that depends on the clock, or on a text that is not given.
+    None if they depend on a time limit, or on a text that is not given.
     """
-    ends = {name: _ends(points, name) for name in (*LENGTHS, *A_STEP, "eval_every", "val_split")}
+    ends = {
+        name: _ends(space, name) for name in (*LENGTHS, *STEP_PARAMETERS, "eval_every", "val_split")
+    }
     epochs, steps, every = ends["epochs"], ends["max_steps"], ends["eval_every"]
     if ends["max_minutes"][1] or (every[1] and not every[0]):
         return None
@@ -165,7 +174,7 @@ def evaluations(points: SearchSpace, characters: int | None = None) -> tuple[flo
         return None if every[0] or steps[1] else epochs
     trained = [characters * (1 - share) for share in reversed(ends["val_split"])]
     an_epoch = [
-        math.ceil(tokens / prod(ends[name][side] for name in A_STEP))
+        math.ceil(tokens / prod(ends[name][side] for name in STEP_PARAMETERS))
         for tokens, side in zip(trained, (1, 0), strict=True)
     ]
     length = [min(epochs[i] * an_epoch[i], steps[i] or math.inf) for i in (0, 1)]
@@ -174,10 +183,10 @@ def evaluations(points: SearchSpace, characters: int | None = None) -> tuple[flo
     return math.ceil(length[0] / an_epoch[0]), math.ceil(length[1] / an_epoch[1])
 
 
-# --- Rules: each adds at most one warning for what it looks at ---
+# --- Rules: each adds at most one warning per parameter ---
 
 
-def _outside_documented_range(parameter: Parameter, findings: Diagnostics) -> None:
+def _outside_documented_range(parameter: Parameter, diagnostics: Diagnostics) -> None:
     known = HYPERPARAMETERS[hyperparameter_name(parameter)]
     distribution = parameter.distribution
     candidates: Mapping[Key, Any]
@@ -185,107 +194,111 @@ def _outside_documented_range(parameter: Parameter, findings: Diagnostics) -> No
         candidates = values_by_key(parameter, distribution)
     else:
         candidates = dict(zip((("min",), ("max",)), extremes(parameter), strict=True))
-    for place, value in candidates.items():
-        here = (*parameter.key, *place)
+    for subkey, value in candidates.items():
+        here = (*parameter.key, *subkey)
         line = known.warning(value) if isinstance(value, int | float) else None
-        if line is not None and not findings.is_wrong(here):
-            findings.warn(here, line)
+        if line is not None and not diagnostics.is_wrong(here):
+            diagnostics.warn(here, line)
 
 
-def _better_not_searched(points: SearchSpace, parameter: Parameter, findings: Diagnostics) -> None:
+def _better_not_searched(
+    space: SearchSpace, parameter: Parameter, diagnostics: Diagnostics
+) -> None:
     name = hyperparameter_name(parameter)
     if parameter.is_constant:
         return
     if name in NOT_SEARCHED:
-        findings.warn(parameter.key, f"better not searched: {NOT_SEARCHED[name]}; give one value")
-    elif name in ("epochs", "max_steps") and _ends(points, "early_stopping")[1]:
-        findings.warn(
+        diagnostics.warn(
+            parameter.key, f"better not searched: {NOT_SEARCHED[name]}; give one value"
+        )
+    elif name in ("epochs", "max_steps") and _ends(space, "early_stopping")[1]:
+        diagnostics.warn(
             parameter.key,
-            "better not searched beside early_stopping, which finds the length by itself; give "
+            "better not searched together with early_stopping, which finds the length itself; give "
             "one large value",
         )
-    elif name in ("epochs", "max_steps") and points.sweep.method != "grid":
-        findings.warn(
+    elif name in ("epochs", "max_steps") and space.sweep.method != "grid":
+        diagnostics.warn(
             parameter.key,
-            "the longest run nearly always wins, so the search looks there and learns little "
-            "else; give one value, and lengthen the best with fundamentallm refine",
+            "the longest run nearly always wins, so the search learns little else; give one "
+            "value, and train the best for longer with fundamentallm refine",
         )
-    elif name == "seed" and points.sweep.method != "grid":
-        findings.warn(
+    elif name == "seed" and space.sweep.method != "grid":
+        diagnostics.warn(
             parameter.key,
-            f"{points.sweep.method} would search for a lucky seed; give one value, and repeat the "
-            "best over seeds with fundamentallm refine --seeds",
+            f"{space.sweep.method} would search for a lucky seed; give one value, and repeat the "
+            "best with several seeds by fundamentallm refine --seeds",
         )
 
 
-def _impossible_combinations(points: SearchSpace, findings: Diagnostics) -> None:
-    groups = points.together()
+def _impossible_combinations(space: SearchSpace, diagnostics: Diagnostics) -> None:
+    groups = space.together()
     if not groups:
         return
-    share = share_impossible(points)
+    share = share_impossible(space)
     if not share:
         return
     names = groups[0][0]
-    key = next(p.key for p in points.sweep.parameters if p.name == names[-1])
-    why = f"{' and '.join(names)} do not go together"
+    key = next(p.key for p in space.sweep.parameters if p.name == names[-1])
+    why = f"some values of {' and '.join(names)} exclude each other"
     if len(names) == 1:
-        why = f"not every {names[0]} goes with what is fixed"
-    mend = "; --repaired FILE writes the sweep without them" if fitting_heads(points) else ""
-    findings.warn(
+        why = f"some values of {names[0]} are impossible with the fixed settings"
+    hint = "; --repaired FILE writes the sweep without them" if fitting_heads(space) else ""
+    diagnostics.warn(
         key,
-        f"{share:.0%} of the points cannot be a run, for {why}; "
-        f"left out here, tried in vain on W&B{mend}",
+        f"{share:.0%} of the configurations are impossible, because {why}; they are left out "
+        f"here, and fail on W&B{hint}",
     )
 
 
 def _bands_after_the_end(
-    points: SearchSpace, findings: Diagnostics, characters: int | None
+    space: SearchSpace, diagnostics: Diagnostics, characters: int | None
 ) -> None:
-    hyperband, count = points.sweep.hyperband, evaluations(points, characters)
+    hyperband, count = space.sweep.hyperband, evaluations(space, characters)
     if hyperband is None or count is None:
         return
     fewest, most = count
     first = min(hyperband.bands)
     key = ("early_terminate",)
     if first >= most:
-        findings.warn(
+        diagnostics.warn(
             key,
-            f"the first cut falls after {first} evaluations, when the run has ended: it makes "
-            f"{most:g}; lower min_iter, or evaluate more often with eval_every",
+            f"the first band is at {first} evaluations, but a run makes only {most:g}; lower "
+            "min_iter, or evaluate more often with eval_every",
         )
     elif first >= fewest:
-        findings.warn(
+        diagnostics.warn(
             key,
-            f"the first cut falls after {first} evaluations, and the shortest runs make only "
-            f"{fewest:g}; they are never cut",
+            f"the first band is at {first} evaluations, but the shortest runs make only "
+            f"{fewest:g}; they are never stopped early",
         )
 
 
-# --- What the rules look at ---
+# --- Values that the rules use ---
 
 
 def extremes(parameter: Parameter) -> Sequence[Any]:
-    """Every value of a list; both ends of a range, or nearly, where it has none."""
+    """Return every value of a list, both ends of a range, or outer quantiles without ends."""
     distribution = parameter.distribution
     if isinstance(distribution, Categorical):
         return distribution.values
     if isinstance(distribution, IntUniform):
         return distribution.low, distribution.high
-    if isinstance(distribution, Continuous) and not distribution.is_endless:
+    if isinstance(distribution, Continuous) and not distribution.is_unbounded:
         low, high = distribution.bounds
         return float(low), float(high)
     return distribution.quantile(0.01), distribution.quantile(0.99)
 
 
-def _ends(points: SearchSpace, name: str) -> tuple[float, float]:
-    """The least and the largest value that runs can have for a hyperparameter."""
-    for parameter in points.sweep.parameters:
+def _ends(space: SearchSpace, name: str) -> tuple[float, float]:
+    """Return the least and the largest value of a hyperparameter in the sweep."""
+    for parameter in space.sweep.parameters:
         if hyperparameter_name(parameter) == name:
             numbers: list[float] = []
             for value in extremes(parameter):
-                with suppress(ConfigError):  # the very end of a range, which no run may have
+                with suppress(ConfigError):  # the end of a range may be impossible
                     parsed = HYPERPARAMETERS[name].parse(value)
                     numbers += [] if isinstance(parsed, str) else [float(parsed)]
             return (min(numbers), max(numbers)) if numbers else (0.0, 0.0)
-    value = points.fixed.get(name, getattr(Config, name))
+    value = space.fixed.get(name, getattr(Config, name))
     return float(value), float(value)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fundamentallm.machine.cores_and_memory import free_gb, own_memory_gb
 
 FIRST_ROW_SECONDS = 20.0
-"""How long the others wait for the first trial's first row."""
+"""Longest wait of the others for the first trial's first row."""
 MEMORY_SHARE = 0.85
 """Share of the free memory that trials may use; the rest is for other programs."""
 ROWS_PER_TRIAL = 3

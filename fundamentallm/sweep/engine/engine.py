@@ -45,11 +45,11 @@ SAVE_SECONDS = 60.0  # for trials to save when the sweep has to stop
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How one worker takes part in a sweep."""
+    """Settings of one worker of a sweep."""
 
     resources: Resources
     retries: int = 0
-    """How often a run is retried that failed by an error of its own."""
+    """Retries of a run that failed by an error of its own."""
     count: int | None = None
     """Most runs to claim here; None for no limit."""
     wait: float = 0.0

@@ -1,4 +1,4 @@
-"""What a worker tells a trial, and what the trial answers: all that passes between them."""
+"""Messages between a worker and its trials: the job, rows, heartbeats and the outcome."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fundamentallm.config.parsing import DATA
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.status import RunStatus
 
-if TYPE_CHECKING:  # a trial's process imports this file, and starts at once
+if TYPE_CHECKING:  # a trial's process imports this file and has to start fast
     from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.search.base import Values
     from fundamentallm.sweep.search.space import SearchSpace
@@ -23,20 +23,20 @@ if TYPE_CHECKING:  # a trial's process imports this file, and starts at once
 
 @dataclass(frozen=True)
 class TextSource:
-    """The text of every run, if it is the same for all; else where to find those it names."""
+    """The text of all runs, or where to find the texts that the sweep names."""
 
     path: str | None
-    """None is the built-in text."""
+    """Path of the text; None for the built-in text."""
     name: str
     sha256: str
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Of the texts that the sweep itself names, as far as they were there when it was made."""
+    """SHA-256 of each text that the sweep names, if it was present when the sweep was created."""
     folder: str = ""
-    """Where the sweep was made: paths that it names begin there, if they can be found there."""
+    """Folder in which the sweep was created; paths of texts are first looked up there."""
 
     @classmethod
     def of(cls, definition: SweepDefinition, path: str | None) -> TextSource:
-        """The texts of a sweep; `path` is where its one text lies on this machine."""
+        """Return the texts of a sweep; `path` is its one text on this machine."""
         return cls(
             path,
             definition.data_name,
@@ -46,88 +46,87 @@ class TextSource:
         )
 
     def text(self, named: str | None) -> tuple[str | None, str, str]:
-        """Path, name and hash of a run's text; `named` is what the sweep itself calls it, if so."""
+        """Return path, name and hash of a run's text; `named` is the name in the sweep, if any."""
         name, sha256 = self.name, self.sha256
-        place = None if self.path is None else Path(self.path)
+        file = None if self.path is None else Path(self.path)
         if named is not None:
             name, sha256 = named, self.hashes.get(named, "")
             path = os.path.expanduser(named)
-            there = Path(self.folder, path)
-            place = there if self.folder and there.exists() else Path(path)
-        is_file = place is not None and str(place) != BUILTIN
-        return str(place.absolute()) if place and is_file else None, name, sha256
+            original = Path(self.folder, path)
+            file = original if self.folder and original.exists() else Path(path)
+        is_file = file is not None and str(file) != BUILTIN
+        return str(file.absolute()) if file and is_file else None, name, sha256
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a run, for a process of its own."""
+    """Job for the process of a trial."""
 
     folder: Path
-    """The run's, absolute. It is there; if it holds a checkpoint, the run goes on from it."""
+    """Absolute path of the run's folder, which exists; the run resumes from a checkpoint in it."""
     settings: Mapping[str, Any]
-    """Hyperparameters that are not left to their default."""
+    """Hyperparameters that differ from their defaults."""
     data: str | None
-    """The path of the text; None for the built-in one."""
+    """Path of the text; None for the built-in text."""
     data_name: str
     data_sha256: str
-    """Empty if the sweep itself says which text, and it was not there when that was made."""
+    """Empty if the sweep names a text that was missing when the sweep was created."""
     tokens: Path
-    """Where encoded texts are kept for every trial of the sweep; from the run's own folder, which
-    is beside it wherever the sweep is moved."""
+    """Folder of encoded texts for all trials, relative to the run's folder: the sweep may move."""
     threads: int
     device: str
     visible_gpu: str | None
-    """CUDA_VISIBLE_DEVICES, where workers share GPUs out."""
-    patience: float
-    """Seconds without a step that may always pass before it is said to hang."""
+    """CUDA_VISIBLE_DEVICES, if GPUs are divided among trials."""
+    hang_timeout: float
+    """Least time without a step, in seconds, after which the trial counts as hung."""
     identity: tuple[int, int] | None = None
-    """Of the folder, if it is the run's own: another that comes into its place is not entered."""
+    """Identity of the run's folder; a folder that replaces it is not entered."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """For W&B's client; empty for a trial that does not show itself there."""
+    """Variables for W&B's client; empty without W&B."""
     wandb: Mapping[str, Any] | None = None
     """`WandbTracker`'s arguments."""
 
 
 class JobMaker:
-    """What all runs of a sweep have in common on this machine."""
+    """Makes the jobs of a sweep on this machine."""
 
     def __init__(
         self,
         folder: SweepFolder,
-        points: SearchSpace,
+        space: SearchSpace,
         data: TextSource,
-        means: Resources,
+        resources: Resources,
         *,
-        patience: float,
+        hang_timeout: float,
         wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
     ) -> None:
-        """What runs share.
+        """Store what all jobs share.
 
         Args:
-            folder: Where runs are written.
-            points: From values to settings.
-            data: The text.
-            means: What this machine gives.
-            patience: Seconds without a step that may always pass.
-            wandb: Gives the environment and the tracker's arguments of a run; None for no W&B.
+            folder: Folder of the sweep.
+            space: Search space of the sweep.
+            data: Text of the runs.
+            resources: Part of this machine that the sweep uses.
+            hang_timeout: Least time without a step after which a trial counts as hung.
+            wandb: Returns a run's environment and tracker arguments; None without W&B.
         """
-        self.folder, self.points, self.data, self.means = folder, points, data, means
-        self.patience, self.wandb = patience, wandb
+        self.folder, self.space, self.data, self.resources = folder, space, data, resources
+        self.hang_timeout, self.wandb = hang_timeout, wandb
 
     def job(self, run: Run, slot: int) -> Job:
-        """For the process that has `slot`.
+        """Return the job of a run in a slot.
 
         Raises:
-            ConfigError: A value is none that a hyperparameter can have.
+            ConfigError: A value is impossible for its hyperparameter.
             DiskError: The run's folder is gone.
         """
-        settings = self.points.settings(run.values)
+        settings = self.space.settings(run.values)
         named = settings.pop(DATA, None)
         path, name, sha256 = self.data.text(None if named is None else str(named))
         environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
         folder = self.folder.run(run.number)
-        gpus, device = self.means.gpus, self.means.device
-        if gpus:  # of which a trial sees one, its first
+        gpus, device = self.resources.gpus, self.resources.device
+        if gpus:  # a trial sees only one, as its first
             device = device.partition(":")[0]
         return Job(
             folder=folder.path,
@@ -137,9 +136,9 @@ class JobMaker:
             data_name=name,
             data_sha256=sha256,
             tokens=Path("..", self.folder.tokens.name),
-            threads=self.means.threads,
+            threads=self.resources.threads,
             device=device,
-            patience=self.patience,
+            hang_timeout=self.hang_timeout,
             visible_gpu=gpus[slot % len(gpus)] if gpus else None,
             environment=environment,
             wandb=wandb,
@@ -148,12 +147,12 @@ class JobMaker:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Sent every few seconds, whatever else the trial is doing."""
+    """Sign of life that a trial sends every few seconds."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of metrics."""
+    """Row of metrics."""
 
     step: int
     total_steps: int
@@ -162,20 +161,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trial is over, and its files are written."""
+    """End of a trial, after its files are written."""
 
     status: RunStatus
     """`done`, `diverged`, `interrupted`, `impossible`, `failed`, `hung` or `oom`."""
     stopped_by: str
-    """As in summary.json; for `failed`, what went wrong."""
+    """Reason, as in summary.json; for `failed`, the error."""
     disk: bool = False
-    """Whether it was stopped by a disk that cannot be written."""
+    """True if it stopped because the disk cannot be written."""
     undelivered: str = ""
-    """What W&B did not receive, in one line; empty if nothing is missing."""
+    """Line about data that W&B did not receive; empty if nothing is missing."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """From the worker: save, and end."""
+    """Request of the worker to save and end."""
 
     reason: str

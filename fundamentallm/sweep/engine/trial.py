@@ -29,15 +29,17 @@ from fundamentallm.training.train_step import OutOfMemoryError
 
 LOG = logging.getLogger(__name__)
 
-COMPILING = 600.0  # seconds that a first step may take more
-LETTING_GO = 5.0  # seconds: a process that was killed just now may not be gone yet
+COMPILE_SECONDS = 600.0
+"""Extra time for the first step of a compiled model."""
+RELEASE_SECONDS = 5.0
+"""Timeout for the lock of a process that was just killed."""
 
 
 class PipeTracker:
-    """A `Tracker` that tells the worker of every row."""
+    """`Tracker` that sends every row to the worker."""
 
-    def __init__(self, line: TrialPipe) -> None:
-        self.line = line
+    def __init__(self, pipe: TrialPipe) -> None:
+        self.pipe = pipe
         self.total_steps = 0
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
@@ -46,25 +48,25 @@ class PipeTracker:
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Send the row."""
-        self.line.send(Row(step, self.total_steps, dict(metrics)))
+        self.pipe.send(Row(step, self.total_steps, dict(metrics)))
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
-        """The worker has no use for them."""
+        """Do nothing: the worker does not use samples."""
 
     def finish(self, summary: Mapping[str, object]) -> None:
-        """No more steps; the end itself is sent once every tracker is done."""
-        self.line.over()
+        """Note the last step; the outcome is sent after all trackers have finished."""
+        self.pipe.over()
 
 
-def run_trial(job: Job, line: TrialPipe) -> Outcome:
+def run_trial(job: Job, pipe: TrialPipe) -> Outcome:
     """Train, or resume, in the current folder, which is the run's."""
     torch.set_num_threads(job.threads)
     folder = RunFolder(".")
     try:
-        with folder.held(wait=LETTING_GO):
+        with folder.held(wait=RELEASE_SECONDS):
             folder.check_keeps(job.data)
-            return _execute(folder, job, line)
-    except DiskError:  # no fault of the trial's: the worker waits for room
+            return _execute(folder, job, pipe)
+    except DiskError:  # the worker waits for room
         raise
     except OutOfMemoryError as error:
         return Outcome(RunStatus.OOM, str(error))
@@ -72,20 +74,20 @@ def run_trial(job: Job, line: TrialPipe) -> Outcome:
         return Outcome(RunStatus.FAILED, str(error))
 
 
-def _execute(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
-    open_trackers = partial(_trackers, job, folder, line)
+def _execute(folder: RunFolder, job: Job, pipe: TrialPipe) -> Outcome:
+    open_trackers = partial(_trackers, job, folder, pipe)
     try:
         run = prepare_run(Config(**job.settings), partial(dataset_of, job), job.device)
     except ImpossibleCombinationError as error:
         return _score_impossible(job, open_trackers(), str(error))
     if compiles(run.config, run.plan.total_steps, on_cuda=job.visible_gpu is not None):
-        line.patience += COMPILING
+        pipe.hang_timeout += COMPILE_SECONDS
     finished = execute(
         run,
         folder,
         open_trackers,
         resume=Resume.IF_POSSIBLE,
-        stop_requested=line.stop_requested,
+        stop_requested=pipe.stop_requested,
     )
     undelivered = finished.undelivered
     if job.environment.get("WANDB_MODE") == "offline":
@@ -96,8 +98,8 @@ def _execute(folder: RunFolder, job: Job, line: TrialPipe) -> Outcome:
     return Outcome(result.status, result.stopped_by, undelivered=undelivered)
 
 
-def _trackers(job: Job, folder: RunFolder, line: TrialPipe) -> list[Tracker]:
-    trackers: list[Tracker] = [FolderTracker(folder), PipeTracker(line)]
+def _trackers(job: Job, folder: RunFolder, pipe: TrialPipe) -> list[Tracker]:
+    trackers: list[Tracker] = [FolderTracker(folder), PipeTracker(pipe)]
     if job.wandb is not None:
         from fundamentallm.trackers.wandb import WandbTracker
 
@@ -106,10 +108,10 @@ def _trackers(job: Job, folder: RunFolder, line: TrialPipe) -> list[Tracker]:
 
 
 def dataset_of(job: Job, config: Config) -> Dataset:
-    """The tokens that another trial has kept, or the text, encoded and kept for the others.
+    """Return the tokens that another trial stored, or encode the text and store them.
 
     Raises:
-        DataError: The text cannot be read, is too short, or is not the one that it was.
+        DataError: The text cannot be read, is too short, or has changed.
     """
     kept = None
     if job.data_sha256:
@@ -119,11 +121,11 @@ def dataset_of(job: Job, config: Config) -> Dataset:
     text = read_lasting_text(job.data)
     if job.data_sha256 not in ("", text.sha256):
         raise DataError(
-            f"{text.name} has changed since the sweep began: its SHA-256 is {text.sha256[:12]} "
+            f"{text.name} has changed since the sweep started: its SHA-256 is {text.sha256[:12]} "
             f"and was {job.data_sha256[:12]}; put the same text there"
         )
     read = prepare(text, config, cache=job.tokens)
-    return replace(read, name=job.data_name)  # as all runs call it, not where it lies
+    return replace(read, name=job.data_name)  # the name that all runs share, not the path
 
 
 def _score_impossible(job: Job, trackers: Sequence[Tracker], reason: str) -> Outcome:

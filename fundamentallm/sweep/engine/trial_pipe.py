@@ -1,4 +1,4 @@
-"""A trial's end of the pipe to its worker, by which the two watch that both still live."""
+"""Trial's end of the pipe to its worker, with heartbeats and detection of hangs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Heartbeat, Outcome, Stop
 
 BEAT_SECONDS = 2.0
-HUNG_STEPS = 20  # a step, or a part of an evaluation, may take as often the longest so far
+HANG_FACTOR = 20
+"""A step that takes this many times the longest one so far counts as hung."""
 
 
 class TrialPipe:
-    """A trial's end of the pipe to its worker; it may be used from several threads."""
+    """Trial's end of the pipe to its worker; usable from several threads."""
 
-    def __init__(self, pipe: Connection, patience: float) -> None:
+    def __init__(self, pipe: Connection, hang_timeout: float) -> None:
         self.pipe = pipe
         self.sending = threading.Lock()
         self.stop = ""
-        """Why the trial shall end, if it shall."""
-        self.patience = patience
-        self.stepped = math.inf
-        """When it last asked whether to stop, as it does at every step."""
-        self.longest = 0.0
-        """Seconds of its longest step."""
+        """Reason to end the trial, or ""."""
+        self.hang_timeout = hang_timeout
+        self.last_step_at = math.inf
+        """Time of the last step; infinite before the first and after the last."""
+        self.longest_step = 0.0
+        """Seconds of the longest step."""
         self.ended = threading.Event()
-        """Set when the process is about to leave."""
+        """Set when the process is about to exit."""
 
     def send(self, message: object) -> None:
-        """Tell the worker; one that is gone is noted as a reason to stop."""
+        """Send a message; a worker that is gone is a reason to stop."""
         try:
             with self.sending:
                 self.pipe.send(message)
@@ -42,10 +43,10 @@ class TrialPipe:
             self.stop = self.stop or "the sweep's worker is gone"
 
     def stop_requested(self) -> str:
-        """Why the trial shall end, or nothing; asked at every step."""
+        """Return the reason to end the trial, or ""; called at every step."""
         now = time.monotonic()
-        self.longest = max(self.longest, now - self.stepped)
-        self.stepped = now
+        self.longest_step = max(self.longest_step, now - self.last_step_at)
+        self.last_step_at = now
         try:
             while not self.stop and self.pipe.poll():
                 message = self.pipe.recv()
@@ -56,30 +57,30 @@ class TrialPipe:
         return self.stop
 
     def over(self) -> None:
-        """There will be no more steps."""
-        self.stepped = math.inf
+        """Note that there are no more steps."""
+        self.last_step_at = math.inf
 
     def beat(self) -> None:
-        """Send a sign of life now and then, until the process ends; or end it, if it hangs.
+        """Send heartbeats until the process ends, or end it if it hangs.
 
-        Also when the trial was asked to stop: saving may take longer than a lease.
+        Heartbeats continue after a request to stop: saving may take longer than a lease.
         """
         before = time.monotonic()
         while not self.ended.wait(BEAT_SECONDS):
             self.send(Heartbeat())
             now = time.monotonic()
-            if now - before > self.patience / 2:  # we were stopped, by Ctrl-Z say, in mid-step
-                self.stepped = max(self.stepped, now)
+            if now - before > self.hang_timeout / 2:  # the process was suspended, by Ctrl-Z say
+                self.last_step_at = max(self.last_step_at, now)
             before = now
-            without = now - self.stepped
-            limit = max(self.patience, HUNG_STEPS * self.longest)
-            if without > limit:
-                self._hang(without)
+            idle = now - self.last_step_at
+            limit = max(self.hang_timeout, HANG_FACTOR * self.longest_step)
+            if idle > limit:
+                self._hang(idle)
 
     def _hang(self, seconds: float) -> None:
-        """Write down where every thread is, say so, and end."""
-        why = f"no step for {seconds:.0f} s, where the longest took {self.longest:.1f} s"
-        print(f"hung: {why}; where every thread was:", file=sys.stderr, flush=True)
+        """Print the stack of every thread, send the outcome, and exit."""
+        why = f"no step for {seconds:.0f} s, while the longest took {self.longest_step:.1f} s"
+        print(f"hung: {why}; stack of every thread:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
-        self.send(Outcome(RunStatus.HUNG, f"{why}; output.txt has where every thread was"))
+        self.send(Outcome(RunStatus.HUNG, f"{why}; see output.txt for the stack of every thread"))
         os._exit(1)

@@ -1,4 +1,4 @@
-"""What is found wrong, or worth a warning, in a sweep file: where, what, and what would do."""
+"""Diagnostics of a sweep file: errors and warnings, each with its line and what to do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
 
 Key = tuple[str | int, ...]
-"""Where something stands in the file: the keys, and the positions in lists, that lead to it."""
+"""Path in the file: keys of mappings and indices of lists."""
 
 
 class SweepError(FundamentallmError):
-    """A sweep file, or the folder of a sweep, cannot be used; every reason in one message."""
+    """A sweep file or folder cannot be used; the message has every reason."""
 
 
 class DisplacedError(SweepError):
@@ -23,92 +23,92 @@ class DisplacedError(SweepError):
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One line for the reader of a sweep file."""
+    """Error or warning about a sweep file."""
 
     level: str
-    """`error`, or `warning`: the sweep can run, and may not mean what its author thinks."""
+    """`error`, or `warning` if the sweep can run but may not do what its author means."""
     line: int
     key: str
     message: str
-    is_clear: bool = False
-    """Of an error: W&B refuses it, but what it means is known, so that a stored sweep goes on."""
+    is_unambiguous: bool = False
+    """True for an error that only W&B refuses: a stored sweep can resume all the same."""
 
     def text(self, file: str) -> str:
-        """`FILE:LINE: KEY: MESSAGE`."""
+        """Return the text `FILE:LINE: KEY: MESSAGE`."""
         where = f"{file}:{self.line}" if self.line else file
         return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
 
 
 @dataclass
 class Diagnostics:
-    """All that is found in one file."""
+    """All errors and warnings of one file."""
 
     file: str
     lines: dict[Key, int] = field(default_factory=dict)
-    """The line of every key."""
+    """Line of every key."""
     found: list[Diagnostic] = field(default_factory=list)
     _wrong: list[Key] = field(default_factory=list)
 
     def error(self, key: Key, message: str, *, line: int = 0) -> None:
-        """Note a mistake."""
+        """Add an error."""
         self._add("error", key, message, line)
         self._wrong.append(key)
 
-    def refuse(self, key: Key, message: str) -> None:
-        """Note a mistake to W&B whose meaning is clear all the same."""
-        self._add("error", key, message, is_clear=True)
+    def refused_by_wandb(self, key: Key, message: str) -> None:
+        """Add an error that only W&B makes: the meaning is unambiguous."""
+        self._add("error", key, message, is_unambiguous=True)
 
     def warn(self, key: Key, message: str, *, line: int = 0) -> None:
-        """Note what may not be meant."""
+        """Add a warning."""
         self._add("warning", key, message, line)
 
     def _add(
-        self, level: str, key: Key, message: str, line: int = 0, *, is_clear: bool = False
+        self, level: str, key: Key, message: str, line: int = 0, *, is_unambiguous: bool = False
     ) -> None:
         here = line or self.line(key)
-        self.found.append(Diagnostic(level, here, spell(key), message, is_clear))
+        self.found.append(Diagnostic(level, here, key_text(key), message, is_unambiguous))
 
     def add(self, others: Diagnostics) -> None:
-        """Take over what was found of the same file elsewhere."""
+        """Add all diagnostics of `others`, which are of the same file."""
         self.found += others.found
         self._wrong += others._wrong
 
     def is_wrong(self, key: Key) -> bool:
-        """Whether there is a mistake at `key`, or in what stands under it."""
+        """Return whether there is an error at `key` or below it."""
         return any(wrong[: len(key)] == key for wrong in self._wrong)
 
     def line(self, key: Key) -> int:
-        """The line of `key`, or of what it stands in; 0 if that is the whole file."""
+        """Return the line of `key` or of the nearest key above it; 0 for the whole file."""
         while key and key not in self.lines:
             key = key[:-1]
         return self.lines.get(key, 0)
 
     def sorted(self) -> list[Diagnostic]:
-        """By line, each once."""
+        """Return the diagnostics by line, each once."""
         return sorted(set(self.found), key=lambda each: (each.line, each.key, each.message))
 
     @property
     def errors(self) -> list[Diagnostic]:
-        """The mistakes."""
+        """Return the errors by line."""
         return [each for each in self.sorted() if each.level == "error"]
 
     @property
     def warnings(self) -> list[Diagnostic]:
-        """The warnings."""
+        """Return the warnings by line."""
         return [each for each in self.sorted() if each.level == "warning"]
 
-    def raise_unclear(self) -> None:
-        """Stop here if a mistake leaves open what the sweep means.
+    def raise_ambiguous(self) -> None:
+        """Raise if an error makes the meaning of the sweep ambiguous.
 
         Raises:
-            SweepError: With a line for every mistake.
+            SweepError: There is one; the message has a line for every error.
         """
-        if not all(each.is_clear for each in self.errors):
+        if not all(each.is_unambiguous for each in self.errors):
             raise SweepError("\n".join(each.text(self.file) for each in self.errors))
 
 
-def spell(key: Key) -> str:
-    """`parameters.learning_rate.values[2]`."""
+def key_text(key: Key) -> str:
+    """Return the key as text: `parameters.learning_rate.values[2]`."""
     words = ""
     for part in key:
         words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part

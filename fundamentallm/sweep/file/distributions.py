@@ -1,8 +1,8 @@
-"""The distributions of W&B's sweep format: what each draws, as its `sweeps` package 0.3.0 does.
+"""Distributions of W&B's sweep format, which draw as its `sweeps` package 0.3.0 does.
 
-A distribution is seen through two functions. `quantile` takes a number u in [0, 1] to a value:
-a uniform u gives a random draw, and a search over u searches the distribution. `position` goes
-back, as far as rounding lets it. `grid` lists the values where a grid search may use them.
+Each distribution has two functions. `quantile` maps u in [0, 1] to a value: a uniform u is a random
+draw, and a search over u searches the distribution. `position` is its inverse, apart from rounding.
+`grid` lists the values for a grid search.
 """
 
 from __future__ import annotations
@@ -16,52 +16,51 @@ from itertools import accumulate
 from statistics import NormalDist
 from typing import Any, Protocol
 
-MOST_MULTIPLES = 100_000  # of q, that are written down
-
-
+MOST_MULTIPLES = 100_000
+"""Most multiples of q that are listed."""
 DIGITS = 5
-"""Of a number that a search suggests: of the number itself in logarithms, else of its range."""
+"""Digits of a suggested number: of the number itself on a log scale, else of its range."""
 
 
 class Distribution(Protocol):
-    """One parameter's values and how likely each is."""
+    """Values of a parameter and their probabilities."""
 
     @property
     def kind(self) -> str:
-        """W&B's name for it."""
+        """Return W&B's name."""
         ...
 
     def quantile(self, u: float) -> Any:
-        """The value below which a share `u` of the draws lies."""
+        """Return the value below which a share `u` of the draws lies."""
         ...
 
     def position(self, value: Any) -> float:
-        """A u with `quantile(u) == value`; for a value between two that are drawn, near it.
+        """Return u with `quantile(u) == value`, or near it.
 
         Raises:
-            ValueError: `value` is none that this distribution knows.
+            ValueError: `value` is not of this distribution.
         """
         ...
 
     def grid(self) -> Sequence[Any] | None:
-        """Every value in W&B's order; None where W&B's grid search refuses the distribution."""
+        """Return all values in W&B's order; None if W&B's grid search refuses the distribution."""
         ...
 
     def support(self) -> Sequence[Any] | None:
-        """Every value that may be drawn, once; None where they are no list, or a very long one."""
+        """Return every value that may be drawn, once; None if they cannot be listed."""
         ...
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """One of `values`, all as likely, or each with its probability; a constant is one value."""
+    """One of `values`, equally likely or by `probabilities`; a constant is one value."""
 
     kind: str
     values: tuple[Any, ...]
     probabilities: tuple[float, ...] | None = None
 
     def quantile(self, u: float) -> Any:
-        """The value whose share of [0, 1] holds `u`."""
+        """Return the value whose share of [0, 1] holds `u`."""
         if self.probabilities is None:
             return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
         ends = list(accumulate(self.probabilities))
@@ -69,25 +68,25 @@ class Categorical:
         return self.values[min(bisect_right(ends, u), last)]
 
     def position(self, value: Any) -> float:
-        """The middle of the value's share."""
-        index = [same_key(each) for each in self.values].index(same_key(value))
+        """Return the middle of the value's share of [0, 1]."""
+        index = [value_key(each) for each in self.values].index(value_key(value))
         if self.probabilities is None:
             return (index + 0.5) / len(self.values)
         return sum(self.probabilities[:index]) + self.probabilities[index] / 2
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """Each value that may be drawn, once: 1 and 1.0 are the same, 1 and true are not."""
+        """Return each value that may be drawn, once: 1 equals 1.0, but not true."""
         shares = self.probabilities or [1.0] * len(self.values)
         drawn = [value for value, share in zip(self.values, shares, strict=True) if share > 0]
-        return tuple(dict(zip(map(same_key, drawn), drawn, strict=True)).values())
+        return tuple(dict(zip(map(value_key, drawn), drawn, strict=True)).values())
 
     def grid(self) -> Sequence[Any] | None:
-        """Its choices, if they are all as likely."""
+        """Return the choices, if they are equally likely."""
         return self.choices if self.probabilities is None else None
 
     def support(self) -> Sequence[Any]:
-        """Its choices."""
+        """Return the choices."""
         return self.choices
 
 
@@ -100,29 +99,29 @@ class IntUniform:
     kind: str = "int_uniform"
 
     def quantile(self, u: float) -> int:
-        """The number whose share of [0, 1] holds `u`."""
+        """Return the number whose share of [0, 1] holds `u`."""
         return min(self.low + int(u * (self.high - self.low + 1)), self.high)
 
     def position(self, value: Any) -> float:
-        """The middle of the number's share; that of the nearest end for one outside."""
+        """Return the middle of the number's share; outside, that of the nearest end."""
         number = min(max(float(value), self.low), self.high)
         return (number - self.low + 0.5) / (self.high - self.low + 1)
 
     def grid(self) -> Sequence[int]:
-        """All of them."""
+        """Return all numbers."""
         return range(self.low, self.high + 1)
 
     def support(self) -> Sequence[int]:
-        """All of them."""
+        """Return all numbers."""
         return self.grid()
 
 
 @dataclass(frozen=True)
 class Continuous:
-    """A real number; with `q`, the nearest multiple of it, which may lie outside the ends.
+    """A real number; with `q`, its nearest multiple, which may lie outside the ends.
 
-    `first` and `second` are the ends for the uniform families (logarithms of them for the `log`
-    ones), mu and sigma for the normal, a and b for beta.
+    `first` and `second` are the ends of a uniform family (their logarithms for a `log` family), mu
+    and sigma of a normal one, or a and b of beta.
     """
 
     kind: str
@@ -131,18 +130,18 @@ class Continuous:
     first: float
     second: float
     q: float | None = None
-    stated: tuple[float, float] | None = None
+    given_bounds: tuple[float, float] | None = None
     """Both ends as the file gives them, where `first` and `second` are their logarithms."""
 
     def quantile(self, u: float) -> float:
-        """Infinite at 0 or 1 where the distribution has no end there."""
+        """Return the value at `u`; infinite at 0 or 1 where the distribution has no end."""
         value = self._unrounded(u)
         if self.q is None or not math.isfinite(value / self.q):
             return value
-        return self._multiple(round(value / self.q))  # halves to the even multiple, as numpy's do
+        return self._multiple(round(value / self.q))  # halves go to the even multiple, as in numpy
 
     def position(self, value: Any) -> float:
-        """0 or 1 for a value outside the ends."""
+        """Return the share below `value`; 0 or 1 outside the ends."""
         number = float(value)
         match self.family:
             case "uniform":
@@ -162,13 +161,13 @@ class Continuous:
         return min(max(share, 0.0), 1.0)
 
     def grid(self) -> Sequence[float] | None:
-        """Only of `q_uniform`: steps of `q` from the low end, the high end left out, as numpy's."""
+        """Return the steps of a `q_uniform` from its low end, without its high end, as in numpy."""
         if self.kind != "q_uniform" or self.q is None:
             return None
         return _Steps(self.first, self.second, self.q)
 
     def support(self) -> Sequence[float] | None:
-        """The multiples of `q`, where there is one, between both ends."""
+        """Return the multiples of `q` between both ends, if there is a `q`."""
         if self.q is None or "normal" in self.family:
             return None
         low, high = (self.quantile(end) / self.q for end in (0.0, 1.0))
@@ -177,22 +176,22 @@ class Continuous:
         return [self._multiple(k) for k in range(round(low), round(high) + 1)]
 
     @property
-    def is_endless(self) -> bool:
-        """Whether there is no least and no greatest value."""
+    def is_unbounded(self) -> bool:
+        """Return whether there is no least or greatest value."""
         return "normal" in self.family
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The ends exactly as the file gives them; rounding to `q` may leave them."""
+        """Return both ends as in the file; rounding to `q` may leave them."""
         margin = (self.q or 0) / 2
         low, high = self.ends
         uniform = (self.first, self.second) if self.family == "uniform" else None
-        return self.stated or uniform or (low + margin, high - margin)
+        return self.given_bounds or uniform or (low + margin, high - margin)
 
-    def shortened(self, value: float) -> float:
-        """`value` in the digits that matter, for a run; what is nearly an end is the end.
+    def rounded(self, value: float) -> float:
+        """Return `value` with the digits that matter; near an end, the end itself.
 
-        Multiples of `q` are as they are.
+        Multiples of `q` stay as they are.
         """
         low, high = self.bounds
         size = min(abs(value), high - low) if self.in_logs else high - low
@@ -206,7 +205,7 @@ class Continuous:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The least and the greatest value; nine sigma away where a distribution has no end."""
+        """Return the least and greatest value; nine sigma from the mean without an end."""
         reach = (self.first - 9 * self.second, self.first + 9 * self.second)
         low, high = {
             "uniform": lambda: (self.first, self.second),
@@ -221,7 +220,7 @@ class Continuous:
 
     @property
     def in_logs(self) -> bool:
-        """Whether equal factors, not equal steps, are as likely."""
+        """Return whether the scale is logarithmic: equal factors are equally likely."""
         return "log" in self.family
 
     def _multiple(self, k: int) -> float:
@@ -259,7 +258,7 @@ class Continuous:
 
 
 class _Steps(Sequence[float]):
-    """numpy's `arange`, computed when asked for: a grid may be too long to write down."""
+    """numpy's `arange`, computed on demand: a grid may be too long to list."""
 
     def __init__(self, start: float, end: float, step: float) -> None:
         self.start, self.step = start, (start + step) - start  # rounded as numpy does
@@ -276,21 +275,21 @@ class _Steps(Sequence[float]):
         return self.start + index * self.step
 
 
-def suggested(distribution: Distribution, u: float) -> Any:
-    """The quantile as a run gets it: without digits that make no difference."""
+def rounded_quantile(distribution: Distribution, u: float) -> Any:
+    """Return the quantile with the digits that matter, as a run gets it."""
     value = distribution.quantile(u)
-    return distribution.shortened(value) if isinstance(distribution, Continuous) else value
+    return distribution.rounded(value) if isinstance(distribution, Continuous) else value
 
 
-def same_key(value: Any) -> str:
-    """Text that two values share if W&B's grid takes them for the same: 1 and 1.0, not true."""
+def value_key(value: Any) -> str:
+    """Return a text that is equal for values that W&B's grid treats as equal: 1 and 1.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True)
 
 
 def exp(exponent: float) -> float:
-    """E to that power; infinite where it is too large for a number."""
+    """Return e to this power; infinite if it is too large."""
     try:
         return math.exp(exponent)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""The `parameters` of a sweep file: names, nesting, and which distribution each one means."""
+"""Parameters of a sweep file: names, nesting, and the distribution of each."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from fundamentallm.sweep.file.distributions import (
     exp,
 )
 from fundamentallm.sweep.file.schema import BY_EXPONENTS, DEFAULTS, DISTRIBUTIONS, ENDS
-from fundamentallm.sweep.file.yaml_writer import spelled_out
+from fundamentallm.sweep.file.yaml_writer import scalar_text
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One name that a sweep gives values to."""
+    """Parameter of a sweep."""
 
     path: tuple[str, ...]
-    """The names of the nested `parameters` that it stands in, and its own."""
+    """Names of the nested `parameters` around it, and its own."""
     distribution: Distribution
 
     @property
     def name(self) -> str:
-        """With the names around it: `optimizer.learning_rate`."""
+        """Return the full name: `optimizer.learning_rate`."""
         return ".".join(self.path)
 
     @property
     def key(self) -> Key:
-        """Where it stands in the file."""
+        """Return its key in the file."""
         return tuple(word for name in self.path for word in ("parameters", name))
 
     def entry(self, content: Mapping[str, Any]) -> Any:
-        """What stands under its name in the content of a file."""
+        """Return its entry in the content of a file."""
         found: Any = content
         for word in self.key:
             found = found[word]
@@ -50,72 +50,72 @@ class Parameter:
 
     @property
     def is_constant(self) -> bool:
-        """Whether there is only one value, so that nothing is searched."""
+        """Return whether it has only one value, so that it is not searched."""
         return isinstance(self.distribution, Categorical) and len(self.distribution.values) == 1
 
 
 SMALLEST_Q = 1e-15
-"""Steps that are smaller are lost in the rounding of numbers around 1."""
+"""Least step that does not vanish in the rounding of numbers around 1."""
 
 
 def read_parameters(
-    content: object, findings: Diagnostics, path: tuple[str, ...] = ()
+    content: object, diagnostics: Diagnostics, path: tuple[str, ...] = ()
 ) -> list[Parameter]:
-    """The parameters in W&B's order: names sorted at every level. Mistakes go to `findings`."""
+    """Return the parameters in W&B's order, sorted at every level; add errors to `diagnostics`."""
     key: Key = (*(word for name in path for word in ("parameters", name)), "parameters")
     if not isinstance(content, dict) or not content:
-        findings.error(key, "give at least one parameter, as NAME: {values: [...]}")
+        diagnostics.error(key, "give at least one parameter, as NAME: {values: [...]}")
         return []
     found: list[Parameter] = []
     for name in sorted(content):
         entry = content[name]
         here = (*key, name)
         if not NAME.fullmatch(name):
-            findings.warn(here, "W&B's schema warns of this name, and runs it all the same")
+            diagnostics.warn(here, "W&B's schema warns of this name, but W&B runs it")
         if not isinstance(entry, dict):
-            findings.error(here, f"got {entry!r}; give a mapping, e.g. {{value: {entry}}}")
+            diagnostics.error(here, f"got {entry!r}; give a mapping, e.g. {{value: {entry}}}")
         elif "parameters" in entry:
             for extra in sorted(set(entry) - {"parameters"}):
-                findings.error((*here, extra), "cannot stand beside nested parameters")
-            found += read_parameters(entry["parameters"], findings, (*path, name))
+                diagnostics.error((*here, extra), "not allowed beside nested parameters")
+            found += read_parameters(entry["parameters"], diagnostics, (*path, name))
         else:
-            distribution = read_distribution(entry, here, findings)
+            distribution = read_distribution(entry, here, diagnostics)
             if distribution is not None:
                 found.append(Parameter((*path, name), distribution))
     return found
 
 
 def read_distribution(
-    entry: dict[str, Any], key: Key, findings: Diagnostics
+    entry: dict[str, Any], key: Key, diagnostics: Diagnostics
 ) -> Distribution | None:
-    """What W&B takes one parameter's mapping for; None if it refuses it, with the reason noted."""
+    """Return the distribution of a parameter's entry; None, with an error, if W&B refuses it."""
     kind = entry["distribution"] if "distribution" in entry else _infer(entry)
     if kind is None and "distribution" not in entry:
         given = ", ".join(sorted(entry)) or "nothing"
-        findings.error(
+        diagnostics.error(
             key, f"got {given}; give value, values, min and max, or a distribution with its fields"
         )
         return None
     if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
         near = get_close_matches(str(kind), DISTRIBUTIONS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(DISTRIBUTIONS)}"
-        findings.error((*key, "distribution"), f"W&B has no distribution {kind}; {hint}")
+        diagnostics.error((*key, "distribution"), f"W&B has no distribution {kind}; {hint}")
         return None
     fields, _ = DISTRIBUTIONS[kind]
     for extra in sorted(set(entry) - set(fields) - {"distribution"}):
-        findings.error((*key, extra), f"{kind} takes {', '.join(fields)} only")
+        diagnostics.error((*key, extra), f"{kind} takes only {', '.join(fields)}")
     if missing := [f for f in fields if f not in entry and f not in DEFAULTS]:
-        findings.error(key, f"{kind} needs {' and '.join(missing)}")
+        diagnostics.error(key, f"{kind} needs {' and '.join(missing)}")
         return None
     if kind == "constant":
         return Categorical(kind, (entry["value"],))
     if kind.startswith("categorical"):
-        return _categorical(kind, entry, key, findings)
-    return _numeric(kind, entry, key, findings)
+        return _categorical(kind, entry, key, diagnostics)
+    return _numeric(kind, entry, key, diagnostics)
 
 
 def _infer(entry: Mapping[str, Any]) -> str | None:
-    """The distribution that W&B takes bare fields for, the first that fits."""
+    """Return the distribution that W&B infers from the fields."""
     if "values" in entry:
         return "categorical_w_probabilities" if "probabilities" in entry else "categorical"
     if "value" in entry:
@@ -127,11 +127,11 @@ def _infer(entry: Mapping[str, Any]) -> str | None:
 
 
 def _categorical(
-    kind: str, entry: Mapping[str, Any], key: Key, findings: Diagnostics
+    kind: str, entry: Mapping[str, Any], key: Key, diagnostics: Diagnostics
 ) -> Distribution | None:
     values, shares = entry["values"], entry.get("probabilities")
     if not isinstance(values, list) or not values:
-        findings.error((*key, "values"), f"got {values!r}; give a list of at least one value")
+        diagnostics.error((*key, "values"), f"got {values!r}; give a list of at least one value")
         return None
     if shares is None:
         return Categorical(kind, tuple(values))
@@ -142,56 +142,56 @@ def _categorical(
         message = f"they add up to {sum(shares):g}; make that 1"
     else:
         return Categorical(kind, tuple(values), tuple(float(share) for share in shares))
-    findings.error((*key, "probabilities"), message)
+    diagnostics.error((*key, "probabilities"), message)
     return None
 
 
 def _numeric(
-    kind: str, entry: Mapping[str, Any], key: Key, findings: Diagnostics
+    kind: str, entry: Mapping[str, Any], key: Key, diagnostics: Diagnostics
 ) -> Distribution | None:
-    """A distribution whose fields are numbers."""
+    """Return a distribution whose fields are numbers."""
     names, _ = DISTRIBUTIONS[kind]
     fields = {name: entry.get(name, DEFAULTS.get(name)) for name in names}
     wrong = {name: _wrong_number(kind, name, number) for name, number in fields.items()}
     for name in filter(wrong.get, wrong):
-        findings.error((*key, name), f"got {fields[name]!r}; {wrong[name]}")
+        diagnostics.error((*key, name), f"got {fields[name]!r}; {wrong[name]}")
     if any(wrong.values()):
         return None
     first, second = (fields[name] for name in names[:2])
     if "min" in fields and first >= second:
-        findings.error((*key, "min"), f"{first} is not less than max, {second}")
+        diagnostics.error((*key, "min"), f"{first} is not less than max, {second}")
         return None
     if kind in BY_EXPONENTS:
         ends = [exp(-e if kind.startswith("inv") else e) for e in (first, second)]
-        findings.warn(
+        diagnostics.warn(
             key,
             f"{kind} takes exponents of e: this draws from {min(ends):.3g} to {max(ends):.3g}; "
-            f"W&B calls it deprecated and wants {kind}_values, with the values themselves",
+            f"it is deprecated in W&B; use {kind}_values with the values themselves",
         )
         if math.inf in ends:
-            findings.error(key, f"e to the power of {max(abs(first), abs(second))} is too large")
+            diagnostics.error(key, f"e to the power of {max(abs(first), abs(second))} is too large")
             return None
     if kind == "int_uniform":
         return IntUniform(first, second)
     if "distribution" not in entry and int in (type(first), type(second)) and len(key) == 2:
-        findings.refuse(
+        diagnostics.refused_by_wandb(
             key,
             f"min {first} and max {second} are a whole number and a fraction, which W&B's client "
-            f"refuses; write {spelled_out(float(first))} and {spelled_out(float(second))}",
+            f"refuses; write {scalar_text(float(first))} and {scalar_text(float(second))}",
         )
-    stated = None
+    given_bounds = None
     family = kind.removeprefix("q_")
     if family.endswith("_values"):
         family = family.removesuffix("_values")
-        stated = first, second
+        given_bounds = first, second
         first, second = math.log(first), math.log(second)
         if family == "inv_log_uniform":
             first, second = -second, -first
-    return Continuous(kind, family, first, second, fields.get("q"), stated)
+    return Continuous(kind, family, first, second, fields.get("q"), given_bounds)
 
 
 def _wrong_number(kind: str, name: str, number: object) -> str:
-    """What would do in place of a number, if it will not do."""
+    """Return what to give instead of a wrong number; "" if it is right."""
     if not _is_number(number):
         return "give a number"
     assert isinstance(number, int | float)

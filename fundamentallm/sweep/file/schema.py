@@ -1,4 +1,4 @@
-"""Every word of W&B's sweep format, and what it means here; docs/sweep-file.md is made of this.
+"""Every word of W&B's sweep format with its meaning; docs/sweep-file.md is generated from it.
 
 Source: the schema of W&B's own `sweeps` package, version 0.3.0.
 """
@@ -37,7 +37,7 @@ FIELDS: Mapping[str, str] = {
 TEXT_FIELDS = ("apiVersion", "kind", "description", "program", "job", "image_uri", "entity")
 TEXT_FIELDS += ("project", "name")
 ALSO_CALLED = {"count": "run_cap", "max_runs": "run_cap", "early_stopping": "early_terminate"}
-"""What people write at the top level for a field of another name."""
+"""Common wrong names of top-level fields."""
 NOT_HERE = {
     "job": "W&B Launch",
     "image_uri": "W&B Launch",
@@ -79,7 +79,7 @@ MACROS: Mapping[str, str] = {
     "args_json": "All parameters as one word of JSON.",
     "args_json_file": "Name of a JSON file with all parameters.",
 }
-"""Of `command`, each as `${name}`; `${envvar:NAME}` is a variable of the environment."""
+"""Macros of `command`, as `${name}`; `${envvar:NAME}` is an environment variable."""
 
 ENDS = ("min", "max")
 _UNROUNDED: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -104,8 +104,8 @@ _ROUNDED: Mapping[str, tuple[tuple[str, ...], str]] = {
     for kind in ("uniform", "log_uniform_values", "log_uniform", "normal", "log_normal", "beta")
 }
 DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], str]] = {**_UNROUNDED, **_ROUNDED}
-"""Every distribution of W&B's schema: all that may stand beside its name, and what it draws."""
+"""Distributions of W&B's schema, each with its fields and what it draws."""
 DEFAULTS: Mapping[str, float] = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
-"""Fields that may be left out."""
+"""Defaults of optional fields."""
 BY_EXPONENTS = {"log_uniform", "q_log_uniform", "inv_log_uniform"}
-"""W&B calls these deprecated: their `min` and `max` are exponents of e."""
+"""Deprecated distributions whose `min` and `max` are exponents of e."""

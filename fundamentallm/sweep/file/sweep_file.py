@@ -1,7 +1,7 @@
-"""A sweep file, read as W&B reads it: `SweepFile`, and every mistake in the file at once.
+"""Sweep file, read as W&B reads it, with all errors of the file at once.
 
-Source: the schema and the code of W&B's own `sweeps` package, version 0.3.0, whose answers
-tests/sweep/file/test_sweep_file.py and .ci/check_sweeps.py hold this against.
+Source: schema and code of W&B's own `sweeps` package, version 0.3.0.
+tests/sweep/file/test_sweep_file.py and .ci/check_sweeps.py compare the results with it.
 """
 
 from __future__ import annotations
@@ -32,129 +32,133 @@ from fundamentallm.sweep.file.yaml_reader import parse_sweep_yaml, read_sweep_ya
 
 MACRO = re.compile(r"\$\{([^{}]*)\}")
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
-"""The one macro that W&B replaces inside a word too."""
+"""The only macro that W&B replaces inside a word too."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a sweep compares its runs by."""
+    """Metric by which a sweep compares its runs."""
 
     name: str
     goal: str = "minimize"
     target: float | None = None
-    """No new run is begun once one has reached it."""
+    """Value at which no new run starts, once a run has reached it."""
     impute: str = "worst"
-    """What a failed run counts as: its `latest` value, its `best`, or the `worst` of all."""
+    """Score of a failed run: its `latest` value, its `best`, or the `worst` of all runs."""
     impute_while_running: str | None = None
-    """The same for a run in progress; None leaves that to the sampler."""
+    """Score of a run in progress, likewise; None leaves it to the sampler."""
 
     @property
     def sign(self) -> int:
-        """1 if less is better, else -1."""
+        """Return 1 if lower is better, else -1."""
         return 1 if self.goal == "minimize" else -1
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best of some values, if there are any."""
+        """Return the best value; None without values."""
         return min(values, key=lambda value: self.sign * value, default=None)
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep file."""
+    """Parsed sweep file."""
 
     file: str
     text: str
-    """The file as it was written."""
+    """Text of the file."""
     content: Mapping[str, Any]
-    """The file as YAML."""
+    """Content of the YAML."""
     method: str
     parameters: tuple[Parameter, ...]
-    """In W&B's order, constants among them."""
+    """All parameters in W&B's order, with constants."""
     metric: Metric | None
     hyperband: Hyperband | None
     run_cap: int | None
     name: str
     program: str
     command: tuple[str, ...]
-    """Empty if the file gives none."""
-    findings: Diagnostics
-    """What is wrong with the file, or may not be meant."""
+    """Words of the command; empty if the file gives none."""
+    diagnostics: Diagnostics
+    """Errors and warnings of the file."""
 
     @property
     def ranks_by(self) -> Metric:
-        """The metric, or what stands in for one that is not given."""
+        """Return the metric, or `val_loss` if the file gives none."""
         return self.metric or Metric("val_loss")
 
     def nested(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by `Parameter.name`, nested as the file is: what W&B's `wandb.config` holds."""
+        """Return values nested as in the file, as W&B's `wandb.config` holds them."""
         nested: dict[str, Any] = {}
         for parameter in self.parameters:
-            place = nested
+            inner = nested
             for word in parameter.path[:-1]:
-                place = place.setdefault(word, {})
-            place[parameter.path[-1]] = values[parameter.name]
+                inner = inner.setdefault(word, {})
+            inner[parameter.path[-1]] = values[parameter.name]
         return nested
 
 
 def examine_sweep(path: str | Path, root: Path | None = None) -> SweepFile:
-    """Read a sweep file as far as it can be understood; its mistakes are in `findings`.
+    """Read a sweep file as far as possible; its errors are in `diagnostics`.
 
-    `root`: below it no link is followed; None if the user named the file itself.
+    Args:
+        path: Path of the file.
+        root: Folder below which no link is followed; None if the user named the file itself.
 
     Raises:
-        SweepError: It cannot be read as a mapping at all.
+        SweepError: It is not a mapping in YAML, or cannot be read.
     """
-    text, content, findings = read_sweep_yaml(path, root)
-    return _sweep(text, content, findings)
+    text, content, diagnostics = read_sweep_yaml(path, root)
+    return _sweep(text, content, diagnostics)
 
 
 def read_sweep(path: str | Path, root: Path | None = None) -> SweepFile:
-    """Read a sweep file that somebody has begun, or means to; `root` as of `examine_sweep`.
+    """Read a sweep file to run it; `root` as in `examine_sweep`.
 
     Raises:
-        SweepError: It cannot be read, or a mistake leaves open what it means: every one, a line
-            each. What W&B alone refuses is no reason.
+        SweepError: It cannot be read, or an error makes its meaning ambiguous; the message has a
+            line for each. Errors that only W&B makes do not count.
     """
     sweep = examine_sweep(path, root)
-    sweep.findings.raise_unclear()
+    sweep.diagnostics.raise_ambiguous()
     return sweep
 
 
 def parse_sweep(text: str, file: str) -> SweepFile:
-    """The same from the file's text, called `file` in messages."""
-    content, findings = parse_sweep_yaml(text, file)
-    sweep = _sweep(text, content, findings)
-    findings.raise_unclear()
+    """Parse the text of a sweep file, called `file` in messages; raise as `read_sweep`."""
+    content, diagnostics = parse_sweep_yaml(text, file)
+    sweep = _sweep(text, content, diagnostics)
+    diagnostics.raise_ambiguous()
     return sweep
 
 
-def _sweep(text: str, content: dict[str, Any], findings: Diagnostics) -> SweepFile:
-    _check_fields(content, findings)
-    method = _method(content, findings)
+def _sweep(text: str, content: dict[str, Any], diagnostics: Diagnostics) -> SweepFile:
+    _check_fields(content, diagnostics)
+    method = _method(content, diagnostics)
     hyperband = None
     if "early_terminate" in content:
-        hyperband = read_hyperband(content["early_terminate"], findings)
+        hyperband = read_hyperband(content["early_terminate"], diagnostics)
     stops_early = content.get("early_terminate") is not None
     needs = "method bayes" if method == "bayes" else "early_terminate" if stops_early else ""
-    metric = _metric(content["metric"], findings, needs) if "metric" in content else None
+    metric = _metric(content["metric"], diagnostics, needs) if "metric" in content else None
     if needs and "metric" not in content:
-        findings.error((), f"{needs} needs a metric, e.g. metric: {{name: val_loss}}")
-    parameters = read_parameters(content.get("parameters"), findings)
-    _check_command(content, parameters, findings)
+        diagnostics.error((), f"{needs} needs a metric, e.g. metric: {{name: val_loss}}")
+    parameters = read_parameters(content.get("parameters"), diagnostics)
+    _check_command(content, parameters, diagnostics)
     if method == "grid":
         for parameter in parameters:
             if parameter.distribution.grid() is None:
-                findings.error(
+                diagnostics.error(
                     parameter.key,
                     f"a grid cannot hold {parameter.distribution.kind}; give values, a range of "
                     "whole numbers, or q_uniform",
                 )
     elif content.get("run_cap") is None and method in METHODS:
-        findings.warn(("method",), f"{method} never ends by itself; give run_cap, or --count")
+        diagnostics.warn(
+            ("method",), f"{method} never ends without a limit; give run_cap, or --count"
+        )
     if method == "bayes" and parameters and all(each.is_constant for each in parameters):
-        _nothing_to_search(parameters, findings)
+        _nothing_to_search(parameters, diagnostics)
     return SweepFile(
-        file=findings.file,
+        file=diagnostics.file,
         text=text,
         content=content,
         method=method,
@@ -162,19 +166,19 @@ def _sweep(text: str, content: dict[str, Any], findings: Diagnostics) -> SweepFi
         metric=metric,
         hyperband=hyperband,
         run_cap=whole(content.get("run_cap")),
-        name=str(content.get("name") or Path(findings.file).stem),
+        name=str(content.get("name") or Path(diagnostics.file).stem),
         program=str(content.get("program") or ""),
         command=tuple(str(word) for word in _command(content)),
-        findings=findings,
+        diagnostics=diagnostics,
     )
 
 
-def _nothing_to_search(parameters: Sequence[Parameter], findings: Diagnostics) -> None:
+def _nothing_to_search(parameters: Sequence[Parameter], diagnostics: Diagnostics) -> None:
     """All is fixed: W&B's bayes fails over constants, and takes lists of one value."""
     if all(each.distribution.kind == "constant" for each in parameters):
-        findings.error(("parameters",), "bayes has nothing to search; give a parameter a range")
+        diagnostics.error(("parameters",), "bayes has nothing to search; give a parameter a range")
     else:
-        findings.warn(("parameters",), "every list has one value, so all runs are the same")
+        diagnostics.warn(("parameters",), "every list has one value, so all runs are the same")
 
 
 def _command(content: Mapping[str, Any]) -> list[Any]:
@@ -182,86 +186,86 @@ def _command(content: Mapping[str, Any]) -> list[Any]:
     return command if isinstance(command, list) else []
 
 
-def _check_fields(content: Mapping[str, Any], findings: Diagnostics) -> None:
+def _check_fields(content: Mapping[str, Any], diagnostics: Diagnostics) -> None:
     """The fields that are only looked at, and those that W&B does not know."""
     for name in content:
         if name not in FIELDS:
             near = [ALSO_CALLED[name]] if name in ALSO_CALLED else get_close_matches(name, FIELDS)
             hint = f"; did you mean {near[0]}?" if near else ""
-            findings.warn((name,), f"not a field of W&B's format, and has no effect here{hint}")
+            diagnostics.warn((name,), f"not a field of W&B's format, and has no effect here{hint}")
     for name in TEXT_FIELDS:
         if name in content and not isinstance(content[name], str):
-            findings.warn((name,), f"got {content[name]!r}, where W&B's schema wants text")
+            diagnostics.warn((name,), f"got {content[name]!r}, but W&B's schema requires text")
     for name, owner in NOT_HERE.items():
         if name in content:
-            findings.warn((name,), f"belongs to {owner}; it has no meaning on your own machines")
+            diagnostics.warn((name,), f"belongs to {owner}; it has no effect on your own machines")
     cap = content.get("run_cap")
     if cap is None and "run_cap" in content:
-        findings.warn(("run_cap",), "is empty; give a whole number above 0, or take it out")
+        diagnostics.warn(("run_cap",), "is empty; give a whole number above 0, or remove it")
     elif cap is not None and (type(whole(cap)) is not int or cap < 1):
-        findings.error(("run_cap",), f"got {cap!r}; give a whole number above 0")
+        diagnostics.error(("run_cap",), f"got {cap!r}; give a whole number above 0")
     if "metrics" in content:
-        findings.warn(
-            ("metrics",), "W&B takes several metrics with method custom alone; give one metric"
+        diagnostics.warn(
+            ("metrics",), "W&B takes several metrics only with method custom; give one metric"
         )
 
 
 def _check_command(
-    content: Mapping[str, Any], parameters: Sequence[Parameter], findings: Diagnostics
+    content: Mapping[str, Any], parameters: Sequence[Parameter], diagnostics: Diagnostics
 ) -> None:
     command = content.get("command", [])
     if not isinstance(command, list):
-        findings.error(("command",), "give a list of words, e.g. [${env}, python, ${program}]")
+        diagnostics.error(("command",), "give a list of words, e.g. [${env}, python, ${program}]")
     words = _command(content)
     for index, word in enumerate(words):
         key = ("command", index)
         macro = MACRO.fullmatch(word) if isinstance(word, str) else None
         if isinstance(word, dict | list) or word is None:
-            findings.error(key, f"got {word!r}; give a word")
+            diagnostics.error(key, f"got {word!r}; give a word")
         elif macro is not None and macro[1] not in MACROS and not ENVIRONMENT.fullmatch(word):
             near = get_close_matches(macro[1], MACROS, n=1)
             hint = f"; did you mean ${{{near[0]}}}?" if near else ""
-            findings.warn(key, f"W&B leaves {word} out{hint}")
+            diagnostics.warn(key, f"W&B drops {word}{hint}")
         elif macro is None:
             known = {*MACROS, *(name for each in parameters for name in (each.name, each.path[-1]))}
             for inner in MACRO.finditer(str(word)):
                 if inner[1] in known:
-                    findings.warn(
+                    diagnostics.warn(
                         key,
-                        f"W&B replaces {inner[0]} only where it is the whole word; this word "
-                        "reaches the program as it stands",
+                        f"W&B replaces {inner[0]} only if it is the whole word; the program gets "
+                        "this word unchanged",
                     )
     program_used = not words or "${program}" in words
     if program_used and not content.get("program"):
-        findings.warn(
+        diagnostics.warn(
             ("program",),
-            "is missing; W&B starts such a sweep from Python alone: wandb.agent(ID, function=...)",
+            "is missing; W&B starts such a sweep only from Python: wandb.agent(ID, function=...)",
         )
 
 
-def _method(content: Mapping[str, Any], findings: Diagnostics) -> str:
+def _method(content: Mapping[str, Any], diagnostics: Diagnostics) -> str:
     method = content.get("method")
     if method == "custom":
-        findings.error(
-            ("method",), "wandb sweep-scheduler alone runs custom; give grid, random or bayes"
+        diagnostics.error(
+            ("method",), "only wandb sweep-scheduler runs custom; give grid, random or bayes"
         )
     elif method is None:
-        findings.error((), "method is missing; give grid, random or bayes")
+        diagnostics.error((), "method is missing; give grid, random or bayes")
     elif not isinstance(method, str) or method not in METHODS:
         near = get_close_matches(str(method), METHODS, n=1)
         hint = f"did you mean {near[0]}?" if near else "give grid, random or bayes"
-        findings.error(("method",), f"W&B has no method {method}; {hint}")
+        diagnostics.error(("method",), f"W&B has no method {method}; {hint}")
     return str(method)
 
 
-def _metric(content: object, findings: Diagnostics, needs: str) -> Metric | None:
-    """The metric. What of it is wrong is a mistake if the sweep `needs` it for something.
+def _metric(content: object, diagnostics: Diagnostics, needs: str) -> Metric | None:
+    """Read the metric; what is wrong is an error if the sweep `needs` it, else a warning.
 
-    W&B looks at it for bayes and hyperband, and fails over all that its schema does not know.
+    W&B uses it for bayes and hyperband, and then fails over every field not in its schema.
     """
     key = ("metric",)
-    note = findings.error if needs else findings.warn
-    note_clear = findings.refuse if needs else findings.warn
+    note = diagnostics.error if needs else diagnostics.warn
+    note_clear = diagnostics.refused_by_wandb if needs else diagnostics.warn
     if not isinstance(content, dict):
         note(key, f"got {content!r}; give a mapping with a name: {{name: val_loss}}")
         return None
@@ -269,22 +273,26 @@ def _metric(content: object, findings: Diagnostics, needs: str) -> Metric | None
         if name not in METRIC_FIELDS:
             near = get_close_matches(name, METRIC_FIELDS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            does = f"has no such field, and {needs} fails over it" if needs else "ignores it"
+            does = f"has no such field, so {needs} fails" if needs else "ignores it"
             note_clear((*key, name), f"W&B {does}{hint}")
     name, goal = content.get("name"), content.get("goal", "minimize")
     if not isinstance(name, str) or not name:
         note((*key, "name"), "give the name of what the program logs, e.g. val_loss")
         return None
     if goal not in GOALS:
-        findings.warn((*key, "goal"), f"got {goal!r}, which W&B takes for minimize; give one")
+        diagnostics.warn(
+            (*key, "goal"), f"got {goal!r}, which W&B reads as minimize; give minimize or maximize"
+        )
         goal = "minimize"
     impute = content.get("impute", "worst")
     if impute not in IMPUTES:
-        findings.warn((*key, "impute"), f"got {impute!r}, which W&B takes for worst; give one")
+        diagnostics.warn(
+            (*key, "impute"), f"got {impute!r}, which W&B reads as worst; give {', '.join(IMPUTES)}"
+        )
         impute = "worst"
     target = content.get("target")
     if "target" in content and target is None:
-        note_clear((*key, "target"), "is empty; give a number, or take it out")
+        note_clear((*key, "target"), "is empty; give a number, or remove it")
     elif target is not None and (type(target) not in (int, float) or not math.isfinite(target)):
         note((*key, "target"), f"got {target!r}; give a number")
         target = None

@@ -1,4 +1,4 @@
-"""A sweep as the text of a file: numbers that every YAML reads alike, and comments that say why."""
+"""YAML writer for sweep files, with comments, and numbers that every YAML version reads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NOT_TEXT = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 
 @dataclass(frozen=True)
 class Commented:
-    """A value, and the comment that stands behind it."""
+    """Value with a comment behind it."""
 
     value: Any
     why: str
 
 
 def sweep_text(content: Mapping[str, Any], heading: str) -> str:
-    """The file; values may be `Commented` at any depth."""
+    """Return the text of the file; values may be `Commented` at any depth."""
     lines = [f"# {line}" for line in heading.splitlines()]
     return "\n".join([*lines, *_mapping(content, 0)]) + "\n"
 
@@ -30,7 +30,7 @@ def _mapping(content: Mapping[str, Any], depth: int) -> Iterator[str]:
     for name, given in content.items():
         value, why = (given.value, given.why) if isinstance(given, Commented) else (given, "")
         behind = f"  # {' '.join(why.split())}" if why else ""
-        start = f"{'  ' * depth}{spelled_out(name)}:"
+        start = f"{'  ' * depth}{scalar_text(name)}:"
         if isinstance(value, Mapping) and value:
             yield start + behind
             yield from _mapping(value, depth + 1)
@@ -43,11 +43,11 @@ def _value(value: Any) -> str:
         return f"[{', '.join(_value(each) for each in value)}]"
     if isinstance(value, Mapping):
         return json.dumps(value)
-    return spelled_out(value)
+    return scalar_text(value)
 
 
-def spelled_out(value: Any) -> str:
-    """A number without the exponent that makes it text to PyYAML; text in quotes if need be."""
+def scalar_text(value: Any) -> str:
+    """Return the text of a scalar: numbers that PyYAML reads as numbers, text quoted if needed."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, float):

@@ -1,8 +1,8 @@
-"""Which values a run tries: `Search`, with grid and random search; bayes is in bayes.py.
+"""Search methods: the `Search` protocol, grid and random search; bayes is in bayes.py.
 
-A search answers for run `k` of a sweep, counted from 0, and is asked in that order. It holds no
-state of its own: what it says depends on the sweep, its seed, `k` and what other runs found. None
-suggests values that a run before it has: with the same seed, that would be the same run.
+A search suggests the values of run `k` of a sweep, from 0, in this order. It keeps no state: its
+answer depends on the sweep, its seed, `k` and the results of other runs. It never suggests values
+that an earlier run has: with the same seed, that would be the same run.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from math import prod
 from typing import Any, Protocol, overload
 
 from fundamentallm.sweep.file.diagnostics import SweepError
-from fundamentallm.sweep.file.distributions import same_key, suggested
+from fundamentallm.sweep.file.distributions import rounded_quantile, value_key
 from fundamentallm.sweep.file.parameters import Parameter
 
 Values = Mapping[str, Any]
-"""What a run tries, by `Parameter.name`."""
+"""Values of a run by `Parameter.name`."""
 IsPossible = Callable[[Values], bool]
-"""Whether a run could train with these values: some fit one by one, and not together."""
+"""Test whether a run can have these values together."""
 
-MOST_POINTS = 100_000
+MOST_CONFIGURATIONS = 100_000
 MOST_DRAWS = 10_000
-MOST_LISTED = 1_000  # points of a space, up to which they are written down
-MOST_REPEATS = 200  # draws of points that were tried, before one of the others is taken
+MOST_LISTED = 1_000
+"""Largest search space whose configurations are listed."""
+MOST_REPEATS = 200
+"""Draws from a listed space before one of the configurations that are left is taken."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,16 @@ class PastRun:
 
     values: Values
     score: float | None
-    """Less is better; None while the run has none."""
+    """Lower is better; None while the run has no score."""
     running: bool = False
     failed: bool = False
-    """It diverged or broke: its score, if any, is not what such a run reaches."""
+    """True if the run diverged or failed, so that its score, if any, does not count as it is."""
 
 
 class LazyPastRuns(Sequence[PastRun]):
     """Runs that a search may learn from, with the keys of their values.
 
-    What it may learn takes work for every run, and is worked out when it is looked at first.
+    Their scores take work for every run and are computed on first use.
     """
 
     def __init__(self, keys: Set[str], read: Callable[[], list[PastRun]]) -> None:
@@ -54,7 +56,7 @@ class LazyPastRuns(Sequence[PastRun]):
 
     @cached_property
     def runs(self) -> list[PastRun]:
-        """All of them."""
+        """Return all runs."""
         return self.read()
 
     @overload
@@ -72,24 +74,24 @@ class LazyPastRuns(Sequence[PastRun]):
 
 
 class Search(Protocol):
-    """A way to choose values."""
+    """Method to choose values."""
 
     @property
     def size(self) -> int | None:
-        """How many runs there can be; None if there is no end."""
+        """Return how many runs there can be; None for no limit."""
         ...
 
     def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
-        """The values of run `k`, given the runs before it; None if each point was tried.
+        """Return the values of run `k`, given earlier runs; None if no configuration is left.
 
         Raises:
-            SweepError: No point is possible.
+            SweepError: No configuration is possible.
         """
         ...
 
 
 class Grid:
-    """Every point of a grid in W&B's order: the last parameter varies fastest, each point once."""
+    """All configurations of a grid in W&B's order: the last parameter varies fastest."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         self.names = [parameter.name for parameter in parameters]
@@ -97,41 +99,41 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """How many there are; more than `len` could say, perhaps."""
+        """Return the number of configurations, which may be too large for `len`."""
         return prod(map(length_of, self.axes))
 
     def __iter__(self) -> Iterator[Values]:
         for index in range(self.count):
-            point = [0] * len(self.axes)
-            for place in reversed(range(len(self.axes))):
-                index, point[place] = divmod(index, len(self.axes[place]))
-            values = (axis[i] for axis, i in zip(self.axes, point, strict=True))
+            indices = [0] * len(self.axes)
+            for dimension in reversed(range(len(self.axes))):
+                index, indices[dimension] = divmod(index, len(self.axes[dimension]))
+            values = (axis[i] for axis, i in zip(self.axes, indices, strict=True))
             yield dict(zip(self.names, values, strict=True))
 
 
 class ListSearch:
-    """These points, in this order: a grid that is written down."""
+    """Configurations in a given order."""
 
-    def __init__(self, points: Sequence[Values]) -> None:
-        self.points = points
+    def __init__(self, configurations: Sequence[Values]) -> None:
+        self.configurations = configurations
 
     @property
     def size(self) -> int:
-        """As many as there are points."""
-        return len(self.points)
+        """Return the number of configurations."""
+        return len(self.configurations)
 
     def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values:
-        """Point `k`."""
-        return self.points[k]
+        """Return configuration `k`."""
+        return self.configurations[k]
 
 
 def key_of(values: Values) -> str:
-    """Text that two runs of the same values share."""
-    return ",".join(f"{name}={same_key(values[name])}" for name in sorted(values))
+    """Return a text that is equal for equal values."""
+    return ",".join(f"{name}={value_key(values[name])}" for name in sorted(values))
 
 
 def keys_of(past_runs: Sequence[PastRun]) -> Set[str]:
-    """The keys of their values."""
+    """Return the keys of the runs' values."""
     return (
         past_runs.keys
         if isinstance(past_runs, LazyPastRuns)
@@ -139,23 +141,27 @@ def keys_of(past_runs: Sequence[PastRun]) -> Set[str]:
     )
 
 
-def every_point(
+def every_configuration(
     parameters: Sequence[Parameter], is_possible: IsPossible
 ) -> dict[str, Values] | None:
-    """The possible points, by their keys, of a space that can be listed; None of any other."""
+    """Return the possible configurations by key; None if there are too many to list."""
     supports = [parameter.distribution.support() for parameter in parameters]
     lists = [support for support in supports if support is not None]
     if len(lists) < len(supports) or prod(map(length_of, lists)) > MOST_LISTED:
         return None
     names = [parameter.name for parameter in parameters]
-    points = (dict(zip(names, values, strict=True)) for values in product(*lists))
-    return {key_of(point): point for point in points if is_possible(point)}
+    configurations = (dict(zip(names, values, strict=True)) for values in product(*lists))
+    return {
+        key_of(configuration): configuration
+        for configuration in configurations
+        if is_possible(configuration)
+    }
 
 
 class RandomSearch:
-    """Draws without repeats: run `k` is the first of draws by the seed and `k` that was not tried.
+    """Random search without repeats: run `k` is the first new draw by the seed and `k`.
 
-    So it is the same at any number of workers.
+    So the number of workers does not change it.
     """
 
     def __init__(
@@ -164,27 +170,29 @@ class RandomSearch:
         self.parameters, self.seed, self.is_possible = parameters, seed, is_possible
 
     @cached_property
-    def points(self) -> dict[str, Values] | None:
-        """Every possible point by its key, if there are few enough to list."""
-        return every_point(self.parameters, self.is_possible)
+    def configurations(self) -> dict[str, Values] | None:
+        """Return the possible configurations by key, if they can be listed."""
+        return every_configuration(self.parameters, self.is_possible)
 
     @property
     def size(self) -> int | None:
-        """As many as there are points, where they can be listed."""
-        return len(self.points) if self.points else None
+        """Return the number of configurations, if they can be listed."""
+        return len(self.configurations) if self.configurations else None
 
     def left(self, past_runs: Sequence[PastRun]) -> list[Values] | None:
-        """Possible points that were not tried, where they can be listed."""
-        if not self.points:
+        """Return the configurations that are left, if they can be listed."""
+        if not self.configurations:
             return None
         taken = keys_of(past_runs)
-        return [point for key, point in self.points.items() if key not in taken]
+        return [
+            configuration for key, configuration in self.configurations.items() if key not in taken
+        ]
 
     def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
-        """Draw until the values are possible together, and no run has them.
+        """Draw until the values are possible together and new.
 
         Raises:
-            SweepError: They never are possible.
+            SweepError: No draw is possible.
         """
         left = self.left(past_runs)
         if left == []:
@@ -193,56 +201,60 @@ class RandomSearch:
         taken, repeats = keys_of(past_runs), 0
         values: Values = {}
         for _ in range(MOST_DRAWS if left is None else MOST_REPEATS):
-            values = {p.name: suggested(p.distribution, _inside(dice)) for p in self.parameters}
+            values = {
+                p.name: rounded_quantile(p.distribution, _inside(dice)) for p in self.parameters
+            }
             if key_of(values) in taken:
                 repeats += 1
             elif self.is_possible(values):
                 return values
         if left:
             return dice.choice(left)
-        if repeats:  # a long list, of which next to nothing is left
+        if repeats:  # a large space of which almost nothing is left
             return None
         raise SweepError(
-            f"{MOST_DRAWS:,} draws gave no combination that is possible; e.g. {dict(values)}"
+            f"{MOST_DRAWS:,} draws gave no possible configuration; e.g. {dict(values)}"
         )
 
 
 def _inside(dice: random.Random) -> float:
-    """A number between 0 and 1, both excluded: a normal distribution has no value at its ends."""
+    """Draw from 0 to 1, both excluded: a normal distribution has no value there."""
     return dice.random() or 2.0**-54
 
 
 def length_of(axis: Sequence[Any]) -> int:
-    """`len`, also where there are more than that can say."""
+    """Return `len`, or the largest integer where the length is too large for it."""
     try:
         return len(axis)
     except OverflowError:
         return sys.maxsize
 
 
-def too_many_points(parameters: Sequence[Parameter]) -> str:
-    """Why a grid of these is too long to be meant; nothing if it is not."""
+def too_many_configurations(parameters: Sequence[Parameter]) -> str:
+    """Return why a grid of these parameters is refused as too large; "" if it is not."""
     count = Grid(parameters).count
-    if count <= MOST_POINTS:
+    if count <= MOST_CONFIGURATIONS:
         return ""
     return (
-        f"the grid has {count:,} points, and {MOST_POINTS:,} are the most; "
-        "take values away, or search at random"
+        f"the grid has {count:,} configurations; at most {MOST_CONFIGURATIONS:,} are allowed; "
+        "remove values, or use method random"
     )
 
 
 def grid_search(
     parameters: Sequence[Parameter], *, is_possible: IsPossible
 ) -> tuple[ListSearch, int]:
-    """The points of a grid that are possible, and how many are not.
+    """Return a search over the possible configurations of a grid, and the number left out.
 
     Raises:
-        SweepError: The grid is too long to be meant, or no point of it is possible.
+        SweepError: The grid is too large, or no configuration of it is possible.
     """
-    points = Grid(parameters)
-    if too_long := too_many_points(parameters):
-        raise SweepError(too_long)
-    possible = [point for point in points if is_possible(point)]
+    configurations = Grid(parameters)
+    if too_large := too_many_configurations(parameters):
+        raise SweepError(too_large)
+    possible = [configuration for configuration in configurations if is_possible(configuration)]
     if not possible:
-        raise SweepError(f"no point of the grid is possible; e.g. {next(iter(points))}")
-    return ListSearch(possible), points.count - len(possible)
+        raise SweepError(
+            f"no configuration of the grid is possible; e.g. {next(iter(configurations))}"
+        )
+    return ListSearch(possible), configurations.count - len(possible)

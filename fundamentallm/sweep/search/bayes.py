@@ -1,10 +1,9 @@
-"""Search by a model of what was found: Optuna's samplers, over a space made for them.
+"""Bayesian search: Optuna's samplers over a transformed search space.
 
-What the samplers see is not the file's parameters. Numbers in `values` become their rank, for
-the space between 128 and 256 is known to lie between; a distribution becomes the share u of it
-that lies below, so that a rate is searched in logs where the file says so; and parameters that
-do not all go together become one choice among the combinations that do.
-Measured in docs/dev/search.md.
+The samplers do not see the file's parameters. Numbers in `values` become their rank, for their
+order is known. A distribution becomes the share u that lies below a value, so that a rate is
+searched on a log scale where the file says so. Parameters that exclude each other become one choice
+among the possible combinations. Measurements: docs/dev/search.md.
 """
 
 from __future__ import annotations
@@ -15,7 +14,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fundamentallm.sweep.file.distributions import Continuous, IntUniform, same_key, suggested
+from fundamentallm.sweep.file.distributions import (
+    Continuous,
+    IntUniform,
+    rounded_quantile,
+    value_key,
+)
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import (
     IsPossible,
@@ -31,123 +35,127 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 SAMPLERS = ("gp", "tpe")
-GP_LONGEST = 200  # runs; its time for a suggestion grows with their number
-MOST_RANKS = 10_000  # of whole numbers; the sampler writes down every one
-GP_STARTS = 4  # runs before the model is asked; Optuna's own 10 are worse (docs/dev/search.md)
-OFF = 1e-6  # how far inside a value lies where the end itself cannot be: a share of the range
+GP_LONGEST = 200
+"""Most runs for the Gaussian process; its time for a suggestion grows with their number."""
+MOST_RANKS = 10_000
+"""Most whole numbers that become ranks; the sampler lists every one."""
+GP_STARTS = 4
+"""Random runs before the model; Optuna's default of 10 is worse (docs/dev/search.md)."""
+OFF = 1e-6
+"""Distance from an end that is impossible itself, as a share of the range."""
 Groups = Sequence[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]
 
 
 class Axis(Protocol):
-    """One dimension of the space that a sampler sees."""
+    """Dimension of the space that a sampler sees."""
 
     @property
     def label(self) -> str:
-        """What the sampler calls it."""
+        """Return its name for the sampler."""
         ...
 
     def distribution(self) -> BaseDistribution:
-        """What the sampler may ask for."""
+        """Return Optuna's distribution of the coordinate."""
         ...
 
     def values(self, coordinate: Any) -> Values:
-        """What that means in the file."""
+        """Return the parameters' values at a coordinate."""
         ...
 
     def coordinate(self, values: Values) -> Any:
-        """The way back.
+        """Return the coordinate of the parameters' values.
 
         Raises:
-            ValueError: It is none that this axis has.
+            ValueError: The axis does not have these values.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Share:
-    """A distribution, by the share of it that lies below a value."""
+    """Axis of a distribution: the share of it below a value."""
 
     parameter: Parameter
 
     @property
     def label(self) -> str:
-        """The parameter's name."""
+        """Return the parameter's name."""
         return self.parameter.name
 
     def distribution(self) -> BaseDistribution:
-        """A number between 0 and 1; without these where the distribution has no ends."""
+        """Return the range from 0 to 1, ends excluded if the distribution is unbounded."""
         from optuna.distributions import FloatDistribution
 
         return FloatDistribution(self._least, 1 - self._least)
 
     def values(self, coordinate: Any) -> Values:
-        """The quantile, in few digits."""
-        return {self.label: suggested(self.parameter.distribution, coordinate)}
+        """Return the rounded quantile."""
+        return {self.label: rounded_quantile(self.parameter.distribution, coordinate)}
 
     def coordinate(self, values: Values) -> Any:
-        """The position."""
+        """Return the share below the value."""
         share = self.parameter.distribution.position(values[self.label])
         return min(max(share, self._least), 1 - self._least)
 
     @property
     def _least(self) -> float:
         distribution = self.parameter.distribution
-        return OFF if isinstance(distribution, Continuous) and distribution.is_endless else 0.0
+        return OFF if isinstance(distribution, Continuous) and distribution.is_unbounded else 0.0
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Numbers by their order."""
+    """Axis of numbers: their rank."""
 
     label: str
     numbers: Sequence[Any]
-    """Rising."""
+    """Numbers in rising order."""
 
     def distribution(self) -> BaseDistribution:
-        """A place in the order."""
+        """Return the range of ranks."""
         from optuna.distributions import IntDistribution
 
         return IntDistribution(0, len(self.numbers) - 1)
 
     def values(self, coordinate: Any) -> Values:
-        """The number in that place."""
+        """Return the number with a rank."""
         return {self.label: self.numbers[coordinate]}
 
     def coordinate(self, values: Values) -> Any:
-        """The number's place."""
+        """Return the number's rank."""
         return self.numbers.index(values[self.label])
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several, in no order: texts, or combinations of parameters that go together."""
+    """Axis of unordered options: texts, or possible combinations of several parameters."""
 
     names: tuple[str, ...]
     options: Sequence[tuple[Any, ...]]
 
     @property
     def label(self) -> str:
-        """The names."""
+        """Return the parameters' names."""
         return "+".join(self.names)
 
     def distribution(self) -> BaseDistribution:
-        """A number for each."""
+        """Return the choice among the options' indices."""
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(tuple(range(len(self.options))))
 
     def values(self, coordinate: Any) -> Values:
-        """What that number stands for."""
+        """Return the option with an index."""
         return dict(zip(self.names, self.options[coordinate], strict=True))
 
     def coordinate(self, values: Values) -> Any:
-        """The number that stands for them."""
-        wanted = [same_key(values[name]) for name in self.names]
-        return [[same_key(v) for v in option] for option in self.options].index(wanted)
+        """Return the option's index."""
+        wanted = [value_key(values[name]) for name in self.names]
+        return [[value_key(v) for v in option] for option in self.options].index(wanted)
 
 
 def axes(parameters: Sequence[Parameter], groups: Groups) -> list[Axis]:
-    """The space for the searched parameters, of which `groups` must be chosen together."""
+    """Return the axes of the searched parameters; each of `groups` is one axis."""
     grouped = {name for names, options in groups if options is not None for name in names}
     found: list[Axis] = [Choice(names, options) for names, options in groups if options is not None]
     for parameter in parameters:
@@ -170,10 +178,10 @@ def axes(parameters: Sequence[Parameter], groups: Groups) -> list[Axis]:
 
 
 class BayesSearch:
-    """Suggestions of a sampler that is made anew for each, from the runs before it.
+    """Bayesian search that creates its sampler anew for each suggestion, from earlier runs.
 
-    So a sweep that was interrupted suggests what an unbroken one would, where one run is made
-    at a time; with several at once it depends on which had ended.
+    So a resumed sweep suggests the same values as an uninterrupted one, with one run at a time;
+    with several, it depends on which have ended.
     """
 
     def __init__(
@@ -187,16 +195,16 @@ class BayesSearch:
         sampler: str = "gp",
         gp_longest: int | None = None,
     ) -> None:
-        """Nothing is imported or computed until a suggestion is asked for.
+        """Optuna is imported at the first suggestion.
 
         Args:
-            parameters: All of the sweep's, constants among them.
-            seed: Of the sweep.
-            is_possible: What may not be suggested.
-            groups: `SearchSpace.together`.
-            defaults: Tried first, if given and possible.
+            parameters: All parameters of the sweep, with constants.
+            seed: Seed of the sweep.
+            is_possible: Test for values.
+            groups: Result of `SearchSpace.together`.
+            defaults: Values of the first run, if given and possible.
             sampler: One of SAMPLERS.
-            gp_longest: From this run on `gp` gives way to `tpe`; None for never.
+            gp_longest: Run from which `tpe` replaces `gp`; None for never.
         """
         self.parameters, self.seed, self.is_possible = parameters, seed, is_possible
         self.defaults, self.sampler, self.gp_longest = defaults, sampler, gp_longest
@@ -206,11 +214,11 @@ class BayesSearch:
 
     @property
     def size(self) -> int | None:
-        """As many as there are points, where they can be listed."""
+        """Return the number of configurations, if they can be listed."""
         return self.fallback.size
 
     def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
-        """The defaults first, then what the sampler hopes most of."""
+        """Return the defaults first, then what the sampler suggests."""
         if k == 0 and self.defaults is not None and self.is_possible(self.defaults):
             return self.defaults
         if not self.axes or self.fallback.left(past_runs) == []:
@@ -230,17 +238,17 @@ class BayesSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         space = {axis.label: axis.distribution() for axis in self.axes}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # GPSampler calls itself experimental
+            warnings.simplefilter("ignore")  # GPSampler warns that it is experimental
             study = optuna.create_study(sampler=self._make_sampler(k))
             for run, score in scored(past_runs):
                 try:
-                    place = {axis.label: axis.coordinate(run.values) for axis in self.axes}
+                    coordinates = {axis.label: axis.coordinate(run.values) for axis in self.axes}
                 except ValueError:
-                    continue  # tried with a value that the file no longer has
+                    continue  # the file no longer has a value of this run
                 state = optuna.trial.TrialState
                 study.add_trial(
                     optuna.create_trial(
-                        params=place,
+                        params=coordinates,
                         distributions=space,
                         value=score,
                         state=state.RUNNING if score is None else state.COMPLETE,
@@ -261,7 +269,7 @@ class BayesSearch:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=GP_STARTS)
 
     def _off_the_ends(self, values: Values) -> Values:
-        """`values` a little inside of each range whose very end they have: no run may have it."""
+        """Move values at the end of a range slightly inside, for the end may be impossible."""
         moved = dict(values)
         for parameter in self.parameters:
             distribution = parameter.distribution
@@ -272,9 +280,10 @@ class BayesSearch:
         return moved
 
     def _nearest(self, values: Values, before: Collection[Any]) -> Values | None:
-        """Possible values that differ from `values` in one parameter, as little as may be.
+        """Return new possible values that differ least from `values`, in one parameter.
 
-        None that were tried `before`: a run of the same values and seed is the same run.
+        None if there are none. Values in `before` were tried: with the same seed, a run of the same
+        values is the same run.
         """
         best: tuple[float, Mapping[str, Any]] | None = None
         for parameter in self.parameters:
@@ -292,20 +301,20 @@ class BayesSearch:
 
 
 def scored(past_runs: Sequence[PastRun]) -> list[tuple[PastRun, float | None]]:
-    """What the sampler is told of each run: a failed one scores as the worst that did not fail.
+    """Return each run's score for the sampler; a failed run gets the worst of the others.
 
-    Ignored, it would be tried again; told as it is, a loss of thousands would hide the rest.
-    A failed run whose own score is worse than all others is told as it is if nothing else is
-    known. A run in progress without a score is told as such.
+    If failed runs were left out, the sampler would suggest them again. With their own score, a loss
+    of thousands would hide the differences of the others. It is used only if every run failed. A
+    run in progress without a score has None.
     """
     good = [run.score for run in past_runs if run.score is not None and not run.failed]
     bad = [run.score for run in past_runs if run.score is not None and run.failed]
     worst = max(good or bad, default=None)
-    told: list[tuple[PastRun, float | None]] = []
+    scores: list[tuple[PastRun, float | None]] = []
     for run in past_runs:
         if run.failed:
             if worst is not None:
-                told.append((run, worst))
+                scores.append((run, worst))
         elif run.score is not None or run.running:
-            told.append((run, run.score))
-    return told
+            scores.append((run, run.score))
+    return scores

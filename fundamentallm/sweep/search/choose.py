@@ -1,4 +1,4 @@
-"""Which search a sweep asks for. A new method or sampler is one file, and a line here."""
+"""Choice of the search for a sweep. A new method or sampler is one file and a line here."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ CHOICES = ("auto", *SAMPLERS, "random")
 
 @dataclass(frozen=True)
 class ChosenSearch:
-    """How a sweep's values are chosen."""
+    """Search of a sweep, with its name."""
 
     search: Search
     label: str
     """grid, random, gp, tpe, or list."""
     left_out: int = 0
-    """Points of the grid that cannot exist."""
+    """Invalid configurations of the grid that are left out."""
 
     def used_up_before(self, run_cap: int | None) -> str:
-        """A line that says so if a search that draws runs out of points; else nothing."""
+        """Return a notice if the search has fewer configurations than `run_cap`; else ""."""
         size = self.search.size
         if (
             self.label in ("grid", "list")
@@ -32,47 +32,49 @@ class ChosenSearch:
         ):
             return ""
         before = f"before its run_cap of {run_cap}" if run_cap else "although it has no run_cap"
-        return f"only {size} runs are possible that differ; the sweep ends after them, {before}"
+        return f"only {size} different configurations exist; the sweep ends after them, {before}"
 
 
-def choose_search(points: SearchSpace, *, seed: int, sampler: str = "auto") -> ChosenSearch:
-    """The search for `points.sweep`.
+def choose_search(space: SearchSpace, *, seed: int, sampler: str = "auto") -> ChosenSearch:
+    """Return the search for `space.sweep`.
 
     Args:
-        points: The sweep, and which values go together.
-        seed: Of random and bayes.
-        sampler: One of CHOICES; `auto` is the file's own method, and for bayes the Gaussian
-            process, or TPE where it does better: with early termination, or many runs.
+        space: Search space of the sweep.
+        seed: Seed of random and bayes.
+        sampler: One of CHOICES; `auto` is the file's own method. For bayes it is a Gaussian
+            process, or TPE where that is better: with early termination, or many runs.
 
     Raises:
-        SweepError: The sampler does not go with a grid, or no point is possible.
+        SweepError: A sampler is given for a grid, or no configuration is possible.
     """
-    sweep = points.sweep
+    sweep = space.sweep
     if sweep.method == "grid":
         if sampler != "auto":
-            raise SweepError(f"--sampler {sampler}: the sweep is a grid; leave it out")
-        search, left_out = grid_search(sweep.parameters, is_possible=points.is_possible)
+            raise SweepError(
+                f"--sampler {sampler}: the sweep is a grid, which takes no sampler; remove the flag"
+            )
+        search, left_out = grid_search(sweep.parameters, is_possible=space.is_possible)
         return ChosenSearch(search, "grid", left_out)
-    groups = points.together()
+    groups = space.together()
     for names, possible in groups:
         if possible == []:
             raise SweepError(
-                f"no values of {' and '.join(names)} that the sweep has can be a run together"
+                f"no values of {' and '.join(names)} in the sweep are possible together"
             )
     if sampler == "random" or (sampler == "auto" and sweep.method == "random"):
-        search = RandomSearch(sweep.parameters, seed=seed, is_possible=points.is_possible)
+        search = RandomSearch(sweep.parameters, seed=seed, is_possible=space.is_possible)
         return ChosenSearch(search, "random")
     gp_longest = None
     if sampler == "auto":
         long = (sweep.run_cap or 0) > GP_LONGEST
         sampler = "tpe" if sweep.hyperband is not None or long else "gp"
-        gp_longest = GP_LONGEST  # a sweep without run_cap may become as long
+        gp_longest = GP_LONGEST  # a sweep without run_cap may exceed it
     search = BayesSearch(
         sweep.parameters,
         seed=seed,
-        is_possible=points.is_possible,
+        is_possible=space.is_possible,
         groups=groups,
-        defaults=points.defaults(),
+        defaults=space.defaults(),
         sampler=sampler,
         gp_longest=gp_longest,
     )

@@ -1,4 +1,4 @@
-"""From a sweep's values to a run's settings, and whether a run of our trainer can have them."""
+"""Search space of a sweep: settings of a run from its values, and checks of both."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from fundamentallm.config.hyperparameters import CONSTRAINED, HYPERPARAMETERS, C
 from fundamentallm.config.parsing import DATA, nearest_name
 from fundamentallm.metrics import METRICS
 from fundamentallm.sweep.file.diagnostics import Diagnostics, Key
-from fundamentallm.sweep.file.distributions import Categorical, Continuous, IntUniform, suggested
+from fundamentallm.sweep.file.distributions import (
+    Categorical,
+    Continuous,
+    IntUniform,
+    rounded_quantile,
+)
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import SweepFile
-from fundamentallm.sweep.search.base import Values, too_many_points
+from fundamentallm.sweep.search.base import Values, too_many_configurations
 
-MOST_TOGETHER = 64  # combinations that are searched as one choice
+MOST_TOGETHER = 64
+"""Most combinations of values that are searched as one choice."""
 
 
 class SearchSpace:
-    """The runs that a sweep may try, with the `fixed` settings that all of them share."""
+    """Configurations that a sweep may try, with the `fixed` settings of all runs."""
 
     def __init__(self, sweep: SweepFile, fixed: Mapping[str, Any]) -> None:
         self.sweep, self.fixed = sweep, fixed
         self.searched = [p for p in sweep.parameters if not p.is_constant]
         names = {hyperparameter_name(parameter) for parameter in sweep.parameters}
         self.are_known = names <= {*HYPERPARAMETERS, DATA}
-        """Whether each parameter is one of our trainer's."""
+        """True if each parameter is one of our trainer's."""
 
     def settings(self, values: Values) -> dict[str, Any]:
-        """Hyperparameters by name, parsed, and `data` if the sweep gives it.
+        """Return parsed hyperparameters by name, and `data` if the sweep gives it.
 
         Raises:
             ConfigError: A value is not possible for its hyperparameter.
@@ -43,7 +49,7 @@ class SearchSpace:
         return settings
 
     def is_possible(self, values: Values) -> bool:
-        """Whether a run can have these values together; another program's may have any."""
+        """Return whether our trainer accepts these values; other programs accept any."""
         if not self.are_known:
             return True
         try:
@@ -54,7 +60,7 @@ class SearchSpace:
         return fits(settings)
 
     def defaults(self) -> Values:
-        """What the sweep allows that is nearest to the documented defaults."""
+        """Return the values of the sweep nearest to the documented defaults."""
         values: dict[str, Any] = {}
         for parameter in self.sweep.parameters:
             known = HYPERPARAMETERS.get(hyperparameter_name(parameter))
@@ -63,9 +69,9 @@ class SearchSpace:
         return values
 
     def together(self) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]:
-        """Searched parameters of which not every combination is possible.
+        """Return groups of searched parameters of which some combinations are impossible.
 
-        With each group its possible combinations; None where they are too many to list.
+        Each comes with its possible combinations; None if there are too many to list.
         """
         by_name = {hyperparameter_name(p): p for p in self.sweep.parameters}
         groups: list[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]] = []
@@ -81,23 +87,23 @@ class SearchSpace:
                 continue
             fixed = {name: self.fixed[name] for name in names if name in self.fixed}
             named = [hyperparameter_name(p) for p in swept]
-            fitting = [
-                point
-                for point in product(*(grid or () for grid in grids))
-                if fits(fixed | dict(zip(named, point, strict=True)))
+            possible = [
+                combination
+                for combination in product(*(grid or () for grid in grids))
+                if fits(fixed | dict(zip(named, combination, strict=True)))
             ]
-            if len(fitting) < prod(lengths):
-                groups.append((members, fitting))
+            if len(possible) < prod(lengths):
+                groups.append((members, possible))
         return groups
 
 
 def hyperparameter_name(parameter: Parameter) -> str:
-    """The innermost name, as our trainer spells it: nesting only groups."""
+    """Return the innermost name with underscores, as our trainer has it."""
     return parameter.path[-1].replace("-", "_")
 
 
 def fits(settings: Mapping[str, Any]) -> bool:
-    """Whether a run can have these hyperparameters together."""
+    """Return whether a run can have these hyperparameters together."""
     try:
         Config(**settings)
     except ConfigError:
@@ -105,60 +111,60 @@ def fits(settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def fitting_heads(points: SearchSpace) -> list[int]:
-    """Values of num_heads, among those that are searched, that divide every model_dim.
+def fitting_heads(space: SearchSpace) -> list[int]:
+    """Return the searched values of num_heads that divide every model_dim.
 
-    Empty where all of them do, or none does: there is nothing to leave out.
+    Empty if all or none do: there is nothing to leave out.
     """
-    by_name = {hyperparameter_name(p): p for p in points.sweep.parameters}
+    by_name = {hyperparameter_name(p): p for p in space.sweep.parameters}
     heads, widths = by_name.get("num_heads"), by_name.get("model_dim")
     if heads is None:
         return []
-    default = points.fixed.get("model_dim", HYPERPARAMETERS["model_dim"].default)
+    default = space.fixed.get("model_dim", HYPERPARAMETERS["model_dim"].default)
     possible = widths.distribution.grid() if widths is not None else [default]
     counts = heads.distribution.grid()
     if possible is None or counts is None:
         return []
     if widths is not None and isinstance(widths.distribution, IntUniform) and len(possible) > 1:
-        return []  # nothing but 1 divides every whole number
+        return []  # only 1 divides every whole number
     fit = [int(n) for n in counts if all(int(width) % int(n) == 0 for width in possible)]
     return fit if len(fit) < len(counts) else []
 
 
 def check_space(sweep: SweepFile, fixed: Mapping[str, Any]) -> Diagnostics:
-    """What our trainer could not run, or would run otherwise than its author means."""
-    findings = Diagnostics(sweep.file, sweep.findings.lines)
+    """Check that our trainer can run the sweep, and as its author means."""
+    diagnostics = Diagnostics(sweep.file, sweep.diagnostics.lines)
     metric = sweep.metric
     if metric is not None and metric.name not in METRICS:
-        findings.error(("metric", "name"), _unknown_metric(metric.name))
+        diagnostics.error(("metric", "name"), _unknown_metric(metric.name))
     seen: dict[str, str] = {}
     for parameter in sweep.parameters:
         name, key = hyperparameter_name(parameter), parameter.key
         if name in seen:
-            findings.error(key, f"{name} is given twice, also as {seen[name]}; keep one")
+            diagnostics.error(key, f"{name} is given twice, also as {seen[name]}; keep one")
         elif name in fixed:
-            findings.error(key, f"{name} is also fixed to {fixed[name]}; take one of them away")
+            diagnostics.error(key, f"{name} is also fixed to {fixed[name]}; remove one of them")
         elif name in HYPERPARAMETERS:
-            _check_values(parameter, findings)
+            _check_values(parameter, diagnostics)
         elif name != DATA:
             near = nearest_name(name)
             hint = f"did you mean {near}?" if near else "see fundamentallm train --help"
-            findings.error(key, f"no hyperparameter; {hint}")
+            diagnostics.error(key, f"not a hyperparameter; {hint}")
         seen[name] = parameter.name
-    if sweep.method == "grid" and (too_long := too_many_points(sweep.parameters)):
-        findings.error(("parameters",), too_long)
-    return findings
+    if sweep.method == "grid" and (too_large := too_many_configurations(sweep.parameters)):
+        diagnostics.error(("parameters",), too_large)
+    return diagnostics
 
 
 def values_by_key(parameter: Parameter, distribution: Categorical) -> dict[Key, Any]:
-    """Each value, by where it stands in what the parameter gives."""
+    """Return each value by its key below the parameter."""
     if parameter.is_constant and distribution.kind == "constant":
         return {("value",): distribution.values[0]}
     return {("values", index): value for index, value in enumerate(distribution.values)}
 
 
-def _check_values(parameter: Parameter, findings: Diagnostics) -> None:
-    """See that a hyperparameter can have every value, or at least the ends."""
+def _check_values(parameter: Parameter, diagnostics: Diagnostics) -> None:
+    """Check that a hyperparameter can have every value of a list, or both ends of a range."""
     known = HYPERPARAMETERS[hyperparameter_name(parameter)]
     distribution = parameter.distribution
     candidates: Mapping[Key, Any]
@@ -167,35 +173,35 @@ def _check_values(parameter: Parameter, findings: Diagnostics) -> None:
     elif isinstance(distribution, IntUniform):
         candidates = {("min",): distribution.low, ("max",): distribution.high}
         if known.type is float:
-            findings.warn(
+            diagnostics.warn(
                 parameter.key,
-                "min and max without a fraction draw whole numbers alone (int_uniform); write "
-                f"min: {float(distribution.low)} and max: {float(distribution.high)} if "
-                "fractions are meant",
+                "min and max without a fraction draw only whole numbers (int_uniform); for "
+                f"fractions write min: {float(distribution.low)} and max: "
+                f"{float(distribution.high)}",
             )
     elif known.type is int and (distribution.q is None or distribution.q % 1):  # pyright: ignore
-        findings.error(
+        diagnostics.error(
             parameter.key,
-            f"{known.name} is a whole number and {distribution.kind} draws fractions; "
-            "give int_uniform, or a q_ distribution with q: 1",
+            f"{known.name} is a whole number, but {distribution.kind} draws fractions; use "
+            "int_uniform, or a q_ distribution with q: 1",
         )
         return
     else:
         candidates = {("min",): distribution.quantile(0.05), ("max",): distribution.quantile(0.95)}
-    for place, value in candidates.items():
+    for subkey, value in candidates.items():
         try:
             known.parse(value)
         except ConfigError as error:
-            findings.error((*parameter.key, *place), str(error))
+            diagnostics.error((*parameter.key, *subkey), str(error))
 
 
 def _nearest(parameter: Parameter, default: Any) -> Any:
-    """The value that the parameter allows which is nearest to `default`."""
+    """Return the parameter's value nearest to `default`."""
     distribution = parameter.distribution
     is_number = type(default) in (int, float)
     if isinstance(distribution, Continuous):
         if not is_number:
-            return suggested(distribution, 0.5)
+            return rounded_quantile(distribution, 0.5)
         low, high = distribution.bounds
         if distribution.q is None:
             return type(default)(min(max(default, low), high))
@@ -218,4 +224,4 @@ def _unknown_metric(name: str) -> str:
 
     near = get_close_matches(name, METRICS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(METRICS)}"
-    return f"our trainer logs no {name}; {hint}"
+    return f"our trainer does not log {name}; {hint}"

@@ -25,7 +25,7 @@ from fundamentallm.sweep.store.sqlite_file import OwnFile
 from fundamentallm.sweep.store.stored_values import StoredError
 
 BUSY_SECONDS = 60
-"""How long SQLite waits for another writer."""
+"""Timeout of SQLite for another writer."""
 RETRY_SECONDS = 2.0
 """Pause between two tries to reach the database."""
 LOCK_SECONDS = 0.05

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fundamentallm.metrics import finite
-from fundamentallm.sweep.file.distributions import Categorical, Distribution, IntUniform, same_key
+from fundamentallm.sweep.file.distributions import Categorical, Distribution, IntUniform, value_key
 from fundamentallm.sweep.file.parameters import Parameter
 
 
@@ -47,8 +47,8 @@ class ValueCheck:
 def _test_of(distribution: Distribution) -> Callable[[Any], bool]:
     """Return the test for values of a distribution."""
     if isinstance(distribution, Categorical):
-        keys = set(map(same_key, distribution.values))
-        return lambda value: same_key(value) in keys
+        keys = set(map(value_key, distribution.values))
+        return lambda value: value_key(value) in keys
     if isinstance(distribution, IntUniform):
         low, high = distribution.low, distribution.high
         return lambda value: type(value) is int and low <= value <= high

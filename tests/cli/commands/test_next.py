@@ -22,7 +22,7 @@ def test_the_next_sweep_passes_check_and_gives_reasons(run: Run, tmp_path: Path)
 
 
 def test_a_refined_sweep_has_no_next_one(run: Run, tmp_path: Path) -> None:
-    head = "# The best of lr again. Only 6 points of this grid are run.\n"
+    head = "# The best of lr again. Only 6 configurations of this grid run.\n"
     scores = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.7, 1.71]}
     write_sweep(tmp_path / "s", scores, head + SWEEP)
     done = run("next", "s")

@@ -121,7 +121,7 @@ def test_an_exhausted_space_ends_the_sweep(
     )
     done = run("sweep", file, text_file, "--output-dir", "s", "--workers", 2, "--", *FLAGS)
     assert done.returncode == 0, done.stderr
-    assert "only 4 runs are possible that differ" in done.stdout
+    assert "only 4 different configurations exist" in done.stdout
     configs = [yaml.safe_load(p.read_text()) for p in (tmp_path / "s").glob("run-*/config.yaml")]
     points = {(each["learning_rate"], each["seed"]) for each in configs}
     assert len(configs) == len(points) == 4
@@ -143,12 +143,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert "other.py does not exist" in line(foreign)
     unknown = tmp_path / "unknown.yaml"
     unknown.write_text(grid().replace("learning_rate", "lerning_rate"))
-    assert "unknown.yaml:5: parameters.lerning_rate: no hyperparameter; did you mean" in line(
+    assert "unknown.yaml:5: parameters.lerning_rate: not a hyperparameter; did you mean" in line(
         unknown
     )
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(grid().replace("val_loss", "val_los"))
-    assert "our trainer logs no val_los; did you mean val_loss?" in line(wrong)
+    assert "our trainer does not log val_los; did you mean val_loss?" in line(wrong)
     assert "No such file" in line("none.yaml")
     assert "no such file" in line(sweep_file, "none.txt")
     typo = line(sweep_file, text_file, "--", "--learning-rat=1")

@@ -35,7 +35,7 @@ def test_gpus_are_shared_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     space = SearchSpace(parse_sweep(grid(), "t.yaml"), {})
     folder = SweepFolder(tmp_path)
     folder.create_run(0)
-    jobs = JobMaker(folder, space, TextSource(None, "t", ""), here, patience=1.0)
+    jobs = JobMaker(folder, space, TextSource(None, "t", ""), here, hang_timeout=1.0)
     values = {"learning_rate": 0.1, "seed": 1, "max_steps": 2, "eval_every": 1}
     run = SweepRun(0, (Trial(0, 0, values, "running", "me"),))
     seen = [jobs.job(run, slot) for slot in range(4)]

@@ -32,8 +32,8 @@ def found(text: str, folder: Path) -> list[str]:
     file = folder / "s.yaml"
     file.write_text(text)
     read = examine_sweep(file)
-    check_any(read, read.findings)
-    return [f"{each.level} {each.text('s')}" for each in read.findings.sorted()]
+    check_any(read, read.diagnostics)
+    return [f"{each.level} {each.text('s')}" for each in read.diagnostics.sorted()]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_every_distribution_is_known_and_inferred(entry: str, kind: str) -> None
         ("{values: [1, 2], probabilities: [1]}", "one number of 0 or more for each of the 2"),
         ("{values: [1], probabilities: [-1]}", "one number of 0 or more"),
         ("{parameters: {}}", "x.parameters: give at least one"),
-        ("{parameters: {a: {value: 1}}, value: 2}", "x.value: cannot stand beside"),
+        ("{parameters: {a: {value: 1}}, value: 2}", "x.value: not allowed beside"),
     ],
 )
 def test_what_wandb_refuses_is_refused(entry: str, message: str) -> None:
@@ -133,9 +133,9 @@ def test_all_mistakes_and_warnings_are_told_at_once_in_order(tmp_path: Path) -> 
     [
         ("method: custom", "sweep-scheduler alone"),
         ("method: baye", "did you mean bayes?"),
-        ("early_terminate: {type: median}", "W&B has hyperband alone"),
+        ("early_terminate: {type: median}", "W&B has only hyperband"),
         ("early_terminate: {type: hyperband}", "give min_iter, or max_iter together with s"),
-        ("early_terminate: {type: hyperband, max_iter: 2, s: 1}", "there is no band"),
+        ("early_terminate: {type: hyperband, max_iter: 2, s: 1}", "gives no band"),
         ("early_terminate: {type: hyperband, min_iter: 1.5}", "got 1.5; give a whole number"),
         ("early_terminate: {type: hyperband, min_iter: 1, strict: 1}", "give true or false"),
         ("command: python", "give a list of words"),
@@ -206,22 +206,22 @@ def test_what_wandb_only_warns_of_is_a_warning() -> None:
         "count: 5\nsettings: {a: 1}\nname: 3\nmetrics: []\n"
     )
     read = parse_sweep(text, "s.yaml")
-    lines = [each.text("s.yaml") for each in read.findings.warnings]
+    lines = [each.text("s.yaml") for each in read.diagnostics.warnings]
     expected = [
-        "s.yaml:2: method: random never ends by itself",
+        "s.yaml:2: method: random never ends without a limit",
         "s.yaml:3: controller: belongs to W&B's own controller",
-        "s.yaml:4: metric.goal: got 'max', which W&B takes for minimize",
-        "s.yaml:4: metric.impute: got 'mean', which W&B takes for worst",
+        "s.yaml:4: metric.goal: got 'max', which W&B reads as minimize",
+        "s.yaml:4: metric.impute: got 'mean', which W&B reads as worst",
         "s.yaml:4: metric.unit: W&B ignores it",
         "s.yaml:5: command[1]: W&B leaves ${arg} out; did you mean ${args}?",
         "s.yaml:5: command[3]: W&B replaces ${y} only where it is the whole word",
         "s.yaml:7: parameters.+x: W&B's schema warns of this name",
         "s.yaml:8: parameters.y: log_uniform takes exponents of e: this draws from 0.0101 to 0.1;",
-        "s.yaml:9: parameters.z.values[0]: 1e-4 is text to YAML",
+        "s.yaml:9: parameters.z.values[0]: 1e-4 is text in YAML",
         "s.yaml:10: count: not a field of W&B's format, and has no effect here; did you mean run_",
         "s.yaml:11: settings: not a field of W&B's format, and has no effect here",
-        "s.yaml:12: name: got 3, where W&B's schema wants text",
-        "s.yaml:13: metrics: W&B takes several metrics with method custom alone",
+        "s.yaml:12: name: got 3, but W&B's schema requires text",
+        "s.yaml:13: metrics: W&B takes several metrics only with method custom",
     ]
     assert len(lines) == len(expected), lines
     for line, start in zip(lines, expected, strict=True):
@@ -239,7 +239,7 @@ def test_what_wandb_only_warns_of_is_a_warning() -> None:
         ("min_iter: 3, eta: 5000.0", "error s:5: early_terminate.eta: W&B cannot count so far"),
         ("min_iter: 3, s: 2", "warning s:5: early_terminate.s: has no effect without max_iter"),
         ("max_iter: 27, min_iter: 3, s: 2", "warning s:5: early_terminate.min_iter: has no effect"),
-        ("min_iter: 3, extra: 1", "warning s:5: early_terminate.extra: W&B takes no notice"),
+        ("min_iter: 3, extra: 1", "warning s:5: early_terminate.extra: W&B ignores it"),
     ],
 )
 def test_hyperband_that_wandb_cannot_run(
@@ -309,13 +309,13 @@ def test_rates_in_equal_steps_are_told_in_any_program(
     entry: str, told: bool, tmp_path: Path
 ) -> None:
     lines = found(HEAD.replace("train.py", "foreign.py") + f"  {entry}\n", tmp_path)
-    assert ["nine draws of ten" in line for line in lines if "schema" not in line] == [True] * told
+    assert ["nine of ten draws" in line for line in lines if "schema" not in line] == [True] * told
 
 
 def test_a_count_with_an_exponent_is_shown_as_a_whole_number(tmp_path: Path) -> None:
     text = HEAD.replace("run_cap: 5", "run_cap: 1e2") + "  x: {values: [1e5, 5e-1]}\n"
     ends = [line.rpartition("; ")[2] for line in found(text, tmp_path)]
-    assert ends == ["write 100", "write 100000, or 100000.0 if fractions are meant", "write 0.5"]
+    assert ends == ["write 100", "write 100000, or 100000.0 for fractions", "write 0.5"]
     assert parse_sweep(text, "s.yaml").run_cap == 100
 
 
@@ -352,7 +352,7 @@ def test_everything_else_is_kept() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_bundled_files_are_without_a_warning(file: Path) -> None:
     read = read_sweep(file)
-    assert read.findings.found == []
+    assert read.diagnostics.found == []
     assert read.name == file.stem
 
 

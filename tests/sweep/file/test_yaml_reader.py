@@ -51,9 +51,9 @@ def test_duplicates_tags_dates_and_keys_are_told_with_their_lines() -> None:
     assert lines == [
         "s.yaml:2: b: the tag tag:yaml.org,2002:python/object/apply:os.system is not allowed; "
         "write plain YAML",
-        "s.yaml:3: a: stands twice, also on line 1; this one counts, here and for W&B",
-        "s.yaml:4: c: 2020-01-01 is a date to YAML; put it in quotes",
-        "s.yaml:5: the key 7 is not text to YAML; put it in quotes",
+        "s.yaml:3: a: is given twice, also on line 1; this one counts, as in W&B",
+        "s.yaml:4: c: 2020-01-01 is a date in YAML; put it in quotes",
+        "s.yaml:5: the key 7 is not text in YAML; put it in quotes",
     ]
 
 

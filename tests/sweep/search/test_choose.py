@@ -30,11 +30,13 @@ def test_a_space_without_a_possible_point_is_refused() -> None:
     text += "  model_dim: {{values: [7, 11]}}\n  num_heads: {{values: [2, 4]}}\n"
     for method in ("grid", "random", "bayes"):
         space = SearchSpace(parse_sweep(text.format(method), "s"), {})
-        with pytest.raises(SweepError, match=r"no point|no values of model_dim and num_heads"):
+        with pytest.raises(
+            SweepError, match=r"no configuration|no values of model_dim and num_heads"
+        ):
             choose_search(space, seed=0).search.suggest(0, [])
     huge = "program: train.py\nmethod: grid\nparameters:\n"
     huge += "  seed: {min: 0, max: 1000000}\n  max_steps: {min: 1, max: 1000000}\n"
-    with pytest.raises(SweepError, match="points"):
+    with pytest.raises(SweepError, match="configurations"):
         choose_search(SearchSpace(parse_sweep(huge, "s"), {}), seed=0)
 
 
