@@ -14,7 +14,7 @@ BROKEN = {
     "unknown": ("method: grid\nparameters: {learnin_rate: {values: [0.1]}}", 2, "learning_rate"),
     "type": ("method: grid\nparameters: {num_layers: {values: [2.5]}}", 2, "whole number"),
     "range": ("method: grid\nparameters: {dropout: {values: [0.1, 0.9]}}", 1, "documented range"),
-    "exponent": ("method: grid\nparameters: {learning_rate: {values: [1e-4]}}", 1, "text to YAML"),
+    "exponent": ("method: grid\nparameters: {learning_rate: {values: [1e-4]}}", 1, "text in YAML"),
     "linear": (
         "method: random\nrun_cap: 3\nparameters: {learning_rate: {min: 0.0001, max: 0.01}}",
         1,
@@ -29,14 +29,14 @@ BROKEN = {
         "method: random\nrun_cap: 3\nearly_terminate: {type: hyperband, min_iter: 9}\n"
         "parameters: {dropout: {min: 0.0, max: 0.3}, epochs: {value: 5}}",
         1,
-        "when the run has ended",
+        "but a run makes only 5",
     ),
     "bands in steps": (
         "method: random\nrun_cap: 3\nearly_terminate: {type: hyperband, min_iter: 9}\n"
         "parameters:\n  dropout: {min: 0.0, max: 0.3}\n  max_steps: {value: 50}\n"
         "  eval_every: {value: 10}",
         1,
-        "it makes 5",
+        "but a run makes only 5",
     ),
     "whole numbers of a share": (
         "method: random\nrun_cap: 3\nparameters: {weight_decay: {min: 0, max: 1}}",
@@ -52,7 +52,7 @@ BROKEN = {
     "length": (
         "method: grid\nparameters: {epochs: {values: [5, 9]}, early_stopping: {value: true}}",
         1,
-        "beside early_stopping",
+        "together with early_stopping",
     ),
     "seed": (
         "method: bayes\nrun_cap: 9\nparameters: {seed: {values: [1, 2]}, dropout: {value: 0.1}}",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundamentallm.sweep.file.diagnostics import Diagnostics
-from fundamentallm.sweep.file.distributions import Continuous, Distribution, suggested
+from fundamentallm.sweep.file.distributions import Continuous, Distribution, rounded_quantile
 from fundamentallm.sweep.file.parameters import read_distribution
 
 UNIT = st.floats(0.0005, 0.9995)
@@ -98,8 +98,8 @@ RATE = {"distribution": "log_uniform_values", "min": 0.001, "max": 0.0123456789}
 def test_ends_are_as_the_file_gives_them() -> None:
     rate, dropout = make(RATE), make({"min": 0.0, "max": 0.3})
     assert rate.quantile(0) != 0.001  # a logarithm and back
-    assert [suggested(rate, u) for u in (0, 1e-7, 1)] == [0.001, 0.001, 0.0123456789]
-    assert [suggested(dropout, u) for u in (0, 1e-6, 1 - 1e-6, 1)] == [0, 0, 0.3, 0.3]
+    assert [rounded_quantile(rate, u) for u in (0, 1e-7, 1)] == [0.001, 0.001, 0.0123456789]
+    assert [rounded_quantile(dropout, u) for u in (0, 1e-6, 1 - 1e-6, 1)] == [0, 0, 0.3, 0.3]
     assert isinstance(rate, Continuous)
     assert rate.bounds == (0.001, 0.0123456789)
 
@@ -111,14 +111,16 @@ def test_what_is_suggested_has_few_digits_and_means_the_same(
 ) -> None:
     made = make(entry)
     assert isinstance(made, Continuous)
-    value, short = made.quantile(u), suggested(made, u)
+    value, short = made.quantile(u), rounded_quantile(made, u)
     low, high = made.bounds
     assert low <= short <= high
     assert type(short) is float
     assert abs(short - value) <= 1e-4 * (value if made.in_logs else high - low)
-    assert suggested(made, made.position(short)) == short  # so a sweep that resumes has it again
+    assert (
+        rounded_quantile(made, made.position(short)) == short
+    )  # so a sweep that resumes has it again
 
 
 def test_what_a_search_suggests_keeps_to_multiples_of_q() -> None:
     tenths = make({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.1})
-    assert all(suggested(tenths, u / 20) == tenths.quantile(u / 20) for u in range(21))
+    assert all(rounded_quantile(tenths, u / 20) == tenths.quantile(u / 20) for u in range(21))

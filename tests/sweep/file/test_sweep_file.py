@@ -79,7 +79,7 @@ def test_every_distribution_is_known_and_inferred(entry: str, kind: str) -> None
         ("{min: a, max: 1}", "x.min: got 'a'; give a number"),
         ("{min: .nan, max: 1.0}", "x.min: got nan"),
         ("{min: true, max: 3}", "x.min: got True"),
-        ("{min: 1, max: 3, step: 1}", "x.step: int_uniform takes min, max only"),
+        ("{min: 1, max: 3, step: 1}", "x.step: int_uniform takes only min, max"),
         ("{distribution: lognormal}", "W&B has no distribution lognormal; did you mean log_normal"),
         ("{distribution: uniform, min: 1}", "x: uniform needs max"),
         ("{distribution: int_uniform, min: 1.0, max: 3}", "x.min: got 1.0; give a whole number"),
@@ -131,7 +131,7 @@ def test_all_mistakes_and_warnings_are_told_at_once_in_order(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("method: custom", "sweep-scheduler alone"),
+        ("method: custom", "only wandb sweep-scheduler"),
         ("method: baye", "did you mean bayes?"),
         ("early_terminate: {type: median}", "W&B has only hyperband"),
         ("early_terminate: {type: hyperband}", "give min_iter, or max_iter together with s"),
@@ -213,8 +213,8 @@ def test_what_wandb_only_warns_of_is_a_warning() -> None:
         "s.yaml:4: metric.goal: got 'max', which W&B reads as minimize",
         "s.yaml:4: metric.impute: got 'mean', which W&B reads as worst",
         "s.yaml:4: metric.unit: W&B ignores it",
-        "s.yaml:5: command[1]: W&B leaves ${arg} out; did you mean ${args}?",
-        "s.yaml:5: command[3]: W&B replaces ${y} only where it is the whole word",
+        "s.yaml:5: command[1]: W&B drops ${arg}; did you mean ${args}?",
+        "s.yaml:5: command[3]: W&B replaces ${y} only if it is the whole word",
         "s.yaml:7: parameters.+x: W&B's schema warns of this name",
         "s.yaml:8: parameters.y: log_uniform takes exponents of e: this draws from 0.0101 to 0.1;",
         "s.yaml:9: parameters.z.values[0]: 1e-4 is text in YAML",
