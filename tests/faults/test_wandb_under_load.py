@@ -34,7 +34,7 @@ def inject_faults(wandb: WandbServer, is_over: threading.Event, rng: random.Rand
 def test_eight_workers_and_a_server_that_fails_at_random(tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(grid(rates=4, seeds=2, steps=600, every=100))
     command = ["sweep", "tiny.yaml", str(text_file), "--workers", "8"]
-    process = start(tmp_path, *command, "--output-dir", "process", "--", *FLAGS)
+    process = start(tmp_path, *command, "--output-dir", "alone", "--", *FLAGS)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     is_over = threading.Event()
@@ -55,5 +55,5 @@ def test_eight_workers_and_a_server_that_fails_at_random(tmp_path: Path, text_fi
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert {each["status"] for each in summaries(tmp_path / "shown").values()} == {"done"}
-    assert rows(tmp_path / "shown") == rows(tmp_path / "process")
-    assert len(rows(tmp_path / "process")) == 8
+    assert rows(tmp_path / "shown") == rows(tmp_path / "alone")
+    assert len(rows(tmp_path / "alone")) == 8

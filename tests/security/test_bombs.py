@@ -1,4 +1,4 @@
-"""Files of others that are larger than they look, deeper, or of another kind: one line, at once."""
+"""Untrusted files that expand, nest deeply or are of a wrong kind get one error line at once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def doubled(times: int) -> str:
          "deep by aliases", "wide", "digits", "an alias of nothing", "a key of another kind",
          "a mapping in a list", "deeper"],
 )  # fmt: skip
-def test_settings_that_are_bombs(text: str, tmp_path: Path) -> None:
+def test_settings_that_expand_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(RunFolderError, match=r"config\.yaml"):
@@ -71,7 +71,7 @@ def test_settings_with_aliases_are_read(tmp_path: Path) -> None:
 
 
 def sparse(path: Path, size: int = 12 << 30) -> None:
-    """A file of `size` bytes that takes no disk, and ends as a checkpoint does."""
+    """Create a sparse file of `size` bytes that ends like a checkpoint."""
     with path.open("wb") as file:
         file.seek(size - len(MARK))
         file.write(MARK)
@@ -84,30 +84,30 @@ def refused(read: Callable[[], object]) -> None:
 
 READERS: dict[str, Callable[[RunFolder], object]] = {
     "config.yaml": lambda folder: refused(folder.read_config),
-    "summary.json": lambda folder: not folder.read_summary() or pytest.fail("taken"),
-    "metrics.jsonl": lambda folder: not list(folder.rows()) or pytest.fail("taken"),
-    "samples.txt": lambda folder: not list(folder.read_samples()) or pytest.fail("taken"),
+    "summary.json": lambda folder: not folder.read_summary() or pytest.fail("accepted"),
+    "metrics.jsonl": lambda folder: not list(folder.rows()) or pytest.fail("accepted"),
+    "samples.txt": lambda folder: not list(folder.read_samples()) or pytest.fail("accepted"),
 }
 
 
-@pytest.mark.parametrize("made", [sparse, os.mkfifo, os.mkdir], ids=["sparse", "pipe", "folder"])
+@pytest.mark.parametrize("create", [sparse, os.mkfifo, os.mkdir], ids=["sparse", "pipe", "folder"])
 @pytest.mark.parametrize("name", READERS)
-def test_no_reader_of_a_run_takes_what_is_no_file_of_it(
-    name: str, made: Callable[[Path], None], tmp_path: Path
+def test_readers_refuse_what_is_not_a_file_of_a_run(
+    name: str, create: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    made(tmp_path / name)
+    create(tmp_path / name)
     READERS[name](RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "samples.txt"])
-def test_what_cannot_be_read_is_not_rewound(name: str, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_not_rewound(name: str, tmp_path: Path) -> None:
     sparse(tmp_path / name)
     with pytest.raises(DiskError, match="larger than"):
         RunFolder(tmp_path).rewind(5)
     assert (tmp_path / name).stat().st_size == 12 << 30
 
 
-def test_a_checkpoint_of_holes_is_refused_by_its_end(tmp_path: Path) -> None:
+def test_a_sparse_checkpoint_is_refused_by_its_end(tmp_path: Path) -> None:
     with (tmp_path / "best.pt").open("wb") as file:
         file.truncate(12 << 30)
     with pytest.raises(CheckpointError, match="the closing mark is missing"):
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_holes_is_refused_by_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value", ['"x"', "null", "NaN", "Infinity", "[1]", "true", "1" + "0" * 400]
 )
-def test_a_value_that_is_no_number_is_no_value(value: str, tmp_path: Path) -> None:
+def test_a_metric_that_is_not_a_number_is_ignored(value: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     rows = [f'{{"step": 1, "val_loss": {value}}}', '{"step": 2, "val_loss": 1.5}']
     folder.metrics.write_text("\n".join(rows) + "\n")
@@ -133,21 +133,21 @@ def test_a_value_that_is_no_number_is_no_value(value: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("step", [-1, 10**400, True, "1", None, 1.5])
-def test_a_step_that_is_none(step: object, tmp_path: Path) -> None:
+def test_a_row_with_an_invalid_step_is_ignored(step: object, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.metrics.write_text(json.dumps({"step": step, "val_loss": 1}) + "\n")
     assert not list(folder.rows())
 
 
-def test_steps_too_small_for_numbers() -> None:
-    findings = Diagnostics("x.yaml")
+def test_a_quantum_too_small_for_floats_is_refused() -> None:
+    diagnostics = Diagnostics("x.yaml")
     entry = {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 1.0e-320}
-    assert read_distribution(entry, ("parameters", "dropout"), findings) is None
-    assert "q" in str(vars(findings))
+    assert read_distribution(entry, ("parameters", "dropout"), diagnostics) is None
+    assert "q" in str(vars(diagnostics))
 
 
 @pytest.mark.parametrize("lease", ["²", "٣٣", "1" * 5000, "x"])
-def test_a_lease_that_is_none(lease: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_lease_is_refused(lease: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNDAMENTALLM_LEASE", lease)
     with pytest.raises(SweepError, match="give whole seconds"):
         lease_seconds()
@@ -157,11 +157,11 @@ def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def of_aliases(path: Path) -> None:
+def aliases(path: Path) -> None:
     path.write_text(doubled(30))
 
 
-def of_digits(path: Path) -> None:
+def digits(path: Path) -> None:
     path.write_text("seed: {value: " + "9" * 6000 + "}")
 
 
@@ -169,32 +169,32 @@ def not_utf_8(path: Path) -> None:
     path.write_bytes(b"seed: {value: \xff}")
 
 
-@pytest.mark.parametrize("made", [sparse, fifo, os.mkdir, of_aliases, of_digits, not_utf_8])
-def test_the_values_of_an_agent_are_read_within_bounds(
-    made: Callable[[Path], None], tmp_path: Path
+@pytest.mark.parametrize("create", [sparse, fifo, os.mkdir, aliases, digits, not_utf_8])
+def test_an_invalid_values_file_of_an_agent_is_refused(
+    create: Callable[[Path], None], tmp_path: Path
 ) -> None:
     path = tmp_path / "values.yaml"
-    made(path)
+    create(path)
     names = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
     with pytest.raises(ConfigError, match="not a file of sweep values"):
         Assignment.from_environment(dict(zip(names, ("s", "r", str(path)), strict=True)))
 
 
-def test_a_pipe_is_no_text_of_a_sweep(tmp_path: Path) -> None:
-    """It would be waited for without end, for nobody writes there."""
+def test_a_pipe_is_refused_as_text_of_a_sweep(tmp_path: Path) -> None:
+    """Nothing writes to the pipe, so reading it would block forever."""
     os.mkfifo(tmp_path / "text")
     with pytest.raises(DataError, match="it can be read only once"):
         read_lasting_text(tmp_path / "text")
 
 
-def test_a_summary_of_other_kinds() -> None:
+def test_a_summary_with_wrong_types() -> None:
     odd = {"status": ["done"], "stopped_by": {"a": 1}, "device": 5, "step": "x", "threads": 2}
     assert plain_summary(odd) == {"threads": 2}
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 400, ".nan", "-.inf"])
 @pytest.mark.parametrize("name", ["seed", "of_another_program"])
-def test_a_setting_beyond_numbers_is_left_out(name: str, value: str, tmp_path: Path) -> None:
+def test_a_setting_out_of_range_is_dropped(name: str, value: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"{name}: {value}\nnum_heads: 2\n")
     notes: list[str] = []
     assert read_run(tmp_path, "a", LOSS, notes).settings == {"num_heads": 2}
@@ -215,7 +215,7 @@ ROW = {"step": 4, "epoch": 0.5}
         (ROW, {"mine": 1}),
     ],
 )
-def test_a_run_that_is_none_is_not_gone_on_with(
+def test_an_invalid_run_is_not_continued(
     row: dict[str, float], settings: dict[str, object], tmp_path: Path
 ) -> None:
     before, after = RunFolder(tmp_path / "before"), RunFolder(tmp_path / "after")
@@ -229,7 +229,7 @@ def test_a_run_that_is_none_is_not_gone_on_with(
     assert not after.path.exists()
 
 
-def test_a_checkpoint_of_holes_is_not_copied(tmp_path: Path) -> None:
+def test_a_sparse_checkpoint_is_not_copied(tmp_path: Path) -> None:
     before, after = RunFolder(tmp_path / "before"), RunFolder(tmp_path / "after")
     before.path.mkdir()
     before.metrics.write_text(json.dumps(ROW) + "\n")
@@ -245,6 +245,6 @@ def test_a_checkpoint_of_holes_is_not_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: &a {<<: *a}", "a: &a {<<: [*a, *a]}"])
-def test_a_mapping_that_takes_in_itself(text: str) -> None:
+def test_a_mapping_that_merges_itself(text: str) -> None:
     with pytest.raises(SweepError, match=r"s\.yaml:1: &a contains itself"):
         parse_sweep_yaml(text, "s.yaml")

@@ -1,4 +1,4 @@
-"""A folder from others decides nothing about where runs are sent or which server is asked."""
+"""An untrusted folder cannot choose where runs are sent or which server is contacted."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from wandb_server import WandbServer
 
 from fundamentallm.files.consent import remember, was_asked
 
-PLACE = "online:thieves/loot"
+DESTINATION = "online:thieves/loot"
 
 
-def test_a_folder_is_known_where_it_was_moved_and_a_copy_is_not(tmp_path: Path) -> None:
+def test_consent_follows_a_moved_folder_but_not_a_copy(tmp_path: Path) -> None:
     mine, moved, copy = tmp_path / "mine", tmp_path / "moved", tmp_path / "copy"
     mine.mkdir()
     assert not was_asked(mine, wandb="a")
@@ -38,7 +38,7 @@ def test_a_folder_is_known_where_it_was_moved_and_a_copy_is_not(tmp_path: Path) 
     assert not was_asked(copy, wandb="a")
 
 
-def test_a_new_folder_at_an_old_path_forgets_what_was_asked(tmp_path: Path) -> None:
+def test_a_new_folder_at_an_old_path_has_no_consent(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     remember(mine, wandb="a")
@@ -50,7 +50,7 @@ def test_a_new_folder_at_an_old_path_forgets_what_was_asked(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"path": 1}', "[" * 50_000, "\0"])
-def test_a_note_that_is_none_says_nothing(content: str, tmp_path: Path) -> None:
+def test_an_invalid_note_gives_no_consent(content: str, tmp_path: Path) -> None:
     remember(tmp_path, wandb="a")
     (note,) = Path(os.environ["XDG_STATE_HOME"], "fundamentallm/folders").iterdir()
     note.write_text(content)
@@ -60,14 +60,14 @@ def test_a_note_that_is_none_says_nothing(content: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_note_of_another_user_says_nothing(tmp_path: Path) -> None:
+def test_a_note_of_another_user_gives_no_consent(tmp_path: Path) -> None:
     remember(tmp_path, wandb="a")
     (note,) = Path(os.environ["XDG_STATE_HOME"], "fundamentallm/folders").iterdir()
     os.chown(note, 65534, 65534)
     assert not was_asked(tmp_path, wandb="a")
 
 
-def test_a_relative_state_folder_is_not_looked_for_here(
+def test_a_relative_state_folder_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -78,7 +78,7 @@ def test_a_relative_state_folder_is_not_looked_for_here(
     assert (tmp_path / "home/.local/state/fundamentallm/folders").is_dir()
 
 
-def test_a_state_folder_that_cannot_be_made_is_one_line(
+def test_a_state_folder_that_cannot_be_created_gets_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -89,7 +89,7 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(
     assert not was_asked(tmp_path, wandb="a")
 
 
-def test_a_server_that_a_folder_names_is_not_asked(tmp_path: Path, run: Run) -> None:
+def test_a_server_named_in_a_folder_is_not_contacted(tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "runs/g"
     folder.mkdir(parents=True)
     (folder / "sweep.yaml").write_text(grid())
@@ -117,12 +117,12 @@ def test_a_server_that_a_folder_names_is_not_asked(tmp_path: Path, run: Run) -> 
         listener.accept()[0].close()
 
 
-def test_wandb_settings_in_a_sweep_are_refused(tmp_path: Path, run: Run) -> None:
-    """W&B's client takes the server from them, and sends the user's key there."""
+def test_wandb_settings_in_a_sweep_folder_are_refused(tmp_path: Path, run: Run) -> None:
+    """W&B's client would take the server from them and send the user's key there."""
     (tmp_path / "g.yaml").write_text(grid())
     (tmp_path / "cats.txt").write_text(TEXT)
-    begun = run("sweep", "g.yaml", "cats.txt", "--count=0", "--", *FLAGS)
-    assert begun.returncode == 0, begun.stderr
+    created = run("sweep", "g.yaml", "cats.txt", "--count=0", "--", *FLAGS)
+    assert created.returncode == 0, created.stderr
     settings = tmp_path / "runs/g/wandb/settings"
     settings.parent.mkdir()
     settings.write_text("[default]\nbase_url = http://127.0.0.1:9\n")
@@ -131,45 +131,45 @@ def test_wandb_settings_in_a_sweep_are_refused(tmp_path: Path, run: Run) -> None
     assert "wandb/settings: W&B's client would take from it" in done.stderr
 
 
-def change_facts(folder: Path, **changes: Any) -> None:
-    """Write into a sweep's database what its maker did not."""
+def change_definition(folder: Path, **changes: Any) -> None:
+    """Change the definition in a sweep's database."""
     with closing(sqlite3.connect(folder / "study.db")) as database:
         query = "SELECT value_json FROM study_user_attributes WHERE key = 'sweep'"
-        facts = json.loads(database.execute(query).fetchone()[0]) | changes
+        definition = json.loads(database.execute(query).fetchone()[0]) | changes
         update = "UPDATE study_user_attributes SET value_json = ? WHERE key = 'sweep'"
-        database.execute(update, [json.dumps(facts)])
+        database.execute(update, [json.dumps(definition)])
         database.commit()
 
 
 @pytest.fixture
-def begun(tmp_path: Path, text_file: Path) -> Callable[..., Client]:
-    """Begins a sweep of three runs, as somebody else would, and gives the client of its victim."""
+def thief_sweep(tmp_path: Path, text_file: Path) -> Callable[..., Client]:
+    """Create a sweep of three runs as another user, and return the client of the victim."""
 
-    def begin(server: WandbServer, *flags: object) -> Client:
+    def create(server: WandbServer, *flags: object) -> Client:
         (tmp_path / "g.yaml").write_text(grid(3, 1) + "entity: thieves\nproject: loot\n")
         client = Client(server, tmp_path)
         words = ("fundamentallm", "sweep", "g.yaml", text_file, "--count=0", *flags, "--", *FLAGS)
         client.run(*words, XDG_STATE_HOME=str(tmp_path / "thief"))
         return client
 
-    return begin
+    return create
 
 
 @pytest.mark.slow
-def test_a_sweep_of_others_sends_nothing_unless_it_is_asked_to(
-    tmp_path: Path, begun: Callable[..., Client]
+def test_an_untrusted_sweep_sends_nothing_without_consent(
+    tmp_path: Path, thief_sweep: Callable[..., Client]
 ) -> None:
     one = ("fundamentallm", "agent", "runs/g", "--count=1")
     with WandbServer() as server:
-        client = begun(server, "--wandb", "online")
+        client = thief_sweep(server, "--wandb", "online")
         refused = client.run(*one, code=2)
-        assert f"add --wandb {PLACE} " in refused.stdout
-        assert client.run(*one, "--wandb", "online", code=2).stdout.count(PLACE) == 1
+        assert f"add --wandb {DESTINATION} " in refused.stdout
+        assert client.run(*one, "--wandb", "online", code=2).stdout.count(DESTINATION) == 1
         client.run(*one, "--wandb", "off")
         assert server.store.runs == {}
-        client.run(*one, "--wandb", PLACE)
+        client.run(*one, "--wandb", DESTINATION)
         assert len(server.store.runs) == 1
-        # Allowed once, it is allowed there, and not in a copy.
+        # Consent holds for this folder, not for a copy.
         shutil.copytree(tmp_path / "runs/g", tmp_path / "runs/copy", symlinks=True,
                         ignore=shutil.ignore_patterns("debug-core.log"))  # fmt: skip
         client.run("fundamentallm", "agent", "runs/copy", code=2)
@@ -178,21 +178,21 @@ def test_a_sweep_of_others_sends_nothing_unless_it_is_asked_to(
 
 
 @pytest.mark.slow
-def test_a_database_that_was_changed_sends_nothing(
-    tmp_path: Path, begun: Callable[..., Client]
+def test_a_changed_database_sends_nothing(
+    tmp_path: Path, thief_sweep: Callable[..., Client]
 ) -> None:
     with WandbServer() as server:
-        client = begun(server)
-        thief = {"XDG_STATE_HOME": str(tmp_path / "thief")}  # who began it without W&B
-        change_facts(tmp_path / "runs/g", wandb="online")
+        client = thief_sweep(server)
+        thief = {"XDG_STATE_HOME": str(tmp_path / "thief")}  # this user created it without W&B
+        change_definition(tmp_path / "runs/g", wandb="online")
         client.run("fundamentallm", "agent", "runs/g", code=2, **thief)
-        change_facts(tmp_path / "runs/g", wandb="")
+        change_definition(tmp_path / "runs/g", wandb="")
         client.run("fundamentallm", "agent", "runs/g", "--count=1", **thief)
         assert server.store.runs == {}
 
 
 @pytest.mark.slow
-def test_a_run_of_a_sweep_goes_where_the_sweep_does(tmp_path: Path, text_file: Path) -> None:
+def test_a_run_is_sent_to_the_project_of_its_sweep(tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "g.yaml").write_text(grid(1, 1) + "project: shelf\n")
     words = ("fundamentallm", "sweep", "g.yaml", text_file, "--wandb", "online")
     with WandbServer() as server:
@@ -207,7 +207,7 @@ def test_a_run_of_a_sweep_goes_where_the_sweep_does(tmp_path: Path, text_file: P
 
 
 @pytest.mark.slow
-def test_a_run_of_others_is_resumed_off_wandb(
+def test_an_untrusted_run_is_resumed_without_wandb(
     tmp_path: Path, text_file: Path, tiny_flags: list[str]
 ) -> None:
     words = (text_file, "--output-dir", "run", "--resume")
@@ -216,15 +216,15 @@ def test_a_run_of_others_is_resumed_off_wandb(
         client.train(*words, *tiny_flags, XDG_STATE_HOME=str(tmp_path / "thief"))
         run = client.only_run()
         rows = len(run.history)
-        said = client.train(*words, "--max-steps=32").stdout
-        assert "no record on this machine says that you started it, so nothing is sent" in said
+        output = client.train(*words, "--max-steps=32").stdout
+        assert "no record on this machine says that you started it, so nothing is sent" in output
         assert len(run.history) == rows
-        assert f"WANDB_RUN_ID={run.name}" in said
+        assert f"WANDB_RUN_ID={run.name}" in output
         client.train(
             *words, "--max-steps=40", WANDB_RUN_ID=run.name, WANDB_PROJECT=run.project,
             WANDB_ENTITY=(tmp_path / "run/wandb-id.txt").read_text().split("/")[0],
         )  # fmt: skip
         assert len(run.history) > rows
         rows = len(run.history)
-        client.train(*words, "--max-steps=48")  # asked for once, it is known
+        client.train(*words, "--max-steps=48")  # consent was given above
         assert len(client.only_run().history) > rows

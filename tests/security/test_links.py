@@ -1,4 +1,4 @@
-"""A folder from others may hold links and pipes: nothing outside it is read, written or removed."""
+"""Links and pipes in an untrusted folder: nothing outside is read, written or removed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from fundamentallm.training.run import Resume, load_or_clear
 from fundamentallm.warning_lines import print_warnings
 
 OLD = time.time() - 3 * 24 * 3600
-LINKS = {  # where in a sweep's folder, and where it leads below the home folder
+LINKS = {  # path in a sweep's folder: target below the home folder
     "run-0002/output.txt": ".bashrc",
     "run-0002/last.pt": "new-album/photo",
     "run-0002/config.yaml.part": "nowhere",
@@ -68,18 +68,18 @@ COMMANDS = ("agent", "report", "explain", "next", "refine --max-steps=20", "comp
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, float, bytes]]:
-    """All that is in a folder: kinds, times and contents."""
-    found: dict[str, tuple[int, float, bytes]] = {}
+    """Return the mode, time and content of everything in a folder."""
+    entries: dict[str, tuple[int, float, bytes]] = {}
     for path in sorted(folder.rglob("*")):
-        known = path.lstat()
+        status = path.lstat()
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        found[str(path.relative_to(folder))] = known.st_mode, known.st_mtime, content
-    return found
+        entries[str(path.relative_to(folder))] = status.st_mode, status.st_mtime, content
+    return entries
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home folder with what an attacker would like to change."""
+    """Home folder with files that an attacker would like to change."""
     folder = tmp_path / "home"
     (folder / "new-album").mkdir(parents=True)
     (folder / "new-album/photo").write_text("a photo")
@@ -93,9 +93,9 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a sweep of which one of two runs is done."""
-    folder = tmp_path_factory.mktemp("begun")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a sweep of two runs, one of them done."""
+    folder = tmp_path_factory.mktemp("sweep")
     (folder / "t.yaml").write_text(grid(rates=1, seeds=2))
     (folder / "cats.txt").write_text(TEXT)
     shutil.copy2(ROOT / "train.py", folder)
@@ -109,9 +109,9 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(begun: Path, home: Path, tmp_path: Path) -> Callable[[str], tuple[int, str]]:
-    """Runs a command on a copy of the sweep, and says how it ended and what it printed."""
-    shutil.copytree(begun, tmp_path / "work")
+def command(original: Path, home: Path, tmp_path: Path) -> Callable[[str], tuple[int, str]]:
+    """Run a command on a copy of the sweep; return its exit code and stderr."""
+    shutil.copytree(original, tmp_path / "work")
 
     def call(words: str) -> tuple[int, str]:
         verb, *flags = words.split()
@@ -126,18 +126,18 @@ def command(begun: Path, home: Path, tmp_path: Path) -> Callable[[str], tuple[in
 
 
 def plant(name: str, sweep: Path, target: Path) -> None:
-    """Put a link in the place of what is called `name`."""
-    place = sweep / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_dir():
-        shutil.rmtree(place)
-    place.unlink(missing_ok=True)
-    place.symlink_to(target)
+    """Replace the entry `name` by a link."""
+    path = sweep / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
 
 
-def is_refused(name: str, ended: tuple[int, str]) -> bool:
-    code, said = ended
-    return code == 2 and said.count("\n") == 1 and f"t/{name}: " in said
+def is_refused(name: str, result: tuple[int, str]) -> bool:
+    code, message = result
+    return code == 2 and message.count("\n") == 1 and f"t/{name}: " in message
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -147,8 +147,8 @@ def test_an_agent_refuses_a_folder_with_a_link(
     sweep = tmp_path / "work/runs/t"
     plant(name, sweep, home / LINKS[name])
     before = snapshot(home), snapshot(sweep)
-    ended = command("agent")
-    assert is_refused(name, ended), ended
+    result = command("agent")
+    assert is_refused(name, result), result
     assert (snapshot(home), snapshot(sweep)) == before
 
 
@@ -164,30 +164,30 @@ def test_every_command_refuses_a_folder_with_a_link(
     sweep = tmp_path / "work/runs/t"
     plant(name, sweep, home / LINKS[name])
     before = snapshot(home), snapshot(sweep)
-    ended = command(words)
-    assert is_refused(name, ended), ended
+    result = command(words)
+    assert is_refused(name, result), result
     assert (snapshot(home), snapshot(sweep)) == before
 
 
 @pytest.mark.parametrize("words", ["agent", "report"])
 @pytest.mark.parametrize("name", ["run-0001/metrics.jsonl", "sweep.yaml", "study.db", "workers"])
-def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(
     words: str, name: str, command: Callable[[str], tuple[int, str]], tmp_path: Path
 ) -> None:
-    place = tmp_path / "work/runs/t" / name
-    shutil.rmtree(place) if place.is_dir() else place.unlink()
-    os.mkfifo(place)
+    path = tmp_path / "work/runs/t" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    os.mkfifo(path)
     assert is_refused(name, command(words))
 
 
-def test_a_sweep_of_others_runs_where_the_user_s_own_path_has_links(
+def test_links_in_the_path_to_a_sweep_are_followed(
     command: Callable[[str], tuple[int, str]], tmp_path: Path
 ) -> None:
     runs = tmp_path / "work/runs"
     (runs / "t").rename(tmp_path / "elsewhere")
     (runs / "t").symlink_to(tmp_path / "elsewhere")
-    code, said = command("agent")
-    assert code == 0, said
+    code, message = command("agent")
+    assert code == 0, message
     assert (tmp_path / "elsewhere/run-0002/summary.json").exists()
 
 
@@ -197,9 +197,9 @@ def test_a_database_of_another_program_gets_no_tables(
     database = tmp_path / "work/runs/t/study.db"
     shutil.copy2(home / "bank.db", database)
     before = database.read_bytes()
-    code, said = command("agent")
+    code, message = command("agent")
     assert code == 2
-    assert "study.db: not the storage of a sweep" in said
+    assert "study.db: not the storage of a sweep" in message
     assert database.read_bytes() == before
 
 
@@ -214,7 +214,7 @@ def test_single_runs_with_links_are_refused(home: Path, tmp_path: Path) -> None:
         (folder.path / name).unlink()
 
 
-# What follows comes after every check: a link that took the place of a file only just now.
+# The tests below bypass the checks: a link replaces a file after them.
 
 
 def test_no_file_of_a_run_is_written_or_read_through_a_link(home: Path, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_no_run_of_a_sweep_is_written_or_read_in_a_linked_folder(
     run = sweep.run(0)
     run.path.symlink_to(home)
     before = snapshot(home)
-    for attempt in (
+    for operation in (
         lambda: sweep.create_run(0),
         lambda: run.write_summary({"status": "done"}),
         lambda: run.append(run.metrics, "evil"),
@@ -249,13 +249,13 @@ def test_no_run_of_a_sweep_is_written_or_read_in_a_linked_folder(
         lambda: run.write_end("failed", "x"),
     ):
         with pytest.raises(FundamentallmError, match="run-0001"):
-            attempt()
+            operation()
     assert run.read_summary() == {}
     assert snapshot(home) == before
 
 
 @pytest.mark.parametrize("left", ["run-0001", ".run-0001-left-1", ".run-0001-part-1"])
-def test_who_takes_a_run_over_follows_no_link(left: str, home: Path, tmp_path: Path) -> None:
+def test_a_takeover_of_a_run_follows_no_link(left: str, home: Path, tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path / "t")
     sweep.create()
     (sweep.path / left).symlink_to(home)
@@ -290,7 +290,7 @@ def test_sqlite_opens_no_other_database(home: Path, tmp_path: Path) -> None:
         sqlite3.connect(tmp_path / "study.db", factory=OwnFile)
 
 
-def test_sqlite_is_asked_which_file_it_opened(
+def test_the_file_that_sqlite_opened_is_checked(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "study.db").symlink_to(home / "bank.db")
@@ -310,16 +310,16 @@ def test_a_probe_of_the_disk_follows_no_link(home: Path, tmp_path: Path) -> None
 
 @pytest.fixture
 def swapping(home: Path, tmp_path: Path) -> Iterator[Path]:
-    """A sweep's folder in which a run's folder and its metrics.jsonl are links now and then."""
+    """Sweep folder in which a thread swaps a run's folder and its metrics.jsonl with links."""
     sweep = tmp_path / "t"
     (sweep / "run-0001").mkdir(parents=True)
     (sweep / "file link").symlink_to(home / ".bashrc")
     (sweep / "folder link").symlink_to(home / "new-album")
-    over = threading.Event()
+    is_over = threading.Event()
 
     def swap() -> None:
         file, folder = sweep / "run-0001/metrics.jsonl", sweep / "run-0001"
-        while not over.is_set():
+        while not is_over.is_set():
             with suppress(OSError):
                 file.touch()
                 os.rename(file, sweep / "kept")
@@ -336,25 +336,25 @@ def swapping(home: Path, tmp_path: Path) -> Iterator[Path]:
     thread = threading.Thread(target=swap)
     thread.start()
     yield sweep
-    over.set()
+    is_over.set()
     thread.join()
 
 
-def test_links_that_come_and_go_are_never_followed(swapping: Path, home: Path) -> None:
+def test_swapped_links_are_never_followed(swapping: Path, home: Path) -> None:
     before = snapshot(home)
     run = SweepFolder(swapping).run(0)
-    went = refused = 0
-    while not (went > 100 and refused > 100):
+    written = refused = 0
+    while not (written > 100 and refused > 100):
         try:
             run.append(run.metrics, "evil\n")
             run.write_summary({"status": "done"})
-            went += 1
+            written += 1
         except DiskError:
             refused += 1
     assert snapshot(home) == before
 
 
-def test_what_a_checkpoint_says_is_one_line_of_a_log(
+def test_text_of_a_checkpoint_is_logged_in_one_line(
     tmp_path: Path,
     tiny: Config,
     capfd: pytest.CaptureFixture[str],
@@ -369,13 +369,13 @@ def test_what_a_checkpoint_says_is_one_line_of_a_log(
     replace(Checkpoint.load(folder.last), data=evil).save(folder.last)
     capfd.readouterr()
     assert load_or_clear(folder, tiny, dataset, Resume.IF_POSSIBLE) is None
-    said = capfd.readouterr().err
-    assert said.startswith("warning: ")
-    assert said.count("\n") == 1
-    assert "\x1b" not in said
+    message = capfd.readouterr().err
+    assert message.startswith("warning: ")
+    assert message.count("\n") == 1
+    assert "\x1b" not in message
 
 
-def test_a_held_folder_says_what_is_wrong_with_a_name(tmp_path: Path) -> None:
+def test_errors_of_a_held_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     os.mkfifo(tmp_path / "pipe")

@@ -1,4 +1,4 @@
-"""What a file of others is called or holds cannot redraw a terminal through a message."""
+"""Names and contents of untrusted files cannot control the terminal through messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLI = ROOT / "fundamentallm/cli"
 
 
 def test_one_function_prints() -> None:
-    """Samples, sweep files and headings of our own alone are printed by other means."""
+    """The exceptions print only samples, sweep files and our own headings."""
     others = {"messages.py": 1, "next.py": 1, "explain.py": 1}
     for path in CLI.rglob("*.py"):
         calls = [
@@ -33,7 +33,7 @@ def test_one_function_prints() -> None:
 
 
 def test_library_code_warns_by_logging() -> None:
-    """Raw writes remain where a process ends at once: a trial's traceback, and what hangs."""
+    """Raw writes remain only where a process ends at once: a trial's traceback and a hang."""
     others = {
         "sweep/engine/trial_main.py": 1,
         "sweep/engine/trial_pipe.py": 1,
@@ -52,17 +52,17 @@ def test_library_code_warns_by_logging() -> None:
         assert len(calls) == others.get(name, 0), name
 
 
-def test_what_library_code_warns_of_is_one_line(
+def test_a_warning_of_library_code_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("fundamentallm"), "handlers", [])
-    for say in (warn, on_stderr):
-        print_warnings(say)
+    for show in (warn, on_stderr):
+        print_warnings(show)
         logging.getLogger("fundamentallm.training.train_step").warning("named %s", f"{TITLE}\nx")
-    said = capsys.readouterr().err
-    assert said.splitlines() == [said.splitlines()[0]] * 2
-    assert said.startswith("warning: named ")
-    assert not set("\x1b\x07\u202e") & set(said)
+    output = capsys.readouterr().err
+    assert output.splitlines() == [output.splitlines()[0]] * 2
+    assert output.startswith("warning: named ")
+    assert not set("\x1b\x07\u202e") & set(output)
 
 
 @pytest.mark.parametrize(
@@ -90,42 +90,40 @@ def test_no_escape_reaches_the_terminal(
     (tmp_path / "folder/config.yaml").write_text(f"{quoted}: 1\n")
     done = run(*words)
     assert done.returncode != 0
-    said = done.stdout + done.stderr
-    assert "\N{REPLACEMENT CHARACTER}" in said or "owned" not in said
-    assert not set("\x1b\x07\u202e") & set(said)
+    output = done.stdout + done.stderr
+    assert "\N{REPLACEMENT CHARACTER}" in output or "owned" not in output
+    assert not set("\x1b\x07\u202e") & set(output)
 
 
-def test_resuming_what_others_have_named(
+def test_no_escape_when_an_untrusted_run_is_resumed(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     flags = ("--no-wandb", "--resume", "--output-dir")
-    said = run("train", text_file, *tiny_flags, *flags, TITLE).stderr  # it is not there yet
-    assert "--resume: no run in \N{REPLACEMENT CHARACTER}" in said
+    output = run("train", text_file, *tiny_flags, *flags, TITLE).stderr  # no such run yet
+    assert "--resume: no run in \N{REPLACEMENT CHARACTER}" in output
     out = tmp_path / TITLE
     last = out / "last.pt"
     checkpoint = Checkpoint.load(last)
     replace(checkpoint, data={"name": TITLE, "sha256": "0" * 64}).save(last)
-    again = run("train", text_file, *flags, TITLE)
-    assert again.returncode == 2
-    assert "the run was trained on \N{REPLACEMENT CHARACTER}" in again.stderr
+    resumed = run("train", text_file, *flags, TITLE)
+    assert resumed.returncode == 2
+    assert "the run was trained on \N{REPLACEMENT CHARACTER}" in resumed.stderr
     last.write_bytes(b"")
     cut = run("train", text_file, *flags, TITLE)
     assert "not a whole fundamentallm checkpoint" in cut.stderr
     (out / "config.yaml").write_text('"\\x1b]0;owned\\x07": 1\n')
     unknown = run("train", text_file, *flags, TITLE)
     assert unknown.returncode == 2
-    for each in (said, again.stderr, cut.stderr, unknown.stderr):
+    for each in (output, resumed.stderr, cut.stderr, unknown.stderr):
         assert not set("\x1b\x07\u202e") & set(each)
 
 
-def test_a_run_that_failed_for_a_reason_with_escapes(
-    run: Run, text_file: Path, tmp_path: Path
-) -> None:
+def test_no_escape_in_the_reason_of_a_failed_run(run: Run, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
     folder = f"sweep {TITLE}"
     flags = ("--workers=1", "--", *FLAGS)
-    begun = run("sweep", "t.yaml", text_file, f"--output-dir={folder}", "--count=0", *flags)
-    assert begun.returncode == 0, begun.stderr
+    created = run("sweep", "t.yaml", text_file, f"--output-dir={folder}", "--count=0", *flags)
+    assert created.returncode == 0, created.stderr
     (tmp_path / folder / "run-0001").mkdir()
     (tmp_path / folder / "run-0001/best.pt").write_text("of somebody else")
     done = run("agent", folder, "--workers=1")
@@ -133,5 +131,5 @@ def test_a_run_that_failed_for_a_reason_with_escapes(
     failed = next(line for line in done.stderr.splitlines() if line.startswith("run 1 failed: "))
     assert "sweep \N{REPLACEMENT CHARACTER}]0;owned" in failed
     assert "best.pt: not written by a run" in failed
-    said = begun.stdout + begun.stderr + done.stdout + done.stderr
-    assert not set("\x1b\x07\u202e") & set(said)
+    output = created.stdout + created.stderr + done.stdout + done.stderr
+    assert not set("\x1b\x07\u202e") & set(output)

@@ -1,4 +1,4 @@
-"""Numbers in files of others are checked before code that trusts them runs on them."""
+"""Tensors and numbers of untrusted files are checked before code relies on them."""
 
 from __future__ import annotations
 
@@ -43,40 +43,44 @@ def generator_beyond_its_table() -> torch.Tensor:
     return torch.frombuffer(raw, dtype=torch.uint8)
 
 
-def put(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+def setting(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(training: dict[str, Any]) -> None:
-        place: Any = training
+        target: Any = training
         for name in path[:-1]:
-            place = place[name]
-        place[path[-1]] = value
+            target = target[name]
+        target[path[-1]] = value
 
     return change
 
 
 STATES = {
-    "a mean of one number": put("optimizers", 1, "state", 0, "exp_avg", value=torch.zeros(1)),
-    "a mean of squares of one": put("optimizers", 1, "state", 0, "exp_avg_sq", value=torch.ones(1)),
-    "means of other numbers": put(
+    "a mean of one number": setting("optimizers", 1, "state", 0, "exp_avg", value=torch.zeros(1)),
+    "a mean of squares of one": setting(
+        "optimizers", 1, "state", 0, "exp_avg_sq", value=torch.ones(1)
+    ),
+    "means of other numbers": setting(
         "optimizers", 1, "state", 0, "exp_avg", value=torch.zeros(1).double()
     ),
-    "a momentum of one number": put("optimizers", 0, "state", 0, "momentum", value=torch.zeros(1)),
-    "rows of another matrix": put("optimizers", 0, "state", 0, "rows", value=torch.zeros(3, 1)),
-    "no tensor": put("optimizers", 1, "state", 0, "exp_avg", value=5),
-    "a name too many": put("optimizers", 1, "state", 0, "more", value=torch.zeros(1)),
-    "a state of no parameter": put("optimizers", 1, "state", 99, value={}),
-    "no states": put("optimizers", 1, value=[]),
-    "one optimizer": put("optimizers", value=[{"state": {}}]),
-    "a short generator": put("random", "cpu", value=torch.zeros(9, dtype=torch.uint8)),
-    "a generator of zeros": put("random", "cpu", value=torch.zeros(5056, dtype=torch.uint8)),
-    "a generator beyond its table": put("random", "cpu", value=generator_beyond_its_table()),
-    "no generator": put("random", value={}),
-    "a scaler of text": put("scaler", value={"scale": "x"}),
-    "parts of less than one": put("at_once", value=-5),
+    "a momentum of one number": setting(
+        "optimizers", 0, "state", 0, "momentum", value=torch.zeros(1)
+    ),
+    "rows of another matrix": setting("optimizers", 0, "state", 0, "rows", value=torch.zeros(3, 1)),
+    "no tensor": setting("optimizers", 1, "state", 0, "exp_avg", value=5),
+    "a name too many": setting("optimizers", 1, "state", 0, "more", value=torch.zeros(1)),
+    "a state of no parameter": setting("optimizers", 1, "state", 99, value={}),
+    "no states": setting("optimizers", 1, value=[]),
+    "one optimizer": setting("optimizers", value=[{"state": {}}]),
+    "a short generator": setting("random", "cpu", value=torch.zeros(9, dtype=torch.uint8)),
+    "a generator of zeros": setting("random", "cpu", value=torch.zeros(5056, dtype=torch.uint8)),
+    "a generator beyond its table": setting("random", "cpu", value=generator_beyond_its_table()),
+    "no generator": setting("random", value={}),
+    "a scaler of text": setting("scaler", value={"scale": "x"}),
+    "parts of less than one": setting("at_once", value=-5),
 }
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_a_training_state_that_does_not_fit_the_model(name: str, stored: Checkpoint) -> None:
+def test_a_training_state_of_another_model_is_refused(name: str, stored: Checkpoint) -> None:
     stored.check_continues(CONFIG, DATASET)
     training = deepcopy(stored.training)
     STATES[name](training)
@@ -88,7 +92,7 @@ def test_a_training_state_that_does_not_fit_the_model(name: str, stored: Checkpo
     "progress",
     [{"step": "x"}, {"step": 10**400}, {"losses": 5}, {"losses": ["x"]}, {"seconds": None}],
 )
-def test_progress_of_another_kind(progress: dict[str, Any], stored: Checkpoint) -> None:
+def test_progress_of_a_wrong_type_is_refused(progress: dict[str, Any], stored: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match="training state"):
         replace(stored, progress=stored.progress | progress).check_continues(CONFIG, DATASET)
 
@@ -112,16 +116,16 @@ def test_weights_of_another_shape_are_refused(changed: Any, stored: Checkpoint) 
 
 
 def circular() -> list[Any]:
-    found: list[Any] = []
-    found.append(found)
-    return found
+    items: list[Any] = []
+    items.append(items)
+    return items
 
 
 def doubled(times: int) -> list[Any]:
-    found: list[Any] = [torch.zeros(1)]
+    items: list[Any] = [torch.zeros(1)]
     for _ in range(times):
-        found = [found, found]
-    return found
+        items = [items, items]
+    return items
 
 
 HOSTILE: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
@@ -135,20 +139,18 @@ HOSTILE: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
     "a scalar spread out": lambda c: {"training": {"x": torch.zeros(1).expand(1000, 1000)}},
     "a list in itself": lambda c: {"training": circular()},
     "2^60 lists": lambda c: {"progress": doubled(60)},
-    "characters that are a number": lambda c: {
-        "vocabulary": {"tokenizer": "char", "characters": 5}
-    },
+    "characters of a wrong type": lambda c: {"vocabulary": {"tokenizer": "char", "characters": 5}},
     "characters out of order": lambda c: {"vocabulary": {"tokenizer": "char", "characters": "ba"}},
     "another tokenizer": lambda c: {"vocabulary": {"tokenizer": "x", "characters": ""}},
     "a text without a name": lambda c: {"data": {"name": 5, "sha256": "0"}},
     "names that are numbers": lambda c: {"model": {1: torch.zeros(1)}},
-    "a setting that is none": lambda c: {"config": {"lr_steps": False}},
+    "an invalid setting": lambda c: {"config": {"lr_steps": False}},
     "settings that exclude each other": lambda c: {"config": {"model_dim": 7, "num_heads": 2}},
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_contents_that_are_refused_as_they_are_read(
+def test_hostile_content_is_refused_when_it_is_loaded(
     name: str, stored: Checkpoint, tmp_path: Path
 ) -> None:
     path = tmp_path / "last.pt"
@@ -163,7 +165,7 @@ def test_contents_that_are_refused_as_they_are_read(
 
 
 def test_a_tensor_longer_than_its_bytes() -> None:
-    """Torch sees to this one; were it ever not to, memory of others would be read as weights."""
+    """Torch checks this; otherwise foreign memory would be read as weights."""
     stored, written = io.BytesIO(), io.BytesIO()
     torch.save({"x": torch.arange(4.0)}, stored)
     stored.seek(0)
@@ -172,8 +174,8 @@ def test_a_tensor_longer_than_its_bytes() -> None:
     for record in reader.get_all_records():
         raw = reader.get_record(record)
         if record == "data.pkl":
-            raw, found = re.subn(rb"(cpuq.|QK\0)K\x04", lambda x: x[1] + b"M\0\x40", raw)
-            assert found == 2
+            raw, count = re.subn(rb"(cpuq.|QK\0)K\x04", lambda x: x[1] + b"M\0\x40", raw)
+            assert count == 2
         if record not in ("version", ".data/serialization_id"):
             writer.write_record(record, raw, len(raw))
     writer.write_end_of_file()
@@ -185,8 +187,10 @@ def test_a_tensor_longer_than_its_bytes() -> None:
 FACTS = {"characters": "abc", "val_characters": 40, "unknown": {}}
 
 
-def kept(folder: Path, facts: dict[str, Any] | None = None, **changes: Any) -> Dataset | None:
-    """What is made of a kept text of 400 tokens of 1 and 40, whose JSON was changed."""
+def load_cached(
+    folder: Path, facts: dict[str, Any] | None = None, **changes: Any
+) -> Dataset | None:
+    """Load a cached text of 440 tokens after its JSON was changed; None if it is refused."""
     key = f"0-char-{CONFIG.val_split!r}"
     parts = {"train": [np.ones(400, np.uint8)], "val": [np.ones(40, np.uint8)]}
     assert token_cache.keep(folder, key, parts, **FACTS)
@@ -199,13 +203,13 @@ def kept(folder: Path, facts: dict[str, Any] | None = None, **changes: Any) -> D
 @pytest.mark.parametrize(
     "dtype", ["object", "O", "float64", "int8", "uint32", "datetime64[s]", "V1", 5, None, ["u1"]]
 )
-def test_kept_tokens_are_of_two_types_alone(dtype: object, tmp_path: Path) -> None:
-    assert kept(tmp_path) is not None
-    assert kept(tmp_path, dtype=dtype) is None
+def test_cached_tokens_have_one_of_two_dtypes(dtype: object, tmp_path: Path) -> None:
+    assert load_cached(tmp_path) is not None
+    assert load_cached(tmp_path, dtype=dtype) is None
 
 
-def test_kept_tokens_are_no_addresses(tmp_path: Path) -> None:
-    assert kept(tmp_path, dtype="object", lengths={"train": 50, "val": 5}) is None
+def test_cached_tokens_are_never_objects(tmp_path: Path) -> None:
+    assert load_cached(tmp_path, dtype="object", lengths={"train": 50, "val": 5}) is None
 
 
 @pytest.mark.parametrize(
@@ -221,8 +225,8 @@ def test_kept_tokens_are_no_addresses(tmp_path: Path) -> None:
         None,
     ],
 )
-def test_lengths_of_kept_parts(lengths: object, tmp_path: Path) -> None:
-    assert kept(tmp_path, lengths=lengths) is None
+def test_invalid_lengths_of_cached_parts(lengths: object, tmp_path: Path) -> None:
+    assert load_cached(tmp_path, lengths=lengths) is None
 
 
 @pytest.mark.parametrize(
@@ -239,5 +243,5 @@ def test_lengths_of_kept_parts(lengths: object, tmp_path: Path) -> None:
         {"unknown": {"x": -1}},
     ],
 )
-def test_facts_of_a_kept_text(facts: dict[str, Any], tmp_path: Path) -> None:
-    assert kept(tmp_path, facts) is None
+def test_invalid_facts_of_a_cached_text(facts: dict[str, Any], tmp_path: Path) -> None:
+    assert load_cached(tmp_path, facts) is None
