@@ -1,11 +1,10 @@
-"""Seconds of a training step with one thread and with all, while other programs are at work.
+"""Seconds of a training step with one and with all threads while other programs run.
 
     python benchmarks/busy_machine.py [--rounds 9] [--loads 0,1,2,4] [--write]
 
-The others are loops that do nothing, one process each. Each variant takes some steps of
-`--preset fast` in turn, in a process of its own. The last two show what the threads of OpenMP
-would do in our place: torch alone, whose threads wait by turning in circles, as they do by
-themselves, or by sleeping, as `fundamentallm` has them.
+The other programs are busy loops, one process each. The variants take steps of `--preset fast` in
+turn, each in its own process. The last two use torch alone, whose OpenMP threads wait by spinning,
+their default, or by sleeping, which `fundamentallm` sets.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from fundamentallm.machine.cores_and_memory import usable_cores
 from fundamentallm.model.native import SWITCH
 from fundamentallm.model.threads import threads
 
-STEPS = 3  # to a round of a variant
+STEPS = 3  # per variant and round
 LOOP = "import time\nend = time.time() + 3600\nwhile time.time() < end: pass"
 
 
 def steps(count: int, in_kernels: bool) -> Callable[[], None]:
-    """Some steps with `count` threads, those of kernels.c or those of torch alone."""
+    """Return a task of some steps with `count` threads of kernels.c or of torch alone."""
     if not in_kernels:
         os.environ[SWITCH] = "0"
     step = our_step(Config(**PRESETS["fast"].values))
@@ -50,8 +49,8 @@ def steps(count: int, in_kernels: bool) -> Callable[[], None]:
 def waiting(
     policy: str, make: Callable[[], Callable[[], object]], count: int
 ) -> Callable[[], None]:
-    """The same in a process in which OpenMP sleeps as it waits: it asks when it is loaded."""
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+    """Return the task in a process whose OpenMP, which reads `policy` at its start, waits so."""
+    os.environ["OMP_WAIT_POLICY"] = policy
     try:
         return in_process(make, count)
     finally:
@@ -60,7 +59,7 @@ def waiting(
 
 @contextmanager
 def competing(loads: int) -> Iterator[None]:
-    """So many other programs at work."""
+    """Run `loads` busy loops."""
     others = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(loads)]
     try:
         yield
@@ -72,8 +71,8 @@ def competing(loads: int) -> Iterator[None]:
 
 @click.command()
 @click.option("--rounds", default=9, show_default=True)
-@click.option("--loads", default="0,1,2,4", show_default=True, help="Other programs, in turn.")
-@click.option("--write", is_flag=True, help="Put the table into docs/dev/performance.md.")
+@click.option("--loads", default="0,1,2,4", show_default=True, help="Numbers of other programs.")
+@click.option("--write", is_flag=True, help="Write the table to docs/dev/performance.md.")
 def main(rounds: int, loads: str, write: bool) -> None:
     """Print the table."""
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):

@@ -1,13 +1,12 @@
-"""Milliseconds of a worker's own work for a run of a sweep, by how many runs have finished.
+"""Milliseconds of a worker's own work per run of a sweep, by the number of finished runs.
 
     python benchmarks/claim_time.py [URL]
 
-Without URL of a PostgreSQL database it is SQLite. Runs are filled in as finished trials, with nine
-logged values each. A claim is timed with two other runs in progress, and without the choice of
-values. A whole run is a claim with values at random, nine rows that hyperband judges, its end, and
-what the view is told. Workers with as many finished runs take turns, so that a busy machine slows
-all alike. Then the memory that one finished run takes in a worker, and the time of one suggestion
-of bayes, whose model is fitted to every run.
+URL is a PostgreSQL database; the default is SQLite. The study is filled with finished trials of
+nine logged values each. A claim is timed with two other runs in progress, without the choice of
+values. A whole run is a claim with random values, nine rows that hyperband judges, its end, and the
+update of the view. Workers with different numbers of finished runs take turns, so that load from
+outside slows all alike. Also prints the time of a bayes suggestion and the memory per finished run.
 """
 
 from __future__ import annotations
@@ -57,12 +56,12 @@ BAYES = parse_sweep(TEXT.format(method="bayes"), "s.yaml")
 
 
 def values_of(number: int) -> dict[str, Any]:
-    """Values that differ from run to run."""
+    """Return values that differ between runs."""
     return {"rate": round(0.001 + number * 1e-7, 9), "size": 1 + number % 9}
 
 
 def fill(store: RunStore, count: int) -> None:
-    """Leave finished runs as a sweep would have, in a few large transactions."""
+    """Write finished runs as a sweep would, in a few large transactions."""
     for number in range(count):
         write_end(store.held_folder.path / f"run-{number + 1:04}")
     with store.storage.engine.begin() as connection:
@@ -81,10 +80,10 @@ def fill(store: RunStore, count: int) -> None:
             history = {step: loss(values, step) for step in range(1, EVALUATIONS + 1)}
             score = min(history.values())
             result = {"status": "done", "score": score, "seconds": 1.0, "note": "", "guess": None}
-            kept = {"run": number, "values": values, "owner": "h:1:x", "result": result}
+            content_by_key = {"run": number, "values": values, "owner": "h:1:x", "result": result}
             attributes += [
                 {"trial_id": trial, "key": key, "value_json": json.dumps(content)}
-                for key, content in kept.items()
+                for key, content in content_by_key.items()
             ]
             logged += [{"trial_id": trial} | stored_step(*each) for each in history.items()]
             scores.append({"trial_id": trial} | stored_score(score))
@@ -95,16 +94,16 @@ def fill(store: RunStore, count: int) -> None:
 
 def milliseconds(work: Callable[[], Any]) -> tuple[float, Any]:
     """Return how long `work` takes, and its result."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     result = work()
-    return 1000 * (time.perf_counter() - began), result
+    return 1000 * (time.perf_counter() - start), result
 
 
 class Worker:
-    """Worker of a sweep with many finished runs, which is timed."""
+    """Timed worker of a sweep with many finished runs."""
 
     def __init__(self, url: str, folder: Path, count: int) -> None:
-        """Fill the study, and claim two runs that stay in progress; `other` times whole runs."""
+        """Fill the study and claim two runs that stay in progress; `other` times whole runs."""
         folder.mkdir()
         url = url or f"sqlite:///{folder}/study.db"
         name = f"claim-{count}-{uuid.uuid4().hex[:8]}"
@@ -115,7 +114,7 @@ class Worker:
         for _ in range(2):
             self.claim()
         self.engine = instant_engine(self.other, SWEEP)
-        self.engine.run(lambda: "now")  # reads what is there
+        self.engine.run(lambda: "now")  # reads the stored runs
         self.claims: list[float] = []
         self.runs: list[float] = []
 
@@ -128,9 +127,9 @@ class Worker:
         )
 
     def turn(self) -> None:
-        """Time a claim, and a whole run."""
-        taken, run = milliseconds(self.claim)
-        self.claims.append(taken)
+        """Time a claim and a whole run."""
+        elapsed, run = milliseconds(self.claim)
+        self.claims.append(elapsed)
         self.store.finish(run.last.id, "done", score=1.0, seconds=1, note="")
         self.runs.append(milliseconds(self.whole_run)[0])
 
@@ -153,19 +152,19 @@ def main() -> None:
         for count, worker in workers.items():
             claim, run = (statistics.median(all_[2:]) for all_ in (worker.claims, worker.runs))
             print(f"{count:>6,} finished runs: claim {claim:6.1f} ms, whole run {run:6.1f} ms")
-        most = workers[max(FINISHED)]
+        largest = workers[max(FINISHED)]
         search = choose_search(SearchSpace(BAYES, {}), seed=0).search
         for count, worker in workers.items():
             index = worker.other.index
             past = lazy_past_runs(index, BAYES.ranks_by)
-            taken = milliseconds(partial(search.suggest, len(index), past))
-            print(f"{count:>6,} finished runs: bayes {taken[0]:8.1f} ms a suggestion")
+            elapsed, _ = milliseconds(partial(search.suggest, len(index), past))
+            print(f"{count:>6,} finished runs: bayes {elapsed:8.1f} ms a suggestion")
         tracemalloc.start()
-        most.other.trials.__init__(most.other.storage, most.other.study_id)
-        most.other.index = RunIndex()
-        found = most.other.runs()
-        taken_memory = tracemalloc.get_traced_memory()[0]
-        print(f"memory: {taken_memory / len(found) / 1000:.1f} kB a finished run")
+        largest.other.trials.__init__(largest.other.storage, largest.other.study_id)
+        largest.other.index = RunIndex()
+        runs = largest.other.runs()
+        memory = tracemalloc.get_traced_memory()[0]
+        print(f"memory: {memory / len(runs) / 1000:.1f} kB a finished run")
         for worker in workers.values():
             with closing(worker.store), closing(worker.other):
                 pass

@@ -1,7 +1,7 @@
-"""Shared by the benchmarks: measuring in turns, ratios with their spread, the page they fill.
+"""Shared by the benchmarks: timing in turns, ratios with their spread, writing to the docs.
 
-Machines are shared and noisy, so two things are compared only when they ran in turns in one run, by
-the ratio of their medians; least and most are those of single rounds.
+Machines are shared and noisy. So tasks are compared only if they took turns in one run, by the
+ratio of their medians and the range over single rounds.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ PAGE = Path(__file__).parent.parent / "docs/dev/performance.md"
 def in_turns(
     tasks: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each task in each round, after `warm` rounds that do not count."""
+    """Return the seconds of each task in each round, after `warm` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(warm + rounds):
         for name, task in tasks.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             task()
             if number >= warm:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 def in_process(make: Callable[[], Callable[[], object]], threads: int) -> Callable[[], None]:
-    """The task that `make` makes, in a process of its own, as a user has it; it returns when done.
+    """Return the task of `make` as a function that runs it in a process of its own.
 
-    `make` has to be a function of a module, or a `partial` of one.
+    `make` must be a function of a module or a `partial` of one.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     context.Process(target=_serve, args=(make, threads, theirs), daemon=True).start()
-    ours.recv()  # it is ready
+    ours.recv()  # wait until it is ready
 
     def task() -> None:
         ours.send(None)
@@ -56,7 +56,7 @@ def _serve(make: Callable[[], Callable[[], object]], threads: int, pipe: Any) ->
 
     torch.set_num_threads(threads)
     task = make()
-    with suppress(EOFError):  # nobody asks any more
+    with suppress(EOFError):  # the parent has ended
         while True:
             pipe.send(None)
             pipe.recv()
@@ -64,19 +64,19 @@ def _serve(make: Callable[[], Callable[[], object]], threads: int, pipe: Any) ->
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """How many times as long theirs takes: of medians, and least to most of single rounds."""
+    """Return the ratio of the medians, theirs to ours, with the range over single rounds."""
     each = [b / a for a, b in zip(ours, theirs, strict=True)]
     middle = statistics.median(theirs) / statistics.median(ours)
     return f"{middle:.2f} ({min(each):.2f}-{max(each):.2f})"
 
 
 def machine() -> str:
-    """Where and with what this was measured."""
+    """Return date, processor and torch version for a caption."""
     import os
 
     import torch
 
-    about = (
+    processor = (
         next(
             (
                 line.split(":")[1].strip()
@@ -91,11 +91,11 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     vectors = torch.backends.cpu.get_cpu_capability()
     today = datetime.date.today().isoformat()
-    return f"{today}; {about}, {cores} cores, {vectors}; torch {torch.__version__}"
+    return f"{today}; {processor}, {cores} cores, {vectors}; torch {torch.__version__}"
 
 
 def write_section(name: str, text: str, page: Path = PAGE) -> None:
-    """Put `text` between the marks of section `name`."""
+    """Write `text` between the marks of section `name`."""
     content = page.read_text("utf-8")
     marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     if not marked.search(content):

@@ -1,12 +1,11 @@
-"""How often `explain` is right, wrong or silent, on simulated sweeps whose answer is known.
+"""Counts how often `explain` is right, wrong or silent on simulated sweeps with known answers.
 
     python benchmarks/explain_quality.py [FIRST LAST]
 
-prints the table of docs/dev/explain.md, and again with half of the runs of each case there twice,
-which must change nothing. Each case is a folder on disk, read as any sweep is. Right is what the
-truth says, said; or nothing, where there is nothing. Wrong is a claim that is not so.
-Silent is an effect over three times the noise that was not mentioned. What lies between one and
-three times the noise is not judged.
+Prints the table of docs/dev/explain.md, then the same with half of the runs of each case
+duplicated, which must change nothing. Each case is a folder on disk, read like any sweep. A true
+claim is right, and so is no claim where there is no effect. A false claim is wrong. An effect over
+three times the noise that is not mentioned is silent; one to three times the noise is not judged.
 """
 
 from __future__ import annotations
@@ -38,32 +37,32 @@ FLAGS = {
 def verdicts(
     case: SimulatedSweep, evidence: Evidence, claims: list[Claim]
 ) -> Iterator[tuple[str, str, bool]]:
-    """A rule; `right`, `wrong` or `silent`; and whether there was something to say.
+    """Yield a verdict for everything about the case that is judged.
 
-    For everything about the case that is judged.
+    Each is a rule, `right`, `wrong` or `silent`, and True if there is an effect to report.
     """
-    said = defaultdict(list)
+    by_rule = defaultdict(list)
     for claim in claims:
-        said[claim.rule].append(claim)
+        by_rule[claim.rule].append(claim)
     truth = case.truth
-    yield from _matters(truth, {c.about for c in said["matters"] if c.verdict == "matters"})
+    yield from _matters(truth, {c.about for c in by_rule["matters"] if c.verdict == "matters"})
     yield from _bests(case, evidence)
-    yield from _edges(truth, {c.about: c.verdict for c in said["edge"]})
+    yield from _edges(truth, {c.about: c.verdict for c in by_rule["edge"]})
     if truth.lead is not None:
-        clear = any(claim.verdict == "clear" for claim in said["winner"])
+        clear = any(claim.verdict == "clear" for claim in by_rule["winner"])
         if truth.lead >= CLEAR:
             yield "winner", "right" if clear else "silent", True
         elif truth.lead == 0:
             yield "winner", "wrong" if clear else "right", False
-    yield from _divergence(case, said["divergence"])
+    yield from _divergence(case, by_rule["divergence"])
     if truth.more_runs != "unclear":
-        verdict = said["more_runs"][0].verdict if said["more_runs"] else "silent"
+        verdict = by_rule["more_runs"][0].verdict if by_rule["more_runs"] else "silent"
         right = "right" if verdict == truth.more_runs else "wrong"
         yield "more_runs", "silent" if verdict == "silent" else right, True
     for rule, flag in FLAGS.items():
         if rule == "overfitting" and truth.best_early:
-            continue  # such runs do overfit; either may be said
-        claimed, true = bool(said[rule]), getattr(truth, flag)
+            continue  # such runs do overfit; both claims are right
+        claimed, true = bool(by_rule[rule]), getattr(truth, flag)
         yield rule, "right" if claimed == true else "wrong" if claimed else "silent", true
 
 
@@ -76,14 +75,14 @@ def _matters(truth, claimed):
 
 
 def _bests(case, evidence):
-    """Judge each value that is named as the best: right if it costs less than three noises."""
+    """Judge each value called best: right if it costs less than three times the noise."""
     for effect in evidence.surface.effects if evidence.surface is not None else ():
         axis = next(axis for axis in case.axes if axis.name == effect.factor.name)
         if axis.is_numeric and case.truth.effects[axis.name] >= CLEAR:
             shape, cliff = case.shapes[axis.name], math.inf
             if axis.name == "learning_rate":
                 cliff = case.cliff
-            tried = [place for place in map(axis.position, effect.factor.levels) if place <= cliff]
+            tried = [u for u in map(axis.position, effect.factor.levels) if u <= cliff]
             best = axis.position(effect.best)
             cost = (shape(best) - min(map(shape, tried))) / case.noise
             yield "best", "right" if cost < CLEAR and best <= cliff else "wrong", True
@@ -94,9 +93,9 @@ def _edges(truth, claimed):
         edge = truth.edges.get(name, "inside" if size < NEGLIGIBLE else "unclear")
         if edge == "unclear":
             continue
-        said = claimed.get(name, "inside")
-        wrong = "silent" if said == "inside" else "wrong"
-        yield "edge", "right" if said == edge else wrong, edge != "inside"
+        claim = claimed.get(name, "inside")
+        wrong = "silent" if claim == "inside" else "wrong"
+        yield "edge", "right" if claim == edge else wrong, edge != "inside"
 
 
 def _divergence(case, claims):
@@ -113,9 +112,9 @@ def _divergence(case, claims):
 def judge(
     numbers, *, twice: bool = False
 ) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], list[str]]:
-    """For all cases and for the nulls alone, by rule; and a line for each that was not right.
+    """Return counts by rule for all cases and for nulls, and a line per verdict that is not right.
 
-    `twice`: every other run is there twice.
+    `twice` duplicates every other run.
     """
     everything: dict[str, Counter[str]] = defaultdict(Counter)
     nulls: dict[str, Counter[str]] = defaultdict(Counter)
@@ -129,9 +128,9 @@ def judge(
             evidence = Evidence(read_results([sweep]))
         claims = explain(evidence.results, evidence)
         worst: dict[str, str] = {}
-        for rule, verdict, something in verdicts(case, evidence, claims):
+        for rule, verdict, has_effect in verdicts(case, evidence, claims):
             everything[rule][verdict] += 1
-            if something:
+            if has_effect:
                 everything[rule]["there"] += 1
                 everything[rule]["found"] += verdict == "right"
             if verdict != "right":
@@ -145,7 +144,7 @@ def judge(
 
 
 def row(name: str, counts: Counter[str], false: str) -> str:
-    """One line of the table."""
+    """Return a row of the table."""
     numbers = [counts[verdict] for verdict in ("right", "wrong", "silent")]
     share = f"{numbers[0] / sum(numbers):.0%}"
     cells = [name, *numbers, share, f"{counts['found']}/{counts['there']}", false]
@@ -159,7 +158,7 @@ def main() -> None:
 
 
 def print_table(everything, nulls, missed) -> None:
-    """On stdout; what was missed, on stderr."""
+    """Print the table to stdout, and verdicts that are not right to stderr."""
     print("| rule | right | wrong | silent | right | found where there | false on nulls |")
     print("|---|---|---|---|---|---|---|")
     total: Counter[str] = Counter()

@@ -1,9 +1,9 @@
-"""Characters a second that a model writes: ours, with its key-value cache; nanoGPT, which has none.
+"""Characters per second of generation: ours with its key-value cache, nanoGPT without one.
 
     python benchmarks/generate_speed.py --nanogpt PATH_TO_ITS_FILES [--write]
 
-The default shape (6 layers, 128 wide, 8 heads, context 256), 400 characters, so that the context is
-full for the last third; untrained weights, as speed does not depend on them.
+Uses the default shape (6 layers, width 128, 8 heads, context 256) and 400 characters, so that the
+context is full for the last third. The weights are untrained: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ CHARACTERS, VOCABULARY = 400, 66
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
+@click.option("--write", is_flag=True, help="Write the result to docs/dev/performance.md.")
 def main(nanogpt: Path, rounds: int, threads: int, as_json: bool, write: bool) -> None:
-    """Print both."""
+    """Print both speeds."""
     torch.set_num_threads(threads)
     sys.path.insert(0, str(nanogpt))
     import model as module
@@ -48,11 +48,11 @@ def main(nanogpt: Path, rounds: int, threads: int, as_json: bool, write: bool) -
     }
     seconds = in_turns(tasks, rounds)
     speeds = {name: CHARACTERS / statistics.median(each) for name, each in seconds.items()}
-    than = ratio(seconds["ours"], seconds["nanoGPT"])
+    speedup = ratio(seconds["ours"], seconds["nanoGPT"])
     text = (
         f"{machine()}; {threads} threads; {rounds} rounds; {CHARACTERS} characters from an empty "
         f"prompt, default shape. Ours {speeds['ours']:.0f} characters a second, nanoGPT "
-        f"{speeds['nanoGPT']:.0f}: {than} times."
+        f"{speeds['nanoGPT']:.0f}: {speedup} times."
     )
     click.echo(json.dumps({"machine": machine(), "seconds": seconds}) if as_json else text)
     if write:

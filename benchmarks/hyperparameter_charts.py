@@ -1,14 +1,14 @@
-"""A real sweep over each hyperparameter that the guide documents, and a chart of what it found.
+"""Runs a sweep over each hyperparameter that the guide documents, and draws a chart of it.
 
     python benchmarks/hyperparameter_charts.py                 # all: 40 minutes of two cores
     python benchmarks/hyperparameter_charts.py dropout         # one
     python benchmarks/hyperparameter_charts.py --only-draw     # from the data in docs/charts
 
-Each sweep lies in runs/charts/NAME and goes on where it stopped. docs/charts/NAME.json keeps every
-run's numbers with date and machine, docs/charts/NAME.svg shows them. The text is the one that
-Python carries; its first 60,000 characters where learning by heart is the question. What costs
-time (width, depth, batch, length) is compared at equal seconds of one core, the rest at equal
-steps; all else is the same small model, of which three seeds are trained.
+Each sweep is in runs/charts/NAME and can be resumed. docs/charts/NAME.json holds the results with
+date and machine, docs/charts/NAME.svg the chart. The text is the built-in one, cut to its first
+60,000 characters where overfitting is the question. Width, depth, batch size and length are
+compared at equal seconds of one core, the rest at equal steps. All runs use the same small model,
+three seeds each.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ TIME = "24 seconds of one core, constant rate"
 
 @dataclass(frozen=True)
 class Question:
-    """One sweep, and how its chart is read."""
+    """One sweep and its chart."""
 
     values: Sequence[Any]
     fixed: Mapping[str, Any]
-    says: str
+    caption: str
     """Settings that all runs share, in words."""
     lines: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """One more hyperparameter, with a line for each of its values."""
+    """Second hyperparameter, with a line for each of its values."""
     shows: Mapping[str, str] = field(default_factory=lambda: {"best_val_loss": "best val_loss"})
-    """Keys of summary.json that are drawn, with their labels."""
+    """Keys of summary.json to draw, with their labels."""
     has_small_text: bool = False
 
 
@@ -92,7 +92,7 @@ QUESTIONS: dict[str, Question] = {
 
 
 def run_sweep(name: str, question: Question, workers: int) -> list[dict[str, Any]]:
-    """Every run's numbers."""
+    """Run a sweep and return the results of its runs."""
     folder = SWEEPS / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     varied = {name: question.values, **question.lines, "seed": SEEDS}
@@ -122,7 +122,7 @@ def run_sweep(name: str, question: Question, workers: int) -> list[dict[str, Any
 
 
 def draw(name: str, question: Question, data: Mapping[str, Any]) -> None:
-    """A dot for each run, a line through the means; below, how long they took."""
+    """Draw a dot per run and a line through the means; below, the durations."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -132,43 +132,43 @@ def draw(name: str, question: Question, data: Mapping[str, Any]) -> None:
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(7, 4.4), sharex=True, height_ratios=[3, 1], layout="constrained"
     )
-    places = {value: index for index, value in enumerate(question.values)}
-    colours = iter(("#2D8BCB", "#E69F00", "#009E73", "#CC79A7"))  # Okabe and Ito (2008)
+    x_by_value = {value: index for index, value in enumerate(question.values)}
+    colors = iter(("#2D8BCB", "#E69F00", "#009E73", "#CC79A7"))  # Okabe and Ito (2008)
     other, others = next(iter(question.lines.items()), ("", [None]))
     for value in others:
         runs = [run for run in data["runs"] if not other or run[other] == value]
-        for key, called in question.shows.items():
-            colour = next(colours)
-            label = f"{other} {value:g}" if other else called
-            _dots_and_line(above, runs, name, key, places, colour, label)
-        _dots_and_line(below, runs, name, "seconds", places, colour, "")
+        for key, title in question.shows.items():
+            color = next(colors)
+            label = f"{other} {value:g}" if other else title
+            _dots_and_line(above, runs, name, key, x_by_value, color, label)
+        _dots_and_line(below, runs, name, "seconds", x_by_value, color, "")
     names = list(question.shows.values())
     above.set_ylabel(names[0] if len(names) == 1 else "loss")
     below.set_ylabel("seconds")
     below.set_ylim(bottom=0)
     below.set_xlabel(name)
-    below.set_xticks(list(places.values()), [_plain(value) for value in places])
+    below.set_xticks(list(x_by_value.values()), [_plain(value) for value in x_by_value])
     for axes in (above, below):
         axes.grid(axis="y", color="#DDDDDD")
         axes.spines[["top", "right"]].set_visible(False)
     if other or len(names) > 1:
         above.legend(frameon=False)
-    above.set_title(f"{question.says}; {len(SEEDS)} seeds", fontsize=10, loc="left")
+    above.set_title(f"{question.caption}; {len(SEEDS)} seeds", fontsize=10, loc="left")
     figure.savefig(CHARTS / f"{name}.svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
 def _dots_and_line(
     axes: Any, runs: Sequence[Mapping[str, Any]], name: str, key: str,
-    places: Mapping[Any, int], colour: str, label: str,
+    x_by_value: Mapping[Any, int], color: str, label: str,
 ) -> None:  # fmt: skip
-    points = [(places[run[name]], run[key]) for run in runs if run[key] is not None]
-    axes.scatter(*zip(*points, strict=True), s=14, color=colour, alpha=0.6, linewidths=0)
+    points = [(x_by_value[run[name]], run[key]) for run in runs if run[key] is not None]
+    axes.scatter(*zip(*points, strict=True), s=14, color=color, alpha=0.6, linewidths=0)
     means = {
-        place: statistics.fmean(y for x, y in points if x == place)
-        for place in sorted({x for x, _ in points})
+        x_value: statistics.fmean(y for x, y in points if x == x_value)
+        for x_value in sorted({x for x, _ in points})
     }
-    axes.plot(list(means), list(means.values()), color=colour, label=label)
+    axes.plot(list(means), list(means.values()), color=color, label=label)
 
 
 def _plain(value: Any) -> str:
@@ -177,8 +177,8 @@ def _plain(value: Any) -> str:
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(QUESTIONS)))
-@click.option("--workers", default=2, show_default=True, help="Runs at a time, one thread each.")
-@click.option("--only-draw", is_flag=True, help="From the data that is there; runs nothing.")
+@click.option("--workers", default=2, show_default=True, help="Parallel runs, one thread each.")
+@click.option("--only-draw", is_flag=True, help="Draw from existing data; run nothing.")
 def main(names: Sequence[str], workers: int, only_draw: bool) -> None:
     """Write docs/charts/NAME.json and NAME.svg for every NAME, or for all."""
     CHARTS.mkdir(exist_ok=True)
@@ -186,7 +186,7 @@ def main(names: Sequence[str], workers: int, only_draw: bool) -> None:
         question, file = QUESTIONS[name], CHARTS / f"{name}.json"
         if not only_draw:
             runs = run_sweep(name, question, workers)
-            about = {"measured": machine(), "workers": workers, "same": question.says}
+            about = {"measured": machine(), "workers": workers, "same": question.caption}
             lines = ",\n".join(json.dumps(run) for run in runs)
             file.write_text(f'{json.dumps(about)[:-1]}, "runs": [\n{lines}\n]}}\n')
         draw(name, question, json.loads(file.read_text()))

@@ -1,4 +1,4 @@
-"""Trials that end at once, with losses by a formula, to measure the engine's own work."""
+"""Trials that end at once, with losses from a formula, to time the engine's own work."""
 
 from __future__ import annotations
 

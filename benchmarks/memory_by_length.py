@@ -1,10 +1,10 @@
-"""Peak memory of a training step by the length of its sequence: linear, where attention is fused.
+"""Peak memory of a training step by sequence length: linear if attention is fused.
 
     python benchmarks/memory_by_length.py
 
-One sequence, default width and depth, two steps, a process each; above what a process has when the
-model is made and nothing was computed. Beside it what the attention matrices alone would take if
-they were kept for the way back (layers x heads x length x length, float32), which is quadratic.
+Trains two steps on one sequence at default width and depth, in one process per length. Reports the
+memory above that of a process with a new model. For comparison, also the memory of the attention
+matrices if they were stored for the backward pass: layers x heads x length^2 in float32.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def peak():
 
 config = Config(max_seq_len=int(sys.argv[1]), batch_size=1)
 data = prepare(read_text(None), config)
-learner = TrainStep(len(data.vocabulary), config, torch.device("cpu"))
+train_step = TrainStep(len(data.vocabulary), config, torch.device("cpu"))
 before = peak()
 for step in range(2):
-    learner.step(training_batch(data.train, config, step), 1e-3)
+    train_step.step(training_batch(data.train, config, step), 1e-3)
 print(peak() - before)
 """
 
@@ -54,8 +54,8 @@ def main(lengths: str, as_json: bool) -> None:
         return
     click.echo(f"{machine()}; one thread; float32, dropout 0.1.\n")
     click.echo("| length | a step takes, MB | the matrices alone would take, MB |\n|---|---|---|")
-    for length, taken, kept in rows:
-        click.echo(f"| {length:,} | {taken:,.0f} | {kept:,.0f} |")
+    for length, measured, matrices in rows:
+        click.echo(f"| {length:,} | {measured:,.0f} | {matrices:,.0f} |")
 
 
 if __name__ == "__main__":

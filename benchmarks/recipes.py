@@ -1,11 +1,10 @@
-"""One recipe for a fixed time of one core: its validation loss, on two halves of the text's end.
+"""Validation loss of a recipe after a fixed time on one core, on both halves of the val text.
 
     python benchmarks/recipes.py --text tinyshakespeare.txt --seconds 60 --seed 1 num_heads=2
 
-What is fixed is processor time, so that other work on the machine changes little; the schedule is
-fitted to it by timing some steps first. Choose by `val_first`, report `val_second`: a recipe that
-was chosen on the text on which it is reported looks better than it is. docs/dev/experiments.md has
-the results.
+The time is processor time, so that other programs matter little; some steps are timed first to fit
+the schedule to it. Choose by `val_first` and report `val_second`: a recipe looks too good on the
+text on which it was chosen. docs/dev/experiments.md has the results.
 """
 
 from __future__ import annotations
@@ -31,33 +30,33 @@ from fundamentallm.training.plan import Plan
 from fundamentallm.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
-TIMED = 15  # steps, after as many that are not
+TIMED = 15  # steps, after as many untimed ones
 
 
-def steps_in(config: Config, data: Dataset, seconds: float) -> int:
-    """How many steps one core takes in `seconds`."""
+def count_steps(config: Config, data: Dataset, seconds: float) -> int:
+    """Return the number of steps that one core takes in `seconds`."""
     train_step = TrainStep(len(data.vocabulary), config, CPU)
     for step in range(2 * TIMED):
         if step == TIMED:
-            began = time.process_time()
+            start = time.process_time()
         train_step.step(training_batch(data.train, config, step), config.learning_rate)
-    return max(1, int(seconds / ((time.process_time() - began) / TIMED)))
+    return max(1, int(seconds / ((time.process_time() - start) / TIMED)))
 
 
 def train_for(config: Config, data: Dataset, seconds: float) -> tuple[TrainStep, Config, float]:
-    """Train for about `seconds` of processor time, the schedule ending with it."""
+    """Train for about `seconds` of processor time, with a schedule that ends then."""
     keep_freed_memory()  # as `fundamentallm train` does
-    config = replace(config, max_steps=steps_in(config, data, seconds), epochs=1_000_000)
+    config = replace(config, max_steps=count_steps(config, data, seconds), epochs=1_000_000)
     plan = Plan(config, data.batches_per_epoch(config))
     train_step = TrainStep(len(data.vocabulary), config, CPU)
-    began = time.process_time()
+    start = time.process_time()
     for step in range(plan.total_steps):
         train_step.step(training_batch(data.train, config, step), plan.learning_rate(step))
-    return train_step, config, time.process_time() - began
+    return train_step, config, time.process_time() - start
 
 
 def score_halves(train_step: TrainStep, data: Dataset) -> tuple[float, float]:
-    """Validation loss on the first and on the second half of the validation text."""
+    """Return the loss on the first and on the second half of the validation text."""
     train_step.model.eval()
     middle = len(data.val) // 2
     first, second = (
@@ -69,7 +68,7 @@ def score_halves(train_step: TrainStep, data: Dataset) -> tuple[float, float]:
 
 @click.command()
 @click.option("--text", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--seconds", default=60.0, show_default=True, help="Of processor time, training.")
+@click.option("--seconds", default=60.0, show_default=True, help="Processor time of training.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--preset", default="fast", show_default=True)
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE...]")
@@ -80,9 +79,9 @@ def main(text: Path, seconds: float, seed: int, preset: str, settings: tuple[str
     values = {**PRESETS[preset].values, "max_steps": 0, "seed": seed, **changed}
     config = Config(**values)  # pyright: ignore
     data = prepare(read_text(text), config)
-    train_step, used, taken = train_for(config, data, seconds)
+    train_step, used, elapsed = train_for(config, data, seconds)
     first, second = score_halves(train_step, data)
-    row = {"settings": changed, "seed": seed, "steps": used.max_steps, "seconds": round(taken, 1)}
+    row = {"settings": changed, "seed": seed, "steps": used.max_steps, "seconds": round(elapsed, 1)}
     click.echo(json.dumps(row | {"val_first": round(first, 4), "val_second": round(second, 4)}))
 
 

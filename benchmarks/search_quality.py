@@ -1,10 +1,10 @@
-"""How close each search comes to the best, after how many runs, on simulated training.
+"""Regret of each search after a number of runs, on simulated training.
 
     python benchmarks/search_quality.py --seeds 30 [--wandb-python ENV/bin/python] [--json FILE]
 
-For each of many landscapes (simulated_training.py), every method makes 30 runs; regret is how much
-worse the run that it would pick is than the best there is, in nats, without noise. Intervals are
-95% of a paired bootstrap over landscapes of the ratio to W&B's own bayes, or to random without it.
+Every method makes 30 runs on each of many landscapes (simulated_training.py). Regret is the loss of
+the run that it picks minus the best possible loss, in nats, without noise. Intervals are 95% of a
+paired bootstrap over landscapes of the ratio to W&B's own bayes, or to random search without it.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ Suggest = Callable[[int, Sequence[Trial]], Values]
 
 
 def ours(sampler: str, seed: int) -> Suggest:
-    """Told what our storage has of the runs: of those beyond the cliff, that they diverged."""
-    points = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
-    metric = points.sweep.ranks_by
-    search = choose_search(points, seed=seed, sampler=sampler).search
+    """Return our search. It sees the runs as our storage has them, diverged ones included."""
+    space = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
+    metric = space.sweep.ranks_by
+    search = choose_search(space, seed=seed, sampler=sampler).search
     if hasattr(search, "defaults"):
-        search.defaults = None  # pyright: ignore  (the benchmark itself puts them first, or not)
+        search.defaults = None  # pyright: ignore  (the benchmark decides whether they come first)
 
-    def suggest(k: int, attempts: Sequence[Trial]) -> Values:
-        return search.suggest(k, past_runs([Run(each.run, (each,)) for each in attempts], metric))
+    def suggest(k: int, trials: Sequence[Trial]) -> Values:
+        return search.suggest(k, past_runs([Run(each.run, (each,)) for each in trials], metric))
 
     return suggest
 
 
 def optuna_default(seed: int) -> Suggest:
-    """Search as Optuna's first page shows it: `values` as categories, TPE."""
+    """Return TPE as on Optuna's first page, with `values` as categories."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     fields = parse_sweep(SWEEP, "simulated").content["parameters"]
 
-    def suggest(k: int, attempts: Sequence[Trial]) -> Values:
+    def suggest(k: int, trials: Sequence[Trial]) -> Values:
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed * 1000 + k))
         space = {}
         for name, entry in fields.items():
@@ -69,7 +69,7 @@ def optuna_default(seed: int) -> Suggest:
                 space[name] = optuna.distributions.FloatDistribution(
                     entry["min"], entry["max"], log=log
                 )
-        for run in attempts:
+        for run in trials:
             state = optuna.trial.TrialState.RUNNING if run.status == "running" else None
             study.add_trial(
                 optuna.create_trial(
@@ -91,8 +91,8 @@ def wandb_bayes(python: str, seed: int) -> Suggest:
     assert process.stdout
     pipe_in, pipe_out = process.stdin, process.stdout
 
-    def suggest(k: int, attempts: Sequence[Trial]) -> Values:
-        runs = [[dict(run.values), run.score] for run in attempts]
+    def suggest(k: int, trials: Sequence[Trial]) -> Values:
+        runs = [[dict(run.values), run.score] for run in trials]
         print(
             json.dumps({"sweep": SWEEP, "runs": runs, "seed": seed * 1000 + k}),
             file=pipe_in, flush=True,
@@ -103,39 +103,39 @@ def wandb_bayes(python: str, seed: int) -> Suggest:
 
 
 def study(make: Callable[[int], Suggest], workers: int, defaults: bool, seed: int) -> list[float]:
-    """Regret of the run that would be picked, after each of RUNS runs."""
+    """Return the regret of the picked run after each of RUNS runs."""
     landscape = SimulatedTraining(seed)
     suggest = make(seed)
     first = SearchSpace(parse_sweep(SWEEP, "simulated"), {}).defaults()
     clock = random.Random(f"durations {seed}")
-    attempts: list[Trial] = []
-    in_flight: list[tuple[float, int]] = []  # when it ends, which run
+    trials: list[Trial] = []
+    in_flight: list[tuple[float, int]] = []  # end, run
     now, best, regrets = 0.0, (UNIFORM_GUESS + 1, UNIFORM_GUESS), []
     while len(regrets) < RUNS:
-        while len(in_flight) < workers and len(attempts) < RUNS:
-            k = len(attempts)
-            values = first if defaults and k == 0 else suggest(k, attempts)
-            attempts.append(Trial(k, k, values, "running", ""))
+        while len(in_flight) < workers and len(trials) < RUNS:
+            k = len(trials)
+            values = first if defaults and k == 0 else suggest(k, trials)
+            trials.append(Trial(k, k, values, "running", ""))
             in_flight.append((now + clock.uniform(0.8, 1.2), k))
         now, k = min(in_flight)
         in_flight.remove((now, k))
-        values = attempts[k].values
+        values = trials[k].values
         score = landscape.train(values, k)
         status = "diverged" if score >= UNIFORM_GUESS else "done"
-        attempts[k] = replace(attempts[k], status=status, score=score, guess=UNIFORM_GUESS)
+        trials[k] = replace(trials[k], status=status, score=score, guess=UNIFORM_GUESS)
         best = min(best, (score, landscape.regret(values)))
         regrets.append(best[1])
     return regrets
 
 
 def ratio_interval(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    """95% of the bootstrapped ratios of medians, landscapes drawn in pairs."""
-    dice = random.Random(0)
+    """Return the 95% interval of the ratio of medians, bootstrapped over pairs of landscapes."""
+    rng = random.Random(0)
     ratios = []
     for _ in range(2000):
-        drawn = dice.choices(range(len(ours)), k=len(ours))
-        pair = (statistics.median([each[i] for i in drawn]) for each in (ours, theirs))
-        ratios.append(next(pair) / next(pair))
+        drawn = rng.choices(range(len(ours)), k=len(ours))
+        medians = (statistics.median([each[i] for i in drawn]) for each in (ours, theirs))
+        ratios.append(next(medians) / next(medians))
     ratios.sort()
     return ratios[50], ratios[1949]
 
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--wandb-python", help="a Python that has sweeps==0.3.0")
+    parser.add_argument("--wandb-python", help="a Python with sweeps==0.3.0")
     parser.add_argument("--only", help="methods whose name contains this")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", dest="json_file")
@@ -164,25 +164,31 @@ def main() -> None:
         if arguments.only and arguments.only not in name:
             continue
         for defaults in (True, False):
-            started = time.time()
-            one = partial(study, make, workers, defaults)
+            start = time.time()
+            study_of_seed = partial(study, make, workers, defaults)
             with ProcessPoolExecutor(arguments.processes) as pool:
                 label = f"{name}, defaults first" if defaults else name
-                results[label] = list(pool.map(one, seeds))
-            print(f"# {label}: {time.time() - started:.0f} s", flush=True)
-    points = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
-    own = [SimulatedTraining(seed).regret(points.defaults()) for seed in seeds]
+                results[label] = list(pool.map(study_of_seed, seeds))
+            print(f"# {label}: {time.time() - start:.0f} s", flush=True)
+    space = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
+    defaults_regret = [SimulatedTraining(seed).regret(space.defaults()) for seed in seeds]
     peer = "W&B's bayes" if "W&B's bayes" in results else "random"
-    report(results, own, peer, len(seeds))
+    report(results, defaults_regret, peer, len(seeds))
     if arguments.json_file:
-        content: dict[str, Any] = {"regret": results, "defaults": own, "seeds": list(seeds)}
+        content: dict[str, Any] = {
+            "regret": results,
+            "defaults": defaults_regret,
+            "seeds": list(seeds),
+        }
         Path(arguments.json_file).write_text(json.dumps(content))
 
 
-def report(results: dict[str, list[list[float]]], own: list[float], peer: str, count: int) -> None:
+def report(
+    results: dict[str, list[list[float]]], defaults_regret: list[float], peer: str, count: int
+) -> None:
     print(f"\nMedian regret in nats over {count} landscapes.\n")
     print(f"| search | @10 | @20 | @30 | @30, ratio to {peer} (95%) |\n|---|---|---|---|---|")
-    print(f"| the defaults, one run | {statistics.median(own):.3f} | | | |")
+    print(f"| the defaults, one run | {statistics.median(defaults_regret):.3f} | | | |")
     for name, studies in results.items():
         cells = [f"{statistics.median([each[n - 1] for each in studies]):.3f}" for n in SHOWN]
         ratio = ""

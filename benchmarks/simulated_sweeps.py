@@ -1,10 +1,10 @@
-"""Sweeps that never ran, with a known answer: what `explain` is held against.
+"""Simulated sweeps with known answers, which test `explain`.
 
-Each case draws what is true of it first (which parameters matter and how much, where the best lies,
-what its curves do) and then writes the run folders that such a sweep would leave. A third of
-the cases are nulls: nothing matters, every difference is noise, and no rule has anything to say.
-Sizes follow docs/dev/experiments.md: seeds differ by about 0.01 nats, a wrong learning rate costs
-tenths. Written and committed before the rules.
+Each case first draws its truth: which parameters matter and how much, the best values, the shapes
+of the curves. Then it writes the run folders that such a sweep would leave. A third of the cases
+are nulls: every difference is noise, and no rule should claim anything. Sizes follow
+docs/dev/experiments.md: seeds differ by about 0.01 nats, a wrong learning rate costs tenths. The
+cases were written and committed before the rules.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any
 import yaml
 
 BLOW_UPS = ("", "ours", "theirs")
-"""How a run ends beyond the cliff: as nan; finite, and called diverged, as by our trainer; finite
-and called done, as by another program."""
+"""Ends of a run beyond the cliff: nan; finite and diverged, as our trainer reports it; finite and
+done, as another program reports it."""
 BLOW_UP = 5  # decades of loss a decade of rate above the cliff; of real runs 1.2, over more decades
 CASES = range(100)
-"""Numbers of the cases that are reported; develop against any other."""
+"""Numbers of the reported cases; develop against other numbers."""
 VOCABULARY = 90
 CLEAR, NEGLIGIBLE = 3.0, 1.0
-"""In noises: what must be noticed; what must not be. Between them nothing is judged."""
+"""Effects in units of the noise: from CLEAR on, a rule must claim; below NEGLIGIBLE it must not."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One parameter: how a sweep file spells it, and values by position in [0, 1]."""
+    """One parameter, as in a sweep file, with its values by position in [0, 1]."""
 
     name: str
     content: dict[str, Any]
@@ -52,7 +52,7 @@ class Axis:
         return self.low + u * (self.high - self.low)
 
     def position(self, value: Any) -> float:
-        """Where `value` lies."""
+        """Position of `value` in [0, 1]."""
         if self.values:
             return self.values.index(value) / max(len(self.values) - 1, 1)
         if "log" in self.content["distribution"]:
@@ -95,19 +95,19 @@ LISTED = (
 
 @dataclass
 class Truth:
-    """Truth about a sweep, and what its reader should be told."""
+    """Truth about a sweep, which `explain` should find."""
 
     is_null: bool
     effects: dict[str, float] = field(default_factory=dict)
-    """Worst minus best over what was tried, in noises, by searched parameter."""
+    """Worst minus best loss over the tried values, in units of the noise, by parameter."""
     edges: dict[str, str] = field(default_factory=dict)
-    """`low`, `high`, `inside`, or `unclear`, of those whose effect is clear."""
+    """`low`, `high`, `inside` or `unclear`, by parameter with a clear effect."""
     lead: float | None = None
-    """The true best configuration's lead over the next, in noises; None without repeated seeds."""
+    """Lead of the best configuration in units of the noise; None without repeated seeds."""
     diverges_above: str = ""
-    """The parameter that makes runs diverge; `chance` if it is none."""
+    """Parameter that makes runs diverge, or `chance`."""
     more_runs: str = "unclear"
-    """`help` or `waste`: what as many runs again would bring, in noises."""
+    """`help` or `waste`: the effect of doubling the number of runs."""
     falling: bool = False
     overfitting: bool = False
     best_early: bool = False
@@ -117,7 +117,7 @@ class Truth:
 
 
 class SimulatedSweep:
-    """Case `number`."""
+    """Simulated sweep of case `number`."""
 
     def __init__(self, number: int) -> None:
         self.dice = dice = random.Random(f"sweep {number}")
@@ -133,10 +133,10 @@ class SimulatedSweep:
         self._draw_divergence()
         self.points = self._draw_points()
         if 2 * sum(map(self.blows_up, range(len(self.points)))) >= len(self.points):
-            self.blow_up = self.blow_up and "ours"  # else nothing says what is a blow-up
+            self.blow_up = self.blow_up and "ours"  # else nothing marks a blow-up
         self._measure()
 
-    # --- What is searched, and what it does to the loss ---
+    # --- Parameters and their effect on the loss ---
 
     def _draw_axes(self) -> None:
         dice = self.dice
@@ -155,7 +155,7 @@ class SimulatedSweep:
             self.seeds = 2
 
     def _shape(self, axis: Axis) -> Callable[[float], float]:
-        """The loss that a position on the axis costs, in nats: a valley, or a value's own cost."""
+        """Return the cost in nats by position on the axis: a valley, or a cost per value."""
         dice = self.dice
         if self.truth.is_null or dice.random() < 0.35:
             return lambda u: 0.0
@@ -177,11 +177,11 @@ class SimulatedSweep:
         return lambda u: scale * (raw(u) - min(ends))
 
     def loss(self, values: dict[str, Any]) -> float:
-        """Without noise."""
+        """Loss without noise."""
         costs = (self.shapes[axis.name](axis.position(values[axis.name])) for axis in self.axes)
         return self.base + sum(costs)
 
-    # --- Where it was tried ---
+    # --- Configurations ---
 
     def _draw_points(self) -> list[dict[str, Any]]:
         if self.method == "grid":
@@ -189,18 +189,18 @@ class SimulatedSweep:
             points = [dict(zip((a.name for a in self.axes), point, strict=True)) for point in grid]
         else:
             points = [self._draw_point() for _ in range(self.runs // self.seeds)]
-            if self.method == "bayes":  # a search that learns looks again where it was good
+            if self.method == "bayes":  # a learning search returns to good regions
                 for index in range(len(points) // 3, len(points)):
                     tries = [self._draw_point() for _ in range(2)]
                     points[index] = min(tries, key=self.loss)
-        distinct = {self._key(point): point for point in reversed(points)}  # as a sweep leaves them
+        distinct = {self._key(point): point for point in reversed(points)}  # as in a sweep
         points = list(reversed(distinct.values()))
         return [{**point, "seed": seed} for point in points for seed in range(self.seeds)]
 
     def _draw_point(self) -> dict[str, Any]:
         return {axis.name: axis.value(self.dice.random()) for axis in self.axes}
 
-    # --- What its runs look like ---
+    # --- Curves of the runs ---
 
     def _draw_curves(self) -> None:
         dice, truth = self.dice, self.truth
@@ -235,19 +235,19 @@ class SimulatedSweep:
         self.blow_up = random.Random(f"blow-up {self.number}").choice(BLOW_UPS)
 
     def has_diverged(self, index: int) -> bool:
-        """True if run `index` says that it diverged."""
+        """True if run `index` is reported as diverged."""
         return self.blow_up != "theirs" and self.blows_up(index)
 
     def blows_up(self, index: int) -> bool:
-        """Whether run `index` does, by its learning rate or by chance."""
+        """True if the loss of run `index` blows up, by its learning rate or by chance."""
         if self.truth.diverges_above == "chance":
             return random.Random(f"chance {self.number} {index}").random() < 0.12
         return self._above_cliff(self.points[index])
 
     def _rows(self, point: dict[str, Any], loss: float, blows_up: bool) -> list[dict[str, Any]]:
-        """What metrics.jsonl holds: training every fifth of an evaluation's distance."""
+        """Return the rows of metrics.jsonl: five training rows per evaluation."""
         dice, truth = self.dice, self.truth
-        follows = dice.random() > 0.1  # a few runs of every sweep are unlike the others
+        follows = dice.random() > 0.1  # a few runs of every sweep differ
         start, rows = math.log(VOCABULARY), []
         spike_at = dice.choice([2, 3, 4])
         total = 5 * self.evaluations
@@ -283,7 +283,7 @@ class SimulatedSweep:
                 break
         return rows
 
-    # --- The answer, as far as it follows from what was drawn ---
+    # --- The truth that follows from the draws ---
 
     def _measure(self) -> None:
         truth = self.truth
@@ -297,7 +297,7 @@ class SimulatedSweep:
                 and axis.name == "learning_rate"
                 and len(alive) < len(self.points)
             ):
-                truth.effects[axis.name] = 2.0 / self.noise  # the blow-ups count among the runs
+                truth.effects[axis.name] = 2.0 / self.noise  # blow-ups count as runs
             if axis.is_numeric and truth.effects[axis.name] >= CLEAR:
                 truth.edges[axis.name] = self._edge(axis, tried)
         configurations = {self._key(point): self.loss(point) for point in alive}
@@ -311,14 +311,14 @@ class SimulatedSweep:
         shape = self.shapes[axis.name]
         best = min(tried, key=shape)
         if math.isfinite(self.cliff) and axis.name == "learning_rate" and best == max(tried):
-            return "inside"  # what lies beyond diverged
+            return "inside"  # beyond it, runs diverge
         if axis.values:
             order = sorted(tried, key=shape)
             if (shape(order[1]) - shape(order[0])) / self.noise < CLEAR:
                 return "unclear"
             return "low" if best == tried[0] else "high" if best == tried[-1] else "inside"
         lowest = min((i / 200 for i in range(201)), key=shape)
-        if lowest in (0.0, 1.0):  # as with a list: the end against what lies before it
+        if lowest in (0.0, 1.0):  # compare the end with the value before it, as in a list
             before = shape(0.8 if lowest else 0.2)
             clear = (before - shape(lowest)) / self.noise >= CLEAR
             return ("high" if lowest else "low") if clear else "unclear"
@@ -329,7 +329,7 @@ class SimulatedSweep:
         return axis is not None and axis.position(point[axis.name]) > self.cliff
 
     def _times(self, point: dict[str, Any]) -> float:
-        """How many times a uniform guess's the loss of a blow-up is."""
+        """Return the loss of a blow-up in units of a uniform guess's loss."""
         decades = 0.5
         if self._above_cliff(point):
             rate = next(axis for axis in self.axes if axis.name == "learning_rate")
@@ -341,7 +341,7 @@ class SimulatedSweep:
         return repr([point[axis.name] for axis in self.axes])
 
     def _worth_of_more(self, runs: int) -> str:
-        """How much better, by the truth, the best of as many runs again would be."""
+        """Return `help`, `waste` or `unclear` for as many runs again, by the truth."""
         dice = random.Random(f"more {self.number}")
         keep, self.dice = self.dice, dice
         gains: list[float] = []
@@ -352,10 +352,10 @@ class SimulatedSweep:
         gain = sum(gains) / len(gains) / self.noise
         return "help" if gain >= CLEAR else "waste" if gain <= NEGLIGIBLE else "unclear"
 
-    # --- On disk ---
+    # --- Files ---
 
     def write(self, folder: Path) -> Path:
-        """Leave what `fundamentallm sweep` would have left, checkpoints apart."""
+        """Write the folder that `fundamentallm sweep` would leave, without checkpoints."""
         folder.mkdir(parents=True, exist_ok=True)
         parameters = {axis.name: axis.content for axis in self.axes}
         if self.seeds > 1:

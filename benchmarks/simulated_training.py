@@ -1,12 +1,11 @@
 """A simulated training run: nine hyperparameters in, a validation loss out, in microseconds.
 
-The shape follows docs/dev/experiments.md, measured on the real trainer: a learning rate ten times
-too low costs about 0.8 nats, three times too high 0.1, and more than that diverges; wider models
-want lower rates; the rest is worth hundredths to tenths. A run that diverges stays finite, as real
-ones do for three decades of the rate: its loss grows from a uniform guess's to tens of thousands
-(7 at rate 0.3, 127 at 3, 26,485 at 300). Where the best lies, and how much each
-thing matters, is drawn anew for every `seed`, so that no search is fitted to one landscape.
-Written and committed before any search was tuned against it.
+The shape follows docs/dev/experiments.md, measured on the real trainer. A learning rate ten times
+too low costs about 0.8 nats, three times too high 0.1, and higher ones diverge; wider models need
+lower rates; the rest costs hundredths to tenths. A diverged run stays finite, as real ones do for
+three decades of the rate: its loss grows from a uniform guess's to tens of thousands (7 at rate
+0.3, 127 at 3, 26,485 at 300). Every `seed` draws new best values and effects, so that no search is
+tuned to one landscape. The simulation was committed before any search was tuned with it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 VOCABULARY = 65
 UNIFORM_GUESS = math.log(VOCABULARY)
-NOISE = 0.01  # what two seeds of the real trainer differ by
+NOISE = 0.01  # difference of two seeds of the real trainer, nats
 BLOW_UP = 1.2  # decades of loss a decade of rate above the cliff
 BLOW_UP_NOISE = 0.2  # of the logarithm of such a loss
 SWEEP = """\
@@ -40,7 +39,7 @@ parameters:
 
 
 class SimulatedTraining:
-    """One landscape."""
+    """One landscape of the loss."""
 
     def __init__(self, seed: int) -> None:
         dice = random.Random(f"landscape {seed}")
@@ -67,15 +66,15 @@ class SimulatedTraining:
         self.best = self._find_best(dice)
 
     def is_possible(self, values: Mapping[str, Any]) -> bool:
-        """Whether the heads divide the width."""
+        """True if the heads divide the width."""
         return values["model_dim"] % values["num_heads"] == 0
 
     def diverges(self, values: Mapping[str, Any]) -> bool:
-        """Whether the learning rate is over the cliff."""
+        """True if the learning rate is above the cliff."""
         return self._above_cliff(values) > 0
 
     def loss(self, values: Mapping[str, Any]) -> float:
-        """Without noise; a uniform guess's for a run that diverges or cannot exist."""
+        """Loss without noise; that of a uniform guess if the run diverges or is impossible."""
         if not self.is_possible(values) or self.diverges(values):
             return UNIFORM_GUESS
         rate = self._above_best_rate(values)
@@ -96,7 +95,7 @@ class SimulatedTraining:
         return min(loss, UNIFORM_GUESS)
 
     def train(self, values: Mapping[str, Any], run: int) -> float:
-        """What run number `run` would report; one that cannot exist scores as a uniform guess."""
+        """Score of run number `run`; that of a uniform guess if it is impossible."""
         loss = self.loss(values)
         dice = random.Random(f"noise {self.seed} {run}")
         if self.is_possible(values) and self.diverges(values):
@@ -105,11 +104,11 @@ class SimulatedTraining:
         return loss if loss == UNIFORM_GUESS else loss + dice.gauss(0, NOISE)
 
     def regret(self, values: Mapping[str, Any]) -> float:
-        """How much worse than the best there is, without noise."""
+        """Loss minus the best possible loss, without noise."""
         return self.loss(values) - self.best
 
     def _above_cliff(self, values: Mapping[str, Any]) -> float:
-        """Decades of rate; negative for a run that does not diverge."""
+        """Decades above the cliff; negative if the run does not diverge."""
         warm = min(values["warmup_steps"], 100) / 100 * self.warmup_helps
         return self._above_best_rate(values) - self.cliff - warm
 
@@ -119,7 +118,7 @@ class SimulatedTraining:
         return math.log10(values["learning_rate"]) - best
 
     def _find_best(self, dice: random.Random) -> float:
-        """The least loss, by coordinate descent from many starts."""
+        """Return the lowest loss, by coordinate descent from many starts."""
         choices: dict[str, list[Any]] = {
             "learning_rate": [10 ** (-5 + i / 100) for i in range(401)],
             "weight_decay": [10 ** (-3 + i / 50) for i in range(151)],

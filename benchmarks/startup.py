@@ -1,10 +1,10 @@
-"""How soon a command answers, and a training run takes its first step: cold, and warm in a sweep.
+"""Seconds until a command answers and until a run takes its first step, cold and in a sweep.
 
     python benchmarks/startup.py [--write]
 
-Whole processes, in turns, beside `python -c pass` and `python -c "import torch"`, which no program
-of the kind can undercut. Warm is what one more trial costs in a sweep, of one step each: the time
-of a sweep of 21 less that of a sweep of one, over 20.
+Whole processes take turns. `python -c pass` and `python -c "import torch"` are the lower limits.
+"Warm" is the cost of one more trial of one step in a sweep: the time of a sweep of 21 runs minus
+that of a sweep of one, over 20.
 """
 
 from __future__ import annotations
@@ -26,61 +26,62 @@ TINY = ("--model-dim=16", "--num-layers=1", "--num-heads=2", "--max-seq-len=16",
 RUNS = 200
 
 
-def run(*words: object, place: Path) -> None:
+def run(*words: object, root: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [sys.executable, *map(str, words)], cwd=place, env=environment, check=True,
+        [sys.executable, *map(str, words)], cwd=root, env=environment, check=True,
         capture_output=True,
     )  # fmt: skip
 
 
 def write_runs(folder: Path) -> None:
-    """Runs as they lie on disk, with 100 rows each."""
+    """Write folders of runs with 100 rows each."""
     for number in range(RUNS):
-        place = folder / f"run-{number:04}"
-        place.mkdir(parents=True)
+        run_folder = folder / f"run-{number:04}"
+        run_folder.mkdir(parents=True)
         rows = [{"step": s, "val_loss": 3 / s + number / 1000} for s in range(1, 101)]
-        (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (place / "config.yaml").write_text(yaml.safe_dump({"learning_rate": 0.0001 * (1 + number)}))
-        (place / "summary.json").write_text(json.dumps({"status": "done", "step": 100}))
+        (run_folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = yaml.safe_dump({"learning_rate": 0.0001 * (1 + number)})
+        (run_folder / "config.yaml").write_text(config)
+        (run_folder / "summary.json").write_text(json.dumps({"status": "done", "step": 100}))
 
 
-def sweep(place: Path, name: str, trials: int) -> None:
-    """A new sweep of `trials` runs of one step."""
-    folder = Path(tempfile.mkdtemp(dir=place))
+def sweep(root: Path, name: str, trials: int) -> None:
+    """Run a new sweep of `trials` runs of one step."""
+    folder = Path(tempfile.mkdtemp(dir=root))
     seeds = list(range(trials))
     content = {"program": str(ROOT / "train.py"), "method": "grid", "metric": {"name": "val_loss"}}
     content |= {"parameters": {"seed": {"values": seeds}, "max_steps": {"value": 1}}}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    words = ("-m", "fundamentallm", "sweep", f"{name}.yaml", place / "text.txt", "--workers", 1)
-    run(*words, "--", *TINY, place=folder)
+    words = ("-m", "fundamentallm", "sweep", f"{name}.yaml", root / "text.txt", "--workers", 1)
+    run(*words, "--", *TINY, root=folder)
 
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
+@click.option("--write", is_flag=True, help="Write the table to docs/dev/performance.md.")
 def main(rounds: int, as_json: bool, write: bool) -> None:
     """Print a table."""
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        (place / "text.txt").write_text("The cat sat on the mat. Why? Nobody knows.\n" * 100)
-        write_runs(place / "runs")
-        first = ("-m", "fundamentallm", "train", place / "text.txt", "--no-wandb", *TINY)
+        root = Path(name)
+        (root / "text.txt").write_text("The cat sat on the mat. Why? Nobody knows.\n" * 100)
+        write_runs(root / "runs")
+        first = ("-m", "fundamentallm", "train", root / "text.txt", "--no-wandb", *TINY)
         first += ("--max-steps=1", "--output-dir=one", "--overwrite")
         tasks = {
-            "`python -c pass`": lambda: run("-c", "pass", place=place),
-            '`python -c "import torch"`': lambda: run("-c", "import torch", place=place),
-            "`fundamentallm --help`": lambda: run("-m", "fundamentallm", "--help", place=place),
+            "`python -c pass`": lambda: run("-c", "pass", root=root),
+            '`python -c "import torch"`': lambda: run("-c", "import torch", root=root),
+            "`fundamentallm --help`": lambda: run("-m", "fundamentallm", "--help", root=root),
             "`fundamentallm check sweeps/lr.yaml`": lambda: run(
-                "-m", "fundamentallm", "check", ROOT / "sweeps/lr.yaml", place=place
+                "-m", "fundamentallm", "check", ROOT / "sweeps/lr.yaml", root=root
             ),
             f"`fundamentallm report` of {RUNS} runs": lambda: run(
-                "-m", "fundamentallm", "report", "runs", place=place
+                "-m", "fundamentallm", "report", "runs", root=root
             ),
-            "a run of one step, cold": lambda: run(*first, place=place),
-            "a sweep of 1 such run": lambda: sweep(place, "one", 1),
-            "a sweep of 21 such runs": lambda: sweep(place, "many", 21),
+            "a run of one step, cold": lambda: run(*first, root=root),
+            "a sweep of 1 such run": lambda: sweep(root, "one", 1),
+            "a sweep of 21 such runs": lambda: sweep(root, "many", 21),
         }
         seconds = in_turns(tasks, rounds)
     rows = [f"{machine()}; one thread; {rounds} rounds.", "", "| | seconds |", "|---|---|"]

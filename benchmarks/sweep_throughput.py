@@ -1,12 +1,11 @@
-"""Trials per hour: `fundamentallm sweep` against a process a trial, as `wandb agent` starts them.
+"""Trials per hour of `fundamentallm sweep` and of one process per trial, as under `wandb agent`.
 
     python benchmarks/sweep_throughput.py --trials 60 --steps 8 --rounds 3
 
-In turns, with equal cores. A process costs the same for every trial, so few of them will do.
-A: one `fundamentallm sweep`, its start and end included. B: trials by `python train.py --no-wandb`,
-one after another with all cores, as one agent runs them. C: as many at a time as there are cores,
-with one thread each, as that many agents would. The trials are the same model, steps and text; how
-long one takes is printed with the result.
+The variants take turns with equal cores and train the same model, steps and text. A process costs
+the same for every trial, so a few suffice. A: one `fundamentallm sweep`, start and end included.
+B: `python train.py --no-wandb` with all cores, one trial at a time, as one agent. C: one trial per
+core, with one thread each, as several agents. The length of a trial is printed with the result.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ def sweep_file(trials: int, steps: int) -> str:
 
 
 def ours(place: Path, text: Path, trials: int, steps: int) -> tuple[float, float]:
-    """Seconds for all trials, and the median of what the sweep says one took."""
+    """Return the seconds of all trials, and the median seconds of one as the sweep reports it."""
     (place / "s.yaml").write_text(sweep_file(trials, steps))
     flags = [f"--{name}={value}" for name, value in SHAPE.items()]
     words = [sys.executable, "-m", "fundamentallm", "sweep", "s.yaml", str(text), "--", *flags]
-    started = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run(words, cwd=place, check=True, capture_output=True)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start
     summaries = [json.loads(p.read_text()) for p in place.glob("runs/s/run-*/summary.json")]
     assert len(summaries) == trials
     assert {each["step"] for each in summaries} == {steps}
@@ -49,7 +48,7 @@ def ours(place: Path, text: Path, trials: int, steps: int) -> tuple[float, float
 
 
 def processes(place: Path, text: Path, trials: int, steps: int, at_once: int) -> float:
-    """Seconds for all trials, each in a process of its own."""
+    """Return the seconds of all trials, each in a process of its own."""
     cores = len(os.sched_getaffinity(0))
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // at_once))}
     flags = [f"--{name}={value}" for name, value in SHAPE.items()]
@@ -59,16 +58,16 @@ def processes(place: Path, text: Path, trials: int, steps: int, at_once: int) ->
         words += [f"--seed={seed}", f"--max_steps={steps}", f"--output-dir=run-{at_once}-{seed}"]
         subprocess.run(words, cwd=place, env=environment, check=True, capture_output=True)
 
-    started = time.perf_counter()
+    start = time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(one, range(trials)))
-    return time.perf_counter() - started
+    return time.perf_counter() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--process-trials", type=int, default=8, help="of the peers")
+    parser.add_argument("--process-trials", type=int, default=8, help="trials of B and C")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text", type=Path, help="[default: the built-in corpus, as a file]")
@@ -92,9 +91,9 @@ def main() -> None:
             steps, few = arguments.steps, arguments.process_trials
             seconds, length = ours(place, text, arguments.trials, steps)
             lengths.append(length)
-            taken = [(arguments.trials, seconds)]
-            taken += [(few, processes(place, text, few, steps, n)) for n in (1, cores)]
-        for name, (count, each) in zip(names, taken, strict=True):
+            timings = [(arguments.trials, seconds)]
+            timings += [(few, processes(place, text, few, steps, n)) for n in (1, cores)]
+        for name, (count, each) in zip(names, timings, strict=True):
             rates[name].append(3600 * count / each)
             print(f"# {name}: {rates[name][-1]:.0f} trials an hour", flush=True)
     length = statistics.median(lengths)
@@ -103,11 +102,11 @@ def main() -> None:
         f" {cores} cores, medians of {arguments.rounds} rounds in turns\n"
     )
     print("| | trials an hour | ratio to ours, least to most |\n|---|---|---|")
-    for name, found in rates.items():
-        ratios = [a / b for a, b in zip(rates["ours"], found, strict=True)]
-        middle = statistics.median(rates["ours"]) / statistics.median(found)
+    for name, speeds in rates.items():
+        ratios = [a / b for a, b in zip(rates["ours"], speeds, strict=True)]
+        middle = statistics.median(rates["ours"]) / statistics.median(speeds)
         spread = f"{middle:.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
-        print(f"| {name} | {statistics.median(found):.0f} | {'' if name == 'ours' else spread} |")
+        print(f"| {name} | {statistics.median(speeds):.0f} | {'' if name == 'ours' else spread} |")
     if arguments.json_file:
         content = {"rates": rates, "seconds_a_trial": lengths, "arguments": str(arguments)}
         arguments.json_file.write_text(json.dumps(content))

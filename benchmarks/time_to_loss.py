@@ -1,17 +1,16 @@
-"""Seconds of one core to a validation loss: `--preset fast` and nanoGPT's CPU recipe.
+"""Seconds on one core to a validation loss, for `--preset fast` and nanoGPT's CPU recipe.
 
     python benchmarks/time_to_loss.py --nanogpt PATH --text tinyshakespeare.txt --seeds 5 [--write]
 
-A schedule that decays makes a loss good only at its end, so each is trained at several lengths,
-with the schedule fitted to each, and the time to a loss is read off between two lengths (linear in
-the logarithm of the time). nanoGPT's recipe (its README): 4 layers, 128 wide, 4 heads, sequence 64,
-batch 12, no dropout, AdamW 1e-3, 100 steps of warm-up, cosine decay to a tenth; 2,000 steps is what
-it says. "tuned" is the same tokens with the best of the six pairs of batch and rate that
-docs/dev/experiments.md lists, chosen on the first half of the validation text; reported is the
-second.
-(Ours was chosen earlier on the whole of it, over more tries, so it has the advantage there.) One
-thread each, processor time, training alone; each loss is that of the whole half, read without
-overlap at the model's own context.
+A decaying schedule reaches a good loss only at its end. So each recipe is trained at several
+lengths, each with a fitted schedule, and the time to a loss is interpolated between two lengths,
+linearly in the logarithm of the time. nanoGPT's recipe, from its README: 4 layers, width 128, 4
+heads, sequence 64, batch 12, no dropout, AdamW 1e-3, 100 warm-up steps, cosine decay to a tenth;
+the README trains 2,000 steps. "tuned" uses as many tokens and the best of the six pairs of batch
+size and rate in docs/dev/experiments.md, chosen on the first half of the validation text. Losses
+are reported on the second half. (Ours was chosen earlier on the whole text, over more tries, which
+is an advantage.) Times are processor time of training, with one thread. A loss covers the whole
+half, in windows of the model's context without overlap.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ TARGETS = (1.88, 1.70)
 def train_nanogpt(
     module: Any, data: Dataset, steps: int, seed: int, *, batch: int, rate: float
 ) -> tuple[float, float, float]:
-    """Its loss on both halves, and the processor seconds."""
+    """Return nanoGPT's loss on both halves and the processor seconds."""
     torch.manual_seed(seed)
     shape = module.GPTConfig(
         block_size=CONTEXT, vocab_size=len(data.vocabulary), n_layer=4, n_head=4, n_embd=128,
@@ -59,7 +58,7 @@ def train_nanogpt(
     optimizer = model.configure_optimizers(0.1, rate, (0.9, 0.99), "cpu")
     windows = Config(max_seq_len=CONTEXT, batch_size=batch, seed=seed)
     warmup, floor = min(100, steps // 10), rate / 10
-    began = time.process_time()
+    start = time.process_time()
     for step in range(steps):
         decay = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
         now = rate * (step + 1) / (warmup + 1) if step < warmup else floor + decay * (rate - floor)
@@ -71,7 +70,7 @@ def train_nanogpt(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    seconds = time.process_time() - began
+    seconds = time.process_time() - start
     model.eval()
     middle = len(data.val) // 2
     first, second = (_score(model, part) for part in (data.val[:middle], data.val[middle:]))
@@ -90,12 +89,14 @@ def _score(model: Any, tokens: Any) -> float:
     return total / (len(tokens) - 1)
 
 
-def one(who: str, length: float, seed: int, text: Path, nanogpt: Path) -> dict[str, Any]:
-    """One run, in this process."""
+def train_recipe(
+    recipe: str, length: float, seed: int, text: Path, nanogpt: Path
+) -> dict[str, Any]:
+    """Train one recipe in this process; return its losses and seconds."""
     torch.set_num_threads(1)
-    if who.startswith("ours"):
+    if recipe.startswith("ours"):
         values = {**PRESETS["fast"].values, "max_steps": 0, "seed": seed}
-        if who == "ours, sequence 64":
+        if recipe == "ours, sequence 64":
             values |= {"max_seq_len": CONTEXT, "batch_size": 16}
         config = Config(**values)  # pyright: ignore
         data = prepare(read_text(text), config)
@@ -106,14 +107,15 @@ def one(who: str, length: float, seed: int, text: Path, nanogpt: Path) -> dict[s
         import model as module
 
         data = prepare(read_text(text), Config())
-        how = TUNED if "tuned" in who else RECIPE
-        steps = int(length * RECIPE["batch"] / how["batch"])
-        first, second, seconds = train_nanogpt(module, data, steps, seed, **how)  # pyright: ignore
+        settings = TUNED if "tuned" in recipe else RECIPE
+        steps = int(length * RECIPE["batch"] / settings["batch"])
+        measured = train_nanogpt(module, data, steps, seed, **settings)  # pyright: ignore
+        first, second, seconds = measured
     return {"first": first, "second": second, "seconds": seconds}
 
 
 def seconds_to(target: float, points: list[tuple[float, float]]) -> str:
-    """Read off between the two lengths that enclose the loss; points are (seconds, loss)."""
+    """Interpolate between the two lengths around the loss; points are (seconds, loss)."""
     points = sorted(points)
     if points[0][1] <= target:
         return f"under {points[0][0]:.0f}"
@@ -125,27 +127,28 @@ def seconds_to(target: float, points: list[tuple[float, float]]) -> str:
 
 
 def table(
-    found: dict[tuple[str, float, int], dict[str, Any]], lengths: dict[str, str], seeds: int
+    results: dict[tuple[str, float, int], dict[str, Any]], lengths: dict[str, str], seeds: int
 ) -> list[str]:
-    """Time and loss of each recipe and length over the seeds, with the time to each target."""
+    """Return rows with time and loss by recipe and length, and the time to each target."""
     targets = " | ".join(f"to {target:.2f}" for target in TARGETS)
     rows = [f"| | seconds | second half | first half | {targets} |"]
     rows.append("|---|---|---|---|" + "---|" * len(TARGETS))
-    for who, these in lengths.items():
+    for recipe, recipe_lengths in lengths.items():
         points: list[tuple[float, float]] = []
         lengths_of: list[str] = []
-        for length in map(float, these.split(",")):
-            runs = [found[who, length, seed] for seed in range(seeds)]
-            taken = statistics.median(run["seconds"] for run in runs)
+        for length in map(float, recipe_lengths.split(",")):
+            runs = [results[recipe, length, seed] for seed in range(seeds)]
+            elapsed = statistics.median(run["seconds"] for run in runs)
             losses = [run["second"] for run in runs]
             mean = statistics.fmean(losses)
             chosen_on = statistics.fmean(run["first"] for run in runs)
-            points.append((taken, mean))
+            points.append((elapsed, mean))
             lengths_of.append(
-                f"{taken:.0f} | {mean:.3f} ({min(losses):.3f}-{max(losses):.3f}) | {chosen_on:.3f}"
+                f"{elapsed:.0f} | {mean:.3f} ({min(losses):.3f}-{max(losses):.3f}) | "
+                f"{chosen_on:.3f}"
             )
         reached = " | ".join(seconds_to(target, points) for target in TARGETS)
-        rows.append(f"| {who} | {lengths_of[0]} | {reached} |")
+        rows.append(f"| {recipe} | {lengths_of[0]} | {reached} |")
         rows += [f"| | {longer} |" + " |" * len(TARGETS) for longer in lengths_of[1:]]
     return rows
 
@@ -158,7 +161,7 @@ def table(
     "--seconds",
     default="20,60,180",
     show_default=True,
-    help="Lengths of ours; of that with sequence 64 all but the last.",
+    help="Lengths of ours; with sequence 64, all but the last.",
 )
 @click.option(
     "--steps",
@@ -170,10 +173,10 @@ def table(
     "--tuned-steps",
     default="1000,1500",
     show_default=True,
-    help="The same of nanoGPT's tuned.",
+    help="Lengths of nanoGPT's tuned recipe.",
 )
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
+@click.option("--write", is_flag=True, help="Write the table to docs/dev/performance.md.")
 @click.option("--one", "only", nargs=3, hidden=True, help="One run: WHO LENGTH SEED.")
 def main(
     nanogpt: Path,
@@ -186,38 +189,40 @@ def main(
     write: bool,
     only: tuple[str, str, str] | None,
 ) -> None:
-    """Print a table: for each recipe and length, time and loss over the seeds."""
+    """Print a table of time and loss by recipe and length over the seeds."""
     if only:
-        click.echo(json.dumps(one(only[0], float(only[1]), int(only[2]), text, nanogpt)))
+        click.echo(json.dumps(train_recipe(only[0], float(only[1]), int(only[2]), text, nanogpt)))
         return
     shorter = ",".join(seconds.split(",")[:-1]) or seconds
     lengths = {"ours": seconds, "ours, sequence 64": shorter, "nanoGPT's recipe": steps}
     lengths["nanoGPT's, tuned"] = tuned_steps
     cores = len(os.sched_getaffinity(0))
-    # All of one seed before the next, so that both see the machine as it is then.
+    # Finish a seed before the next, so that all recipes see the same load.
     jobs = [
-        (who, length, seed)
+        (recipe, length, seed)
         for seed in range(seeds)
-        for who, these in lengths.items()
-        for length in map(float, these.split(","))
+        for recipe, recipe_lengths in lengths.items()
+        for length in map(float, recipe_lengths.split(","))
     ]
 
     def run(job: tuple[str, float, int]) -> dict[str, Any]:
         words = [sys.executable, __file__, "--nanogpt", nanogpt, "--text", text, "--one", *job]
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        click.echo(json.dumps({"job": job, **found}), err=True)  # an hour is long to wait for
-        return found
+        results = json.loads(done.stdout.splitlines()[-1])
+        click.echo(
+            json.dumps({"job": job, **results}), err=True
+        )  # show progress: the whole takes an hour
+        return results
 
     with ThreadPoolExecutor(cores) as pool:
-        found = dict(zip(jobs, pool.map(run, jobs), strict=True))
+        results = dict(zip(jobs, pool.map(run, jobs), strict=True))
     about = (
         f"{machine()}; one thread each, {cores} at a time; {seeds} seeds; {text.name}; losses on "
     )
     about += "the halves of its validation text, seconds to one on the second."
-    rows = [about, "", *table(found, lengths, seeds)]
+    rows = [about, "", *table(results, lengths, seeds)]
     if as_json:
-        click.echo(json.dumps([{"job": job, **result} for job, result in found.items()]))
+        click.echo(json.dumps([{"job": job, **result} for job, result in results.items()]))
     else:
         click.echo("\n".join(rows))
     if write:

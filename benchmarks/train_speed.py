@@ -1,15 +1,15 @@
-"""Seconds of a whole training step: data, forward, backward, clipping, optimizer; against nanoGPT.
+"""Seconds of a whole training step (data, forward, backward, clipping, optimizer); and nanoGPT's.
 
     python benchmarks/train_speed.py --nanogpt PATH_TO_ITS_FILES [--shapes default,small] [--write]
 
-Each variant takes one step in turn, in a process of its own, with equal cores, float32. nanoGPT is
-run as its own training loop does, with its dropout, with the dropout inside its attention alone
-taken away (on a CPU it leaves torch's fused kernel), without dropout, and compiled; and in a
-process that keeps freed memory, as ours does and its own does not. Where the dropout of ours is:
-embeddings, attention's outputs, the MLP's; not attention's weights. The share is of what torch's
-product of two matrices of 1,024 x 1,024 does in turns with the rest; a token needs 6 operations for
-each weight that is multiplied by, and 6 * layers * width * length for attention, half of what
-nanoGPT counts, as it is causal. What the optimizers do is not counted.
+The variants take one step each in turn, in processes of their own, with equal cores and float32.
+nanoGPT runs as in its own training loop: with dropout; without the dropout in attention, which
+disables torch's fused kernel on a CPU; without any dropout; and compiled. One more variant keeps
+freed memory, as our trainer does. Our dropout is on the embeddings and the outputs of attention and
+MLP, not on attention weights. The share is relative to torch's product of two 1,024 x 1,024
+matrices, timed in turn with the rest. A token needs 6 operations per weight, plus
+6 * layers * width * length for attention: half of nanoGPT's count, because attention is causal.
+The optimizers' work is not counted.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def nanogpt_step(
     config: Config,
     dropout: float,
     *,
-    inside: bool = True,
+    attention_dropout: bool = True,
     compiled: bool = False,
-    keeps: bool = False,
+    keep_memory: bool = False,
 ) -> Callable[[], float]:
     sys.path.insert(0, str(path))
     import model as module
 
-    if keeps:
+    if keep_memory:
         keep_freed_memory()
     data = prepare(read_text(None), config)
     shape = module.GPTConfig(
@@ -81,7 +81,7 @@ def nanogpt_step(
     )  # fmt: skip
     torch.manual_seed(0)
     model = module.GPT(shape)
-    if not inside:
+    if not attention_dropout:
         for block in model.transformer.h:
             block.attn.dropout = 0.0
     optimizer = model.configure_optimizers(0.1, config.learning_rate, (0.9, 0.99), "cpu")
@@ -101,7 +101,7 @@ def nanogpt_step(
 
 
 def products() -> Callable[[], object]:
-    """Large matrix products; float32."""
+    """Return a task of large float32 matrix products."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     return lambda: [a @ b for _ in range(PRODUCTS)]
 
@@ -114,9 +114,9 @@ def flops_a_token(config: Config, vocabulary: int) -> float:
 
 
 def peak_memory(nanogpt: Path, which: str) -> float:
-    """Peak megabytes of a process that takes two steps of the default shape with dropout 0.1.
+    """Return the peak MB of a process that takes two steps of the default shape, dropout 0.1.
 
-    `which` is ours, nanoGPT, or nanoGPT without dropout in attention.
+    `which` is "ours", "nanoGPT" or "nanoGPT, in attention 0".
     """
     code = rf"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -126,8 +126,10 @@ from fundamentallm import Config
 torch.set_num_threads({torch.get_num_threads()})
 if {which!r} == "ours": step = train_speed.our_step(Config())
 else:
-    inside = {which!r} == "nanoGPT"
-    step = train_speed.nanogpt_step(Path({str(nanogpt)!r}), Config(), 0.1, inside=inside)
+    dropped = {which!r} == "nanoGPT"
+    step = train_speed.nanogpt_step(
+        Path({str(nanogpt)!r}), Config(), 0.1, attention_dropout=dropped
+    )
 step(); step()
 status = open("/proc/self/status").read()  # getrusage would count the parent's peak
 print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1000)
@@ -139,11 +141,13 @@ print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1000)
 @click.command()
 @click.option("--nanogpt", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--shapes", default="default,small,large", show_default=True)
-@click.option("--rounds", default=9, show_default=True, help="Of the large shape a third.")
+@click.option(
+    "--rounds", default=9, show_default=True, help="Rounds; a third of them for the large shape."
+)
 @click.option("--threads", default=2, show_default=True)
-@click.option("--compiled/--eager", default=True, help="Whether compiled variants are measured.")
+@click.option("--compiled/--eager", default=True, help="Measure compiled variants too.")
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--write", is_flag=True, help="Into docs/dev/performance.md.")
+@click.option("--write", is_flag=True, help="Write the table to docs/dev/performance.md.")
 def main(
     nanogpt: Path,
     shapes: str,
@@ -155,15 +159,15 @@ def main(
 ) -> None:
     """Print a table with two columns for each shape."""
     torch.set_num_threads(threads)
-    few = max(3, rounds // 3)
+    large_rounds = max(3, rounds // 3)
     text = [
-        f"{machine()}; {threads} threads; float32; {rounds} rounds, of the large shape {few}. "
-        "Tokens a second, their share of a large product's GFLOP/s, and how many times as fast "
-        "ours is:",
+        f"{machine()}; {threads} threads; float32; {rounds} rounds, of the large "
+        f"shape {large_rounds}. Tokens a second, their share of a large product's GFLOP/s, and how "
+        "many times as fast ours is:",
         "",
     ]
     cells: dict[str, list[str]] = {}
-    found: dict[str, Any] = {"machine": machine(), "threads": threads, "rounds": rounds}
+    results: dict[str, Any] = {"machine": machine(), "threads": threads, "rounds": rounds}
     for name in shapes.split(","):
         config = {rate: Config(**SHAPES[name], dropout=rate) for rate in (0.1, 0.0)}  # pyright: ignore
         theirs = partial(nanogpt_step, nanogpt)
@@ -171,9 +175,11 @@ def main(
             "ours, 0.1": partial(our_step, config[0.1]),
             "ours, 0": partial(our_step, config[0.0]),
             "nanoGPT, 0.1": partial(theirs, config[0.1], 0.1),
-            "nanoGPT, 0.1, in attention 0": partial(theirs, config[0.1], 0.1, inside=False),
+            "nanoGPT, 0.1, in attention 0": partial(
+                theirs, config[0.1], 0.1, attention_dropout=False
+            ),
             "nanoGPT, 0": partial(theirs, config[0.0], 0.0),
-            "nanoGPT, 0, freed memory kept": partial(theirs, config[0.0], 0.0, keeps=True),
+            "nanoGPT, 0, freed memory kept": partial(theirs, config[0.0], 0.0, keep_memory=True),
         }
         if compiled:
             for rate in (0.1, 0.0):
@@ -182,7 +188,7 @@ def main(
                 )
         makers["products"] = products
         tasks = {task: in_process(make, threads) for task, make in makers.items()}
-        seconds = in_turns(tasks, few if name == "large" else rounds)
+        seconds = in_turns(tasks, large_rounds if name == "large" else rounds)
         peak = PRODUCTS * 2 * 1024**3 / statistics.median(seconds.pop("products"))
         tokens = config[0.0].batch_size * config[0.0].max_seq_len
         need = flops_a_token(config[0.0], len(prepare(read_text(None), config[0.0]).vocabulary))
@@ -190,20 +196,22 @@ def main(
         for task, each in seconds.items():
             speed = tokens / statistics.median(each)
             ours = "ours, 0.1" if "0.1" in task else "ours, 0"
-            than = "" if task.startswith("ours") else ratio(seconds[ours], each)
-            cells.setdefault(task, []).append(f"{speed:,.0f} ({need * speed / peak:.0%}) | {than}")
-        found[name] = {"seconds": seconds, "peak": peak}
+            speedup = "" if task.startswith("ours") else ratio(seconds[ours], each)
+            cells.setdefault(task, []).append(
+                f"{speed:,.0f} ({need * speed / peak:.0%}) | {speedup}"
+            )
+        results[name] = {"seconds": seconds, "peak": peak}
     measured = shapes.split(",")
     text += ["", "| dropout | " + " | ".join(f"{name} | ratio" for name in measured) + " |"]
     text.append("|---|" + "---|---|" * len(measured))
     text += [f"| {task} | {' | '.join(each)} |" for task, each in cells.items()]
     if "default" in shapes:
-        who = ("ours", "nanoGPT", "nanoGPT, in attention 0")
-        memory = {each: peak_memory(nanogpt, each) for each in who}
-        found["peak_memory_mb"] = memory
+        variants = ("ours", "nanoGPT", "nanoGPT, in attention 0")
+        memory = {each: peak_memory(nanogpt, each) for each in variants}
+        results["peak_memory_mb"] = memory
         each = ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in memory.items())
         text += ["", f"Peak MB, default shape, dropout 0.1: {each}."]
-    click.echo(json.dumps(found) if as_json else "\n".join(text))
+    click.echo(json.dumps(results) if as_json else "\n".join(text))
     if write:
         write_section("train_speed", "\n".join(text))
 
