@@ -43,4 +43,4 @@ def test_a_time_limit_with_a_falling_rate_suggests_max_steps(
     flags = ["--lr-schedule=linear", "--max-minutes=0.01", "--max-steps=100000", "--no-wandb"]
     done = run("train", text_file, *tiny_flags, *flags, "--output-dir=out")
     steps = json.loads((tmp_path / "out/summary.json").read_text())["step"]
-    assert f"a run of --max-steps {steps} ends with it low" in done.stderr
+    assert f"--max-steps {steps} decays it in the same time" in done.stderr
