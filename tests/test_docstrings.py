@@ -11,6 +11,10 @@ from collections.abc import Iterator
 
 from conftest import ROOT
 
+OPENINGS = {
+    *("Whether", "What", "Of", "That", "As", "How", "Who", "Whom", "Where", "When", "Why", "Those"),
+    *("To", "For", "From", "With", "If", "On", "At", "Because", "Is", "Its", "Nothing", "Nobody"),
+}
 SHAPE = r"\([\w.* +`\-]+,[^)]*\)|shape|one number"
 
 
@@ -43,6 +47,18 @@ def raised(function: ast.FunctionDef) -> set[str]:
         if isinstance(node, ast.ExceptHandler) and node.type is not None:
             caught |= {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
     return raised - caught
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    """The first word says what comes, as in `Return ...` or `Learning rate at ...`."""
+    odd = []
+    for path in sorted((ROOT / "fundamentallm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
+                if text.partition(" ")[0] in OPENINGS:
+                    odd.append(f"{path.relative_to(ROOT)}: {text.splitlines()[0]}")
+    assert not odd
 
 
 def test_docstrings_name_the_errors_raised() -> None:

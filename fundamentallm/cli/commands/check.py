@@ -47,11 +47,11 @@ def check(
     workers: int | None,
     workers_per_gpu: int | None,
 ) -> int:
-    """Check a sweep file for mistakes and traps, and with DATA.TXT for its cost.
+    """Check a sweep file for mistakes, traps and cost.
 
-    To measure the cost, the cheapest and the dearest run are tried for a few steps, as many at a
-    time as `sweep` would run. DATA.TXT may be built-in, the text that comes with Python. Exit
-    codes: 0 clean, 1 warnings, 2 mistakes.
+    The cost needs DATA.TXT: the cheapest and the dearest run are tried on it for a few steps, as
+    many at a time as `sweep` would run. DATA.TXT may be built-in, the text that comes with Python.
+    Exit codes: 0 clean, 1 warnings, 2 mistakes.
     """
     data = words[0] if words and not words[0].startswith("-") else None
     try:

@@ -24,8 +24,9 @@ NOTHING = "no run has finished, so there is nothing to explain yet"
 @metric_option
 @click.option("--json", "as_json", is_flag=True, help="Print the claims as JSON.")
 def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
-    """Explain what a sweep found: what won, what mattered, how sure that is, what to try next.
+    """Explain what a sweep found, and how sure that is.
 
+    It says what won, what mattered and what to try next.
     SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
     """
     results = read_sources(sources, metric)

@@ -19,10 +19,11 @@ from fundamentallm.printable import fit_for
 @sources_argument(many=False)
 @metric_option
 def next_(sources: tuple[str, ...], metric: str) -> int:
-    """Print the next sweep file: narrower around the best, wider where it was at an edge.
+    """Print the sweep file to run next.
 
-    Redirect it to a file: fundamentallm next runs/lr > sweeps/next.yaml. A comment on each changed
-    line gives the reason.
+    It is narrower around the best, and wider where the best was at an edge. Redirect it to a
+    file: fundamentallm next runs/lr > sweeps/next.yaml. A comment on each changed line gives the
+    reason.
     """
     results = read_sources(sources, metric)
     from fundamentallm.report.next_sweep import next_sweep

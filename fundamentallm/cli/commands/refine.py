@@ -66,7 +66,7 @@ def refine(
     storage: str | None,
     **options: Any,
 ) -> int:
-    """Train the best configurations of SWEEP longer, each with several seeds.
+    """Train the best configurations longer, with several seeds.
 
     Ends with a table of means and spreads, and a verdict on the winner. A run continues from its
     checkpoint where the learning-rate schedule allows it.

@@ -45,7 +45,7 @@ FIXES = "likely fixes: a lower --learning-rate, --gradient-clip 1.0, --mixed-pre
 @train_options
 @click.pass_obj
 def train(sweep: Assignment | None, **flags: Any) -> int:
-    """Train a model on DATA.TXT, or without it on Python's language reference.
+    """Train a model on DATA.TXT or Python's language reference.
 
     DATA.TXT is a UTF-8 text. Values come from the defaults, --preset, --config and flags; later
     ones win. Under `wandb agent` the sweep's values count as flags, and a flag that disagrees with

@@ -71,7 +71,7 @@ class Engine:
         executor: ForkServer,
         observer: Observer,
     ) -> None:
-        """Nothing is claimed until `run`.
+        """Set up a worker; `run` claims its runs.
 
         Args:
             store: Hands out runs and stores their results.

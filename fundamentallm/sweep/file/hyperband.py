@@ -55,7 +55,7 @@ class Reached:
     """Values of a sweep's runs at each band; `change` keeps them up to date."""
 
     def __init__(self, rule: Hyperband) -> None:
-        """No run has reached a band yet."""
+        """Start with no run in any band."""
         self.values: dict[int, list[float]] = {band: [] for band in rule.bands}
         """Sorted values by band; bands rise."""
 

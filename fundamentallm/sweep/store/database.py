@@ -99,7 +99,7 @@ class Database:
     """Connection to a sweep's database, and a lock that all its workers share."""
 
     def __init__(self, url: str, folder: HeldFolder | None = None) -> None:
-        """Nothing is connected yet.
+        """Note the address; the first use connects.
 
         Args:
             url: `sqlite:///PATH` or `postgresql://...`.

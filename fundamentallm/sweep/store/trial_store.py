@@ -47,7 +47,7 @@ class TrialStore:
     """Trials of a study: the state of the last read, and all methods that change them."""
 
     def __init__(self, storage: optuna.storages.RDBStorage, study_id: int) -> None:
-        """Nothing is read yet."""
+        """Note the study; the first call reads it."""
         self.engine, self.study_id = storage.engine, study_id
         self.unfinished: dict[int, StoredTrial] = {}
         """Running and waiting trials by id, as of the last `changed`."""
