@@ -128,7 +128,7 @@ def test_wandb_settings_in_a_sweep_folder_are_refused(tmp_path: Path, run: Run) 
     settings.write_text("[default]\nbase_url = http://127.0.0.1:9\n")
     done = run("agent", "runs/g", "--wandb", "online")
     assert done.returncode == 2
-    assert "wandb/settings: W&B's client would take from it" in done.stderr
+    assert "wandb/settings: W&B's client would read from it" in done.stderr
 
 
 def change_definition(folder: Path, **changes: Any) -> None:
