@@ -38,7 +38,7 @@ def test_all_runs_fail_for_one_reason(
     assert "mps" in done.stderr
     assert "then run: fundamentallm agent runs/t --retries 1 (to change --device" in done.stderr
     assert "resume with" not in done.stderr
-    assert "runs failed; output.txt" not in done.stderr
+    assert "runs failed; see output.txt" not in done.stderr
     if rates == 2:  # the advice is right
         mended = run(*command, "--retries=1", "--", *FLAGS, "--device=cpu")
         assert mended.returncode == 0, mended.stderr

@@ -185,10 +185,10 @@ def test_refining_is_gone_on_with_though_others_are_the_best_now(
     assert run("agent", "runs/c").returncode == 0
     text_file.rename(tmp_path / "moved.txt")
     lost = run(*words)
-    assert (lost.returncode, "say where by --data" in lost.stderr) == (2, True)
+    assert (lost.returncode, "give its path as --data" in lost.stderr) == (2, True)
     done = run(*words, "--data=moved.txt")
     assert done.returncode == 0, done.stderr
     assert "this may be chance: no seed was repeated" in done.stdout
     assert len(summaries(tmp_path / "runs/c-refined")) == 2
     both = run(*words, "--epochs=3")
-    assert (both.returncode, "and not both" in both.stderr) == (2, True)
+    assert (both.returncode, "give either --epochs N or --max-steps N" in both.stderr) == (2, True)
