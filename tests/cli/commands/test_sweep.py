@@ -166,7 +166,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.txt").write_text("mine")
-    assert "thesis.txt is there" in line(sweep_file, text_file, "--output-dir", full)
+    assert "thesis.txt is in it" in line(sweep_file, text_file, "--output-dir", full)
     done = run("agent", tmp_path / "nowhere")
     assert done.returncode == 2
     assert "no sweep found" in done.stderr
