@@ -212,7 +212,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
             project(x, wrong)
     with pytest.raises(ValueError, match="onto is"):
         project(x, weight, onto=x)
-    with pytest.raises(ValueError, match="of one shape"):
+    with pytest.raises(ValueError, match="one shape"):
         mlp(x, weight, weight, weight)
     stream = torch.randn(100, 32, dtype=torch.float64)
     torch.testing.assert_close(project(x, weight, onto=stream), stream + x @ weight.T)
