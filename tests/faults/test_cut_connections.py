@@ -117,7 +117,7 @@ def test_workers_wait_for_a_server_that_is_read_only(tmp_path: Path, postgres: S
 
     def notify(line: str) -> None:
         messages.append(line)
-        if "away" in line:
+        if "unavailable" in line:
             assert "read-only" in line
             set_read_only(engine, False)
 

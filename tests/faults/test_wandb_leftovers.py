@@ -31,7 +31,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "online"])
-def test_leftovers_of_a_sweep(client: Client, text_file: Path, mode: str) -> None:
+def test_sweep(client: Client, text_file: Path, mode: str) -> None:
     (client.folder / "g.yaml").write_text(grid(2, 1))
     client.run("fundamentallm", "sweep", "g.yaml", text_file, "--wandb", mode, "--", *FLAGS)
     for subfolder in ("tmp", "data", "cache/wandb"):
@@ -49,9 +49,7 @@ def test_leftovers_of_a_sweep(client: Client, text_file: Path, mode: str) -> Non
         check_same(client.server, run, folder, synced=mode == "offline")
 
 
-def test_leftovers_of_an_offline_run(
-    client: Client, text_file: Path, tiny_flags: list[str]
-) -> None:
+def test_offline_run(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
     client.train(text_file, *tiny_flags, "--output-dir=out", WANDB_MODE="offline")
     assert leftovers(client.folder / "tmp") == []
     assert leftovers(client.folder / "data") == []
@@ -64,7 +62,7 @@ def test_leftovers_of_an_offline_run(
     assert client.server.store.artifact_files(model) == {"best.pt": best}
 
 
-def test_leftovers_of_an_online_run(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
+def test_online_run(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
     client.train(text_file, *tiny_flags, "--output-dir=out")
     assert leftovers(client.folder / "tmp") == []
     assert leftovers(client.folder / "data") == []
@@ -73,7 +71,7 @@ def test_leftovers_of_an_online_run(client: Client, text_file: Path, tiny_flags:
     assert [a for a in client.server.store.artifacts.values() if a.kind == "model"]
 
 
-def test_leftovers_of_a_killed_run(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
+def test_killed_run(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
     flags = [text_file, *tiny_flags, "--output-dir=out"]
     words = [sys.executable, ROOT / "train.py", *flags, "--max-steps=1000000"]
     process = client.popen(*words, WANDB_MODE="offline")
