@@ -27,7 +27,7 @@ PAGES = [
     if re.search(r"^```bash\n", page.read_text("utf-8"), flags=re.M)
 ]
 OTHER_PROGRAMS = re.compile(
-    r"(source|cd|git|pip|\S*/pip|python\S*|\S*/python|sbatch|umask|echo|\.|wandb) "
+    r"(source|cd|git|pip|\S*/pip|python\S*|\S*/python|sbatch|umask|echo|exec|\.|wandb) "
 )
 
 
@@ -36,7 +36,7 @@ def shell_commands(page: Path) -> list[str]:
     text = "\n".join(re.findall(r"^```bash\n(.*?)^```", page.read_text("utf-8"), flags=re.M | re.S))
     commands = []
     for line in text.replace("\\\n", " ").splitlines():
-        for command in re.sub(r"\s+#.*$", "", line).split(" && "):
+        for command in re.sub(r"(^|\s+)#.*$", "", line).split(" && "):
             if command.strip():
                 commands.append(command.strip().removeprefix(".venv/bin/"))
     return commands
@@ -62,8 +62,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     shutil.copy2(ROOT / "train.py", tmp_path)
     text = builtin_corpus()
-    (tmp_path / "data.txt").write_text(text[:40_000], "utf-8")
-    (tmp_path / "other.txt").write_text(text[40_000:50_000], "utf-8")
+    (tmp_path / "data.txt").write_text(text[:60_000], "utf-8")
+    (tmp_path / "other.txt").write_text(text[60_000:70_000], "utf-8")
     program = tmp_path / "bin/fundamentallm"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fundamentallm "$@"\n')
