@@ -52,7 +52,7 @@ def raised(function: ast.FunctionDef) -> set[str]:
 def test_docstrings_open_with_a_verb_or_a_noun() -> None:
     """The first word says what comes, as in `Return ...` or `Learning rate at ...`."""
     odd = []
-    for path in sorted((ROOT / "fundamentallm").rglob("*.py")):
+    for path in (*(ROOT / "fundamentallm").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 text = ast.get_docstring(node) or ""

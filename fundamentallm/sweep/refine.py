@@ -182,7 +182,7 @@ def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, An
 
 
 def _is_whole(folder: RunFolder, name: str) -> bool:
-    """Return whether a checkpoint, if present, is complete: copied holes would fill the disk."""
+    """Return whether a checkpoint, if present, is complete; no run resumes from another."""
     with HeldFolder(folder.path, folder.root) as held:
         if not held.has(name):
             return True

@@ -86,7 +86,7 @@ class Part:
         return {"state": dict(enumerate(self.state.values()))}
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Return a parameter's state before its first step, by name."""
+        """Return a parameter's state before its first step, by name; each optimizer has its own."""
         raise NotImplementedError
 
     def load_state_dict(self, saved: object) -> None:

@@ -15,7 +15,7 @@ from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 
 
 def parsed(arguments: list[str]) -> dict[str, object]:
-    """What `fundamentallm train ARGUMENTS` understands; the last of what was typed twice."""
+    """Return the values of `fundamentallm train ARGUMENTS`; a repeated flag's last one."""
     root = cli.make_context("fundamentallm", ["train"])
     context = cli.commands["train"].make_context("train", list(arguments), parent=root)
     return {

@@ -31,7 +31,7 @@ def test_an_agent_keeps_to_the_storage_of_the_folder(
 def test_sqlite_elsewhere_is_refused(
     run: Run, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody would find it again, and begin anew over its runs."""
+    """A later start would not find the sweep, and would start over its runs."""
     (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
     monkeypatch.setenv("FUNDAMENTALLM_STORAGE", f"sqlite:///{tmp_path}/other.db")
     done = run("sweep", "t.yaml", text_file, "--", *FLAGS)

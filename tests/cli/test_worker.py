@@ -1,4 +1,4 @@
-"""What a sweep says at its end, and when its file was edited meanwhile."""
+"""Messages at the end of a sweep, and about a sweep file edited during it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When its terminal closes, a run saves and ends, or continues if it ignores SIGHUP."""
+"""A run saves and ends if its terminal closes, or continues if it ignores SIGHUP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is lost if the service process of W&B's client dies, whenever that happens.
+"""The service process of W&B's client may die at any time; no data is lost.
 
 A scheduler that sends SIGTERM to every process of a job ends it before ours can react; so does the
 kernel when memory runs out.

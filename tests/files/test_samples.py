@@ -7,6 +7,7 @@ from pathlib import Path
 from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_characters import HARMLESS
 
 from fundamentallm.files.samples import Sample, format_sample, parse_samples
 
@@ -26,15 +27,6 @@ def test_a_sample_that_a_kill_cut_short_is_left_out() -> None:
     whole = format_sample(1, Sample("a", 0.6, "b"))
     cut = format_sample(2, Sample("c", 0.6, "d\ne"))[:-1]
     assert [step for step, _ in parse_samples(whole + cut)] == [1]
-
-
-HARMLESS = (
-    "a\u00a0b\u202fc\u3000d"  # spaces that do not break
-    "\u0646\u06cc\u200c\u200d\u00ad"  # joiners, and a soft hyphen
-    "\ue000\ufeff\u200e\u200f"  # private use, and marks of direction
-    "\U0001fae8\U0001f3f4\U000e0067\U000e007f"  # an emoji newer than Python's tables, and a flag's
-    "\u0378\n\t"  # not assigned
-)
 
 
 def test_log_samples_and_report_show_the_sample(

@@ -118,7 +118,7 @@ print((faults() - before) / 10)
 def test_busy_cores_are_reported(
     worked: tuple[int, ...], busy: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of 8 cores, for a run of 8 threads; `worked` is what /proc/stat grew by meanwhile."""
+    """A run of 8 threads on 8 cores; `worked` is the growth of /proc/stat."""
     stat = tmp_path / "proc/stat"
     stat.parent.mkdir()
     lines = [

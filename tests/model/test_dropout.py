@@ -19,7 +19,7 @@ COUNT = 1 << 20
 
 @pytest.fixture(params=["kernels.c", "torch"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With kernels.c and without."""
+    """Run the test with kernels.c and without."""
     if request.param == "torch":
         monkeypatch.setattr(native, "kernels", lambda: None)
     else:
@@ -65,7 +65,7 @@ def test_each_place_has_its_share() -> None:
 
 
 def test_runs_are_as_long_as_chance_makes_them() -> None:
-    """How many kept elements stand between two dropped ones: geometric, by chi-squared."""
+    """Lengths of runs of kept elements are geometric, by chi-squared."""
     torch.manual_seed(4)
     places = (factors(COUNT, rate=0.25) == 0).nonzero().flatten()
     lengths = (places.diff() - 1).clamp(max=20)

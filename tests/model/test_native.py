@@ -166,7 +166,7 @@ def test_mlp_drops_what_a_projection_drops() -> None:
 
 
 def check_all_same(function: Callable, *inputs: Tensor) -> None:
-    """In float32, by kernels.c, and in float64, by torch: the result and every gradient."""
+    """Compare result and gradients: kernels.c in float32, torch in float64."""
     ours = [each.clone().requires_grad_() for each in inputs]
     exact = [each.double().requires_grad_() for each in inputs]
     y, wanted = function(*ours), function(*exact)
@@ -295,7 +295,7 @@ def test_results_do_not_depend_on_threads() -> None:
 
 
 def found_in(folder: Path, **environment: str) -> str:
-    """Whether a new process finds kernels, with its cache in `folder`; and what it says."""
+    """Return whether a new process finds kernels, with its cache in `folder`, and its output."""
     code = "from fundamentallm.model.native import kernels as k; k(); print(k() is not None)"
     own = {**os.environ, "XDG_CACHE_HOME": str(folder), **environment}
     done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""How many threads compute: results do not depend on it, nor on what other threads do."""
+"""Results do not depend on the number of threads, nor on other threads."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_kernels_are_not_made_for_is_left_to_torch(
 def test_two_runs_in_two_threads_do_not_change_each_other(
     tiny: Config, text: str, tmp_path: Path
 ) -> None:
-    """As Optuna's `n_jobs=2` has it. Either draws dropout from torch's generator at every step."""
+    """Optuna's `n_jobs=2` runs this. Either draws dropout from torch's generator at every step."""
     configs = [replace(tiny, dropout=0.3, seed=seed, max_steps=60) for seed in (1, 2)]
     alone = [trained(config, text, tmp_path / f"alone{n}") for n, config in enumerate(configs)]
     torch.manual_seed(5)

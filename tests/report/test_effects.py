@@ -1,4 +1,4 @@
-"""What the fit lets in: hardly ever a setting that does nothing, and those that do something."""
+"""The fit selects settings that have an effect, and hardly ever one that has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a sweep is so; and where there is nothing to say, nothing is said."""
+"""Every claim about a sweep is true, and no claim is made without evidence."""
 
 from __future__ import annotations
 
@@ -444,7 +444,7 @@ def test_runs_that_were_stopped_early_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_the_best_value_comes_from_the_runs_and_next_searches_there(tmp_path: Path) -> None:
-    """What the fit takes for the best lies beyond a run that lost: it is not named."""
+    """The fit's best value lies beyond a run that lost, so it is not named."""
     low, high = 0.0001, 0.1
     text = SWEEP.replace("grid", "random").replace(
         "{values: [0.0001, 0.001, 0.01]}",

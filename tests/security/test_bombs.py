@@ -181,7 +181,7 @@ def test_an_invalid_values_file_of_an_agent_is_refused(
 
 
 def test_a_pipe_is_refused_as_text_of_a_sweep(tmp_path: Path) -> None:
-    """Nothing writes to the pipe, so reading it would block forever."""
+    """The pipe has no writer, so reading it would block forever."""
     os.mkfifo(tmp_path / "text")
     with pytest.raises(DataError, match="it can be read only once"):
         read_lasting_text(tmp_path / "text")

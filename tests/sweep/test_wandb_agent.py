@@ -1,4 +1,4 @@
-"""What an agent hands over, in every form that a sweep's `command` can ask for."""
+"""Values from an agent, in every form that a sweep's `command` can ask for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 def assignment(parameters: dict[str, Any], folder: Path) -> Assignment:
-    """As an agent would leave it."""
+    """Return the assignment of a file like the one an agent writes."""
     file = folder / "config-abc.yaml"
     content = {"wandb_version": 1, **{name: {"value": v} for name, v in parameters.items()}}
     file.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")

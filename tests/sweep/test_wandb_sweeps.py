@@ -55,7 +55,7 @@ def check_all(client: Client, sweep: Sweep) -> None:
 
 
 def test_a_grid_to_its_end(client: Client) -> None:
-    """With impossible points; and the public API finds the best run and its curve."""
+    """The grid has impossible points; the public API finds the best run and its curve."""
     parameters = FIXED | {
         "learning_rate": {"values": [0.001, 0.003]},
         "num_heads": {"values": [2, 3]},
@@ -261,7 +261,7 @@ def preempt(client: Client, sweep: Sweep, number: int, *, at_least: int) -> Run:
 def test_a_run_that_comes_back_with_its_whole_config_goes_on(
     client: Client, words: list[str]
 ) -> None:
-    """As W&B hands it out again: with all that the run had added to the sweep's values."""
+    """W&B hands it out again with all that the run had added to the sweep's values."""
     parameters = {
         "optimizer": {"parameters": {"learning-rate": {"value": 0.002}}},
         "early_stopping": {"value": False},
@@ -283,7 +283,7 @@ def test_a_run_that_comes_back_with_its_whole_config_goes_on(
 
 @pytest.mark.parametrize("forwards", [True, nightly(False)])
 def test_a_scheduler_that_signals_the_agent_alone(client: Client, forwards: bool) -> None:
-    """What docs/wandb.md says of SLURM and Kubernetes, with and without the flag."""
+    """SLURM and Kubernetes as docs/wandb.md has them, with and without the flag."""
     sweep = client.sweep(sweep_of("grid", UNENDING | {"seed": {"values": [1]}}))
     agent = client.agent(sweep, *(["--forward-signals"] if forwards else []))
     wait_until(lambda: sweep.runs and len(sweep.runs[0].history) > 2, agent)

@@ -238,7 +238,7 @@ def mend(server: WandbServer, name: str) -> None:
 def test_a_run_with_an_id_is_kept_where_w_and_b_fails_at_its_start(
     client: Client, text_file: Path, tiny_flags: list[str]
 ) -> None:
-    """As every run of an agent's and every resumed one has."""
+    """Every run of an agent and every resumed run has an id."""
     FAULTS["500"](client.server)
     more = {"WANDB_RUN_ID": "abc12345", "WANDB_INIT_TIMEOUT": "1", "WANDB_FINISH_TIMEOUT": "4"}
     done = client.train(text_file, *tiny_flags, "--output-dir=out", **more)
@@ -252,7 +252,7 @@ LONG = ["--max-steps=2500", "--eval-every=250"]
 
 @pytest.fixture(scope="module")
 def local_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What a run without W&B writes."""
+    """Return the rows of a run without W&B."""
     folder = tmp_path_factory.mktemp("local")
     config = Config(**{**TINY, "max_steps": 2500, "eval_every": 250})
     run_folder = RunFolder(folder)

@@ -24,7 +24,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 def grown(file: Path, before: int) -> bool:
-    """Whether a run has written rows since the file was that long."""
+    """Return whether a run has written rows since the file was that long."""
     return file.exists() and file.stat().st_size > before
 
 

@@ -266,7 +266,7 @@ def test_minutes_end_a_run(tiny: Config, text: str) -> None:
 def test_what_has_ended_does_not_go_on(
     limit: dict[str, Any], tiny: Config, text: str, tmp_path: Path
 ) -> None:
-    """As where a kill came between the last checkpoint and the summary."""
+    """A kill came between the last checkpoint and the summary."""
     config = replace(tiny, eval_every=2, max_steps=500, **limit)
     folder = RunFolder(tmp_path)
     first = train(config, text, folder=folder, device="cpu")
@@ -349,7 +349,7 @@ def test_the_optuna_example_of_the_docs(
 
 
 def test_a_run_that_is_scored_again_is_shown(tiny: Config, text: str, tmp_path: Path) -> None:
-    """Its last row has been written: what is left of one has no training loss."""
+    """The run's last row is written already; what is left has no training loss."""
     config = replace(tiny, eval_every=100)
     calls = iter(range(100))
     stopped = start(config, text, tmp_path, stop_requested=lambda: "me" * (next(calls) >= 10))
@@ -381,7 +381,7 @@ def test_what_diverges_at_once_has_a_score_by_every_metric(
 def test_kernels_are_built_before_the_clock_starts(
     text: str, tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where they never were, that takes longer than many a --max-minutes 0.1."""
+    """The first build takes longer than --max-minutes 0.1."""
     order: list[str] = []
     take_step = loop.TrainLoop.take_step
     monkeypatch.setattr(loop, "kernels", lambda: order.append("kernels"))

@@ -128,7 +128,7 @@ def test_signals_save_and_show_how_to_resume(
 def test_the_folder_of_a_sweep_is_refused(
     run: Run, text_file: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
-    """Its runs would be hidden from every report."""
+    """Reports would not show a run in a sweep's folder."""
     (tmp_path / "swept").mkdir()
     (tmp_path / "swept/sweep.yaml").touch()
     few = ["--model-dim=16", "--num-heads=2"]

@@ -1,4 +1,4 @@
-"""How many runs at a time: told from what the first of them show."""
+"""The number of runs at a time follows from what the first runs need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn, and that drawing and its way back agree; W&B's own numbers are held in CI."""
+"""Draws follow their distribution, and the inverse agrees; CI compares with W&B's own numbers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ RULE = Hyperband((2, 6, 18))
 
 
 def reached(rule: Hyperband, histories: Sequence[Sequence[float]]) -> Reached:
-    """What runs with these histories had at the bands."""
+    """Return the values at the bands of runs with these histories."""
     found = Reached(rule)
     for history in histories:
         found.change((), history)

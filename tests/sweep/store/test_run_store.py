@@ -1,4 +1,4 @@
-"""Who does which run: handed out once, given away when a worker is gone, refused after that."""
+"""Runs are handed out once, given away if their worker is gone, and refused after that."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_worker_that_is_gone_loses_its_run_at_once_on_the_same_machine(tmp_pat
 def test_a_worker_that_left_without_a_word_of_its_run_is_gone_at_once(
     tmp_path: Path, ended: bool
 ) -> None:
-    """As when the disk is full, or the database away, and it does not wait."""
+    """The disk is full, or the database unavailable, and the worker does not wait."""
     left, other = open_store(tmp_path), open_store(tmp_path)
     attempt = claimed(left)
     if ended:
@@ -191,7 +191,7 @@ def test_a_run_that_an_older_version_made_and_did_not_start_is_taken_once(tmp_pa
 
 
 def test_what_an_older_look_would_claim_is_refused(tmp_path: Path) -> None:
-    """As when the lock was lost while the values were chosen: others claim meanwhile."""
+    """The lock was lost while the values were chosen, and others claimed meanwhile."""
     with closing(open_store(tmp_path)) as one, closing(open_store(tmp_path)) as two:
         chosen: list[int] = []
 

@@ -1,4 +1,4 @@
-"""How bad a score may count: for our runs a uniform guess, for others what their spread allows."""
+"""Scores are capped: for our runs at a uniform guess, for others by their spread."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_an_older_storage_knows_no_guesses_and_its_runs_are_winsorized() -> None
 
 
 def test_finalists_are_ranked_by_capped_means(tmp_path: Path) -> None:
-    """Of two seeds, one blew up: still better than a configuration that is bad with both."""
+    """One of two seeds blew up: still better than a configuration that is bad with both."""
     text = "program: train.py\nmethod: grid\nparameters:\n"
     text += "  learning_rate: {values: [0.1, 0.001]}\n  seed: {values: [0, 1]}\n"
     points = SearchSpace(parse_sweep(text, "s"), {})

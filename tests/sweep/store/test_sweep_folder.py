@@ -27,7 +27,7 @@ def test_a_folder_that_was_renamed_is_the_same_sweep(
 
 
 def test_a_folder_with_an_odd_name(run: Run, tmp_path: Path, text_file: Path) -> None:
-    """As CI services make of a branch; in an address % and ? mean something."""
+    """CI services name folders after branches; in an address % and ? mean something."""
     (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=1))
     folder = tmp_path / "feature%2Flr é?" / "t"
     begin = ("sweep", "t.yaml", text_file, "--output-dir", folder, "--count=0", "--", *FLAGS)
@@ -42,7 +42,7 @@ def test_a_folder_with_an_odd_name(run: Run, tmp_path: Path, text_file: Path) ->
 
 
 def test_what_is_taken_over_is_the_whole_copy(tmp_path: Path) -> None:
-    """Who was killed while it deleted the old one has left that behind, half and newer."""
+    """A worker that was killed while it deleted the old copy left half of it, and newer."""
     folder = SweepFolder(tmp_path)
     run_folder = folder.create_run(0)
     run_folder.last.write_text("whole")
