@@ -29,19 +29,30 @@ MOST_TOGETHER = 64
 class SearchSpace:
     """Configurations that a sweep may try, with the `fixed` settings of all runs."""
 
-    def __init__(self, sweep: SweepFile, fixed: Mapping[str, Any]) -> None:
-        self.sweep, self.fixed = sweep, fixed
+    def __init__(self, sweep: SweepFile, fixed: Mapping[str, Any], *, is_ours: bool = True) -> None:
+        """Set up the space.
+
+        Args:
+            sweep: Parsed sweep file.
+            fixed: Settings that all runs share.
+            is_ours: Whether our trainer runs it; the values of another program are not judged.
+        """
+        self.sweep, self.fixed, self.is_ours = sweep, fixed, is_ours
         self.searched = [p for p in sweep.parameters if not p.is_constant]
         names = {hyperparameter_name(parameter) for parameter in sweep.parameters}
-        self.are_known = names <= {*HYPERPARAMETERS, DATA}
+        self.are_known = is_ours and names <= {*HYPERPARAMETERS, DATA}
         """True if each parameter is one of our trainer's."""
 
     def settings(self, values: Values) -> dict[str, Any]:
         """Return parsed hyperparameters by name, and `data` if the sweep gives it.
 
+        For another program, return the values by the full names of their parameters.
+
         Raises:
             ConfigError: A value is not possible for its hyperparameter.
         """
+        if not self.is_ours:
+            return {parameter.name: values[parameter.name] for parameter in self.sweep.parameters}
         settings = dict(self.fixed)
         for parameter in self.sweep.parameters:
             name, value = hyperparameter_name(parameter), values[parameter.name]
@@ -60,10 +71,10 @@ class SearchSpace:
         return fits(settings)
 
     def defaults(self) -> Values:
-        """Return the values of the sweep nearest to the documented defaults."""
+        """Return the values nearest to the documented defaults, or medians for another program."""
         values: dict[str, Any] = {}
         for parameter in self.sweep.parameters:
-            known = HYPERPARAMETERS.get(hyperparameter_name(parameter))
+            known = HYPERPARAMETERS.get(hyperparameter_name(parameter)) if self.is_ours else None
             default = self.fixed.get(known.name, known.default) if known else None
             values[parameter.name] = _nearest(parameter, default)
         return values
@@ -73,6 +84,8 @@ class SearchSpace:
 
         Each comes with its possible combinations; None if there are too many to list.
         """
+        if not self.is_ours:
+            return []
         by_name = {hyperparameter_name(p): p for p in self.sweep.parameters}
         groups: list[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]] = []
         for names in CONSTRAINED:
