@@ -27,6 +27,7 @@ LAYERS = (  # bottom layer first: a package imports only from its own layer and 
     ("sweep.file",),
     ("sweep.search",),
     ("sweep.store",),
+    ("sweep.program",),
     ("sweep.engine",),
     ("sweep.check",),
     ("sweep",),

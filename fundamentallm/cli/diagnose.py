@@ -12,7 +12,8 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.check.warnings import check_any, check_meaning
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.sweep_file import SweepFile
-from fundamentallm.sweep.program import OUR_COMMAND, command_line, is_ours, missing_program
+from fundamentallm.sweep.program.command import command_line
+from fundamentallm.sweep.program.ownership import OUR_COMMAND, is_ours, missing_program
 from fundamentallm.sweep.search.space import SearchSpace, check_space
 
 

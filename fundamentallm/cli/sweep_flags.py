@@ -13,7 +13,7 @@ from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.config.parsing import DATA_KEYS
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.sweep.file.sweep_file import SweepFile
-from fundamentallm.sweep.program import words_of_every_run
+from fundamentallm.sweep.program.ownership import words_of_every_run
 from fundamentallm.sweep.search.space import hyperparameter_name
 
 OF_ONE_RUN = {"data", "output_dir", "resume", "overwrite"}

@@ -18,7 +18,8 @@ from fundamentallm.sweep.check.repair import repaired
 from fundamentallm.sweep.check.warnings import size, unscored
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.sweep_file import examine_sweep
-from fundamentallm.sweep.program import command_line, missing_program
+from fundamentallm.sweep.program.command import command_line
+from fundamentallm.sweep.program.ownership import missing_program
 from fundamentallm.sweep.search.space import SearchSpace
 
 if TYPE_CHECKING:

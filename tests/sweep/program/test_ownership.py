@@ -12,7 +12,8 @@ from conftest import ROOT, Run
 from tiny_sweep import FLAGS, grid, summaries
 
 from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.program import OUR_COMMAND, command_line, is_ours, words_of_every_run
+from fundamentallm.sweep.program.command import command_line
+from fundamentallm.sweep.program.ownership import OUR_COMMAND, is_ours, words_of_every_run
 
 STRANGERS = "import argparse\n\nprint('training', argparse.ArgumentParser().parse_known_args())\n"
 IMPORTS_OURS = "import fundamentallm\n\nfundamentallm.train('data.txt', learning_rate=0.1)\n"

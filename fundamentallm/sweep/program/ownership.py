@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fundamentallm.sweep.file.sweep_file import ENVIRONMENT, SweepFile
+from fundamentallm.sweep.file.sweep_file import SweepFile
+from fundamentallm.sweep.program.command import DEFAULT, command_words
 
-DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
-"""Default command, as in W&B."""
-SHOWN = {"${env}": "/usr/bin/env", "${interpreter}": "python"}
 SCRIPTS = (".py", ".sh")
 OUR_COMMAND = '["${env}", "${interpreter}", -m, fundamentallm, train, "${args}"]'
 """Command that starts our trainer from the installed package, here and on W&B."""
@@ -41,15 +37,9 @@ def missing_program(sweep: SweepFile) -> str | None:
     return script if script and _find(script, sweep) is None else None
 
 
-def command_line(sweep: SweepFile) -> str:
-    """Return the command as a line to display."""
-    shown = SHOWN | {"${program}": sweep.program}
-    return " ".join(shown.get(word, word) for word in sweep.command or DEFAULT)
-
-
 def words_of_every_run(sweep: SweepFile) -> list[str]:
     """Return the arguments that the file's `command` gives to every run."""
-    words = _words(sweep)
+    words = command_words(sweep)
     start = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     for i, word in enumerate(words):
         if Path(word).name in ("${program}", "train.py"):
@@ -65,22 +55,13 @@ def words_of_every_run(sweep: SweepFile) -> list[str]:
     return rest
 
 
-def _words(sweep: SweepFile) -> list[str]:
-    return [ENVIRONMENT.sub(_of_environment, word) for word in sweep.command]
-
-
-def _of_environment(match: re.Match[str]) -> str:
-    """Return the variable's value, or its name if it is not set, as W&B's agent does."""
-    return os.environ.get(match[1], match[1])
-
-
 def _is_our_command(words: list[str]) -> bool:
     return len(words) == 2 and Path(words[0]).name == "fundamentallm" and words[1] == "train"
 
 
 def _script(sweep: SweepFile) -> str | None:
     """Return the script; "" if the command has none; None for our command."""
-    words = _words(sweep) or list(DEFAULT)
+    words = command_words(sweep) or list(DEFAULT)
     for i, word in enumerate(words):
         if word == "${program}":
             return sweep.program
