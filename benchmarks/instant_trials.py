@@ -59,6 +59,10 @@ class InstantTrial:
         """End with the next message."""
         self.stop_reason = self.stop_reason or reason
 
+    def memory_gb(self) -> float:
+        """Return that the memory is unknown."""
+        return 0.0
+
     def kill(self) -> None:
         """Nothing runs."""
 
@@ -74,6 +78,14 @@ class InstantWorkers:
     def job(self, run: Run, slot: int) -> Run:
         """Return the run itself."""
         return run
+
+    def resumes(self, run: Run) -> bool:
+        """Return that no run resumes."""
+        return False
+
+    def why_restarted(self, run: Run) -> str:
+        """Return no reason."""
+        return ""
 
     def start(self, job: Run) -> InstantTrial:
         """Start a trial of a run."""

@@ -38,7 +38,7 @@ ONLY_IN = {  # library: the only packages that import it
     "click": ("cli",),
     "yaml": ("files.bounded_yaml", "files.run_folder", "sweep", "report", "cli"),
     "scipy": ("sweep.file.distributions", "report"),
-    "torch": ("data.dataset", "machine.device", "model", "training", "sweep.engine.trial"),
+    "torch": ("data.dataset", "machine.device", "model", "training", "sweep.engine.trainer_trial"),
     "tqdm": ("trackers.console",),
     "requests": ("report.read_wandb",),
     "wandb": ("trackers.wandb", "report.read_wandb"),

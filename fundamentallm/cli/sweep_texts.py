@@ -12,7 +12,7 @@ from fundamentallm.cli.messages import warn
 from fundamentallm.config.parsing import DATA
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.check.warnings import unscored
-from fundamentallm.sweep.engine.job import TextSource
+from fundamentallm.sweep.engine.trainer_job import TextSource
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Categorical
 from fundamentallm.sweep.file.sweep_file import SweepFile

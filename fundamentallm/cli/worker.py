@@ -172,8 +172,8 @@ def engine_for(
 ) -> Engine:
     """Return an engine for the sweep."""
     from fundamentallm.sweep.engine.engine import Engine, EngineSettings
-    from fundamentallm.sweep.engine.job import JobMaker, TextSource
-    from fundamentallm.sweep.engine.trial_process import ForkServer
+    from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJobs
+    from fundamentallm.sweep.engine.trial_process import TRAINER, ForkServer
 
     sweep, wandb = definition.sweep, None
     if definition.wandb:
@@ -192,10 +192,12 @@ def engine_for(
         sweep,
         search.search,
         EngineSettings(resources, retries=retries, count=count, wait=60 * wait),
-        jobs=JobMaker(
+        jobs=TrainerJobs(
             folder, definition.space, texts, resources, hang_timeout=2 * store.lease, wandb=wandb
         ),
-        executor=ForkServer(threads=resources.threads, preload=PRELOADED if wandb else ()),
+        executor=ForkServer(
+            threads=resources.threads, preload=[*TRAINER, *(PRELOADED if wandb else ())]
+        ),
         observer=view,
     )
 

@@ -142,6 +142,18 @@ def own_memory_gb(pid: int) -> float:
         return 0.0
 
 
+def group_memory_gb(group: int) -> float:
+    """Return the sum of `own_memory_gb` over the processes of a process group; 0 if unknown."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # The command may contain anything, so the fields are counted from its last bracket.
+            fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                total += own_memory_gb(int(stat.parent.name))
+    return total
+
+
 def keep_freed_memory() -> None:
     """Have the C library (glibc) keep freed memory instead of returning it to the system.
 

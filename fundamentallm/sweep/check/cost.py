@@ -25,7 +25,7 @@ from fundamentallm.machine.cores_and_memory import free_gb
 from fundamentallm.sweep.check.probe import probe
 from fundamentallm.sweep.check.warnings import extremes, size
 from fundamentallm.sweep.engine.concurrency import FIRST_ROW_SECONDS, Resources, fitting
-from fundamentallm.sweep.engine.job import Job, TextSource
+from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJob
 from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Grid, RandomSearch
@@ -234,10 +234,10 @@ class _Bench:
             first_row=max(each.first_row for each in found),
         )
 
-    def _job(self, settings: dict[str, Any], slot: int) -> Job:
+    def _job(self, settings: dict[str, Any], slot: int) -> TrainerJob:
         path, name, sha256 = self.data.text(None)
         gpus = self.resources.gpus
-        return Job(
+        return TrainerJob(
             folder=self.folder,
             settings=settings,
             data=path,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.machine.cores_and_memory import keep_freed_memory, own_memory_gb
-from fundamentallm.sweep.engine.job import Job
+from fundamentallm.sweep.engine.trainer_job import TrainerJob
 from fundamentallm.training.plan import sequences_at_once
 from fundamentallm.warning_lines import print_warnings
 
@@ -168,7 +168,7 @@ class Probe:
         )
 
 
-def probe(workers: ForkServer, jobs: Sequence[Job]) -> list[Probe]:
+def probe(workers: ForkServer, jobs: Sequence[TrainerJob]) -> list[Probe]:
     """Measure all jobs at the same time; return what each measured before the timeout."""
     probes: list[Probe] = []
     for job in jobs:
@@ -205,7 +205,7 @@ def probe(workers: ForkServer, jobs: Sequence[Job]) -> list[Probe]:
             each.pipe.close()
 
 
-def main(job: Job, pipe: Connection) -> None:
+def main(job: TrainerJob, pipe: Connection) -> None:
     """Measure a run in the child process, and send what is known after each part."""
     from fundamentallm.machine.device import is_out_of_memory
     from fundamentallm.training.train_step import OutOfMemoryError
@@ -232,7 +232,7 @@ def main(job: Job, pipe: Connection) -> None:
         pipe.send(Problem(f"does not fit: {one_line(error)}", no_memory=True))
 
 
-def _measured(job: Job, pipe: Connection) -> Iterator[Parts]:
+def _measured(job: TrainerJob, pipe: Connection) -> Iterator[Parts]:
     from fundamentallm.machine.device import pick_device
     from fundamentallm.training.isolation import run_alone
 
@@ -242,13 +242,13 @@ def _measured(job: Job, pipe: Connection) -> Iterator[Parts]:
         yield from _parts(job, config, device, pipe)
 
 
-def _parts(job: Job, whole: Config, device: Device, pipe: Connection) -> Iterator[Parts]:
+def _parts(job: TrainerJob, whole: Config, device: Device, pipe: Connection) -> Iterator[Parts]:
     from fundamentallm.data.dataset import training_batch
     from fundamentallm.data.text import DataError
     from fundamentallm.machine.device import peak_memory_gb
     from fundamentallm.model.sampling import continue_text
     from fundamentallm.model.size import parameter_count
-    from fundamentallm.sweep.engine.trial import dataset_of
+    from fundamentallm.sweep.engine.trainer_trial import dataset_of
     from fundamentallm.training.checkpoint import Checkpoint
     from fundamentallm.training.cuda_graphs import WARMUP_CALLS
     from fundamentallm.training.evaluate import score

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fundamentallm.machine.cores_and_memory import free_gb, own_memory_gb
+from fundamentallm.machine.cores_and_memory import free_gb
 
 FIRST_ROW_SECONDS = 20.0
 """Longest wait of the others for the first trial's first row."""
@@ -72,14 +72,16 @@ class Concurrency:
         ):
             self._settle_by_memory()
 
-    def row_logged(self, slot: int, pid: int, metrics: Mapping[str, float]) -> None:
-        """Note that a trial logged a row."""
+    def row_logged(
+        self, slot: int, metrics: Mapping[str, float], memory_gb: Callable[[], float]
+    ) -> None:
+        """Note that a trial logged a row; `memory_gb` returns the trial's peak memory."""
         if self.resources.fixed or self.resources.workers == 1:
             return
         if self.resources.gpus:
             self._add_speed(slot, metrics.get("perf/tokens_per_second", 0.0))
             return
-        memory = own_memory_gb(pid)
+        memory = memory_gb()
         if not self.settled or memory > 1.2 * self.memory:
             self.memory = max(self.memory, memory)
             self._settle_by_memory()

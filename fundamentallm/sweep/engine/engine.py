@@ -52,6 +52,8 @@ class EngineSettings:
     """Retries of a run that failed by an error of its own."""
     count: int | None = None
     """Most runs to claim here; None for no limit."""
+    failures: int = 5
+    """First failures in a row after which the worker stops."""
     wait: float = 0.0
     """Timeout in seconds for a full disk or an unavailable storage."""
 
@@ -150,7 +152,7 @@ class Engine:
     def _reason_to_stop(self) -> str:
         return (
             self.stop_requested()
-            or reason_to_give_up(self.statuses.values())
+            or reason_to_give_up(self.statuses.values(), self.settings.failures)
             or self.folder.why_displaced()
         )
 
@@ -244,11 +246,10 @@ class Engine:
         except (DiskError, RunFolderError) as error:
             self._handle_start_error(run, error)
             return
-        resumes = folder.last.exists()
-        if previous is not None and previous.history and not resumes:
-            self.observer.notify(
-                f"run {run.number + 1} restarts: its checkpoint is not on this machine"
-            )
+        resumes = self.jobs.resumes(run)
+        has_history = previous is not None and previous.history
+        if has_history and not resumes and (reason := self.jobs.why_restarted(run)):
+            self.observer.notify(f"run {run.number + 1} restarts: {reason}")
         self.observer.started(run, resumes=resumes)
         process = self.executor.start(job)
         self.running.append(RunningTrial(run, process, slot, started_at=time.monotonic()))
@@ -297,7 +298,7 @@ class Engine:
             name = self.metric.name
             self._report(each, {r["step"]: r.get(name) for r in rows if r["step"] < row.step})
         self.observer.row(each.run, row)
-        self.concurrency.row_logged(each.slot, each.process.pid, row.metrics)
+        self.concurrency.row_logged(each.slot, row.metrics, each.process.memory_gb)
         each.evaluations += "val_loss" in row.metrics
         if each.evaluations > 1:  # a checkpoint was written after each but the newest
             self.disk.write_succeeded(each.run.number)
@@ -347,8 +348,8 @@ class Engine:
         self.concurrency.ended(each.slot)
         if each.is_lost:
             return
-        if outcome.undelivered:
-            self.observer.notify(f"run {each.run.number + 1}: {outcome.undelivered}")
+        if outcome.warning:
+            self.observer.notify(f"run {each.run.number + 1}: {outcome.warning}")
         status = outcome.status
         if is_stopped_early(status, outcome.stopped_by):
             status = RunStatus.STOPPED

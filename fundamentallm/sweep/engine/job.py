@@ -1,148 +1,76 @@
-"""Messages between a worker and its trials: the job, rows, heartbeats and the outcome."""
+"""A trial's job, and the messages between a worker and the process that does the job."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from fundamentallm.config.parsing import DATA
-from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.status import RunStatus
 
 if TYPE_CHECKING:  # a trial's process imports this file and has to start fast
-    from fundamentallm.sweep.engine.concurrency import Resources
-    from fundamentallm.sweep.search.base import Values
-    from fundamentallm.sweep.search.space import SearchSpace
-    from fundamentallm.sweep.store.definition import SweepDefinition
+    from fundamentallm.sweep.engine.trial_pipe import TrialPipe
     from fundamentallm.sweep.store.records import Run
-    from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 
-@dataclass(frozen=True)
-class TextSource:
-    """The text of all runs, or where to find the texts that the sweep names."""
-
-    path: str | None
-    """Path of the text; None for the built-in text."""
-    name: str
-    sha256: str
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of each text that the sweep names, if it was present when the sweep was created."""
-    folder: str = ""
-    """Folder in which the sweep was created; paths of texts are first looked up there."""
-
-    @classmethod
-    def of(cls, definition: SweepDefinition, path: str | None) -> TextSource:
-        """Return the texts of a sweep; `path` is its one text on this machine."""
-        return cls(
-            path,
-            definition.data_name,
-            definition.data_sha256,
-            definition.texts or {},
-            definition.texts_from or "",
-        )
-
-    def text(self, named: str | None) -> tuple[str | None, str, str]:
-        """Return path, name and hash of a run's text; `named` is the name in the sweep, if any."""
-        name, sha256 = self.name, self.sha256
-        file = None if self.path is None else Path(self.path)
-        if named is not None:
-            name, sha256 = named, self.hashes.get(named, "")
-            path = os.path.expanduser(named)
-            original = Path(self.folder, path)
-            file = original if self.folder and original.exists() else Path(path)
-        is_file = file is not None and str(file) != BUILTIN
-        return str(file.absolute()) if file and is_file else None, name, sha256
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """Job for the process of a trial."""
+    """Job for the process of a trial, which calls `run` in the run's folder."""
 
     folder: Path
-    """Absolute path of the run's folder, which exists; the run resumes from a checkpoint in it."""
-    settings: Mapping[str, Any]
-    """Hyperparameters that differ from their defaults."""
-    data: str | None
-    """Path of the text; None for the built-in text."""
-    data_name: str
-    data_sha256: str
-    """Empty if the sweep names a text that was missing when the sweep was created."""
-    tokens: Path
-    """Folder of encoded texts for all trials, relative to the run's folder: the sweep may move."""
-    threads: int
-    device: str
-    visible_gpu: str | None
-    """CUDA_VISIBLE_DEVICES, if GPUs are divided among trials."""
-    hang_timeout: float
-    """Least time without a step, in seconds, after which the trial counts as hung."""
+    """Absolute path of the run's folder, which exists."""
     identity: tuple[int, int] | None = None
     """Identity of the run's folder; a folder that replaces it is not entered."""
+    threads: int
+    visible_gpu: str | None = None
+    """CUDA_VISIBLE_DEVICES, if GPUs are divided among trials."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables for W&B's client; empty without W&B."""
-    wandb: Mapping[str, Any] | None = None
-    """`WandbTracker`'s arguments."""
+    """Variables to set for the trial."""
+    hang_timeout: float
+    """Least time without a step, in seconds, after which the trial counts as hung."""
 
+    @property
+    def in_wandb_run(self) -> bool:
+        """Return whether the trial is a run on W&B, other than one the sweep is started in."""
+        return False
 
-class JobMaker:
-    """Makes the jobs of a sweep on this machine."""
+    def run(self, pipe: TrialPipe) -> Outcome:
+        """Do the job in the current folder, which is the run's.
 
-    def __init__(
-        self,
-        folder: SweepFolder,
-        space: SearchSpace,
-        data: TextSource,
-        resources: Resources,
-        *,
-        hang_timeout: float,
-        wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
-    ) -> None:
-        """Store what all jobs share.
-
-        Args:
-            folder: Folder of the sweep.
-            space: Search space of the sweep.
-            data: Text of the runs.
-            resources: Part of this machine that the sweep uses.
-            hang_timeout: Least time without a step after which a trial counts as hung.
-            wandb: Returns a run's environment and tracker arguments; None without W&B.
+        Raises:
+            DiskError: The disk is full, or the folder is gone.
         """
-        self.folder, self.space, self.data, self.resources = folder, space, data, resources
-        self.hang_timeout, self.wandb = hang_timeout, wandb
+        raise NotImplementedError
+
+
+class JobMaker(Protocol):
+    """Makes the jobs of a sweep on this machine."""
 
     def job(self, run: Run, slot: int) -> Job:
         """Return the job of a run in a slot.
 
         Raises:
-            ConfigError: A value is impossible for its hyperparameter.
+            SweepError, ConfigError: The run cannot start with these values.
             DiskError: The run's folder is gone.
         """
-        settings = self.space.settings(run.values)
-        named = settings.pop(DATA, None)
-        path, name, sha256 = self.data.text(None if named is None else str(named))
-        environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
-        folder = self.folder.run(run.number)
-        gpus, device = self.resources.gpus, self.resources.device
-        if gpus:  # a trial sees only one, as its first
-            device = device.partition(":")[0]
-        return Job(
-            folder=folder.path,
-            identity=folder.identity(),
-            settings=settings,
-            data=path,
-            data_name=name,
-            data_sha256=sha256,
-            tokens=Path("..", self.folder.tokens.name),
-            threads=self.resources.threads,
-            device=device,
-            hang_timeout=self.hang_timeout,
-            visible_gpu=gpus[slot % len(gpus)] if gpus else None,
-            environment=environment,
-            wandb=wandb,
-        )
+        ...
+
+    def resumes(self, run: Run) -> bool:
+        """Return whether the run would resume from where an earlier trial came."""
+        ...
+
+    def why_restarted(self, run: Run) -> str:
+        """Return why a run with earlier rows starts from its beginning; "" if that is normal."""
+        ...
+
+
+@dataclass(frozen=True)
+class Started:
+    """Start of another program by a trial."""
+
+    group: int
+    """Id of its process group."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +97,8 @@ class Outcome:
     """Reason, as in summary.json; for `failed`, the error."""
     disk: bool = False
     """True if it stopped because the disk cannot be written."""
-    undelivered: str = ""
-    """Line about data that W&B did not receive; empty if nothing is missing."""
+    warning: str = ""
+    """Lines for the person who watches, e.g. that W&B did not receive everything."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def main(job: Job, pipe: Connection) -> None:
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: setattr(line, "stop", line.stop or "SIGTERM"))
-    if job.wandb is not None:
+    if job.in_wandb_run:
         for name in VARIABLES_OF_A_RUN:
             os.environ.pop(name, None)
     os.environ.update(job.environment)
@@ -40,9 +40,7 @@ def main(job: Job, pipe: Connection) -> None:
     try:
         _enter(job)
         print_warnings()
-        from fundamentallm.sweep.engine.trial import run_trial
-
-        outcome = run_trial(job, line)
+        outcome = job.run(line)
     except DiskError as error:
         outcome = Outcome(RunStatus.INTERRUPTED, str(error), disk=True)
     except Exception as error:  # any error ends this trial, but not the sweep

@@ -14,6 +14,8 @@ from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Heartbeat, Outcome, Stop
 
 BEAT_SECONDS = 2.0
+WORKER_GONE = "the sweep's worker is gone"
+"""Reason to stop if the worker was killed."""
 HANG_FACTOR = 20
 """A step that takes this many times the longest one so far counts as hung."""
 
@@ -40,20 +42,24 @@ class TrialPipe:
             with self.sending:
                 self.pipe.send(message)
         except OSError:
-            self.stop = self.stop or "the sweep's worker is gone"
+            self.stop = self.stop or WORKER_GONE
 
     def stop_requested(self) -> str:
         """Return the reason to end the trial, or ""; called at every step."""
         now = time.monotonic()
         self.longest_step = max(self.longest_step, now - self.last_step_at)
         self.last_step_at = now
+        return self.stop_received()
+
+    def stop_received(self) -> str:
+        """Return the reason to end the trial, or "", without noting a step."""
         try:
             while not self.stop and self.pipe.poll():
                 message = self.pipe.recv()
                 if isinstance(message, Stop):
                     self.stop = message.reason
         except (EOFError, OSError):
-            self.stop = self.stop or "the sweep's worker is gone"
+            self.stop = self.stop or WORKER_GONE
         return self.stop
 
     def over(self) -> None:

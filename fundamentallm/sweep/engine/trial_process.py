@@ -19,12 +19,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from fundamentallm.machine.cores_and_memory import group_memory_gb, own_memory_gb
 from fundamentallm.machine.system_limits import starting_processes
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine import trial_main
-from fundamentallm.sweep.engine.job import Heartbeat, Job, Outcome, Row, Stop
+from fundamentallm.sweep.engine.job import Heartbeat, Job, Outcome, Row, Started, Stop
 
-PRELOADED = ["fundamentallm.cli.main", "fundamentallm.sweep.engine.trial"]
+TRAINER = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.trainer_trial")
+"""Modules that a trial of our trainer needs."""
+PROGRAM = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.program_trial")
+"""Modules that a trial of another program needs."""
 
 
 class TrialProcess:
@@ -42,6 +46,8 @@ class TrialProcess:
         self.last_message_at = time.monotonic()
         """Time of the last message, heartbeats included."""
         self.stop_reason = ""
+        self.group: int | None = None
+        """Process group of the other program that it runs, if any."""
 
     def messages(self) -> list[Row | Outcome]:
         """Return the messages since the last call; the last one of a trial is an `Outcome`."""
@@ -50,10 +56,13 @@ class TrialProcess:
             while self.pipe.poll():
                 message = self.pipe.recv()
                 self.last_message_at = time.monotonic()
-                if not isinstance(message, Heartbeat):
+                if isinstance(message, Started):
+                    self.group = message.group
+                elif not isinstance(message, Heartbeat):
                     found.append(message)
         except (EOFError, OSError):  # the process has ended, for only it held the other end
             if not (found and isinstance(found[-1], Outcome)):
+                self._kill_group()
                 found.append(Outcome(RunStatus.DIED, self._cause_of_death()))
         return found
 
@@ -65,14 +74,24 @@ class TrialProcess:
                 self.pipe.send(Stop(reason))
 
     def kill(self) -> None:
-        """Kill the process."""
+        """Kill the process, and the other program that it runs."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+        self._kill_group()
+
+    def memory_gb(self) -> float:
+        """Return the peak memory of the trial, with the program that it runs; 0 if unknown."""
+        return own_memory_gb(self.pid) if self.group is None else group_memory_gb(self.group)
 
     def close(self) -> None:
         """Release the pipe and the process, once it has ended."""
         self.pipe.close()
         self.process.join(timeout=1)
+
+    def _kill_group(self) -> None:
+        if self.group is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.group, signal.SIGKILL)
 
     def _cause_of_death(self) -> str:
         self.process.join(timeout=1)
@@ -85,18 +104,18 @@ class TrialProcess:
 
 
 class ForkServer:
-    """Executor that forks each trial from a server with torch imported."""
+    """Executor that forks each trial from a server with its modules imported."""
 
-    def __init__(self, *, threads: int, preload: Sequence[str] = ()) -> None:
+    def __init__(self, *, threads: int, preload: Sequence[str] = TRAINER) -> None:
         """Start the server; it imports in the background.
 
         Args:
             threads: Threads of each trial.
-            preload: Modules to import beyond those that every trial needs.
+            preload: Modules to import.
         """
         if sys.platform == "linux":
             self.context: BaseContext = multiprocessing.get_context("forkserver")
-            self.context.set_forkserver_preload([*PRELOADED, *preload])
+            self.context.set_forkserver_preload(list(preload))
             # Torch reads it when it is imported; threads beyond a trial's would only wait.
             before = os.environ.get("OMP_NUM_THREADS")
             os.environ["OMP_NUM_THREADS"] = str(threads)

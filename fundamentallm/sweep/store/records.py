@@ -26,8 +26,6 @@ STATUS_WORDS: Mapping[str, str] = {
     RunStatus.UNFINISHED: "unfinished (in progress, or killed)",
 }
 """Words shown for statuses; all others are shown as they are."""
-FAILURES_TO_GIVE_UP = 5
-"""First failures in a row after which a worker stops, as W&B's agent does."""
 T = TypeVar("T")
 MOST_KILLS = 5
 """Trials in a row that may be killed from outside before a run needs `--retries`."""
@@ -269,18 +267,17 @@ def status_counts(statuses: Mapping[Any, int]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
 
 
-def reason_to_give_up(ends: Iterable[str]) -> str:
-    """Return why a worker should stop after runs with these statuses; "" if it should not."""
+def reason_to_give_up(ends: Iterable[str], most: int) -> str:
+    """Return why a worker should stop after runs with these statuses; "" if it should not.
+
+    It should if its first `most` runs failed, as W&B's agent does.
+    """
     failed = 0
     for status in ends:
         if status not in (RunStatus.FAILED, RunStatus.INTERRUPTED):
             return ""
         failed += status == RunStatus.FAILED
-    return (
-        f"errors: all of the first {failed} runs here failed"
-        if failed >= FAILURES_TO_GIVE_UP
-        else ""
-    )
+    return f"errors: all of the first {failed} runs here failed" if failed >= most else ""
 
 
 def target_is_reached(runs: RunIndex, metric: Metric) -> bool:

@@ -23,35 +23,31 @@ def test_a_number_that_was_asked_for_is_kept() -> None:
     said: list[str] = []
     concurrency = Concurrency(Resources(workers=3, threads=1), said.append, free=0.0)
     concurrency.started(0)
-    concurrency.row_logged(0, os.getpid(), {"perf/tokens_per_second": 1.0})
+    concurrency.row_logged(0, {"perf/tokens_per_second": 1.0}, lambda: 1.4)
     assert concurrency.size == 3
     assert not said
 
 
 @pytest.mark.parametrize(("free", "size"), [(100.0, 4), (5.0, 3), (0.1, 1)])
-def test_as_many_as_fit_into_memory(
-    free: float, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_many_as_fit_into_memory(free: float, size: int) -> None:
     said: list[str] = []
-    monkeypatch.setattr(module, "own_memory_gb", lambda pid: 1.4)
     concurrency = Concurrency(ON_CPU, said.append, free=free)
     assert concurrency.size == 1
     concurrency.started(0)
-    concurrency.row_logged(0, 1, {})
+    concurrency.row_logged(0, {}, lambda: 1.4)
     assert concurrency.size == size
     assert f"a run takes 1.4 GB of {free:.1f}" in said[0]
     assert (", not 4" in said[0]) == (size < 4)
 
 
-def test_a_larger_run_makes_it_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_larger_run_makes_it_fewer() -> None:
     said: list[str] = []
     needs = iter([1.0, 1.1, 3.0])
-    monkeypatch.setattr(module, "own_memory_gb", lambda pid: next(needs))
     concurrency = Concurrency(ON_CPU, said.append, free=8.0)
     sizes: list[int] = []
     for slot in range(3):
         concurrency.started(slot)
-        concurrency.row_logged(slot, 1, {})
+        concurrency.row_logged(slot, {}, lambda: next(needs))
         sizes.append(concurrency.size)
     assert sizes == [4, 4, 2]
     assert len(said) == 2
@@ -84,9 +80,8 @@ def settle(total: Callable[[int], float]) -> tuple[Concurrency, list[str]]:
             running += 1
         for slot in range(running):
             for _ in range(ROWS_PER_TRIAL):
-                concurrency.row_logged(
-                    slot, 1, {"perf/tokens_per_second": total(running) / running}
-                )
+                speed = total(running) / running
+                concurrency.row_logged(slot, {"perf/tokens_per_second": speed}, lambda: 0.0)
         while running > concurrency.size:
             running -= 1
             concurrency.ended(running)

@@ -13,7 +13,7 @@ def test_a_warm_trial_imports_nothing(tmp_path: Path, text_file: Path) -> None:
 import json, os, sys
 from multiprocessing import forkserver
 from pathlib import Path
-from fundamentallm.sweep.engine.job import Job
+from fundamentallm.sweep.engine.trainer_job import TrainerJob
 from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.data.text import read_text
 
@@ -23,8 +23,11 @@ if __name__ == "__main__":
     for name in ("a", "b"):
         folder = Path(name).absolute(); folder.mkdir()
         settings = dict(model_dim=16, num_layers=1, num_heads=2, max_seq_len=16, max_steps=3)
-        job = Job(folder, settings, {str(text_file)!r}, text.name, text.sha256,
-                      Path("tokens").absolute(), 1, "cpu", None, 60.0)
+        job = TrainerJob(
+            folder=folder, settings=settings, data={str(text_file)!r}, data_name=text.name,
+            data_sha256=text.sha256, tokens=Path("tokens").absolute(), threads=1, device="cpu",
+            hang_timeout=60.0,
+        )
         trial = workers.start(job)
         status = Path(f"/proc/{{trial.pid}}/status").read_text()
         parent = int(status.partition("PPid:")[2].split()[0])

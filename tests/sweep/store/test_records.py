@@ -85,11 +85,11 @@ def test_what_an_earlier_attempt_reached_is_not_forgotten() -> None:
 
 
 def test_a_worker_whose_runs_all_fail_gives_up() -> None:
-    assert reason_to_give_up(["failed"] * 5) == "errors: all of the first 5 runs here failed"
-    assert reason_to_give_up(["failed", "interrupted"] * 5)
-    assert not reason_to_give_up(["failed"] * 4)
+    assert reason_to_give_up(["failed"] * 5, 5) == "errors: all of the first 5 runs here failed"
+    assert reason_to_give_up(["failed", "interrupted"] * 5, 5)
+    assert not reason_to_give_up(["failed"] * 4, 5)
     for other in ("done", "stopped", "diverged", "impossible", "oom", "died", "hung"):
-        assert not reason_to_give_up([*["failed"] * 3, other, *["failed"] * 5])
+        assert not reason_to_give_up([*["failed"] * 3, other, *["failed"] * 5], 5)
 
 
 def random_trials(dice: random.Random) -> list[Trial]:

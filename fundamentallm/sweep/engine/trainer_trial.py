@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,7 +19,7 @@ from fundamentallm.files.atomic import DiskError
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
 from fundamentallm.status import RunStatus
-from fundamentallm.sweep.engine.job import Job, Outcome, Row
+from fundamentallm.sweep.engine.job import Outcome, Row
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
 from fundamentallm.trackers.base import Number, Tracker
 from fundamentallm.trackers.folder import FolderTracker
@@ -26,6 +27,9 @@ from fundamentallm.training.impossible import summary_of_impossible
 from fundamentallm.training.plan import compiles
 from fundamentallm.training.run import Resume, execute, prepare_run, record_untrained
 from fundamentallm.training.train_step import OutOfMemoryError
+
+if TYPE_CHECKING:
+    from fundamentallm.sweep.engine.trainer_job import TrainerJob
 
 LOG = logging.getLogger(__name__)
 
@@ -58,7 +62,7 @@ class PipeTracker:
         self.pipe.over()
 
 
-def run_trial(job: Job, pipe: TrialPipe) -> Outcome:
+def run_trial(job: TrainerJob, pipe: TrialPipe) -> Outcome:
     """Train, or resume, in the current folder, which is the run's."""
     torch.set_num_threads(job.threads)
     folder = RunFolder(".")
@@ -74,7 +78,7 @@ def run_trial(job: Job, pipe: TrialPipe) -> Outcome:
         return Outcome(RunStatus.FAILED, str(error))
 
 
-def _execute(folder: RunFolder, job: Job, pipe: TrialPipe) -> Outcome:
+def _execute(folder: RunFolder, job: TrainerJob, pipe: TrialPipe) -> Outcome:
     open_trackers = partial(_trackers, job, folder, pipe)
     try:
         run = prepare_run(Config(**job.settings), partial(dataset_of, job), job.device)
@@ -95,10 +99,10 @@ def _execute(folder: RunFolder, job: Job, pipe: TrialPipe) -> Outcome:
     if undelivered:
         LOG.warning("%s", undelivered)
     result = finished.result
-    return Outcome(result.status, result.stopped_by, undelivered=undelivered)
+    return Outcome(result.status, result.stopped_by, warning=undelivered)
 
 
-def _trackers(job: Job, folder: RunFolder, pipe: TrialPipe) -> list[Tracker]:
+def _trackers(job: TrainerJob, folder: RunFolder, pipe: TrialPipe) -> list[Tracker]:
     trackers: list[Tracker] = [FolderTracker(folder), PipeTracker(pipe)]
     if job.wandb is not None:
         from fundamentallm.trackers.wandb import WandbTracker
@@ -107,7 +111,7 @@ def _trackers(job: Job, folder: RunFolder, pipe: TrialPipe) -> list[Tracker]:
     return trackers
 
 
-def dataset_of(job: Job, config: Config) -> Dataset:
+def dataset_of(job: TrainerJob, config: Config) -> Dataset:
     """Return the tokens that another trial stored, or encode the text and store them.
 
     Raises:
@@ -128,7 +132,7 @@ def dataset_of(job: Job, config: Config) -> Dataset:
     return replace(read, name=job.data_name)  # the name that all runs share, not the path
 
 
-def _score_impossible(job: Job, trackers: Sequence[Tracker], reason: str) -> Outcome:
+def _score_impossible(job: TrainerJob, trackers: Sequence[Tracker], reason: str) -> Outcome:
     """Give an invalid configuration the score of a uniform guess, as `train` does on W&B."""
     summary = summary_of_impossible(job.settings, read_lasting_text(job.data), reason)
     record_untrained(trackers, {**job.settings, "data": job.data_name}, summary)

@@ -8,7 +8,7 @@ import pytest
 from tiny_sweep import grid
 
 from fundamentallm.cli import worker
-from fundamentallm.sweep.engine.job import JobMaker, TextSource
+from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJobs
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run as SweepRun
@@ -35,7 +35,7 @@ def test_gpus_are_shared_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     space = SearchSpace(parse_sweep(grid(), "t.yaml"), {})
     folder = SweepFolder(tmp_path)
     folder.create_run(0)
-    jobs = JobMaker(folder, space, TextSource(None, "t", ""), here, hang_timeout=1.0)
+    jobs = TrainerJobs(folder, space, TextSource(None, "t", ""), here, hang_timeout=1.0)
     values = {"learning_rate": 0.1, "seed": 1, "max_steps": 2, "eval_every": 1}
     run = SweepRun(0, (Trial(0, 0, values, "running", "me"),))
     seen = [jobs.job(run, slot) for slot in range(4)]
