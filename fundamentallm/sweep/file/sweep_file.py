@@ -35,6 +35,11 @@ ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 """The only macro that W&B replaces inside a word too."""
 
 
+def is_macro(word: str) -> bool:
+    """Return whether W&B replaces the whole word, or drops it if it knows no such macro."""
+    return word.startswith("${") and word.endswith("}")
+
+
 @dataclass(frozen=True)
 class Metric:
     """Metric by which a sweep compares its runs."""

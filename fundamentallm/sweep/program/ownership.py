@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fundamentallm.sweep.file.sweep_file import SweepFile
-from fundamentallm.sweep.program.command import DEFAULT, command_words
+from fundamentallm.sweep.program.command import command_words
 
 SCRIPTS = (".py", ".sh")
 OUR_COMMAND = '["${env}", "${interpreter}", -m, fundamentallm, train, "${args}"]'
@@ -61,7 +61,7 @@ def _is_our_command(words: list[str]) -> bool:
 
 def _script(sweep: SweepFile) -> str | None:
     """Return the script; "" if the command has none; None for our command."""
-    words = command_words(sweep) or list(DEFAULT)
+    words = command_words(sweep)
     for i, word in enumerate(words):
         if word == "${program}":
             return sweep.program
