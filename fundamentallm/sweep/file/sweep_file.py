@@ -91,14 +91,21 @@ class SweepFile:
         return self.metric or Metric("val_loss")
 
     def nested(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values nested as in the file, as W&B's `wandb.config` holds them."""
+        """Return values nested as in the file, sorted by name as `wandb sweep` stores them."""
         nested: dict[str, Any] = {}
         for parameter in self.parameters:
             inner = nested
             for word in parameter.path[:-1]:
                 inner = inner.setdefault(word, {})
-            inner[parameter.path[-1]] = values[parameter.name]
+            inner[parameter.path[-1]] = _sorted(values[parameter.name])
         return nested
+
+
+def _sorted(value: Any) -> Any:
+    """Return a value whose mappings have their keys sorted, at every level."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value, key=str)}
+    return [_sorted(each) for each in value] if isinstance(value, list) else value
 
 
 def examine_sweep(path: str | Path, root: Path | None = None) -> SweepFile:

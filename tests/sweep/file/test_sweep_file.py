@@ -327,6 +327,8 @@ def test_nesting_names_and_order() -> None:
     assert [parameter.name for parameter in read.parameters] == ["Z", "a.c.d", "a.z-y", "b"]
     values = {"Z": 5, "a.c.d": 3, "a.z-y": 2, "b": 1}
     assert read.nested(values) == {"Z": 5, "a": {"c.d": 3, "z-y": 2}, "b": 1}
+    values["b"] = [{"y": 1, "x": {"b": 2, "a": 3}}]
+    assert str(read.nested(values)["b"]) == "[{'x': {'a': 3, 'b': 2}, 'y': 1}]"
 
 
 def test_everything_else_is_kept() -> None:
