@@ -7,10 +7,11 @@ import os
 import stat
 from pathlib import Path
 
+from fundamentallm.sweep.program.lines import Lines
 from fundamentallm.sweep.program.logged import Logged, LoggedRow, numbers
 
 LONGEST_LINE = 1 << 20
-"""Bytes; a longer line is ignored."""
+"""Bytes; a longer line is skipped."""
 LARGEST_READ = 1 << 24
 """Bytes of a file that one call reads."""
 STEPS = ("_step", "step")
@@ -26,21 +27,13 @@ class JsonLines:
     """
 
     def __init__(self) -> None:
-        self.partial = b""
-        self.is_too_long = False
+        self.lines = Lines(LONGEST_LINE)
         self.next_step = 0
 
     def feed(self, data: bytes) -> Logged:
         """Return the rows of the lines that are now complete."""
-        *lines, self.partial = (self.partial + data).split(b"\n")
-        logged = Logged()
-        for line in lines:
-            if not self.is_too_long and (row := self._row(line)) is not None:
-                logged.rows.append(row)
-            self.is_too_long = False
-        if len(self.partial) > LONGEST_LINE:
-            self.partial, self.is_too_long = b"", True
-        return logged
+        rows = map(self._row, self.lines.feed(data))
+        return Logged([row for row in rows if row is not None])
 
     def finish(self) -> Logged:
         """Return the row of a last line that has no line end."""
@@ -48,7 +41,7 @@ class JsonLines:
 
     def _row(self, line: bytes) -> LoggedRow | None:
         start = line.find(b"{")
-        if start < 0 or len(line) > LONGEST_LINE:
+        if start < 0:
             return None
         try:
             metrics = numbers(json.loads(line[start:]))

@@ -24,7 +24,7 @@ class Logged:
 
     rows: list[LoggedRow] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
-    """New values of the summary: numbers, texts and booleans."""
+    """New values of the summary: numbers, texts and booleans; None for one that was removed."""
     config: dict[str, Any] = field(default_factory=dict)
     """New values of the config: numbers, texts, booleans, None, and lists of them."""
 
@@ -35,24 +35,35 @@ class Logged:
         self.config |= later.config
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings with their names joined by a dot, as W&B shows them."""
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of nested mappings with names joined by a dot, as W&B shows them.
+
+    Media, such as W&B's tables and histograms, are left out.
+    """
+    names = dict(_flat(values, ""))
+    media = tuple(name.removesuffix("_type") for name in names if name.endswith("._type"))
+    if not media:
+        return names
+    return {name: value for name, value in names.items() if not name.startswith(media)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from flat(value, f"{name}.")
+            yield from _flat(value, f"{name}.")
         else:
             yield name, value
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the finite numbers of nested mappings; booleans are none."""
-    return {name: value for name, value in flat(values) if finite(value) is not None}
+    """Return the finite numbers by their flat names; a boolean is no number."""
+    return {name: value for name, value in flat(values).items() if finite(value) is not None}
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config with flat names; a list that holds mappings becomes JSON text."""
-    return {name: _setting(value) for name, value in flat(values)}
+    return {name: _setting(value) for name, value in flat(values).items()}
 
 
 def _setting(value: Any) -> Any:
