@@ -14,7 +14,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from simulated_sweeps import SimulatedSweep
 
-__all__ = ["SWEEP", "SimulatedSweep", "write_run", "write_sweep"]
+__all__ = ["FOREIGN", "SWEEP", "SimulatedSweep", "write_foreign_run", "write_run", "write_sweep"]
 
 SWEEP = """\
 program: train.py
@@ -25,6 +25,45 @@ parameters:
   seed: {values: [0, 1]}
   max_steps: {value: 100}
 """
+
+
+FOREIGN = """\
+program: other.py
+method: random
+run_cap: 12
+metric: {name: eval/acc, goal: maximize}
+early_terminate: {type: hyperband, min_iter: 2}
+command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+parameters:
+  optimizer: {parameters: {lr: {distribution: log_uniform_values, min: 0.0001, max: 0.1}}}
+  data: {values: [small, large]}
+  batch_size: {value: "32"}
+  random_seed: {values: [1, 2]}
+"""
+"""Sweep of another program, with names that mean something else to our trainer."""
+
+
+def write_foreign_run(
+    folder: Path,
+    config: Mapping[str, Any],
+    rows: Sequence[Mapping[str, float]] = (),
+    *,
+    summary: Mapping[str, Any] | None = None,
+    status: str = "done",
+) -> Path:
+    """Write the folder of another program's run that logged these rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = [{"step": index, **row} for index, row in enumerate(rows)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+    lines = [f"{name}: {json.dumps(value)}\n" for name, value in config.items()]
+    (folder / "config.yaml").write_text("# Written by fundamentallm\n" + "".join(lines))
+    last = steps[-1] if steps else {"step": 0}
+    content = {
+        "status": status, "stopped_by": "", "step": last["step"], "seconds": 1.0, "exit_code": 0,
+        "program": "python other.py", "summary": {**last, **(summary or {})},
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(content))
+    return folder
 
 
 def write_run(

@@ -48,7 +48,8 @@ def read_sources(sources: Sequence[str], metric: str) -> Results:
     if metric and all(run.score is None and run.status != RunStatus.UNFINISHED for run in runs):
         from fundamentallm.report.results import missing_metric_note
 
-        raise FundamentallmError(f"{results.title}: {missing_metric_note(runs, results.metric)}")
+        note = missing_metric_note(runs, results.metric, results.sweep)
+        raise FundamentallmError(f"{results.title}: {note}")
     return results
 
 

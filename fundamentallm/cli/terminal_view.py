@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fundamentallm.cli.messages import show
-from fundamentallm.config.fields import shown
+from fundamentallm.config.fields import setting_text
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.status import FAULTS, FINISHED, RunStatus
@@ -17,6 +17,7 @@ from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run, RunIndex, Trial, status_counts
 
+LONGEST_HEADING = 20
 OUTCOMES: Mapping[str, str] = {
     RunStatus.STOPPED: "stopped early by hyperband",
     RunStatus.DIED: "was killed",
@@ -30,6 +31,7 @@ class PlainView:
 
     def __init__(self, space: SearchSpace, metric: Metric) -> None:
         self.names = [parameter.name for parameter in space.searched]
+        self.is_ours = space.is_ours
         self.metric = metric
         self.limit: int | None = None
         self.runs = RunIndex()
@@ -88,10 +90,12 @@ class PlainView:
 
     def values(self, values: Mapping[str, Any]) -> str:
         """Return the searched parameters with their values."""
-        return (
-            ", ".join(f"{name} {shown(values[name])}" for name in self.names)
-            or "no parameter varies"
-        )
+        return self._listed(self.names, values)
+
+    def _listed(self, labels: Sequence[str], values: Mapping[str, Any]) -> str:
+        pairs = zip(labels, self.names, strict=True)
+        texts = [setting_text(label, values[name]) for label, name in pairs]
+        return ", ".join(texts) or "no parameter varies"
 
     def __enter__(self) -> PlainView:
         return self
@@ -128,19 +132,18 @@ class TableView(PlainView):
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(box=None, pad_edge=False, caption_justify="left", caption_style="")
-        columns = ("run", "step", "train_loss", self.metric.name, "seconds", "configuration")
-        for name in dict.fromkeys(columns):
-            table.add_column(
-                name, justify="left" if name == "configuration" else "right", no_wrap=True
-            )
-        now = time.monotonic()
+        table = RichTable(
+            box=None, pad_edge=False, caption_justify="left", caption_style="", expand=True
+        )
+        metrics = list(dict.fromkeys(("train_loss", self.metric.name)[not self.is_ours :]))
+        for name in ("run", "step", *map(_heading, metrics), "seconds"):
+            table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column("configuration", ratio=1, no_wrap=True)  # the rest of the line
+        now, labels = time.monotonic(), _short_names(self.names)
         for number, (row, since, run) in sorted(self.rows.items()):
-            cells = [str(number + 1), f"{row.step}/{row.total_steps}" if row.total_steps else ""]
-            for name in dict.fromkeys(("train_loss", self.metric.name)):
-                found = row.metrics.get(name)
-                cells.append(score_text(found))
-            tries = Text(self.values(run.values), overflow="ellipsis")
+            cells = [str(number + 1), _step_text(row)]
+            cells += [score_text(row.metrics.get(name)) for name in metrics]
+            tries = Text(self._listed(labels, run.values), overflow="ellipsis")
             table.add_row(*cells, f"{now - since:.0f}", tries)
         table.caption = Text(self.summary(now))
         return table
@@ -166,6 +169,25 @@ def endings_note(runs: RunIndex) -> str:
     """Return how finished runs ended, unless all are done."""
     statuses = {each: count for each, count in runs.statuses().items() if each in FINISHED}
     return f" ({status_counts(statuses)})" if statuses.keys() - {RunStatus.DONE} else ""
+
+
+def _step_text(row: Row) -> str:
+    """Return `20/100`, or `20` if the last step is unknown; nothing before the first row."""
+    if row.total_steps:
+        return f"{row.step}/{row.total_steps}"
+    return str(row.step) if row.metrics else ""
+
+
+def _heading(name: str) -> str:
+    """Return the end of a long name, which says more than its beginning."""
+    plain = printable(name, lines=False)
+    return plain if len(plain) <= LONGEST_HEADING else f"…{plain[1 - LONGEST_HEADING :]}"
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Return the innermost names, or the full ones where two are alike."""
+    short = [name.rpartition(".")[2] for name in names]
+    return short if len(set(short)) == len(short) else list(names)
 
 
 def open_view(space: SearchSpace, metric: Metric) -> PlainView:

@@ -212,7 +212,10 @@ def hyperparameter(
 
 
 def shown(value: Any) -> str:
-    """Format a setting's value as people write it: 0.0003, 64, cosine."""
+    """Format a setting's value as people write it: 0.0003, 64, cosine; `adamw, beta2=0.99`."""
+    if isinstance(value, Mapping) and value:
+        members = value.items()
+        return ", ".join(v if isinstance(v, str) else f"{k}={shown(v)}" for k, v in members)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e12:
@@ -223,6 +226,11 @@ def shown(value: Any) -> str:
     places = max(0, 2 - math.floor(math.log10(abs(value))))
     plain = f"{value:.{places}f}"
     return (plain.rstrip("0").rstrip(".") if "." in plain else plain) if len(plain) < 12 else text
+
+
+def setting_text(name: str, value: Any) -> str:
+    """Return a setting for a list of several: `learning_rate 0.01`, `optimizer (sgd, beta=0.9)`."""
+    return f"{name} ({shown(value)})" if isinstance(value, Mapping) else f"{name} {shown(value)}"
 
 
 def markdown_table(hyperparameters: Iterable[Hyperparameter]) -> str:

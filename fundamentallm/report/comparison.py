@@ -13,6 +13,7 @@ from fundamentallm.printable import printable
 from fundamentallm.report.results import Results, RunResult
 
 LONGEST = 300
+MOST_METRICS = 30
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,12 @@ class Row:
 
 
 def compare_runs(results: Results) -> list[Row]:
-    """Settings that differ, then losses, speed and the last text of each."""
+    """Settings that differ, then losses, speed and the last text of each.
+
+    Runs of another program have the last values of their other metrics.
+    """
     runs = results.runs
-    rows = [_row(name, [run.settings.get(name) for run in runs]) for name in results.varied]
+    rows = [_row(name, [run.settings.get(name) for run in runs]) for name in results.differing]
     rows.append(_row("status", [run.status for run in runs]))
     rows.append(_scores(results.metric.name, [run.score for run in runs]))
     rows.append(_row("best_step", [run.best_step(results.metric) for run in runs]))
@@ -41,6 +45,12 @@ def compare_runs(results: Results) -> list[Row]:
         run.samples[-1][1].prompt + run.samples[-1][1].text if run.samples else None for run in runs
     ]
     rows.append(_row("it wrote", texts))
+    others = dict.fromkeys(name for run in runs for name in run.last_values)
+    rows += [
+        _scores(f"{name} at the end", [run.last_values.get(name) for run in runs])
+        for name in sorted(others, key=str)[:MOST_METRICS]
+        if name not in (results.metric.name, "train_loss")
+    ]
     return [row for row in rows if any(value is not None for value in row.values)]
 
 

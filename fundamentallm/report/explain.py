@@ -43,6 +43,12 @@ RULES: tuple[Rule, ...] = (
 LOSS_RULES = (matters, edge, more_runs)
 """Rules that attribute differences in loss to settings, which differing texts forbid."""
 
+TRAINER_RULES = (
+    *(divergence, still_falling, best_early, overfitting, underfitting, clipping, instability),
+    unfair_rate,
+)
+"""Rules about our trainer, in whose metrics and names another program means other things."""
+
 HEADINGS = {
     "in_progress": "Not finished",
     "other_losses": "Not comparable",
@@ -69,5 +75,7 @@ def explain(results: Results, evidence: Evidence | None = None) -> list[Claim]:
     evidence = evidence or Evidence(results)
     if not evidence.results.runs:
         return []
-    rules = [rule for rule in RULES if not (rule in LOSS_RULES and other_losses(evidence))]
+    left_out = LOSS_RULES if other_losses(evidence) else ()
+    left_out += TRAINER_RULES if evidence.results.is_foreign else ()
+    rules = [rule for rule in RULES if rule not in left_out]
     return [claim for rule in rules for claim in rule(evidence)]

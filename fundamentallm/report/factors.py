@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fundamentallm.report.results import LOSS_DEFINING, SEED, Results, RunResult
+from fundamentallm.report.results import Results, RunResult
 from fundamentallm.sweep.check.warnings import LEAST_RATIO
 from fundamentallm.sweep.file.distributions import Continuous
-from fundamentallm.sweep.search.space import hyperparameter_name
 
 MIN_LOG_RATIO = 8  # times that the largest value is the least: doublings, decades
 MAX_MISSING = 0.1  # of the runs, which may lack a setting and are then left out
@@ -69,11 +68,11 @@ def find_factors(
     missing = Counter(name for run in runs for name in results.varied if name not in run.settings)
     known = [name for name in results.varied if missing[name] <= MAX_MISSING * len(runs)]
     runs = [run for run in runs if all(name in run.settings for name in known)]
-    incomparable = set(LOSS_DEFINING)
+    incomparable = set(results.loss_defining)
     if results.metric.name == "val_bits_per_char":  # by which tokenizers can be compared
-        incomparable.remove("tokenizer")
+        incomparable.discard("tokenizer")
     for name in results.varied:
-        if name in (SEED, *incomparable) or name not in known or not runs:
+        if results.is_seed(name) or name in incomparable or name not in known or not runs:
             continue
         values = [_plain_value(run, name) for run in runs]
         numeric = all(type(value) in (int, float) for value in values)
@@ -85,12 +84,10 @@ def find_factors(
 
 
 def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
-    for parameter in results.sweep.parameters if results.sweep else ():
-        if hyperparameter_name(parameter) == name:
-            distribution = parameter.distribution
-            if isinstance(distribution, Continuous):
-                low, high = distribution.ends
-                return distribution.in_logs or (low > 0 and high / low >= LEAST_RATIO)
+    parameter = results.parameters.get(name)
+    if parameter is not None and isinstance(parameter.distribution, Continuous):
+        low, high = parameter.distribution.ends
+        return parameter.distribution.in_logs or (low > 0 and high / low >= LEAST_RATIO)
     return name == "learning_rate" or levels[-1] / levels[0] >= MIN_LOG_RATIO
 
 

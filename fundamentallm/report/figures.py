@@ -30,8 +30,11 @@ from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.store.score_cap import farthest, score_of_guess
 
 LOSS = Metric("val_loss")
+LOSSES = (("val_loss", "solid"), ("train_loss", "dot"))
 MOST_CURVES = 40
 MOST_POINTS = 200
+MOST_METRICS = 12
+"""Most other metrics of another program that are drawn."""
 GROUPS = {
     RunStatus.DONE: "done",
     RunStatus.STOPPED: "stopped early",
@@ -52,26 +55,28 @@ def make_plots(results: Results, evidence: Evidence) -> list[Plot]:
         plots += [best_so_far(results), importance(evidence.surface)]
         plots += [parallel_coordinates(evidence.compared), *slices(evidence)]
     if len(results.runs) <= len(PALETTE):
-        plots += [metric_curves(results, metric, title) for metric, title in OTHER_METRICS.items()]
+        others = _other_metrics(results) if results.is_foreign else OTHER_METRICS
+        plots += [metric_curves(results, metric, title) for metric, title in others.items()]
     return [plot for plot in plots if plot is not None]
 
 
 def loss_curves(results: Results) -> Plot | None:
-    """Plot training and validation loss over the steps."""
+    """Plot training and validation loss over the steps; of another program, its metric."""
     chosen = _select_runs(results)
     many = len(chosen) > len(PALETTE)
-    figure = new_figure("step", "loss (nats)")
+    own = results.metric.name if results.is_foreign else ""
+    figure = new_figure("step", own or "loss (nats)")
     for index, run in enumerate(chosen):
         color = _color(index, len(chosen))
-        for metric, dash in (("val_loss", "solid"), ("train_loss", "dot")):
+        for metric, dash in ((own, "solid"),) if own else LOSSES:
             curve = _downsampled(run.curve(metric))
             if len(curve):
                 figure.add_scatter(
                     x=curve.steps,
                     y=curve.values,
-                    name=label(run.name) if many else f"{label(run.name)} {metric[:-5]}",
+                    name=label(run.name) if many or own else f"{label(run.name)} {metric[:-5]}",
                     legendgroup=str(index) if many else None,
-                    showlegend=not many or metric == "val_loss",
+                    showlegend=not many or dash == "solid",
                     mode="lines+markers" if len(curve) < 3 else "lines",
                     line={"color": color, "dash": dash, "width": 2 if dash == "solid" else 1},
                     opacity=1 if dash == "solid" else 0.6,
@@ -79,15 +84,14 @@ def loss_curves(results: Results) -> Plot | None:
                 )
     if not figure.data:
         return None
-    figure.update_yaxes(range=_loss_range(results, chosen))
+    figure.update_yaxes(range=_metric_range(results) if own else _loss_range(results, chosen))
     subset = (
         "" if len(chosen) == len(results.runs) else f" of {len(chosen)} of {len(results.runs)} runs"
     )
-    caption = (
-        f"Validation (solid) and training (dotted) loss{subset}, the best first in the legend."
-    )
+    caption = f"{own}{subset}" if own else f"Validation (solid) and training (dotted) loss{subset}"
+    caption += ", the best first in the legend."
     caption += " Click a name to hide it, double-click to show it alone."
-    return Plot("curves", "Loss", caption, figure)
+    return Plot("curves", own or "Loss", caption, figure)
 
 
 def best_so_far(results: Results) -> Plot | None:
@@ -200,9 +204,10 @@ def metric_curves(results: Results, metric: str, title: str) -> Plot | None:
     figure.update_yaxes(
         range=_range_without_outliers([run.curve(metric).values for run in results.runs])
     )
-    name = metric.rpartition("/")[2]
+    heading = title if results.is_foreign else title.capitalize()
     caption = f"The {title} over the steps."
-    return Plot(name, title.capitalize(), caption, figure, is_wide=False) if figure.data else None
+    plot = Plot(f"metric-{metric}", heading, caption, figure, is_wide=False)
+    return plot if figure.data else None
 
 
 def range_tests(results: Results) -> list[Plot]:
@@ -229,6 +234,15 @@ def range_tests(results: Results) -> list[Plot]:
             )
         plots.append(Plot(f"range-{len(plots)}", "Learning-rate range test", caption, figure))
     return plots
+
+
+def _other_metrics(results: Results) -> dict[str, str]:
+    """Return other metrics that another program logged more than once, with their titles."""
+    names = dict.fromkeys(
+        name for run in results.runs for name, curve in run.curves.items() if len(curve) > 1
+    )
+    names.pop(results.metric.name, None)
+    return {name: name for name in list(names)[:MOST_METRICS]}
 
 
 def _select_runs(results: Results) -> list[RunResult]:
@@ -259,6 +273,14 @@ def _loss_range(results: Results, runs: Sequence[RunResult]) -> list[float] | No
     high = min([high, *(guess for guess in guesses if guess is not None and guess > low)])
     margin = 0.05 * (high - low) or 0.1
     return [low - margin, high + margin]
+
+
+def _metric_range(results: Results) -> list[float] | None:
+    """Return a range of the metric without values that are far worse than the others."""
+    sign = results.metric.sign
+    curves = [run.curve(results.metric.name).values for run in results.runs]
+    found = _range_without_outliers([[sign * value for value in values] for values in curves])
+    return found and sorted(sign * end for end in found)
 
 
 def _range_without_outliers(curves: Sequence[Sequence[float]]) -> list[float] | None:
@@ -296,7 +318,7 @@ def _log_ticks(factor: Factor) -> dict[str, Any]:
 
 def _x_value(factor: Factor, run: RunResult) -> Any:
     value = run.settings[factor.name]
-    return value if factor.is_numeric else label(str(value))
+    return value if factor.is_numeric else label(shown(value))
 
 
 def _group(run: RunResult) -> str:

@@ -13,23 +13,24 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.config.fields import shown
+from fundamentallm.config.fields import Hyperparameter, shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import MIN_RUNS_TO_FIT, Effect
 from fundamentallm.report.explain import explain
+from fundamentallm.report.factors import Factor
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.report.rules.parameters import has_room
-from fundamentallm.sweep.check.warnings import LEAST_RATIO
+from fundamentallm.report.rules.parameters import has_room, possible_ends
+from fundamentallm.sweep.check.warnings import LEAST_RATIO, extremes
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.file.yaml_writer import Commented, sweep_text
 from fundamentallm.sweep.refine import is_refined
-from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperparameter_name
+from fundamentallm.sweep.search.space import SearchSpace, fitting_heads
 from fundamentallm.sweep.store.records import status_counts
 
 ZOOM = 0.5
@@ -84,12 +85,12 @@ class _Next:
             for effect in (evidence.surface.effects if evidence.surface else ())
         }
         self.content: dict[str, Any] = deepcopy(dict(self.sweep.content))
-        swept = {hyperparameter_name(parameter) for parameter in self.sweep.parameters}
         self.flags = {
             name: value
             for name, value in results.fixed.items()
-            if name in HYPERPARAMETERS
-            and name not in swept
+            if not results.is_foreign
+            and name in HYPERPARAMETERS
+            and name not in results.parameters
             and value != HYPERPARAMETERS[name].default
         }
         """Hyperparameters that all runs shared and the sweep does not set."""
@@ -98,9 +99,8 @@ class _Next:
         """Return the whole file."""
         self.content.pop("name", None)
         self.content = {"name": f"{Path(self.results.title).name}-next", **self.content}
-        for parameter in self.sweep.parameters:
-            name = hyperparameter_name(parameter)
-            if name not in HYPERPARAMETERS:
+        for name, parameter in self.results.parameters.items():
+            if not (self.results.is_foreign or name in HYPERPARAMETERS):
                 continue
             if parameter.is_constant:
                 self._lengthen(parameter, name)
@@ -116,8 +116,8 @@ class _Next:
             raise ReportError(
                 f"{self.results.title}: nothing stood out in "
                 f"{len(self.evidence.compared.comparable)} runs{self.evidence.when}, so "
-                "the next sweep would be the same; repeat the best with more seeds (fundamentallm "
-                "refine), or search more runs or other values"
+                f"the next sweep would be the same; {self._repeat}, or search more runs or other "
+                "values"
             )
         best = self.results.best
         assert best is not None
@@ -133,6 +133,12 @@ class _Next:
             heading += f" Its runs also had these flags, after --: {' '.join(words)}"
         return sweep_text(self.content, heading)
 
+    @property
+    def _repeat(self) -> str:
+        """Advice to repeat the best."""
+        by = "" if self.results.is_foreign else " (fundamentallm refine)"
+        return f"repeat the best with more seeds{by}"
+
     def _claim(self, rule: str, about: str = "") -> Claim | None:
         said = (c for c in self.claims if c.rule == rule and (not about or c.about == about))
         return next(said, None)
@@ -141,7 +147,7 @@ class _Next:
 
     def _lengthen(self, parameter: Parameter, name: str) -> None:
         entry = parameter.entry(self.content)
-        if name not in ("epochs", "max_steps"):
+        if self.results.is_foreign or name not in ("epochs", "max_steps"):
             return
         length = int(parameter.distribution.quantile(0.5))
         if length and self._claim("still_falling"):
@@ -194,7 +200,7 @@ class _Next:
                 _between(other, best, in_logs=factor.in_logs) for other in around if other != best
             ]
             why = f"closer to {shown(best)}, the best of {len(levels)}"
-        moved = {_clipped(factor.name, _round(factor.name, v), best) for v in values}
+        moved = {self._possible(factor, v, best) for v in values}
         values = sorted(moved | {best})
         if len(values) > 1 and values != levels:
             entry["values"] = Commented(values, why)
@@ -206,7 +212,7 @@ class _Next:
         end, before = ordered[-1], ordered[-2]
         if in_logs:
             ratio = end / before
-            if not _is_inside(name, end):  # where few have been: in smaller steps
+            if not self._is_inside(name, end):  # where few have been: in smaller steps
                 ratio = math.sqrt(ratio)
             return [before, end * ratio, end * ratio**2][1 - (len(levels) == 2) :]
         step = end - before
@@ -242,7 +248,7 @@ class _Next:
         values = [
             old
             if math.isclose(old, value, rel_tol=1e-9)
-            else _clipped(factor.name, _round(factor.name, value), at_edge)
+            else self._possible(factor, value, at_edge)
             for old, value in zip((low, high), values, strict=True)
         ]
         if values[0] >= values[1]:
@@ -264,8 +270,11 @@ class _Next:
 
         If fewer than two are left, the file's own values stay.
         """
-        if fit := fitting_heads(SearchSpace(self._parsed(), self.flags)):
-            heads = next(p for p in self.sweep.parameters if hyperparameter_name(p) == "num_heads")
+        parsed = self._parsed()
+        if self.results.is_foreign:
+            return
+        if fit := fitting_heads(SearchSpace(parsed, self.flags)):
+            heads = self.results.parameters["num_heads"]
             entry = heads.entry(self.content)
             entry.clear()
             if len(fit) > 1:
@@ -286,41 +295,59 @@ class _Next:
         if plain is None or all(parameter.is_constant for parameter in plain.parameters):
             raise ReportError(
                 f"{self.results.title}: only one value of each setting is left, so there is "
-                "nothing to search; repeat the best with more seeds (fundamentallm refine)"
+                f"nothing to search; {self._repeat}"
             )
         return plain
+
+    # --- Possible values ---
+
+    def _is_inside(self, name: str, value: float) -> bool:
+        """Return whether a value lies inside the documented range, not at its end."""
+        typical = None if self.results.is_foreign else HYPERPARAMETERS[name].typical
+        return typical is None or typical[0] < value < typical[1]
+
+    def _possible(self, factor: Factor, value: float, edge: float) -> float:
+        """Round and clip a value; to the documented range too if `edge` is inside it."""
+        if not self.results.is_foreign:
+            inside = self._is_inside(factor.name, edge)
+            return _clipped(HYPERPARAMETERS[factor.name], value, inside=inside, edge=edge)
+        tried = _ends(self.results.parameters[factor.name])
+        low, high = possible_ends(self.results, factor.name, *tried)
+        whole = all(isinstance(end, int) for end in tried)
+        rounded = _rounded(value, whole=whole)
+        return type(rounded)(min(max(rounded, low), high))
 
 
 def _between(a: float, b: float, *, in_logs: bool) -> float:
     return math.sqrt(a * b) if in_logs else (a + b) / 2
 
 
-def _round(name: str, value: float) -> float:
-    """Round to two digits, near 1 to two digits of 1 - value; integers to their step."""
-    known = HYPERPARAMETERS[name]
-    if known.type is int:
-        step = WHOLE_STEPS.get(name, 1)
-        return max(step, round(value / step) * step)
+def _ends(parameter: Parameter) -> tuple[float, float]:
+    """Return the least and the largest number of a parameter."""
+    numbers = [value for value in extremes(parameter) if type(value) in (int, float)]
+    return min(numbers), max(numbers)
+
+
+def _rounded(value: float, *, whole: bool, step: int = 1) -> float:
+    """Round to two digits, near 1 to two digits of 1 - value; whole numbers to a step."""
+    if whole:
+        return round(value / step) * step
     if 0.9 < value < 1:
         return round(1 - float(f"{1 - value:.2g}"), 12)
     return float(f"{value:.2g}")
 
 
-def _is_inside(name: str, value: float) -> bool:
-    """Return whether a value lies inside the documented range, not at its end."""
-    typical = HYPERPARAMETERS[name].typical
-    return typical is None or typical[0] < value < typical[1]
-
-
-def _clipped(name: str, value: float, edge: float) -> float:
-    """Clip to the possible range, and to the documented range if `edge` is inside it."""
-    known = HYPERPARAMETERS[name]
-    if known.typical is not None and _is_inside(name, edge):
+def _clipped(known: Hyperparameter, value: float, *, inside: bool, edge: float) -> float:
+    """Round, and clip to the possible range, and to the documented one if `inside` it."""
+    step = WHOLE_STEPS.get(known.name, 1)
+    value = _rounded(value, whole=known.type is int, step=step)
+    value = max(step, value) if known.type is int else value
+    if known.typical is not None and inside:
         value = min(max(value, known.typical[0]), known.typical[1])
     if known.possible is None or value in known.possible:
         return value
     low, high = known.possible.ends
-    inside = min(max(value, low), high)
-    if inside in known.possible:
-        return known.type(inside)
-    return known.type((inside + edge) / 2)  # the end itself is not possible: half way there
+    clipped = min(max(value, low), high)
+    if clipped in known.possible:
+        return known.type(clipped)
+    return known.type((clipped + edge) / 2)  # the end itself is not possible: half way there

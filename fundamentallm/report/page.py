@@ -32,6 +32,7 @@ from fundamentallm.sweep.store.records import status_counts
 
 LONGEST = 1_000  # characters of a setting or sample
 MOST_SAMPLES = 6
+MOST_OTHERS = 20  # settings that no one searched, in a table
 
 
 def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
@@ -74,6 +75,8 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
         command=_command(results),
         columns=_columns(results),
         rows=[_cells(results, run) for run in _best_first(results)],
+        others=[name for name in results.differing if name not in results.varied][:MOST_OTHERS],
+        text=_text,
         plots=plots,
         samples=_sample_rows(results),
         style=Markup(_resource("page.css")),  # ours: no text of a run is in it
@@ -84,10 +87,10 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
 
 
 def _command(results: Results) -> str:
-    """Return the command that repeats the best configuration; "" for other trainers."""
+    """Return the command that repeats the best configuration; "" if it is unknown."""
     best = next(iter(results.contenders), None)
-    if not best or "data_sha256" not in best[0].settings:
-        return ""
+    if not best or best[0].program or "data_sha256" not in best[0].settings:
+        return _shortened(best[0].program) if best else ""
     return repeat_command(best[0], results.varied)
 
 

@@ -33,6 +33,7 @@ from fundamentallm.report.results import (
 from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, read_sweep
+from fundamentallm.sweep.store.records import summary_score
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 DIGITS = re.compile(r"(\d+)")
@@ -72,24 +73,26 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
     runs = [read_run(folder, names[folder], compared_by, notes) for folder in folders]
     title = Path(paths[0]).resolve().name if len(paths) == 1 else f"{len(runs)} runs"
     if not any(run.score is not None for run in runs):
-        notes.append(missing_metric_note(runs, compared_by))
+        notes.append(missing_metric_note(runs, compared_by, sweep))
     else:
         notes += assumed_goal_notes(compared_by, sweep)
     notes += unscored_notes(runs)
-    return Results(title, compared_by, runs, sweep, notes)
+    searched = _searched(folders) if any(run.program for run in runs) else None
+    return Results(title, compared_by, runs, sweep, notes, searched=searched)
 
 
 def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResult:
     """Read one run; missing parts go to `notes`."""
     folder = RunFolder(path)
-    try:
-        settings = _parsed_settings(folder.read_config(), name, notes)
-    except RunFolderError as error:
-        settings = {}
-        notes.append(f"{error}; its settings are unknown")
     summary = plain_summary(folder.read_summary())
     if not summary and folder.summary.exists():
         notes.append(f"{name}: summary.json cannot be read")
+    try:
+        config = folder.read_config()
+        settings = config if "program" in summary else _parsed_settings(config, name, notes)
+    except RunFolderError as error:
+        settings = {}
+        notes.append(f"{error}; its settings are unknown")
     curves = _read_curves(folder, name, notes)
     status = str(summary.get("status", RunStatus.UNFINISHED))
     if status == RunStatus.RUNNING:  # its process may have been killed
@@ -97,9 +100,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     if is_stopped_early(status, summary.get("stopped_by")):
         status = RunStatus.STOPPED
     values = curves[metric.name].values if metric.name in curves else ()
-    score = metric.best(values)
-    if score is None and status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
-        score = finite(summary.get(metric.name))
+    score = metric.best(values) if values else summary_score(summary, status, metric)
     try:
         samples = tuple(folder.read_samples())
     except (OSError, ValueError):
@@ -178,6 +179,18 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
         return read_sweep(sweeps[0] / "sweep.yaml", sweeps[0]), []
     except SweepError as error:
         return None, [f"the sweep file is not used: {one_line(error, 200)}"]
+
+
+def _searched(folders: Sequence[Path]) -> list[str] | None:
+    """Return the parameters of the sweeps of runs; None if a run is not in a sweep's folder."""
+    names: dict[str, None] = {}
+    for parent in dict.fromkeys(folder.parent for folder in folders):
+        try:
+            sweep = read_sweep(parent / "sweep.yaml", parent)
+        except SweepError:
+            return None
+        names |= dict.fromkeys(parameter.name for parameter in sweep.parameters)
+    return list(names)
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:

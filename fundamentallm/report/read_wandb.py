@@ -108,7 +108,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
             f"{address}: no run of this sweep has started; start one with wandb agent"
         )
     if not any(run.score is not None for run in runs):
-        notes.append(missing_metric_note(runs, compared_by))
+        notes.append(missing_metric_note(runs, compared_by, sweep))
     else:
         notes += assumed_goal_notes(compared_by, sweep)
     notes += unscored_notes(runs)

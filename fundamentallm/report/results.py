@@ -15,11 +15,14 @@ from fundamentallm.data.unknown_characters import describe_unscored
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import LARGER_IS_BETTER, METRICS, finite
 from fundamentallm.status import RANKED, RunStatus
+from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
-from fundamentallm.sweep.search.space import hyperparameter_name
+from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
 from fundamentallm.sweep.store.score_cap import ScoreCap, score_of_guess
 
 SEED = "seed"
+SEEDS = (SEED, "random_seed")
+"""Innermost names of another program's parameter that repeats a configuration."""
 NOT_SETTINGS = ("data_sha256",)
 LOSS_DEFINING = ("data", "data_sha256", "tokenizer", "val_split")
 """Settings that define what a loss measures: losses across their values are not comparable."""
@@ -30,10 +33,10 @@ PROGRESS_ORDER: Mapping[str, int] = {
     RunStatus.IMPOSSIBLE: 2,
 }
 """Statuses by how far runs of them came; all others came less far."""
-TEXT_FIELDS = ("status", "stopped_by", "device", "precision")
+TEXT_FIELDS = ("status", "stopped_by", "device", "precision", "program")
 NUMBER_FIELDS = (
     *("best_step", "step", "total_steps", "seconds", "parameters"),
-    *("vocabulary_size", "characters_per_token", "unknown_characters"),
+    *("vocabulary_size", "characters_per_token", "unknown_characters", "exit_code"),
 )
 """Fields of a run's summary that hold numbers."""
 MAX_NAMES = 30  # of metrics, in a message
@@ -44,7 +47,7 @@ class Curve:
     """Values of one metric of one run."""
 
     steps: tuple[int, ...]
-    """Optimizer steps, rising."""
+    """Steps, rising: our optimizer's, or those under which another program logs."""
     values: tuple[float, ...]
     """Finite."""
 
@@ -70,7 +73,7 @@ class RunResult:
     """`done`, `stopped` (by hyperband), `diverged`, `impossible`, `failed`, `interrupted`, or
     `unfinished`: in progress, or killed."""
     settings: Mapping[str, Any]
-    """Hyperparameters, `data` and its hash, as in config.yaml."""
+    """Hyperparameters, `data` and its hash, or another program's config, as in config.yaml."""
     score: float | None
     """Best value of the metric, as logged; `Results.loss` compares runs."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -90,17 +93,28 @@ class RunResult:
         """Return whether it is a learning-rate range test."""
         return "range_test" in self.summary
 
+    @property
+    def program(self) -> str:
+        """The command of another program; empty for a run of our trainer."""
+        return str(self.summary.get("program", ""))
+
+    @property
+    def last_values(self) -> dict[str, float]:
+        """The numbers in the summary of another program's run, by metric."""
+        logged = self.summary.get("summary", {})
+        return {name: value for name, value in logged.items() if finite(value) is not None}
+
     def observation(self, metric: Metric) -> str:
         """Return text that identifies an observation: same settings, seed and text.
 
-        Without a known seed, copies must also have the same values.
+        Without a known seed, or from another program, copies must also have the same values.
         """
         settings = {
             **self.settings,
             "data": self.settings.get("data_sha256", self.settings.get("data")),
         }
         key: list[Any] = [settings]
-        if SEED not in settings:
+        if SEED not in settings or self.program:
             key += [self.score, self.curve(metric.name).values]
         return _canonical_text(key)
 
@@ -128,6 +142,33 @@ class Results:
     """Sentences about missing or unreadable parts."""
     when: str = ""
     """Words like ` after 3 evaluations`, if scores are not of whole runs."""
+    searched: Sequence[str] | None = None
+    """Settings that sweeps of another program searched, which alone are compared; None for all."""
+
+    @cached_property
+    def is_foreign(self) -> bool:
+        """True if another program made any of the runs: nothing of our trainer applies then."""
+        return any(run.program for run in self.runs)
+
+    def space(self, fixed: Mapping[str, Any]) -> SearchSpace | None:
+        """Return the sweep's search space with these `fixed` settings."""
+        if self.sweep is None:
+            return None
+        return SearchSpace(self.sweep, fixed, is_ours=not self.is_foreign)
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """The sweep's parameters by the name of their setting; empty without a sweep."""
+        return parameters_by_setting(self.sweep, is_ours=not self.is_foreign)
+
+    def is_seed(self, name: str) -> bool:
+        """Return whether a setting only repeats a configuration."""
+        return name == SEED or (self.is_foreign and name.rpartition(".")[2].lower() in SEEDS)
+
+    @property
+    def loss_defining(self) -> Sequence[str]:
+        """Settings that define what a loss measures: losses across them are not comparable."""
+        return () if self.is_foreign else LOSS_DEFINING
 
     @cached_property
     def observations(self) -> list[RunResult]:
@@ -186,11 +227,20 @@ class Results:
         return ScoreCap.of(losses, (score_of_guess(self.metric, run.summary) for run in scored))
 
     @cached_property
-    def varied(self) -> list[str]:
+    def differing(self) -> list[str]:
         """Settings in which runs differ: the sweep's first, in its order; then others."""
-        own = [] if self.sweep is None else [hyperparameter_name(p) for p in self.sweep.parameters]
-        names = dict.fromkeys((*own, *HYPERPARAMETERS, *self._all_names()))
+        own = (*self.parameters, *(self.searched or ()))
+        known = () if self.is_foreign else HYPERPARAMETERS
+        names = dict.fromkeys((*own, *known, *self._all_names()))
         return [name for name in names if name not in NOT_SETTINGS and self._differs(name)]
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """Settings that are compared: those that differ, of another program's only the searched.
+
+        A program may put the time and its paths into its config.
+        """
+        return [n for n in self.differing if self.searched is None or n in self.searched]
 
     @cached_property
     def fixed(self) -> dict[str, Any]:
@@ -198,7 +248,7 @@ class Results:
         every: dict[str, Any] = {}
         for run in self.runs:
             every = {**run.settings, **every}
-        left_out = {*self.varied, *NOT_SETTINGS}
+        left_out = {*self.differing, *NOT_SETTINGS}
         return {name: value for name, value in every.items() if name not in left_out}
 
     @cached_property
@@ -218,7 +268,7 @@ class Results:
 
     def _configuration(self, run: RunResult) -> str:
         """Return text that identifies a configuration: all settings but the seed."""
-        names = [name for name in (*self.varied, *NOT_SETTINGS) if name != SEED]
+        names = [name for name in (*self.varied, *NOT_SETTINGS) if not self.is_seed(name)]
         return repr([_key(run, name) for name in names])
 
     def _differs(self, name: str) -> bool:
@@ -227,6 +277,12 @@ class Results:
 
     def _all_names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))
+
+
+def parameters_by_setting(sweep: SweepFile | None, *, is_ours: bool) -> dict[str, Parameter]:
+    """Return a sweep's parameters by the name under which a run has the value."""
+    parameters = () if sweep is None else sweep.parameters
+    return {hyperparameter_name(p) if is_ours else p.name: p for p in parameters}
 
 
 def choose_metric(name: str, sweep: SweepFile | None) -> Metric:
@@ -255,15 +311,22 @@ def unscored_notes(runs: Sequence[RunResult]) -> list[str]:
     return list(notes)
 
 
-def missing_metric_note(runs: Sequence[RunResult], metric: Metric) -> str:
+def missing_metric_note(runs: Sequence[RunResult], metric: Metric, sweep: SweepFile | None) -> str:
     """Return a note that no run has the metric, with those that they have."""
-    known = sorted({name for run in runs for name in run.curves})
+    known = sorted({name for run in runs for name in (*run.curves, *run.last_values)})
     if not known:
         return "no run has logged a metric yet"
+    if sweep is not None and metric == sweep.ranks_by and sweep.metric is None:
+        return f"the sweep file gives no metric; runs have {_list(known)}; choose one with --metric"
     near = get_close_matches(metric.name, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    shown = ", ".join(known[:MAX_NAMES]) + (", ..." if len(known) > MAX_NAMES else "")
-    return f"no run has logged {metric.name}; {hint}they have {shown}; choose one with --metric"
+    return (
+        f"no run has logged {metric.name}; {hint}they have {_list(known)}; choose one with --metric"
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,6 +340,8 @@ def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     test = summary.get("range_test")
     if not (isinstance(test, Mapping) and all(finite(test.get(end)) for end in ("low", "high"))):
         kept.pop("range_test", None)
+    if not isinstance(summary.get("summary"), Mapping):
+        kept.pop("summary", None)
     return kept
 
 

@@ -24,6 +24,10 @@ class Rung:
     runs: int
     """Number of runs that reached it."""
 
+    def text(self, results: Results) -> str:
+        """Return the number of evaluations, in words; another program logs values."""
+        return f"{self.evaluations} {'values' if results.is_foreign else 'evaluations'}"
+
 
 def last_rung(results: Results) -> Rung | None:
     """Return the last rung that enough runs reached; None to compare runs at their end."""
@@ -50,7 +54,7 @@ def at_rung(results: Results, rung: Rung) -> Results:
         )
         for run in _reached(results, count)
     ]
-    return replace(results, runs=runs, when=f" after {count} evaluations")
+    return replace(results, runs=runs, when=f" after {rung.text(results)}")
 
 
 def _reached(results: Results, band: int) -> list[RunResult]:

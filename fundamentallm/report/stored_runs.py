@@ -52,7 +52,7 @@ def with_stored_runs(
         if name not in merged or (merged[name].status in UNFINISHED_STATUSES and not is_local):
             elsewhere.append(run)
             settings = {**shared, **space.settings(run.values)}
-            merged[name] = _result(name, run, settings, knows_scores)
+            merged[name] = _result(name, run, settings, knows_scores, space)
         elif knows_scores and not _agree(merged[name], run):
             changed.append(name)
             merged[name] = replace(merged[name], status=run.last.status, score=run.last.score)
@@ -94,9 +94,12 @@ def _list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _result(name: str, run: Run, settings: Mapping[str, Any], knows_score: bool) -> RunResult:
+def _result(
+    name: str, run: Run, settings: Mapping[str, Any], knows_score: bool, space: SearchSpace
+) -> RunResult:
     last = run.last
     score = last.score if knows_score else None
-    return RunResult(
-        name, last.status, settings, score, {}, {"seconds": last.seconds}, (), last.owner
-    )
+    summary: dict[str, Any] = {"seconds": last.seconds}
+    if not space.is_ours:
+        summary["program"] = space.sweep.program or "another program"
+    return RunResult(name, last.status, settings, score, {}, summary, (), last.owner)

@@ -16,6 +16,7 @@ from fundamentallm.cli.worker import start_sweep
 from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
 from fundamentallm.status import RunStatus
+from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.refine import NEAR, continue_from, distinct, finalists, refined_sweep
 from fundamentallm.sweep.search.space import SearchSpace
@@ -77,6 +78,11 @@ def refine(
     url = storage_url(storage, coarse)
     with open_sweep(url, coarse, minutes=options["wait"]) as (definition, store):
         runs = store.runs()
+    if not definition.space.is_ours:
+        raise SweepError(
+            f"{coarse.path}: refine trains our own model; for another program, write the best "
+            f"values and several seeds into a sweep file (see fundamentallm explain {coarse.path})"
+        )
     data = local_text(definition, data)
     fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))
     new, sources = _refined(definition, coarse, fine, runs, top, seeds, epochs, max_steps)

@@ -22,7 +22,6 @@ from fundamentallm.cli.result_sources import (
 from fundamentallm.files.atomic import followed
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
-from fundamentallm.sweep.search.space import SearchSpace
 
 if TYPE_CHECKING:
     from fundamentallm.report.results import Results, RunResult
@@ -71,9 +70,10 @@ def _is_in_progress(results: Results, previous_count: int) -> bool:
     """
     if any(run.status == RunStatus.UNFINISHED and not _is_dead(run) for run in results.runs):
         return True
-    if results.sweep is None or len(results.runs) == previous_count:
+    space = results.space({})
+    if space is None or len(results.runs) == previous_count:
         return False
-    runs, _ = size(SearchSpace(results.sweep, {}))
+    runs, _ = size(space)
     return runs is None or len(results.runs) < runs
 
 

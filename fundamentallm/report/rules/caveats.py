@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
-from fundamentallm.report.results import LOSS_DEFINING, SEED
+from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.status import RunStatus
 
@@ -20,12 +20,8 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
     Source: Google's tuning playbook, "Identifying scientific, nuisance, and fixed
     hyperparameters": what is fixed must be named as a caveat of every conclusion.
     """
-    fixed = evidence.results.fixed
-    names = [
-        known.name
-        for known in HYPERPARAMETERS.values()
-        if known.group in GROUPS and known.name in fixed
-    ]
+    results, fixed = evidence.results, evidence.results.fixed
+    names = [name for name in _caveats(results) if name in fixed and not results.is_seed(name)]
     ended_by = {run.summary.get("stopped_by") for run in evidence.complete} & set(LENGTH_SETTINGS)
     if ended_by:  # what no run ended by says nothing of their length
         names = [name for name in names if name != "epochs" or "epochs" in ended_by]
@@ -44,10 +40,18 @@ def held_fixed(evidence: Evidence) -> list[Claim]:
                 f"all runs had {values}; other values may change these results",
             )
         )
-    if len(evidence.results.observations) > 1 and SEED in fixed:
-        says = f"every run had seed {fixed[SEED]}, so chance was not measured"
-        claims.append(Claim("held_fixed", "one_seed", says, SEED))
+    seeds = [name for name in fixed if results.is_seed(name)]
+    if len(results.observations) > 1 and seeds and not any(map(results.is_seed, results.varied)):
+        says = f"every run had {seeds[0]} {shown(fixed[seeds[0]])}, so chance was not measured"
+        claims.append(Claim("held_fixed", "one_seed", says, seeds[0]))
     return claims
+
+
+def _caveats(results: Results) -> list[str]:
+    """Return settings whose value may change the results; another program's are its sweep's."""
+    if results.is_foreign:
+        return list(results.searched or ())
+    return [known.name for known in HYPERPARAMETERS.values() if known.group in GROUPS]
 
 
 def stopped(evidence: Evidence) -> list[Claim]:
@@ -59,7 +63,7 @@ def stopped(evidence: Evidence) -> list[Claim]:
     says = f"{early} of {len(results.ranked)} runs were stopped early; "
     if rung is not None:
         says += (
-            f"settings are compared after {rung.evaluations} evaluations, which {rung.runs} runs "
+            f"settings are compared after {rung.text(results)}, which {rung.runs} runs "
             "reached; what is better then may not be better at the end"
         )
     else:
@@ -80,13 +84,19 @@ def repeated(evidence: Evidence) -> list[Claim]:
 
 
 def other_losses(evidence: Evidence) -> list[Claim]:
-    """Warn that runs were scored on different texts, parts of a text, or tokens."""
-    ranked = evidence.results.ranked
+    """Warn that runs were scored by different programs, or on different texts or tokens."""
+    results, ranked = evidence.results, evidence.results.ranked
+    if len({bool(run.program) for run in ranked}) > 1:
+        says = (
+            f"some runs are of our trainer and some of another program, so their {evidence.metric} "
+            "cannot be compared and the best means little; compare runs of one program"
+        )
+        return [Claim("other_losses", "differ", says, "program")]
 
     def differs(name: str) -> bool:
         return len({str(run.settings[name]) for run in ranked if name in run.settings}) > 1
 
-    differ = [name for name in LOSS_DEFINING if differs(name)]
+    differ = [name for name in results.loss_defining if differs(name)]
     if evidence.metric == "val_bits_per_char" and "tokenizer" in differ:
         differ.remove("tokenizer")
     if any("data_sha256" in run.settings for run in ranked) and "data" in differ:

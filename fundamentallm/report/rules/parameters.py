@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.metrics import score_text
@@ -11,7 +13,6 @@ from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import extremes
-from fundamentallm.sweep.search.space import hyperparameter_name
 
 EDGE = 0.1
 """Distance from an end, as a share of the range, that counts as at it."""
@@ -118,15 +119,27 @@ def _at_edge(effect: Effect, side: str, t: float, evidence: Evidence) -> Claim:
 
 def has_room(results: Results, factor: Factor, side: str) -> bool:
     """Return whether values beyond that end of the search are possible."""
-    known = HYPERPARAMETERS.get(factor.name)
-    if known is None or known.possible is None:
-        return True
+    parameter = results.parameters.get(factor.name)
     tried: list[float] = [factor.levels[0], factor.levels[-1]]
-    for parameter in results.sweep.parameters if results.sweep is not None else ():
-        if hyperparameter_name(parameter) == factor.name:
-            tried += [float(value) for value in extremes(parameter)]
-    low, high = known.possible.ends
+    if parameter is not None:
+        tried += [value for value in extremes(parameter) if type(value) in (int, float)]
+    low, high = possible_ends(results, factor.name, min(tried), max(tried))
     return min(tried) > low if side == "low" else max(tried) < high
+
+
+def possible_ends(results: Results, name: str, low: float, high: float) -> tuple[float, float]:
+    """Return the ends of a setting's possible values, of which `low` and `high` are two.
+
+    What another program takes is unknown: no number of another sign, no count below 1, and no share
+    above 1 is tried.
+    """
+    if not results.is_foreign:
+        known = HYPERPARAMETERS.get(name)
+        ends = known.possible.ends if known is not None and known.possible is not None else None
+        return ends or (-math.inf, math.inf)
+    whole = isinstance(low, int) and isinstance(high, int)
+    least = 1 if whole and low >= 1 else 0 if low >= 0 else -math.inf
+    return least, 1 if low >= 0 and high <= 1 and not whole else math.inf
 
 
 def _diverged_beyond(evidence: Evidence, effect: Effect, side: str) -> bool:

@@ -10,7 +10,6 @@ from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.refine import is_refined
-from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
 from fundamentallm.sweep.store.records import status_counts
 
 
@@ -30,12 +29,12 @@ def in_progress(evidence: Evidence) -> list[Claim]:
 
 def runs_asked_for(results: Results) -> int | None:
     """Return the number of runs that the sweep file asks for; None if endless or unknown."""
-    sweep = results.sweep
-    if sweep is None or is_refined(sweep):
+    if results.sweep is None or is_refined(results.sweep):
         return None
-    swept = {hyperparameter_name(parameter) for parameter in sweep.parameters}
+    swept = results.parameters
     known = {n: v for n, v in results.fixed.items() if n in HYPERPARAMETERS and n not in swept}
-    return size(SearchSpace(sweep, known))[0]
+    space = results.space(known)
+    return None if space is None else size(space)[0]
 
 
 def _reached_target(results: Results) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fundamentallm.config.fields import shown
+from fundamentallm.config.fields import setting_text
 from fundamentallm.metrics import score_text
-from fundamentallm.report.results import SEED, Results, RunResult
+from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.significance import judge_winner
 
@@ -43,10 +43,10 @@ def winner(evidence: Evidence) -> list[Claim]:
     gap = _mean(results, groups[1]) - _mean(results, best)
     text += f", ahead of {describe(results, groups[1])} by {score_text(gap)}"
     if noise is None:
-        says = (
-            f"{text}; this may be chance: no seed was repeated (fundamentallm refine repeats the "
-        )
-        return [Claim("winner", "unknown", f"{says}best)")]
+        says = f"{text}; this may be chance: no seed was repeated"
+        if not results.is_foreign:
+            says += " (fundamentallm refine repeats the best)"
+        return [Claim("winner", "unknown", says)]
     judged = judge_winner([[results.loss(run) for run in runs] for runs in groups], noise)
     if not judged.is_known:
         says = f"{text}; this may be chance: repeated seeds gave equal scores, so noise is unknown"
@@ -72,9 +72,10 @@ def winner(evidence: Evidence) -> list[Claim]:
 
 def describe(results: Results, runs: list[RunResult]) -> str:
     """Return `1.4321 (run-0003: learning_rate 0.001, num_layers 4)`, or a mean over seeds."""
-    names = [name for name in results.varied if name != SEED]
+    names = [name for name in results.varied if not results.is_seed(name)]
+    settings = runs[0].settings
     values = ", ".join(
-        f"{name} {shown(runs[0].settings[name])[:60]}" for name in names if name in runs[0].settings
+        setting_text(name, settings[name])[:100] for name in names if name in settings
     )
     score = results.metric.sign * _mean(results, runs)
     who = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} seeds"

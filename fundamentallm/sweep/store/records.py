@@ -250,11 +250,23 @@ def _remove(values: list[T], value: T) -> None:
 def score_of(folder: RunFolder, status: RunStatus, metric: Metric) -> float | None:
     """Return the best value of the metric; without rows, the score in the summary."""
     values = [row[metric.name] for row in folder.rows() if metric.name in row]
-    if values:
-        return metric.best(values)
-    if status not in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
+    return metric.best(values) if values else summary_score(folder.read_summary(), status, metric)
+
+
+def summary_score(summary: Mapping[str, Any], status: str, metric: Metric) -> float | None:
+    """Return the score that a run's summary has for a metric without rows; None if it has none.
+
+    Ours is that of a run that diverged or was impossible. Another program may log a metric only in
+    W&B's summary, where `define_metric` adds the aggregate to the name: `acc.max`.
+    """
+    if status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
+        return finite(summary.get(metric.name))
+    logged = summary.get("summary")
+    if status not in FINISHED or not isinstance(logged, Mapping):
         return None
-    return finite(folder.read_summary().get(metric.name))
+    best = "min" if metric.goal == "minimize" else "max"
+    names = (metric.name, *(f"{metric.name}.{each}" for each in (best, "best", "last")))
+    return next((value for name in names if (value := finite(logged.get(name))) is not None), None)
 
 
 def status_counts(statuses: Mapping[Any, int]) -> str:
