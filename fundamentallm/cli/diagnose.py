@@ -9,16 +9,21 @@ import click
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.sweep_flags import SharedSettings, read_shared_settings
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.check.program import check_program
 from fundamentallm.sweep.check.warnings import check_any, check_meaning
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.sweep_file import SweepFile
-from fundamentallm.sweep.program.command import command_line
-from fundamentallm.sweep.program.ownership import OUR_COMMAND, is_ours, missing_program
+from fundamentallm.sweep.program.ownership import is_ours
 from fundamentallm.sweep.search.space import SearchSpace, check_space
 
 
 def examine(
-    sweep: SweepFile, words: Sequence[str], data: str | None, *, exists: bool = False
+    sweep: SweepFile,
+    words: Sequence[str],
+    data: str | None,
+    *,
+    exists: bool = False,
+    starting: bool = False,
 ) -> SharedSettings | None:
     """Run all checks on a sweep and add their diagnostics to `sweep.diagnostics`.
 
@@ -27,18 +32,22 @@ def examine(
         words: Flags for every run.
         data: Path of the text; None if the sweep names it.
         exists: Whether our trainer has already run it, whatever program its file names now.
+        starting: Whether it is to start here, so that a missing program is an error.
 
     Returns:
-        Settings that all runs share; None for another program, whose parameters are unknown.
+        Settings that all runs share; None for another program.
 
     Raises:
         FundamentallmError, click.UsageError: Wrong flags, after the diagnostics.
     """
     findings = sweep.diagnostics
     check_any(sweep, findings)
-    if not (exists or is_ours(sweep)):
-        return None
+    is_foreign = not (exists or is_ours(sweep))
     try:
+        if is_foreign:
+            _check_no_arguments(sweep, [*filter(None, [data]), *words])
+            check_program(sweep, findings, starting=starting)
+            return None
         shared = read_shared_settings(sweep, words)
     except (FundamentallmError, click.UsageError):
         show_diagnostics(findings)
@@ -55,18 +64,17 @@ def show_diagnostics(findings: Diagnostics) -> None:
         show(f"{each.level}: {each.text(findings.file)}", err=True)
 
 
-def foreign_program_message(sweep: SweepFile) -> str:
-    """Return why our trainer cannot run a sweep, in a line."""
-    script, starts = missing_program(sweep), command_line(sweep)
-    if script is not None:
-        return (
-            f"{script} does not exist; to train fundamentallm's own model, set command: "
-            f"{OUR_COMMAND}"
+def _check_no_arguments(sweep: SweepFile, arguments: Sequence[str]) -> None:
+    """Check that nothing is given that only our trainer understands.
+
+    Raises:
+        click.UsageError: A text or a flag is given.
+    """
+    if arguments:
+        raise click.UsageError(
+            f"{arguments[0]}: {sweep.file} starts another program than fundamentallm train; give "
+            "its arguments in the file's command"
         )
-    return (
-        f"starts `{starts}`, but so far fundamentallm runs only its own trainer; start this sweep "
-        f"with wandb sweep {sweep.file}"
-    )
 
 
 def _characters(data: str | None) -> int | None:

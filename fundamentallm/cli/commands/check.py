@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.diagnose import examine, foreign_program_message, show_diagnostics
+from fundamentallm.cli.diagnose import examine, show_diagnostics
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, concurrency_options
 from fundamentallm.errors import FundamentallmError
@@ -18,8 +18,6 @@ from fundamentallm.sweep.check.repair import repaired
 from fundamentallm.sweep.check.warnings import size, unscored
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.sweep_file import examine_sweep
-from fundamentallm.sweep.program.command import command_line
-from fundamentallm.sweep.program.ownership import missing_program
 from fundamentallm.sweep.search.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -61,11 +59,9 @@ def check(
         return _refused(str(error), as_json)
     findings = sweep.diagnostics
     shared = examine(sweep, words[1:] if data else words, data)
-    if shared is None and missing_program(sweep) is not None:
-        findings.warn(("program",), foreign_program_message(sweep))
-    space = (
-        SearchSpace(sweep, shared.settings) if shared is not None and not findings.errors else None
-    )
+    settings = {} if shared is None else shared.settings
+    space = SearchSpace(sweep, settings, is_ours=shared is not None)
+    space = space if not findings.errors else None
     runs, size_text = size(space) if space is not None else (None, "")
     if not as_json:
         show_diagnostics(findings)
@@ -89,11 +85,6 @@ def check(
             show(line)
     if repaired_file and space is not None:
         _write_repaired(space, Path(repaired_file))
-    if shared is None:
-        show(
-            f"{file}: starts `{command_line(sweep)}`, so its parameters are not checked",
-            err=True,
-        )
     if findings.errors:
         return exit_codes.BAD_INPUT
     cost_unknown = costs is not None and not costs.known

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fundamentallm import exit_codes
-from fundamentallm.cli.diagnose import examine, foreign_program_message, show_diagnostics
+from fundamentallm.cli.diagnose import examine, show_diagnostics
 from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.sweep_flags import SharedSettings
@@ -16,6 +16,7 @@ from fundamentallm.cli.sweep_texts import named_texts, with_texts
 from fundamentallm.cli.worker import start_sweep
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
+from fundamentallm.sweep.program.command import command_line
 from fundamentallm.sweep.search.choose import CHOICES
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition
@@ -71,9 +72,13 @@ def sweep(
     read = examine_sweep(file)
     folder = SweepFolder(output_dir or Path("runs") / _folder_name(read.name))
     exists = folder.file.exists()
-    shared = examine(read, flags, data, exists=exists)
-    if shared is None:
-        read.diagnostics.error(("program",), foreign_program_message(read))
+    shared = examine(read, flags, data, exists=exists, starting=True)
+    if shared is None and not read.diagnostics.errors:
+        read.diagnostics.error(
+            ("program",),
+            f"starts `{command_line(read)}`, which wandb sweep runs; here only our trainer runs "
+            "yet",
+        )
     show_diagnostics(read.diagnostics)
     if shared is None or not all(
         each.is_unambiguous and exists for each in read.diagnostics.errors

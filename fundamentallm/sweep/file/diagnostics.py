@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
@@ -31,7 +31,7 @@ class Diagnostic:
     key: str
     message: str
     is_unambiguous: bool = False
-    """True for an error that only W&B refuses: a stored sweep can resume all the same."""
+    """True if only W&B refuses it: a stored sweep can resume all the same."""
 
     def text(self, file: str) -> str:
         """Return the text `FILE:LINE: KEY: MESSAGE`."""
@@ -58,9 +58,17 @@ class Diagnostics:
         """Add an error that only W&B makes: the meaning is unambiguous."""
         self._add("error", key, message, is_unambiguous=True)
 
-    def warn(self, key: Key, message: str, *, line: int = 0) -> None:
-        """Add a warning."""
-        self._add("warning", key, message, line)
+    def warn(
+        self, key: Key, message: str, *, line: int = 0, refused_by_wandb: bool = False
+    ) -> None:
+        """Add a warning; `refused_by_wandb` if our trainer accepts what W&B refuses."""
+        self._add("warning", key, message, line, is_unambiguous=refused_by_wandb)
+
+    def hold_to_wandb(self) -> None:
+        """Make errors of the warnings about what W&B refuses: the program expects W&B's rules."""
+        self.found = [
+            replace(each, level="error") if each.is_unambiguous else each for each in self.found
+        ]
 
     def _add(
         self, level: str, key: Key, message: str, line: int = 0, *, is_unambiguous: bool = False

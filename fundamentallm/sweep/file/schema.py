@@ -15,13 +15,13 @@ METHODS: Mapping[str, str] = {
 }
 
 FIELDS: Mapping[str, str] = {
-    "program": "The script of a run: `train.py`. Required unless `command` omits it.",
+    "program": "The script of a run: `train.py`. Required unless `command` omits `${program}`.",
     "method": "The search: `grid`, `random` or `bayes`. Required.",
     "parameters": "The search space: each name with its values. Required.",
     "metric": "The score of a run. Required for `bayes` and `early_terminate`.",
     "run_cap": "Most runs, a whole number.",
     "early_terminate": "When to stop a run that is behind.",
-    "command": "Words that start a run, with macros. Here those after the program count.",
+    "command": "The words that start a run, with macros.",
     "name": "Name of the sweep and its folder `runs/NAME`; default: the file's.",
     "description": "A note for people.",
     "project": "The W&B project.",
@@ -39,10 +39,10 @@ TEXT_FIELDS += ("project", "name")
 ALSO_CALLED = {"count": "run_cap", "max_runs": "run_cap", "early_stopping": "early_terminate"}
 """Common wrong names of top-level fields."""
 NOT_HERE = {
-    "job": "W&B Launch",
-    "image_uri": "W&B Launch",
-    "controller": "W&B's own controller",
-    "scheduler": "wandb sweep-scheduler",
+    "job": "W&B Launch, which starts runs from a queue",
+    "image_uri": "W&B Launch, which starts runs from a queue",
+    "controller": "wandb controller, which searches for a sweep on W&B",
+    "scheduler": "wandb sweep-scheduler, which searches for a sweep on W&B",
 }
 
 METRIC_FIELDS: Mapping[str, str] = {
@@ -68,8 +68,8 @@ EARLY_TERMINATE_FIELDS: Mapping[str, str] = {
 
 MACROS: Mapping[str, str] = {
     "env": "`/usr/bin/env`, on Unix.",
-    "interpreter": "`python`.",
-    "program": "The script.",
+    "interpreter": "`python`, the first on your PATH.",
+    "program": "The `program` of the file.",
     "args": "`--name=value` for each parameter.",
     "args_no_hyphens": "`name=value`.",
     "args_no_equals": "`--name value`.",

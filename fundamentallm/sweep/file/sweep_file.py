@@ -210,7 +210,7 @@ def _check_fields(content: Mapping[str, Any], diagnostics: Diagnostics) -> None:
             diagnostics.warn((name,), f"got {content[name]!r}, but W&B's schema requires text")
     for name, owner in NOT_HERE.items():
         if name in content:
-            diagnostics.warn((name,), f"belongs to {owner}; it has no effect on your own machines")
+            diagnostics.warn((name,), f"is for {owner}; it has no effect on your own machines")
     cap = content.get("run_cap")
     if cap is None and "run_cap" in content:
         diagnostics.warn(("run_cap",), "is empty; give a whole number above 0, or remove it")
@@ -238,6 +238,8 @@ def _check_command(
             near = get_close_matches(macro[1], MACROS, n=1)
             hint = f"; did you mean ${{{near[0]}}}?" if near else ""
             diagnostics.warn(key, f"W&B drops {word}{hint}")
+        elif macro is None and is_macro(str(word)) and not ENVIRONMENT.search(word):
+            diagnostics.warn(key, f"W&B drops {word}; give each macro a word of its own")
         elif macro is None:
             known = {*MACROS, *(name for each in parameters for name in (each.name, each.path[-1]))}
             for inner in MACRO.finditer(str(word)):
@@ -247,12 +249,6 @@ def _check_command(
                         f"W&B replaces {inner[0]} only if it is the whole word; the program gets "
                         "this word unchanged",
                     )
-    program_used = not words or "${program}" in words
-    if program_used and not content.get("program"):
-        diagnostics.warn(
-            ("program",),
-            "is missing; W&B starts such a sweep only from Python: wandb.agent(ID, function=...)",
-        )
 
 
 def _method(content: Mapping[str, Any], diagnostics: Diagnostics) -> str:

@@ -109,7 +109,13 @@ class _Reader:
             if math.isinf(number):
                 self.diagnostics.error(key, f"{node.value} is too large a number", line=line)
                 return None
-            self.diagnostics.warn(key, _of_exponent(node.value, number, key), line=line)
+            is_text_in_wandb = bool({"value", "values"} & set(key))
+            self.diagnostics.warn(
+                key,
+                _of_exponent(node.value, number, key, is_text_in_wandb=is_text_in_wandb),
+                line=line,
+                refused_by_wandb=not is_text_in_wandb,
+            )
             return number
         try:
             value = self.constructor.construct_object(node)
@@ -159,14 +165,12 @@ class _Reader:
         return merged | content
 
 
-def _of_exponent(written: str, number: float, key: Key) -> str:
-    """Return the warning for a number like 1e-4, with how to write it."""
-    in_wandb = "in W&B" if {"value", "values"} & set(key) else "W&B refuses it"
+def _of_exponent(written: str, number: float, key: Key, *, is_text_in_wandb: bool) -> str:
+    """Return the message for a number like 1e-4, with how to write it."""
     better = scalar_text(number)
     if number.is_integer() and abs(number) < 1e15:
         or_fraction = f", or {better} for fractions" if key[0] == "parameters" else ""
         better = f"{int(number)}{or_fraction}"
-    return (
-        f"{written} is text in YAML, and {in_wandb}; read as the number {number:g} here; "
-        f"write {better}"
-    )
+    here = f"in W&B; read as the number {number:g} here"
+    also = here if is_text_in_wandb else "W&B refuses it"
+    return f"{written} is text in YAML, and {also}; write {better}"

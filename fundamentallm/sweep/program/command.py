@@ -17,6 +17,11 @@ DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
 """Default command, as in W&B."""
 ENV = () if os.name == "nt" else ("/usr/bin/env",)
 INTERPRETER = "python"
+FLAG_MACROS = ("${args}", "${args_no_equals}", "${args_no_boolean_flags}")
+"""Macros that pass values as `--name`."""
+PAIR_MACROS = ("${args_no_hyphens}", "${args_append_hydra}", "${args_override_hydra}")
+"""Macros that pass values as `name=value`."""
+VALUE_MACROS = (*FLAG_MACROS, *PAIR_MACROS, "${args_json}", "${args_json_file}")
 
 
 def expand(
@@ -67,7 +72,7 @@ def shown(sweep: SweepFile, nested: Mapping[str, Any], json_file: str) -> str:
 
 def command_line(sweep: SweepFile) -> str:
     """Return the command of all runs as a line to display; `${args}` and the like stay."""
-    return _line(sweep, _fixed_macros(sweep), others_stay=True)
+    return _line(sweep, fixed_macros(sweep), others_stay=True)
 
 
 def dry_run_lines(
@@ -127,7 +132,7 @@ def _line(
     return printable(" ".join(words), lines=False)
 
 
-def _fixed_macros(sweep: SweepFile) -> dict[str, Sequence[str]]:
+def fixed_macros(sweep: SweepFile) -> dict[str, Sequence[str]]:
     """Return the words of the macros that are the same for all runs."""
     return {"env": ENV, "interpreter": (INTERPRETER,), "program": (sweep.program,)}
 
@@ -138,7 +143,7 @@ def _macros(
     """Return the words that replace each macro."""
     pairs = [f"{name}={value}" for name, value in nested.items()]
     return {
-        **_fixed_macros(sweep),
+        **fixed_macros(sweep),
         "args": [f"--{pair}" for pair in pairs],
         "args_no_hyphens": pairs,
         "args_no_equals": [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.program.command import command_words
+from fundamentallm.sweep.program.location import SCRIPTS
 
-SCRIPTS = (".py", ".sh")
 OUR_COMMAND = '["${env}", "${interpreter}", -m, fundamentallm, train, "${args}"]'
 """Command that starts our trainer from the installed package, here and on W&B."""
 OUR_SCRIPT = """
@@ -20,21 +22,40 @@ if __name__ == "__main__":
 """
 MODULES = ("__main__", "cli.main")
 """Modules that versions of train.py import."""
+BUNDLED = {
+    "d8e45a522f01759b",  # batch_size.yaml
+    "0651d5c2abce9ed5",  # bayes.yaml
+    "bf25479076940704",  # coarse.yaml
+    "c7028745e3510156",  # dropout.yaml
+    "31e296a6b49b9d67",  # fine.yaml
+    "771496ab8c0c1e48",  # full.yaml
+    "3831963a0586bebc",  # grid.yaml
+    "4e251ad9b0017995",  # lr.yaml
+    "deefab9b0817abae",  # model_size.yaml
+    "2cf5bb9c419b33fa",  # quickstart.yaml
+    "35acfbb4c49dd211",  # random.yaml
+    "e7ff733632fa47fa",  # schedule.yaml
+    "e46ca74414481d7f",  # seq_len.yaml
+}
+"""Digests of the sweep files in sweeps/, which may be copied without their train.py."""
 
 
 def is_ours(sweep: SweepFile) -> bool:
-    """Return whether the sweep runs `fundamentallm train` or our train.py."""
+    """Return whether the sweep runs `fundamentallm train` or our train.py, or is a bundled one.
+
+    Every other program is foreign, even one that imports our package.
+    """
     script = _script(sweep)
     if script is None:
         return True
-    path = _find(script, sweep)
-    return path is not None and _is_our_script(path)
+    path = find_script(script, sweep)
+    return _is_our_script(path) if path is not None else digest(sweep) in BUNDLED
 
 
-def missing_program(sweep: SweepFile) -> str | None:
-    """Return the script that the sweep would start, if it is missing."""
-    script = _script(sweep)
-    return script if script and _find(script, sweep) is None else None
+def digest(sweep: SweepFile) -> str:
+    """Return the hash of a sweep file's content, which comments do not change."""
+    content = json.dumps(sweep.content, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def words_of_every_run(sweep: SweepFile) -> list[str]:
@@ -72,8 +93,8 @@ def _script(sweep: SweepFile) -> str | None:
     return ""
 
 
-def _find(script: str, sweep: SweepFile) -> Path | None:
-    """Find the script in the current folder, as W&B's agent does, beside the sweep file or above.
+def find_script(script: str, sweep: SweepFile) -> Path | None:
+    """Find a script in the current folder, beside the sweep file or above.
 
     Above it, because the bundled sweeps are in a folder beside train.py.
     """

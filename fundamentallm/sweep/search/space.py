@@ -131,7 +131,7 @@ def fitting_heads(space: SearchSpace) -> list[int]:
     """
     by_name = {hyperparameter_name(p): p for p in space.sweep.parameters}
     heads, widths = by_name.get("num_heads"), by_name.get("model_dim")
-    if heads is None:
+    if heads is None or not space.is_ours:
         return []
     default = space.fixed.get("model_dim", HYPERPARAMETERS["model_dim"].default)
     possible = widths.distribution.grid() if widths is not None else [default]

@@ -111,7 +111,6 @@ def test_all_mistakes_and_warnings_are_told_at_once_in_order(tmp_path: Path) -> 
     )
     assert [" ".join(line.split(": ")[:2]) for line in lines] == [
         "error s method is missing; give grid, random or bayes",
-        "warning s program",
         "warning s:1 methd",
         "error s:2 run_cap",
         "error s:3 metric.name",
@@ -125,7 +124,7 @@ def test_all_mistakes_and_warnings_are_told_at_once_in_order(tmp_path: Path) -> 
         "warning s:9 parameters.z",
         "warning s:10 parameters.lr",
     ]
-    assert "did you mean method?" in lines[2]
+    assert "did you mean method?" in lines[1]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +199,7 @@ def test_what_wandb_only_warns_of_is_a_warning() -> None:
         "program: train.py\nmethod: random\ncontroller: {type: local}\n"
         "metric: {name: a, goal: max, impute: mean, unit: nats}\n"
         "command: ['${env}', '${arg}', '${envvar:HOME}', 'x.y=${y}', 'x=${HOME}', "
-        "'${envvar:PWD}/a']\n"
+        "'${envvar:PWD}/a', '${args}${env}']\n"
         "parameters:\n  +x: {min: 1, max: 2}\n"
         "  y: {distribution: log_uniform, min: -4.6, max: -2.3}\n  z: {values: [1e-4]}\n"
         "count: 5\nsettings: {a: 1}\nname: 3\nmetrics: []\n"
@@ -209,12 +208,13 @@ def test_what_wandb_only_warns_of_is_a_warning() -> None:
     lines = [each.text("s.yaml") for each in read.diagnostics.warnings]
     expected = [
         "s.yaml:2: method: random never ends without a limit",
-        "s.yaml:3: controller: belongs to W&B's own controller",
+        "s.yaml:3: controller: is for wandb controller, which searches for a sweep on W&B; it has",
         "s.yaml:4: metric.goal: got 'max', which W&B reads as minimize",
         "s.yaml:4: metric.impute: got 'mean', which W&B reads as worst",
         "s.yaml:4: metric.unit: W&B ignores it",
         "s.yaml:5: command[1]: W&B drops ${arg}; did you mean ${args}?",
         "s.yaml:5: command[3]: W&B replaces ${y} only if it is the whole word",
+        "s.yaml:5: command[6]: W&B drops ${args}${env}; give each macro a word of its own",
         "s.yaml:7: parameters.+x: W&B's schema warns of this name",
         "s.yaml:8: parameters.y: log_uniform takes exponents of e: this draws from 0.0101 to 0.1;",
         "s.yaml:9: parameters.z.values[0]: 1e-4 is text in YAML",

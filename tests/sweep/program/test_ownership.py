@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT, Run
 from tiny_sweep import FLAGS, grid, summaries
 
-from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.program.ownership import OUR_COMMAND, is_ours, words_of_every_run
+from fundamentallm.sweep.file.sweep_file import examine_sweep, parse_sweep
+from fundamentallm.sweep.program.ownership import OUR_COMMAND, digest, is_ours, words_of_every_run
 
 STRANGERS = "import argparse\n\nprint('training', argparse.ArgumentParser().parse_known_args())\n"
 IMPORTS_OURS = "import fundamentallm\n\nfundamentallm.train('data.txt', learning_rate=0.1)\n"
@@ -27,32 +27,54 @@ def write(folder: Path, program: str | None) -> None:
 
 
 @pytest.mark.parametrize("program", [STRANGERS, IMPORTS_OURS, "no python ("])
-def test_a_strangers_train_py_is_refused(program: str, run: Run, tmp_path: Path) -> None:
+def test_a_strangers_train_py_is_foreign(
+    program: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, program)
-    done = run("sweep", "s.yaml")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        "error: s.yaml:1: program: starts `/usr/bin/env python train.py ${args}`"
-    )
-    assert not (tmp_path / "runs").exists()
+    monkeypatch.chdir(tmp_path)
+    assert not is_ours(examine_sweep(tmp_path / "s.yaml"))
     checked = run("check", "s.yaml")
-    assert checked.returncode == 0
-    assert "its parameters are not checked" in checked.stderr
-    assert "mistake" not in done.stderr + checked.stderr
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout == "s.yaml: 1 runs, a grid of 1\n"
+    for argument in ("data.txt", "--dropout=0.1"):
+        for command in ("check", "sweep"):
+            refused = run(command, "s.yaml", "--", argument)
+            assert refused.returncode == 2
+            assert f"{argument}: s.yaml starts another program than fundamentallm train" in (
+                refused.stderr
+            )
+    assert not (tmp_path / "runs").exists()
 
 
-def test_a_program_that_is_missing_is_told(run: Run, tmp_path: Path, text_file: Path) -> None:
+def test_a_missing_program_is_foreign(run: Run, tmp_path: Path, text_file: Path) -> None:
     write(tmp_path, None)
     for command, code in (("sweep", 2), ("check", 1)):
         done = run(command, "s.yaml")
         assert done.returncode == code
-        assert f"s.yaml:1: program: train.py does not exist; to train fundamentallm's own model, " \
-            f"set command: {OUR_COMMAND}" in done.stderr  # fmt: skip
+        assert "s.yaml:1: program: train.py does not exist in the current folder; to train " \
+            f"fundamentallm's own model, set command: {OUR_COMMAND}" in done.stderr  # fmt: skip
     text = grid(1, 1).replace("program: train.py", f"command: {OUR_COMMAND}")
     (tmp_path / "s.yaml").write_text(text)
     assert run("sweep", "s.yaml", text_file, "--", *FLAGS).returncode == 0
     assert (tmp_path / "runs/s/run-0001/summary.json").is_file()
+
+
+@pytest.mark.parametrize("bundled", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda f: f.stem)
+def test_a_copy_of_a_bundled_sweep_is_ours_without_its_train_py(
+    bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's train.py beside it still decides, and so does any change but to comments."""
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "copy.yaml"
+    text = bundled.read_text()
+    copy.write_text("# mine\n" + text)
+    sweep = examine_sweep(copy)
+    assert is_ours(sweep), f"{bundled.name} has changed: add {digest(sweep)} to BUNDLED"
+    Path("train.py").write_text(STRANGERS)
+    assert not is_ours(sweep)
+    Path("train.py").unlink()
+    copy.write_text(text + "description: another sweep\n")
+    assert not is_ours(examine_sweep(copy))
 
 
 def test_a_sweep_that_was_begun_goes_on_without_its_program(
@@ -116,6 +138,12 @@ def test_ours_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["python", "my.py", "fundamentallm", "train", "${args}"], False),
         (["fundamentallm", "evaluate", "${args}"], False),
         (["bash", "-c", "fundamentallm train"], False),
+        (["/opt/venv/bin/python3.12", "-m", "fundamentallm", "train", "${args}"], True),
+        (["uv", "run", "fundamentallm", "train", "${args}"], True),
+        (["uv", "run", "python", "-m", "fundamentallm", "train", "${args}"], True),
+        (["bash", "wrapper.sh", "fundamentallm", "train", "${args}"], False),
+        (["accelerate", "launch", "-m", "theirs.train", "${args}"], False),
+        (["./train", "${args}"], False),
         (["python", "-m", "fundamentallm.somebody", "train"], False),
     ],
 )

@@ -1,0 +1,159 @@
+"""Checks of how another program reads its values, as far as its Python source proves it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fundamentallm.sweep.file.diagnostics import Diagnostics, Key
+from fundamentallm.sweep.file.distributions import Categorical
+from fundamentallm.sweep.file.sweep_file import SweepFile
+from fundamentallm.sweep.program.command import FLAG_MACROS, VALUE_MACROS, command_words
+
+LARGEST = 1_000_000
+"""Largest file in bytes that is read."""
+MOST_FILES = 200
+"""Most files of a program that are read."""
+SAYS_NOTHING = {
+    "flax", "jax", "jaxlib", "keras", "lightgbm", "matplotlib", "numpy", "optax", "pandas", "scipy",
+    "sklearn", "tensorflow", "torch", "torchaudio", "torchvision", "tqdm", "xgboost", "yaml",
+}  # fmt: skip
+"""Libraries that read no values of a sweep on their own."""
+MAY_READ_ELSEWHERE = re.compile(
+    r"wandb|fundamentallm|subprocess|os\.system|os\.exec|runpy|importlib|__import__|sys\.path",
+    re.IGNORECASE,
+)
+"""Texts of a program that may read its values in a way which its source does not show."""
+
+
+def check_source(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None:
+    """Add warnings about a program that reads no values, or not in the form that it gets them.
+
+    Args:
+        sweep: Sweep of a foreign program.
+        file: The program, a Python file.
+        diagnostics: Receives the warnings.
+    """
+    tree = _parsed(file)
+    if tree is None:
+        return
+    words = command_words(sweep)
+    key: Key = ("command",) if sweep.command else ("program",)
+    macro = next((word for word in words if word in FLAG_MACROS), None)
+    if not set(VALUE_MACROS) & set(words):
+        if _reads_nothing(file):
+            diagnostics.warn(
+                key,
+                f"passes no values to {file}, which does not use wandb either, so all runs are "
+                "the same; add ${args}",
+            )
+    elif macro is not None and _uses_hydra(tree):
+        diagnostics.warn(
+            key,
+            f"{file} uses Hydra, which reads name=value; write ${{args_no_hyphens}} in place of "
+            f"{macro}",
+        )
+    elif macro is not None:
+        for name, problem in _boolean_options(tree, macro).items():
+            for parameter in sweep.parameters:
+                distribution = parameter.distribution
+                values = distribution.values if isinstance(distribution, Categorical) else ()
+                if parameter.path == (name,) and any(isinstance(each, bool) for each in values):
+                    diagnostics.warn(parameter.key, f"{file} {problem}")
+
+
+def _boolean_options(tree: ast.Module, macro: str) -> Mapping[str, str]:
+    """Return argparse's options that cannot read true and false from the macro, each with why."""
+    found: dict[str, str] = {}
+    passes_value = macro != "${args_no_boolean_flags}"
+    for call in ast.walk(tree):
+        if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".add_argument")):
+            continue
+        given = {each.arg: ast.unparse(each.value).strip("'") for each in call.keywords}
+        for option in call.args:
+            name = str(option.value).removeprefix("--") if isinstance(option, ast.Constant) else ""
+            if given.get("action") in ("store_true", "store_false") and passes_value:
+                found[name] = (
+                    f"reads --{name} without a value ({given['action']}), but {macro} passes one; "
+                    "write ${args_no_boolean_flags} in its place"
+                )
+            elif given.get("type") == "bool" and passes_value:
+                found[name] = (
+                    f"reads --{name}=False as true (type=bool); give it action=store_true, and "
+                    f"write ${{args_no_boolean_flags}} in place of {macro}"
+                )
+            elif given.get("type") == "bool":
+                found[name] = (
+                    f"reads --{name} only with a value (type=bool), but {macro} passes none; give "
+                    "it action=store_true"
+                )
+    return found
+
+
+def _uses_hydra(tree: ast.Module) -> bool:
+    return any(
+        ast.unparse(decorator).startswith("hydra.main(")
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for decorator in function.decorator_list
+    )
+
+
+def _reads_nothing(file: Path) -> bool:
+    """Return whether nothing in the program, and in the modules it imports, may read a value."""
+    rest, seen = [file], {file}
+    while rest:
+        path = rest.pop()
+        tree = _parsed(path)
+        if tree is None or MAY_READ_ELSEWHERE.search(_text(path)) or len(seen) > MOST_FILES:
+            return False
+        for folder, name in _imports(tree, path):
+            top = name.partition(".")[0]
+            modules = set(_modules(name, {folder, file.parent, Path()}))
+            if not modules and top not in SAYS_NOTHING | sys.stdlib_module_names:
+                return False
+            rest += modules - seen
+            seen |= modules
+    return True
+
+
+def _imports(tree: ast.Module, path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each imported name, with the folder that it is relative to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((path.parent, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.parent
+            for _ in range(node.level - 1):
+                folder = folder / ".."
+            for alias in node.names:
+                yield folder, ".".join(filter(None, (node.module, alias.name)))
+
+
+def _modules(name: str, folders: set[Path]) -> Iterator[Path]:
+    """Yield the files of a module and of the packages around it."""
+    parts = name.split(".")
+    for folder in folders:
+        for end in range(1, len(parts) + 1):
+            module = folder.joinpath(*parts[:end])
+            for file in (module.with_suffix(".py"), module / "__init__.py"):
+                if file.is_file():
+                    yield file
+
+
+def _parsed(file: Path) -> ast.Module | None:
+    try:
+        return ast.parse(_text(file))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(LARGEST).decode("utf-8", "replace")
+    except OSError:
+        return ""
