@@ -92,6 +92,9 @@ class Operations:
     # --- runs
 
     def UpsertBucket(self, v: Variables) -> dict[str, Any]:
+        sweep = self.store.sweep(v.get("project"), v["sweep"]) if v.get("sweep") else None
+        if v.get("sweep") and sweep is None:  # wandb issue 8115
+            raise NotFoundError(f"sweep {v['sweep']} not found")
         known = self.store.run_by_id(v["id"]) if v.get("id") else None
         run = known or self.store.run_or_new(v.get("project"), v.get("name") or new_name())
         inserted = run.starts == 0
@@ -105,11 +108,9 @@ class Operations:
         run.group = v.get("groupName") or run.group
         run.job_type = v.get("jobType") or run.job_type
         run.notes = v.get("notes") or run.notes
-        if v.get("sweep") and run.sweep is None:
+        if sweep is not None and run.sweep is None:
             run.sweep = v["sweep"]
-            sweep = self.store.sweep(run.project, v["sweep"])
-            if sweep is not None:
-                sweep.runs.append(run)
+            sweep.runs.append(run)
         run.state = v.get("state") or run.state
         return {"upsertBucket": {"bucket": self.run_node(run), "inserted": inserted}}
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.program.detached_log import detach
 from fundamentallm.sweep.program.lines import Lines
 from fundamentallm.sweep.program.logged import Logged, LoggedRow, flat, numbers, settings
 
@@ -87,6 +88,15 @@ class TransactionLogs:
         for log in self.logs.values():
             logged.add(log.rest(deadline))
         return logged
+
+    def detach(self, sweep_id: str) -> None:
+        """Prepare the logs of an ended program for `wandb sync`, if W&B does not know the sweep.
+
+        Raises:
+            OSError: A log cannot be read or written.
+        """
+        for log in self.logs.values():
+            detach(log.path, sweep_id)
 
     def close(self) -> None:
         """Stop reading."""

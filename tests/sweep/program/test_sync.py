@@ -1,0 +1,100 @@
+"""`wandb sync` of a sweep's folder: each run once, in its group, with all that it logged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from offline_program import run
+from wandb_client import Client
+from wandb_server import WandbServer
+
+from fundamentallm.sweep.program.detached_log import detach
+from fundamentallm.sweep.program.transaction_log import TransactionLogs
+
+PROGRAM = """
+import wandb
+run = wandb.init(notes="why")
+run.name = "renamed"
+for i in range(3):
+    run.log({"loss": i / run.config.width})
+print("done")
+"""
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    with WandbServer() as server:
+        yield Client(server, tmp_path)
+
+
+def run_once(folder: Path, run_id: str, width: object = 8, **environment: str) -> TransactionLogs:
+    """Run the program offline as a run of the local sweep `s1`, and detach its log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"width": width, "text": "x" * 100_000}  # longer than a block of the log
+    names = {"WANDB_PROJECT": "p", "WANDB_RUN_GROUP": "lr"}
+    run(PROGRAM, folder, run_id, config, **names, **environment)
+    logs = TransactionLogs(folder, run_id)
+    logged = logs.finish(60)
+    logs.detach("s1")
+    again = TransactionLogs(folder, run_id)
+    assert again.finish(60) == logged
+    return logs
+
+
+def test_each_run_is_there_once_however_often_it_is_sent(client: Client) -> None:
+    sweep = client.folder / "runs/lr"
+    for number, width in enumerate((8, 16)):
+        run_once(sweep / f"run-{number}", f"r{number}", width)
+    for _ in range(2):
+        client.run("wandb", "sync", *sorted(sweep.glob("run-*/wandb/offline-run-*")))
+    runs = client.server.store.runs
+    assert sorted(runs) == [("p", "r0"), ("p", "r1")]
+    for (_, name), width in (("p", "r0"), 8), (("p", "r1"), 16):
+        sent = runs["p", name]
+        assert (sent.group, sent.display_name, sent.state) == ("lr", "renamed", "finished")
+        assert (sent.sweep, sent.starts, sent.repeated) == (None, 1, [])
+        assert sent.rows() == [{"step": i, "loss": i / width} for i in range(3)]
+        assert sent.values["width"] == width
+    assert client.server.refused == []
+
+
+def test_a_resumed_run_follows_its_first_part(client: Client) -> None:
+    folder = client.folder / "run"
+    run_once(folder, "r1")
+    run_once(folder, "r1", WANDB_RESUME="allow")
+    client.run("wandb", "sync", *sorted(folder.glob("wandb/offline-run-*")))
+    sent = client.only_run()
+    assert sent.rows() == [{"step": i, "loss": i % 3 / 8} for i in range(6)]
+    assert sent.repeated == []
+
+
+def test_a_log_that_names_a_local_sweep_is_refused(client: Client) -> None:
+    folder = client.folder / "run"
+    folder.mkdir()
+    run(PROGRAM, folder, "r1", {"width": 8})
+    client.run("wandb", "sync", *folder.glob("wandb/offline-run-*"), code=None)
+    assert set(client.server.refused) == {"sweep s1 not found"}
+    assert not client.server.store.runs
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_other_content_stays_as_it_is(tmp_path: Path, share: float) -> None:
+    """Bytes of another layout, of another sweep, or a log cut short."""
+    run_once(tmp_path, "r1")
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    odd = tmp_path / "odd.wandb"
+    shutil.copy(log, odd)
+    with odd.open("r+b") as file:
+        file.truncate(int(log.stat().st_size * share))
+        file.seek(0, 2)
+        file.write(b"\xff" * 50)
+    before = odd.read_bytes()
+    for name in ("s1", "s2"):
+        detach(odd, name)
+    assert odd.read_bytes() == before
+    odd.write_bytes(b"b\x02s1" * 1000)
+    detach(odd, "s1")
+    assert odd.read_bytes() == b"b\x02s1" * 1000
