@@ -16,7 +16,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.program.detached_log import detach
 from fundamentallm.sweep.program.lines import Lines
 from fundamentallm.sweep.program.logged import Logged, LoggedRow, flat, numbers, settings
+from fundamentallm.sweep.program.open_logs import open_logs
 
 FOLDERS = ("offline-run-*", "run-*")
 EMPTY_LOG = 7
@@ -35,6 +37,8 @@ SHORT_LOG = 1 << 21
 """Bytes of a log that is read again from its start in less time than a follower's next look."""
 FOLLOWER_SECONDS = 2.0
 """Time in which a follower has seen the end of a log, since it looks once a second."""
+SEARCH_SECONDS = 0.25
+"""Time between searches for a log that the program writes elsewhere."""
 LARGEST_READ = 1 << 20
 """Bytes of output that one call parses, so that it returns soon."""
 OWN = re.compile(r"(_step|_runtime|_timestamp|_wandb(\..*)?)$")
@@ -51,13 +55,25 @@ class TransactionLogs:
     A program that calls `wandb.init` twice writes two. Logs of another run id count only if they
     appear before the first one with `run_id`: then the program chose an id of its own. `ignore`
     names folders of logs that earlier attempts wrote.
+
+    A program that chooses its own folder, as PyTorch Lightning does, writes elsewhere, most often
+    below its working folder. Such a log gets a link below `wandb_dir`.
     """
 
-    def __init__(self, wandb_dir: Path, run_id: str, *, ignore: Collection[Path] = ()) -> None:
+    def __init__(
+        self,
+        wandb_dir: Path,
+        run_id: str,
+        *,
+        working_folder: Path | None = None,
+        ignore: Collection[Path] = (),
+    ) -> None:
         self.folder = wandb_dir / "wandb"
         self.run_id = run_id
-        self.ignored = {path.name for path in ignore}
+        self.elsewhere = working_folder and working_folder / "wandb"
+        self.ignored = {path.name for path in (*ignore, *self._elsewhere())}
         self.logs: dict[str, TransactionLog] = {}
+        self.next_search = 0.0
 
     @property
     def exists(self) -> bool:
@@ -70,6 +86,9 @@ class TransactionLogs:
         Raises:
             TransactionLogError: The W&B client cannot read a log.
         """
+        if not self.exists and time.monotonic() >= self.next_search:
+            self.next_search = time.monotonic() + SEARCH_SECONDS
+            self._link(path.parent for path in open_logs(self.run_id))
         self._find()
         logged = Logged()
         for log in self.logs.values():
@@ -82,6 +101,7 @@ class TransactionLogs:
         Raises:
             TransactionLogError: The W&B client cannot read a log.
         """
+        self._link(self._elsewhere())
         self._find()
         deadline = time.monotonic() + timeout
         logged = Logged()
@@ -102,6 +122,21 @@ class TransactionLogs:
         """Stop reading."""
         for log in self.logs.values():
             log.stop()
+
+    def _elsewhere(self) -> Iterator[Path]:
+        """Yield the folders of the run's logs below the working folder."""
+        if self.elsewhere is not None:
+            for name in FOLDERS:
+                for path in self.elsewhere.glob(f"{name}/run-{self.run_id}.wandb"):
+                    yield path.parent
+
+    def _link(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
+            link = self.folder / folder.name
+            if folder.name not in self.ignored and not link.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with suppress(FileExistsError):
+                    link.symlink_to(folder.absolute(), target_is_directory=True)
 
     def _find(self) -> None:
         found = sorted(path for name in FOLDERS for path in self.folder.glob(f"{name}/run-*.wandb"))

@@ -44,6 +44,7 @@ def run_once(folder: Path, run_id: str, width: object = 8, **environment: str) -
     return logs
 
 
+@pytest.mark.slow
 def test_each_run_is_there_once_however_often_it_is_sent(client: Client) -> None:
     sweep = client.folder / "runs/lr"
     for number, width in enumerate((8, 16)):
@@ -61,6 +62,22 @@ def test_each_run_is_there_once_however_often_it_is_sent(client: Client) -> None
     assert client.server.refused == []
 
 
+@pytest.mark.slow
+def test_a_log_that_the_program_put_elsewhere_is_sent(client: Client) -> None:
+    folder = client.folder / "run"
+    folder.mkdir()
+    logs = TransactionLogs(folder, "r1", working_folder=client.folder)
+    code = PROGRAM.replace("notes=", "dir='..', notes=")
+    run(code, folder, "r1", {"width": 8}, WANDB_PROJECT="p")
+    logs.finish(60)
+    logs.detach("s1")
+    for _ in range(2):
+        client.run("wandb", "sync", *folder.glob("wandb/offline-run-*"))
+    assert client.only_run().rows() == [{"step": i, "loss": i / 8} for i in range(3)]
+    assert client.only_run().starts == 1
+
+
+@pytest.mark.slow
 def test_a_resumed_run_follows_its_first_part(client: Client) -> None:
     folder = client.folder / "run"
     run_once(folder, "r1")

@@ -226,6 +226,34 @@ def test_runs_of_other_ids_count_only_without_one_of_the_right_id(tmp_path: Path
     assert plain(all_of(tmp_path).rows) == [(0, {"a": 5})]
 
 
+def test_a_log_in_a_folder_of_the_programs_choice_is_found(tmp_path: Path) -> None:
+    """PyTorch Lightning writes below its working folder, whatever WANDB_DIR says."""
+    code = (
+        "import os, time, wandb\n"
+        "run = wandb.init(dir='..', settings=wandb.Settings(x_disable_stats=True))\n"
+        "run.log({'a': 1})\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+    )
+    (tmp_path / "run").mkdir()
+    logs = TransactionLogs(tmp_path / "run", "r1")
+    program = start(code, tmp_path / "run", "r1")
+    logged = read_until(logs, lambda logged: bool(logged.rows))
+    (tmp_path / "run/go").touch()
+    assert program.wait() == 0
+    logged.add(logs.finish(60))
+    assert plain(logged.rows) == [(0, {"a": 1})]
+    assert log_file(tmp_path / "run").samefile(log_file(tmp_path))
+
+
+def test_a_log_below_the_working_folder_is_found_at_the_end(tmp_path: Path) -> None:
+    for i in range(2):  # the first one is an earlier attempt's
+        logs = TransactionLogs(tmp_path / "run", "r1", working_folder=tmp_path)
+        run(f"import wandb\nwandb.init().log({{'a': {i}}})", tmp_path, "r1")
+        run("import wandb\nwandb.init().log({'a': 5})", tmp_path, "other")
+        assert plain(logs.finish(60).rows) == [(0, {"a": i})]
+        shutil.rmtree(tmp_path / "run")
+
+
 def test_logs_of_earlier_attempts_are_ignored(everything: Path) -> None:
     logs = TransactionLogs(everything, "r1", ignore=[log_file(everything).parent])
     assert logs.finish(60) == Logged()
