@@ -11,6 +11,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.messages import display_path, notify, show, warn
+from fundamentallm.cli.program_sweep import client_variables, remember_program
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.storage import (
     check_storage,
@@ -27,6 +28,7 @@ from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import SweepFile, read_sweep
 from fundamentallm.sweep.file.yaml_reader import LARGEST
+from fundamentallm.sweep.program.command import command_line
 from fundamentallm.sweep.store.definition import (
     SweepDefinition,
     differences,
@@ -39,11 +41,16 @@ if TYPE_CHECKING:
     from fundamentallm.cli.terminal_view import PlainView
     from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.engine.engine import Engine
+    from fundamentallm.sweep.engine.job import JobMaker
     from fundamentallm.sweep.search.choose import ChosenSearch
     from fundamentallm.sweep.search.space import SearchSpace
     from fundamentallm.sweep.store.run_store import RunStore
 
 MAX_WORKERS_PER_GPU = 8
+TRAINER_FAILURES = 5
+"""First failures in a row after which a worker stops, for our trainer."""
+PROGRAM_FAILURES = 3
+"""The same for another program, as W&B's agent does."""
 
 
 def resources_here(
@@ -122,6 +129,7 @@ def start_sweep(
             store.set_lease(definition.lease)
         remember_storage(store, folder)
         remember_wandb(definition, folder)
+        remember_program(definition, folder)
         folder.write_file(sweep.text)
         prepare()
         return work(definition, store, folder, search=search, data=data, **options)
@@ -172,11 +180,12 @@ def engine_for(
 ) -> Engine:
     """Return an engine for the sweep."""
     from fundamentallm.sweep.engine.engine import Engine, EngineSettings
+    from fundamentallm.sweep.engine.program_job import ProgramJobs
     from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJobs
-    from fundamentallm.sweep.engine.trial_process import TRAINER, ForkServer
+    from fundamentallm.sweep.engine.trial_process import PROGRAM, TRAINER, ForkServer
 
     sweep, wandb = definition.sweep, None
-    if definition.wandb:
+    if definition.wandb and definition.program is None:
         wandb = WandbRuns(
             sweep, folder, mode=definition.wandb, sweep_id=definition.wandb_sweep_id,
             prefix=definition.id,
@@ -185,20 +194,25 @@ def engine_for(
         view.notify(f"impossible configurations left out of the grid: {search.left_out}")
     if used_up := search.used_up_before(sweep.run_cap):
         view.notify(used_up)
-    texts = TextSource.of(definition, data)
-    return Engine(
-        store,
-        folder,
-        sweep,
-        search.search,
-        EngineSettings(resources, retries=retries, count=count, wait=60 * wait),
-        jobs=TrainerJobs(
+    jobs: JobMaker
+    if definition.program is None:
+        texts = TextSource.of(definition, data)
+        jobs = TrainerJobs(
             folder, definition.space, texts, resources, hang_timeout=2 * store.lease, wandb=wandb
-        ),
-        executor=ForkServer(
-            threads=resources.threads, preload=[*TRAINER, *(PRELOADED if wandb else ())]
-        ),
-        observer=view,
+        )
+        preload, failures = [*TRAINER, *(PRELOADED if wandb else ())], TRAINER_FAILURES
+    else:
+        jobs = ProgramJobs(
+            folder, sweep, resources, definition.program,
+            sweep_id=definition.id, wandb=client_variables(definition),
+        )  # fmt: skip
+        preload, failures = PROGRAM, PROGRAM_FAILURES
+    settings = EngineSettings(
+        resources, retries=retries, count=count, failures=failures, wait=60 * wait
+    )
+    executor = ForkServer(threads=resources.threads, preload=preload)
+    return Engine(
+        store, folder, sweep, search.search, settings, jobs=jobs, executor=executor, observer=view
     )
 
 
@@ -232,8 +246,7 @@ def work(
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
         at_most = "" if resources.fixed or resources.workers == 1 else "up to "
         view.notify(
-            f"sweep {folder.name}: {search.label} over {searched}, on "
-            f"{definition.data_name or 'the texts that it names'}; {runs}, "
+            f"sweep {folder.name}: {search.label} over {searched}, {_subject(definition)}; {runs}, "
             f"{at_most}{resources.workers} at a time with {resources.threads} "
             f"thread{'s' if resources.threads > 1 else ''} each; folder {display_path(folder.path)}"
         )
@@ -252,6 +265,13 @@ def work(
     return _conclude(store.runs(), folder, space, stopped_by, engine.limit)
 
 
+def _subject(definition: SweepDefinition) -> str:
+    """Return what the runs of a sweep train on, or the program that they start."""
+    if definition.program is not None:
+        return f"each run starts `{command_line(definition.sweep)}`"
+    return f"on {definition.data_name or 'the texts that it names'}"
+
+
 def _conclude(
     runs: RunIndex, folder: SweepFolder, space: SearchSpace, stopped_by: str, limit: int | None
 ) -> int:
@@ -265,9 +285,10 @@ def _conclude(
     best = runs.best(metric)
     if best is not None:
         best_path = display_path(folder.run(best.number).path)
+        advice = f"try: fundamentallm generate {best_path}" if space.is_ours else f"see {best_path}"
         show(
             f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
-            f"{finished} finished{endings_note(runs)}; try: fundamentallm generate {best_path}"
+            f"{finished} finished{endings_note(runs)}; {advice}"
         )
     for line in _failures(failed, len(runs)):
         show(line, err=True)
@@ -277,10 +298,13 @@ def _conclude(
         _write_report(folder, space, runs)
     if failed and not stopped_by.startswith("SIG") and (stopped_by or not finished):
         stopped = f"stopped by {stopped_by}{left}" if stopped_by else "no run has finished"
+        flags = (
+            f" (to change --device, repeat the fundamentallm sweep command with {retries} and the "
+            "flag after --)"
+        )
         show(
-            f"{stopped}; fix the cause, then run: fundamentallm agent {sweep_path} {retries} "
-            f"(to change --device, repeat the fundamentallm sweep command with {retries} and the "
-            "flag after --)",
+            f"{stopped}; fix the cause, then run: fundamentallm agent {sweep_path} {retries}"
+            f"{flags if space.is_ours else ''}",
             err=True,
         )
         return exit_codes.FAILED

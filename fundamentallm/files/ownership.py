@@ -29,6 +29,8 @@ FEWEST_NAMES = 20
 """Hyperparameters in every config.yaml and checkpoint, also of the first version, which had 28."""
 OF_A_RUN = ("stopped_by", "total_steps", "process")
 """Keys of summary.json, of which it has at least one."""
+PROGRAM_CONFIG = "# Settings of a run of another program, recorded by fundamentallm.\n"
+"""First line of config.yaml in the folder of such a run."""
 HEAD = 1 << 16
 """Bytes to read from the start of a file."""
 
@@ -62,6 +64,8 @@ def why_foreign(folder: Path, root: Root | None = None) -> str:
         return f"{error.filename}: {error.strerror}; nothing is written beside it"
     contents = {name: content for name, content in contents.items() if content.strip(b"\0")}
     verdicts = {name: JUDGES[name](content) for name, content in contents.items()}
+    if _is_of_another_program(contents) and "metrics.jsonl" in verdicts:
+        verdicts["metrics.jsonl"] = Verdict.FITS
     if verdicts.get("config.yaml") == Verdict.FITS and not _never_trained(contents):
         verdicts["config.yaml"] = Verdict.FOREIGN
     if Verdict.PROVES not in verdicts.values():
@@ -94,6 +98,8 @@ def ends_with_mark(file: IO[bytes]) -> bool:
 
 def _judge_config(content: bytes) -> Verdict:
     """Judge a configuration: complete, it proves itself; a run that never trained leaves a part."""
+    if content.startswith(PROGRAM_CONFIG.encode()):
+        return Verdict.PROVES
     names = {name.decode() for name in re.findall(rb"^(\w+): ", content, re.MULTILINE)}
     if len(names & set(HYPERPARAMETERS)) >= FEWEST_NAMES and names >= set(DATA_KEYS):
         return Verdict.PROVES
@@ -159,6 +165,13 @@ def _never_trained(contents: Mapping[str, bytes]) -> bool:
     content = contents.get("summary.json", b"")
     proved = bool(content) and _judge_summary(content) == Verdict.PROVES
     return proved and not _parsed(content).get("total_steps")
+
+
+def _is_of_another_program(contents: Mapping[str, bytes]) -> bool:
+    """Return whether metrics.jsonl may hold any metric: another program's, in rows of ours."""
+    content, rows = contents.get("summary.json", b""), contents.get("metrics.jsonl", b"")
+    has_rows = rows.startswith(b'{"step": ')
+    return has_rows and "program" in _parsed(content) and _judge_summary(content) == Verdict.PROVES
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.files import bounded_yaml
 from fundamentallm.files.atomic import make_folder, read_file, replace_text, writing
 from fundamentallm.files.held_folder import HeldFolder, Root, why_other_owner
-from fundamentallm.files.ownership import FILES, LOCK, why_foreign
+from fundamentallm.files.ownership import FILES, LOCK, PROGRAM_CONFIG, why_foreign
 from fundamentallm.files.samples import Sample, format_sample, parse_samples
 from fundamentallm.metrics import finite
 from fundamentallm.status import RunStatus
@@ -182,6 +182,11 @@ class RunFolder:
         """Write config.yaml, one `name: value` per line."""
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
         replace_text(self.config, text, self.root)
+
+    def write_program_config(self, settings: Mapping[str, object]) -> None:
+        """Write config.yaml of a run of another program; its first line proves whose file it is."""
+        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+        replace_text(self.config, PROGRAM_CONFIG + text, self.root)
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json."""

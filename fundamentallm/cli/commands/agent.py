@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from fundamentallm.cli.options import PATH, worker_options
+from fundamentallm.cli.program_sweep import check_program_allowed
 from fundamentallm.cli.storage import open_sweep, storage_url
 from fundamentallm.cli.sweep_texts import local_text
 from fundamentallm.cli.wandb_runs import with_allowed_wandb
@@ -22,10 +23,17 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
     metavar="DESTINATION",
     help="Send runs to this destination on W&B; off sends none.  [default: as chosen before]",
 )
+@click.option(
+    "--file",
+    type=PATH,
+    metavar="SWEEP.YAML",
+    help="Confirm the program of a sweep that others created, by its file.",
+)
 @worker_options
 def agent(
     folder: str,
     data: str | None,
+    file: str | None,
     wandb: str | None,
     storage: str | None,
     **options: Any,
@@ -40,7 +48,11 @@ def agent(
         definition,
         store,
     ):
-        data = local_text(definition, data)
+        if definition.program is None:
+            data = local_text(definition, data)
+        elif data is not None:
+            raise click.UsageError("--data: this sweep starts its own program; leave it out")
+        check_program_allowed(definition, sweep_folder, file)
         definition = with_allowed_wandb(definition, sweep_folder, wandb)
         check_file(sweep_folder, definition.sweep)
         return work(

@@ -9,17 +9,20 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.diagnose import examine, show_diagnostics
+from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, worker_options
-from fundamentallm.cli.storage import lease_seconds
+from fundamentallm.cli.program_sweep import first_commands
+from fundamentallm.cli.storage import lease_seconds, storage_url, study_name
 from fundamentallm.cli.sweep_flags import SharedSettings
 from fundamentallm.cli.sweep_texts import named_texts, with_texts
 from fundamentallm.cli.worker import start_sweep
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
-from fundamentallm.sweep.program.command import command_line
+from fundamentallm.sweep.program.ownership import is_ours
 from fundamentallm.sweep.search.choose import CHOICES
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition
+from fundamentallm.sweep.store.program_settings import ProgramSettings
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 
@@ -51,6 +54,21 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 @click.option(
     "--wandb-sweep-id", metavar="ID", help="Add the runs to this sweep, created by `wandb sweep`."
 )
+@click.option(
+    "--metrics",
+    type=PATH,
+    metavar="FILE",
+    help="Read metrics from JSON lines that your program writes to FILE.",
+)
+@click.option(
+    "--trial-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="Stop a run of your program after so long, as failed.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Print the commands of the first runs; start nothing."
+)
 @worker_options
 def sweep(
     file: str,
@@ -60,6 +78,9 @@ def sweep(
     sampler: str,
     wandb: str | None,
     wandb_sweep_id: str | None,
+    metrics: str | None,
+    trial_timeout: float | None,
+    dry_run: bool,
     storage: str | None,
     **options: Any,
 ) -> int:
@@ -72,31 +93,45 @@ def sweep(
     read = examine_sweep(file)
     folder = SweepFolder(output_dir or Path("runs") / _folder_name(read.name))
     exists = folder.file.exists()
-    shared = examine(read, flags, data, exists=exists, starting=True)
-    if shared is None and not read.diagnostics.errors:
-        read.diagnostics.error(
-            ("program",),
-            f"starts `{command_line(read)}`, which wandb sweep runs; here only our trainer runs "
-            "yet",
-        )
+    ours_before = _ran_our_trainer(read, folder, storage)
+    shared = examine(read, flags, data, exists=ours_before, starting=True)
     show_diagnostics(read.diagnostics)
-    if shared is None or not all(
-        each.is_unambiguous and exists for each in read.diagnostics.errors
-    ):
+    if not all(each.is_unambiguous and exists for each in read.diagnostics.errors):
         return exit_codes.BAD_INPUT
-    data = _choose_text(read, data, shared)
+    if shared is not None and (metrics or trial_timeout):
+        name = "--metrics" if metrics else "--trial-timeout"
+        raise click.UsageError(f"{name} is for a sweep of another program; leave it out")
     if wandb_sweep_id and not wandb:
         raise click.UsageError("--wandb-sweep-id needs --wandb offline or --wandb online")
     definition = SweepDefinition(
-        SearchSpace(read, shared.settings),
-        device=shared.device,
+        SearchSpace(read, shared.settings if shared else {}, is_ours=shared is not None),
+        device=shared.device if shared else "auto",
         seed=sweep_seed,
         sampler=sampler,
         lease=lease_seconds(),
         wandb=wandb or "",
         wandb_sweep_id=wandb_sweep_id or "",
+        program=None if shared else ProgramSettings(metrics or "", trial_timeout or 0.0),
     )
-    return start_sweep(with_texts(definition, data), folder, storage, data=data, **options)
+    if shared is not None:
+        data = _choose_text(read, data, shared)
+        definition = with_texts(definition, data)
+    if dry_run:
+        for line in first_commands(definition, folder):
+            show(line)
+        return exit_codes.DONE
+    return start_sweep(definition, folder, storage, data=data, **options)
+
+
+def _ran_our_trainer(sweep: SweepFile, folder: SweepFolder, storage: str | None) -> bool:
+    """Return whether a sweep in the folder runs our trainer, whatever its file names now."""
+    if is_ours(sweep) or not folder.exists:
+        return False
+    from fundamentallm.sweep.store.run_store import read_study
+
+    url = storage_url(storage, folder)
+    definition, _ = read_study(url, study_name(url, folder))
+    return definition.program is None
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, list[str]]:

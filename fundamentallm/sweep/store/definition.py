@@ -12,6 +12,7 @@ from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.search.base import ListSearch, Values
 from fundamentallm.sweep.search.choose import CHOICES, ChosenSearch, choose_search
 from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store.program_settings import ProgramSettings, is_stored
 from fundamentallm.sweep.store.stored_values import StoredError, ValueCheck, is_number, is_text
 
 DESCRIPTIVE = ("name", "description")
@@ -50,6 +51,8 @@ class SweepDefinition:
     wandb_sweep_id: str = ""
     id: str = ""
     """Random id, to distinguish sweeps of the same name."""
+    program: ProgramSettings | None = None
+    """How another program runs; None for our trainer."""
     configurations: Sequence[Values] = ()
     """Configurations to run in this order instead of a search; only `refine` gives them."""
 
@@ -99,6 +102,7 @@ class SweepDefinition:
             "wandb": self.wandb,
             "wandb_sweep_id": self.wandb_sweep_id,
             "id": self.id,
+            "program": None if self.program is None else self.program.to_stored(),
             "points": list(self.configurations) or None,
         }
         return {
@@ -126,12 +130,13 @@ class SweepDefinition:
             read_config(stored["fixed"], "fixed")
         except FundamentallmError as error:
             raise StoredError(one_line(error, 200)) from None
+        program = stored.get("program")
         configurations = tuple(stored.get("points", ()))
         check = ValueCheck(sweep.parameters)
         for configuration in configurations:
             check(configuration)
         return cls(
-            SearchSpace(sweep, stored["fixed"]),
+            SearchSpace(sweep, stored["fixed"], is_ours=program is None),
             device=stored["device"],
             seed=stored["seed"],
             sampler=stored["sampler"],
@@ -144,6 +149,7 @@ class SweepDefinition:
             wandb=stored["wandb"],
             wandb_sweep_id=stored["wandb_sweep_id"],
             id=stored["id"],
+            program=None if program is None else ProgramSettings.from_stored(program),
             configurations=configurations,
         )
 
@@ -175,6 +181,7 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
 OPTIONAL_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "texts": _are_texts,
     "texts_from": is_text,
+    "program": is_stored,
     "points": _are_configurations,
 }
 """Checks of the stored fields that only some sweeps have."""
@@ -191,6 +198,8 @@ def differences(before: SweepDefinition, now: SweepDefinition) -> list[str]:
             found += _between(sha256, texts[name], f"the hash of {name}")
     if tuple(before.configurations) != tuple(now.configurations):
         found.append("the configurations that it repeats differ")
+    if (before.program is None) != (now.program is None):
+        found.append("it ran another program" if before.program else "it ran our trainer")
     for name, shown in SHARED.items():
         found += _between(getattr(before, name), getattr(now, name), shown)
     return found

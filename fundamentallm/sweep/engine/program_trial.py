@@ -1,0 +1,330 @@
+"""Supervisor of another program: starts it, records what it logs, and reports to the worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.files.atomic import DiskError, make_folder, replace_text, writing
+from fundamentallm.files.held_folder import HeldFolder
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.metrics import finite
+from fundamentallm.status import RunStatus
+from fundamentallm.sweep.engine.job import Outcome, Row, Started
+from fundamentallm.sweep.engine.trial_pipe import WORKER_GONE, TrialPipe
+from fundamentallm.sweep.program.command import json_text
+from fundamentallm.sweep.program.environment import OWN_FILES, RUN_DIR
+from fundamentallm.sweep.program.json_lines import JsonFile, JsonLines
+from fundamentallm.sweep.program.logged import Logged, LoggedRow, settings
+from fundamentallm.sweep.program.output import Output
+from fundamentallm.sweep.program.process import ProgramProcess, StopSequence, kill_leftovers
+from fundamentallm.sweep.program.transaction_log import TransactionLogs
+
+if TYPE_CHECKING:
+    from fundamentallm.sweep.engine.program_job import ProgramJob
+
+POLL_SECONDS = 0.2
+RELEASE_SECONDS = 5.0
+"""Timeout for the lock of a process that was just killed."""
+LOG_SECONDS = 15.0
+"""Timeout for the rest of the W&B client's log after the program has ended."""
+OUTPUT_SECONDS = 1.0
+"""Time for the rest of the output after the program has ended: others may hold its pipe open."""
+LONGEST_VALUE = 1_000
+"""Characters of a value of the config or the summary; longer ones are left out."""
+TIMED_OUT = "--trial-timeout"
+ABANDONED = "abandoned"
+"""Folder of a run for the logs of attempts whose rows were dropped, where `wandb sync` is not."""
+KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that come from outside; others are the program's own fault."""
+BY_A_SHELL = 128
+"""A shell exits with this plus the signal that killed its command."""
+
+
+def run_program(job: ProgramJob, pipe: TrialPipe) -> Outcome:
+    """Start the program of a job and follow it to its end, in the current folder.
+
+    Raises:
+        DiskError: The run's folder cannot be written.
+    """
+    folder = RunFolder(".")
+    try:
+        with folder.held(wait=RELEASE_SECONDS):
+            kill_leftovers(RUN_DIR, job.environment[RUN_DIR])
+            return Supervisor(job, folder, pipe).run()
+    except DiskError:  # the worker waits for room
+        raise
+    except FundamentallmError as error:
+        return Outcome(RunStatus.FAILED, str(error))
+
+
+class Supervisor:
+    """One attempt of a run: a program, its output, and what it logs."""
+
+    def __init__(self, job: ProgramJob, folder: RunFolder, pipe: TrialPipe) -> None:
+        self.job, self.folder, self.pipe = job, folder, pipe
+        self.output = Output(1)
+        earlier = [*Path("wandb").glob("offline-run-*"), *Path("wandb").glob("run-*")]
+        self.record = Record(job, folder, earlier)
+        self.logs = TransactionLogs(
+            Path(), job.run_id, ignore=[path.absolute() for path in earlier]
+        )
+        self.printed = JsonLines()
+        self.file = self._metrics_file()
+        self.started_at = time.monotonic()
+
+    def _metrics_file(self) -> JsonFile | None:
+        name = self.job.settings.metrics
+        return JsonFile(Path(self.job.working_folder, name)) if name else None
+
+    def run(self) -> Outcome:
+        """Run the program to its end."""
+        self._write_parameters()
+        self.record.start()
+        try:
+            self.process = ProgramProcess(
+                self.job.command, self.job.working_folder, dict(os.environ)
+            )
+        except OSError as error:
+            return self._not_started(error)
+        self.pipe.send(Started(self.process.group))
+        self.stop = StopSequence(self.process)
+        try:
+            reason = self._follow()
+            code = self.process.popen.wait()
+        finally:
+            self.process.kill()
+            self.process.close()
+            self.logs.close()
+        return self._conclude(code, reason)
+
+    def _write_parameters(self) -> None:
+        """Write the files in which W&B's agent passes a run its values, in YAML and JSON."""
+        import yaml
+
+        root, file = self.folder.root, self.job.parameters_file
+        with writing(file):
+            for folder in (Path(OWN_FILES), *reversed(file.parents[:-1])):
+                make_folder(folder, root)
+        content = {name: {"value": value} for name, value in self.job.parameters.items()}
+        text = yaml.safe_dump({"wandb_version": 1, **content}, allow_unicode=True)
+        replace_text(file, text, root)
+        replace_text(file.with_suffix(".json"), json_text(self.job.parameters), root)
+
+    def _not_started(self, error: OSError) -> Outcome:
+        name = error.filename or self.job.command[0]
+        reason = f"{name}: {error.strerror}; the command is: {self.job.shown}"
+        self.record.finish(RunStatus.FAILED, reason, None)
+        return Outcome(RunStatus.FAILED, reason)
+
+    def _follow(self) -> str:
+        """Record what the program does until it ends; return the reason if it was stopped."""
+        reason, timeout = "", 60 * self.job.settings.timeout
+        waited_for: list[Any] = [self.pipe.pipe, self.process.output]
+        while self.process.exit_code() is None:
+            wait(waited_for, POLL_SECONDS)
+            if not self._copy_output() and self.process.output in waited_for:
+                waited_for.remove(self.process.output)
+            self._record_new()
+            reason = reason or self.pipe.stop_received()
+            if not reason and timeout and time.monotonic() - self.started_at > timeout:
+                reason = TIMED_OUT
+            if reason == WORKER_GONE and self.pipe.pipe in waited_for:
+                waited_for.remove(self.pipe.pipe)
+                self.process.kill()
+            elif reason:
+                self.stop.advance()
+        self._finish_output()
+        self._record(self.logs.finish(LOG_SECONDS))
+        self._record_new()
+        return reason
+
+    def _copy_output(self) -> bool:
+        """Store new output, and rows in it; return False at its end."""
+        while data := self.process.read():
+            with writing(Path("output.txt")):
+                self.output.write(data)
+            if self.file is None:
+                self._record_printed(self.printed.feed(data))
+        return data is not None
+
+    def _finish_output(self) -> None:
+        deadline = time.monotonic() + OUTPUT_SECONDS
+        while self._copy_output() and time.monotonic() < deadline:
+            wait([self.process.output], OUTPUT_SECONDS)
+        if self.file is None:
+            self._record_printed(self.printed.finish())
+        with writing(Path("output.txt")):
+            self.output.finish()
+
+    def _record_new(self) -> None:
+        had_logs = self.logs.exists
+        logged = self.logs.read()
+        if self.logs.exists and not had_logs and self.file is None:
+            self.record.drop_rows()  # lines that it printed before, which only looked like rows
+        self._record(logged)
+        if self.file is not None:
+            self._record(self.file.read())
+
+    def _record_printed(self, logged: Logged) -> None:
+        if not self.logs.exists:
+            self._record(logged)
+
+    def _record(self, logged: Logged) -> None:
+        for row in logged.rows:
+            self.record.row(row)
+            self.pipe.send(Row(row.step, 0, row.metrics))
+        self.record.note(logged)
+
+    def _conclude(self, code: int, stopped_by: str) -> Outcome:
+        """Write the end of the run, and return it."""
+        status, reason = self._end(code, stopped_by)
+        if status == RunStatus.FAILED and not stopped_by:
+            self._check_disk()
+        warning = ""
+        if status == RunStatus.FAILED:
+            warning = "\n".join(["the last lines of its output:", *self._last_lines()])
+        elif status == RunStatus.DONE:
+            warning = self.record.why_no_score(self.job.metric)
+        shown = RunStatus.FAILED if status == RunStatus.DIED else status
+        self.record.finish(shown, reason, code)
+        return Outcome(status, reason, warning=warning)
+
+    def _end(self, code: int, stopped_by: str) -> tuple[RunStatus, str]:
+        """Return how the run ended, and why."""
+        if stopped_by == TIMED_OUT:
+            minutes = self.job.settings.timeout
+            return RunStatus.FAILED, f"stopped by {TIMED_OUT} after {minutes:g} minutes"
+        if stopped_by:
+            return RunStatus.INTERRUPTED, stopped_by
+        if code == 0:
+            return RunStatus.DONE, "exit"
+        number = -code if code < 0 else code - BY_A_SHELL
+        if number in KILLED:
+            hint = ", perhaps because memory ran out" if number == signal.SIGKILL else ""
+            return RunStatus.DIED, f"killed by {signal.Signals(number).name}{hint}"
+        if code < 0:
+            return RunStatus.FAILED, f"killed by {signal.Signals(number).name}, its own fault"
+        last = self.output.last_lines()[-1:]
+        return RunStatus.FAILED, ": ".join([f"exit code {code}", *last])
+
+    def _last_lines(self) -> list[str]:
+        return [f"    {line}" for line in self.output.last_lines()] or ["    (it printed nothing)"]
+
+    def _check_disk(self) -> None:
+        """Check that the disk has room: a program that failed may have lacked it.
+
+        Raises:
+            DiskError: It has none.
+        """
+        probe = f".writable-{os.getpid()}"
+        with writing(self.folder.path), HeldFolder(self.folder.path, self.folder.root) as folder:
+            with folder.new(probe) as file:
+                file.write(bytes(1 << 16))
+                file.flush()
+                os.fsync(file.fileno())
+            folder.remove(probe)
+
+
+class Record:
+    """Files of a run that another program executes: rows, config, summary."""
+
+    def __init__(self, job: ProgramJob, folder: RunFolder, earlier: list[Path]) -> None:
+        """Prepare; `earlier` are the W&B client's folders of earlier attempts."""
+        self.job, self.folder, self.earlier = job, folder, earlier
+        self.started_at = time.time()
+        self.first_step: int | None = None
+        self.last_step: int | None = None
+        self.names: set[str] = set()
+        self.summary: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Write the run's configuration, and that it is in progress."""
+        process = {"host": socket.gethostname(), "process": os.getpid()}
+        self.folder.write_summary(
+            {"status": RunStatus.RUNNING, "program": self.job.shown, **process}
+        )
+        self._write_config()
+        self.folder.append(self.folder.metrics, "")
+
+    def _write_config(self) -> None:
+        self.folder.write_program_config(settings(self.job.flat) | _short(self.config))
+
+    def row(self, row: LoggedRow) -> None:
+        """Add a row; the first one decides which rows of earlier attempts count.
+
+        A program that starts from its beginning replaces them all. One that resumed by itself logs
+        larger steps, and keeps the rows before its first.
+        """
+        if self.first_step is None:
+            self.first_step = row.step
+            self._drop_earlier(before=row.step)
+        self.last_step = row.step
+        self.names |= row.metrics.keys()
+        text = json.dumps({"step": row.step, **row.metrics}, allow_nan=False)
+        self.folder.append(self.folder.metrics, text + "\n")
+
+    def drop_rows(self) -> None:
+        """Drop the rows of this attempt."""
+        if self.first_step is not None:
+            self.folder.rewind(self.first_step - 1)
+            self.first_step = self.last_step = None
+            self.names.clear()
+
+    def _drop_earlier(self, *, before: int) -> None:
+        self.folder.rewind(before - 1)
+        if not self.folder.metric_lines():
+            make_folder(Path(ABANDONED), self.folder.root)
+            for path in self.earlier:
+                path.rename(Path(ABANDONED, path.name))
+
+    def note(self, logged: Logged) -> None:
+        """Take new values of the summary and the config."""
+        self.summary |= logged.summary
+        if logged.config:
+            self.config |= logged.config
+            self._write_config()
+
+    def why_no_score(self, metric: str) -> str:
+        """Return that the metric was never logged, and what was; "" if it was."""
+        if metric in self.names or finite(self.summary.get(metric)) is not None:
+            return ""
+        from difflib import get_close_matches
+
+        known = sorted({*self.names, *self.summary})
+        if not known:
+            return f"no {metric} was logged, nor anything else; see docs/your-program.md"
+        near = get_close_matches(metric, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; it logged {', '.join(known[:10])}"
+        return f"{metric} was never logged{hint}"
+
+    def finish(self, status: RunStatus, stopped_by: str, exit_code: int | None) -> None:
+        """Write the end of the run; one that was finished without rows has none."""
+        if status == RunStatus.DONE and self.first_step is None:
+            self._drop_earlier(before=0)
+        step = {} if self.last_step is None else {"step": self.last_step}
+        self.folder.sync()
+        self.folder.write_summary(
+            {
+                "status": status,
+                "stopped_by": stopped_by,
+                **step,
+                "seconds": round(time.time() - self.started_at, 3),
+                "program": self.job.shown,
+                "exit_code": exit_code,
+                "summary": _short(self.summary),
+            }
+        )
+
+
+def _short(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if len(repr(value)) <= LONGEST_VALUE}

@@ -1,0 +1,50 @@
+"""Output of a program: stored up to a size, with its last lines."""
+
+from __future__ import annotations
+
+import os
+
+LARGEST_OUTPUT = 1 << 26
+"""Bytes of output.txt; beyond that, only the last lines are stored."""
+TAIL = 1 << 14
+"""Bytes of the end that are remembered."""
+LINES_SHOWN = 12
+LONGEST_SHOWN = 300
+"""Characters of a line that is shown."""
+
+
+class Output:
+    """File of a program's output, which stays below a size whatever the program prints."""
+
+    def __init__(self, file: int, largest: int = LARGEST_OUTPUT) -> None:
+        """Append to an open file descriptor, which may hold output of earlier attempts."""
+        self.file = file
+        self.left = max(0, largest - os.fstat(file).st_size)
+        self.tail = b""
+        self.left_out = 0
+        """Bytes that were not stored."""
+
+    def write(self, data: bytes) -> None:
+        """Store new output, or only remember its end if the file is full.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        self.tail = (self.tail + data)[-TAIL:]
+        stored = data[: self.left]
+        self.left -= len(stored)
+        self.left_out += len(data) - len(stored)
+        while stored:
+            stored = stored[os.write(self.file, stored) :]
+
+    def finish(self) -> None:
+        """Store the last lines, if the file could not hold all."""
+        if self.left_out:
+            note = f"\n[fundamentallm: {self.left_out:,} bytes left out; the last lines:]\n"
+            self.left, self.left_out, tail = 2 * TAIL, 0, self.tail
+            self.write(note.encode() + tail)
+
+    def last_lines(self) -> list[str]:
+        """Return the last lines that are not empty."""
+        lines = self.tail.decode("utf-8", "replace").replace("\r", "\n").splitlines()
+        return [line[:LONGEST_SHOWN] for line in lines if line.strip()][-LINES_SHOWN:]
