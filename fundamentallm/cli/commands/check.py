@@ -13,11 +13,12 @@ from fundamentallm import exit_codes
 from fundamentallm.cli.diagnose import examine, show_diagnostics
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, concurrency_options
+from fundamentallm.cli.sweep_flags import SharedSettings
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.check.repair import repaired
 from fundamentallm.sweep.check.warnings import size, unscored
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
-from fundamentallm.sweep.file.sweep_file import examine_sweep
+from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
 from fundamentallm.sweep.search.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -37,12 +38,19 @@ WARNED = exit_codes.FAILED
     metavar="FILE",
     help="Write a corrected sweep to FILE.",
 )
+@click.option(
+    "--ask-program",
+    "asks",
+    is_flag=True,
+    help="Run another program's --help, to compare its options with the parameters.",
+)
 @concurrency_options
 def check(
     file: str,
     words: tuple[str, ...],
     as_json: bool,
     repaired_file: str | None,
+    asks: bool,
     workers: int | None,
     workers_per_gpu: int | None,
 ) -> int:
@@ -58,17 +66,19 @@ def check(
     except SweepError as error:
         return _refused(str(error), as_json)
     findings = sweep.diagnostics
-    shared = examine(sweep, words[1:] if data else words, data)
+    shared = examine(sweep, words[1:] if data else words, data, starting=asks)
+    if asks:
+        _ask_program(sweep, shared)
     settings = {} if shared is None else shared.settings
     space = SearchSpace(sweep, settings, is_ours=shared is not None)
-    space = space if not findings.errors else None
+    space = space if all(each.is_unambiguous for each in findings.errors) else None
     runs, size_text = size(space) if space is not None else (None, "")
     if not as_json:
         show_diagnostics(findings)
         if size_text:
             show(f"{file}: {size_text}")
     costs = None
-    if data is not None and space is not None and shared is not None:
+    if data is not None and shared is not None and space is not None and not findings.errors:
         of_text = _check_text(space, data)
         findings.add(of_text)
         if not as_json:
@@ -89,6 +99,15 @@ def check(
         return exit_codes.BAD_INPUT
     cost_unknown = costs is not None and not costs.known
     return WARNED if findings.found or cost_unknown else exit_codes.DONE
+
+
+def _ask_program(sweep: SweepFile, shared: SharedSettings | None) -> None:
+    if shared is not None:
+        raise click.UsageError(f"--ask-program: {sweep.file} starts fundamentallm train itself")
+    if not sweep.diagnostics.errors:
+        from fundamentallm.sweep.check.program_help import ask_program
+
+        ask_program(sweep, sweep.diagnostics)
 
 
 def _check_text(space: SearchSpace, data: str) -> Diagnostics:

@@ -41,8 +41,8 @@ def check_program(sweep: SweepFile, diagnostics: Diagnostics, *, starting: bool)
     if words[0] in VALUE_MACROS:
         diagnostics.error(
             ("command", 0),
-            f"{words[0]} is not a program, but a command starts with one: [${{env}}, "
-            f"${{interpreter}}, ${{program}}, {words[0]}]",
+            f"{words[0]} is not a program, but a command starts with one: "
+            f'["${{interpreter}}", "${{program}}", "{words[0]}"]',
         )
         return
     if reason := why_not_started(sweep):

@@ -227,7 +227,9 @@ def _check_command(
 ) -> None:
     command = content.get("command", [])
     if not isinstance(command, list):
-        diagnostics.error(("command",), "give a list of words, e.g. [${env}, python, ${program}]")
+        diagnostics.error(
+            ("command",), 'give a list of words, e.g. [python, "${program}", "${args}"]'
+        )
     words = _command(content)
     for index, word in enumerate(words):
         key = ("command", index)

@@ -79,7 +79,7 @@ def why_not_started(sweep: SweepFile) -> tuple[Key, str] | None:
             return key, f"{word} is not on your PATH; write ./{word}, or put a program before it"
         return key, f"{word} is not executable; run chmod +x {word}, or put a program before it"
     elif word == "python":
-        hint = "activate an environment, or give command: [python3, ${program}, ${args}]"
+        hint = 'activate an environment, or give command: [python3, "${program}", "${args}"]'
     where = "does not exist" if os.sep in word else "is not on your PATH"
     return key, f"{word} {where}; {hint}"
 

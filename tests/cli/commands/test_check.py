@@ -139,6 +139,29 @@ def test_the_sweep_of_the_guide_and_its_repair(run: Run, tmp_path: Path) -> None
     assert mended.read_text() == before
 
 
+def test_a_sweep_of_another_program_is_repaired_for_wandb(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("import wandb\n")
+    (tmp_path / "s.yaml").write_text(
+        "program: t.py\nmethod: random\nparameters:\n  a: {min: 1e-5, max: 0.1}\n"
+        "  ab: {min: 1, max: 9}\n  b: {min: 0, max: 0.5}\n  num_heads: {values: [3]}\n"
+        "  model_dim: {values: [4, 3]}\n"
+    )
+    done = run("check", "s.yaml", "--repaired", "mended.yaml")
+    assert done.returncode == 2
+    assert [line[:16] for line in done.stderr.splitlines() if line.startswith("error")] == [
+        "error: s.yaml:4:",
+        "error: s.yaml:6:",
+    ]
+    assert "random without run_cap: it never ends" in done.stdout
+    again = run("check", "mended.yaml")
+    assert (again.returncode, again.stderr) == (0, "")
+    mended = (tmp_path / "mended.yaml").read_text()
+    assert "min: 0.0  # as W&B reads it" in mended
+    assert "min: 0.00001" in mended
+    assert "ab:\n    min: 1\n" in mended
+    assert "num_heads:\n    values: [3]\n" in mended, "no rule of our trainer applies"
+
+
 def test_cost(run: Run, tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(

@@ -133,7 +133,7 @@ def test_python_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(folder))
     assert found() == [
         "error program: python is not on your PATH; activate an environment, or give command: "
-        "[python3, ${program}, ${args}]"
+        '[python3, "${program}", "${args}"]'
     ]
 
 
@@ -157,7 +157,7 @@ def test_what_wandb_refuses_is_an_error(folder: Path) -> None:
 def test_commands_that_no_program_can_receive() -> None:
     assert found(command=["${args_no_boolean_flags}"]) == [
         "error command[0]: ${args_no_boolean_flags} is not a program, but a command starts with "
-        "one: [${env}, ${interpreter}, ${program}, ${args_no_boolean_flags}]"
+        'one: ["${interpreter}", "${program}", "${args_no_boolean_flags}"]'
     ]
     (line,) = found(command=[*COMMAND, "a\0b"])
     assert line.startswith("error command[4]: holds a NUL byte")
