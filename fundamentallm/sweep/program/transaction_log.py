@@ -38,7 +38,7 @@ SHORT_LOG = 1 << 21
 FOLLOWER_SECONDS = 2.0
 """Time in which a follower has seen the end of a log, since it looks once a second."""
 SEARCH_SECONDS = 0.25
-"""Time between searches for a log that the program writes elsewhere."""
+"""Time between searches for a log that the program writes elsewhere; later they become rarer."""
 LARGEST_READ = 1 << 20
 """Bytes of output that one call parses, so that it returns soon."""
 OWN = re.compile(r"(_step|_runtime|_timestamp|_wandb(\..*)?)$")
@@ -73,7 +73,7 @@ class TransactionLogs:
         self.elsewhere = working_folder and working_folder / "wandb"
         self.ignored = {path.name for path in (*ignore, *self._elsewhere())}
         self.logs: dict[str, TransactionLog] = {}
-        self.next_search = 0.0
+        self.started = self.next_search = time.monotonic()
 
     @property
     def exists(self) -> bool:
@@ -86,8 +86,9 @@ class TransactionLogs:
         Raises:
             TransactionLogError: The W&B client cannot read a log.
         """
-        if not self.exists and time.monotonic() >= self.next_search:
-            self.next_search = time.monotonic() + SEARCH_SECONDS
+        now = time.monotonic()
+        if not self.exists and now >= self.next_search:
+            self.next_search = now + max(SEARCH_SECONDS, (now - self.started) / 20)
             self._link(path.parent for path in open_logs(self.run_id))
         self._find()
         logged = Logged()
