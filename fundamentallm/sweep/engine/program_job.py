@@ -40,6 +40,8 @@ class ProgramJob(Job):
     """File of the parameters for W&B's client, relative to the run's folder."""
     metric: str
     """Metric of the sweep."""
+    is_unknown_to_wandb: bool
+    """Whether the id of the sweep is ours, which W&B does not know."""
     settings: ProgramSettings
 
     @property
@@ -117,6 +119,7 @@ class ProgramJobs:
             run_id=run_id,
             parameters_file=file,
             metric=self.sweep.ranks_by.name,
+            is_unknown_to_wandb=self.wandb.get("WANDB_SWEEP_ID") == self.sweep_id,
             settings=self.settings,
         )
 

@@ -26,7 +26,7 @@ from fundamentallm.sweep.program.json_lines import JsonFile, JsonLines
 from fundamentallm.sweep.program.logged import Logged, LoggedRow, settings
 from fundamentallm.sweep.program.output import Output
 from fundamentallm.sweep.program.process import ProgramProcess, StopSequence, kill_leftovers
-from fundamentallm.sweep.program.transaction_log import TransactionLogs
+from fundamentallm.sweep.program.transaction_log import FOLDERS, TransactionLogs
 
 if TYPE_CHECKING:
     from fundamentallm.sweep.engine.program_job import ProgramJob
@@ -72,18 +72,18 @@ class Supervisor:
     def __init__(self, job: ProgramJob, folder: RunFolder, pipe: TrialPipe) -> None:
         self.job, self.folder, self.pipe = job, folder, pipe
         self.output = Output(1)
-        earlier = [*Path("wandb").glob("offline-run-*"), *Path("wandb").glob("run-*")]
+        earlier = [path for name in FOLDERS for path in Path("wandb").glob(name)]
         self.record = Record(job, folder, earlier)
+        working_folder = Path(job.working_folder)
         self.logs = TransactionLogs(
-            Path(), job.run_id, ignore=[path.absolute() for path in earlier]
+            Path(), job.run_id, working_folder=working_folder, ignore=earlier
         )
         self.printed = JsonLines()
-        self.file = self._metrics_file()
+        name = job.settings.metrics
+        places = (Path(OWN_FILES), working_folder) if name else ()
+        self.files = [JsonFile(path) for path in dict.fromkeys(place / name for place in places)]
+        """Files that --metrics may name: in the folder of the run, or where the program starts."""
         self.started_at = time.monotonic()
-
-    def _metrics_file(self) -> JsonFile | None:
-        name = self.job.settings.metrics
-        return JsonFile(Path(self.job.working_folder, name)) if name else None
 
     def run(self) -> Outcome:
         """Run the program to its end."""
@@ -143,8 +143,13 @@ class Supervisor:
             elif reason:
                 self.stop.advance()
         self._finish_output()
+        self.process.kill()  # its helpers would write no more into the log
         self._record(self.logs.finish(LOG_SECONDS))
-        self._record_new()
+        if self.job.is_unknown_to_wandb:
+            with writing(Path("wandb")):
+                self.logs.detach(self.job.environment["WANDB_SWEEP_ID"])
+        for file in self.files:
+            self._record(file.finish())
         return reason
 
     def _copy_output(self) -> bool:
@@ -152,7 +157,7 @@ class Supervisor:
         while data := self.process.read():
             with writing(Path("output.txt")):
                 self.output.write(data)
-            if self.file is None:
+            if not self.files:
                 self._record_printed(self.printed.feed(data))
         return data is not None
 
@@ -160,7 +165,7 @@ class Supervisor:
         deadline = time.monotonic() + OUTPUT_SECONDS
         while self._copy_output() and time.monotonic() < deadline:
             wait([self.process.output], OUTPUT_SECONDS)
-        if self.file is None:
+        if not self.files:
             self._record_printed(self.printed.finish())
         with writing(Path("output.txt")):
             self.output.finish()
@@ -168,11 +173,11 @@ class Supervisor:
     def _record_new(self) -> None:
         had_logs = self.logs.exists
         logged = self.logs.read()
-        if self.logs.exists and not had_logs and self.file is None:
+        if self.logs.exists and not had_logs and not self.files:
             self.record.drop_rows()  # lines that it printed before, which only looked like rows
         self._record(logged)
-        if self.file is not None:
-            self._record(self.file.read())
+        for file in self.files:
+            self._record(file.read())
 
     def _record_printed(self, logged: Logged) -> None:
         if not self.logs.exists:
@@ -270,7 +275,8 @@ class Record:
             self._drop_earlier(before=row.step)
         self.last_step = row.step
         self.names |= row.metrics.keys()
-        text = json.dumps({"step": row.step, **row.metrics}, allow_nan=False)
+        metrics = {name: value for name, value in row.metrics.items() if name != "step"}
+        text = json.dumps({"step": row.step, **metrics}, allow_nan=False)
         self.folder.append(self.folder.metrics, text + "\n")
 
     def drop_rows(self) -> None:
@@ -290,6 +296,7 @@ class Record:
     def note(self, logged: Logged) -> None:
         """Take new values of the summary and the config."""
         self.summary |= logged.summary
+        self.summary = {name: v for name, v in self.summary.items() if v is not None}
         if logged.config:
             self.config |= logged.config
             self._write_config()

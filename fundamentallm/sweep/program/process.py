@@ -41,7 +41,7 @@ class ProgramProcess:
                 stdout=theirs,
                 stderr=theirs,
                 process_group=0,
-                preexec_fn=_prepare_child(os.getpid()),
+                preexec_fn=prepare_child(os.getpid()),
             )
         except BaseException:
             os.close(self.output)
@@ -98,8 +98,8 @@ class StopSequence:
             self.next_at = time.monotonic() + self.grace
 
 
-def _prepare_child(parent: int) -> Callable[[], None]:
-    """Return what a new process does before it becomes the program.
+def prepare_child(parent: int) -> Callable[[], None]:
+    """Return the preparation of a new process, for `Popen(preexec_fn=...)`.
 
     It restores the signals that the parent handles, and asks to be killed when the parent dies.
     """

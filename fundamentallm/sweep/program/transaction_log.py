@@ -27,6 +27,7 @@ from fundamentallm.sweep.program.detached_log import detach
 from fundamentallm.sweep.program.lines import Lines
 from fundamentallm.sweep.program.logged import Logged, LoggedRow, flat, numbers, settings
 from fundamentallm.sweep.program.open_logs import open_logs
+from fundamentallm.sweep.program.process import prepare_child
 
 FOLDERS = ("offline-run-*", "run-*")
 EMPTY_LOG = 7
@@ -205,6 +206,7 @@ class TransactionLog:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                preexec_fn=prepare_child(os.getpid()),
             )
         except OSError as error:
             raise TransactionLogError(
