@@ -15,6 +15,8 @@ from typing import Any
 from fundamentallm.errors import one_line
 from fundamentallm.files import bounded_yaml
 from fundamentallm.printable import printable
+from fundamentallm.sweep.check.program import program_file
+from fundamentallm.sweep.check.program_source import reads_no_arguments
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import SweepFile
@@ -70,7 +72,10 @@ def ask_program(sweep: SweepFile, diagnostics: Diagnostics) -> None:
     if not macros:
         diagnostics.warn(key, "passes no flags, so --ask-program has nothing to compare")
         return
-    program = _Program(sweep)
+    program, file = _Program(sweep), program_file(sweep)
+    if file is not None and reads_no_arguments(file):
+        diagnostics.warn(key, f"{program.name} reads no arguments, so it was not asked for --help")
+        return
     try:
         text = program.printed("--help")
         if IS_HYDRA.search(text):

@@ -21,16 +21,27 @@ SAYS_NOTHING = {
     "flax", "jax", "jaxlib", "keras", "lightgbm", "matplotlib", "numpy", "optax", "pandas", "scipy",
     "sklearn", "tensorflow", "torch", "torchaudio", "torchvision", "tqdm", "xgboost", "yaml",
 }  # fmt: skip
-"""Libraries that read no values of a sweep on their own."""
-MAY_READ_ELSEWHERE = re.compile(
-    r"wandb|fundamentallm|subprocess|os\.system|os\.exec|runpy|importlib|__import__|sys\.path",
-    re.IGNORECASE,
+"""Libraries that read neither arguments nor values of a sweep on their own."""
+READS_NO_ARGUMENTS = {
+    "accelerate", "datasets", "lightning", "pytorch_lightning", "timm", "torchmetrics",
+    "transformers", "wandb",
+}  # fmt: skip
+"""Further libraries that read no arguments without a class whose name `ARGUMENTS` has."""
+HIDDEN = r"subprocess|os\.system|os\.exec|runpy|importlib|__import__|sys\.path"
+"""Ways to run code that the source does not show."""
+VALUES = re.compile(rf"wandb|fundamentallm|{HIDDEN}", re.IGNORECASE)
+"""Texts of a program that may get the values of a sweep other than by arguments."""
+NAME = re.compile(r"[\w./-]+")
+SPELLING = re.compile(r"[\W_]")
+"""Characters in which two spellings of a metric's name may differ."""
+ARGUMENTS = re.compile(
+    rf"argv|argument_?parser|argparse|optparse|getopt|cli\b|{HIDDEN}", re.IGNORECASE
 )
-"""Texts of a program that may read its values in a way which its source does not show."""
+"""Texts of a program that may read arguments."""
 
 
 def check_source(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None:
-    """Add warnings about a program that reads no values, or not in the form that it gets them.
+    """Add warnings about a program that does not read its values, or names its metric otherwise.
 
     Args:
         sweep: Sweep of a foreign program.
@@ -40,11 +51,12 @@ def check_source(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None
     tree = _parsed(file)
     if tree is None:
         return
+    _check_metric(sweep, file, diagnostics)
     words = command_words(sweep)
     key: Key = ("command",) if sweep.command else ("program",)
     macro = next((word for word in words if word in FLAG_MACROS), None)
     if not set(VALUE_MACROS) & set(words):
-        if _reads_nothing(file):
+        if _is_without(VALUES, file, SAYS_NOTHING):
             diagnostics.warn(
                 key,
                 f"passes no values to {file}, which does not use wandb either, so all runs are "
@@ -63,6 +75,49 @@ def check_source(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None
                 values = distribution.values if isinstance(distribution, Categorical) else ()
                 if parameter.path == (name,) and any(isinstance(each, bool) for each in values):
                     diagnostics.warn(parameter.key, f"{file} {problem}")
+
+
+def _check_metric(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None:
+    """Warn if the program has the metric's name, but only in another spelling."""
+    sources = _sources(file, SAYS_NOTHING | {"wandb"})
+    if sweep.metric is None or sources is None:
+        return
+    name = sweep.metric.name
+    trees = [_parsed(each) for each in sorted(sources)]
+    nodes = [node for tree in trees if tree is not None for node in ast.walk(tree)]
+    texts = [text for node in nodes if (text := _constant(node)) is not None]
+    composed = (pattern for node in nodes for pattern in _composed(node))
+    if name in texts or any(re.fullmatch(pattern, name) for pattern in composed):
+        return
+    for text in texts:
+        if NAME.fullmatch(text.strip()) and _spelled_alike(text, name):
+            diagnostics.warn(
+                ("metric", "name"),
+                f"{file} has the name {text!r}, but not {name!r}; write it alike",
+            )
+            return
+
+
+def _constant(node: ast.AST) -> str | None:
+    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return node.value if is_text else None  # pyright: ignore
+
+
+def _composed(node: ast.AST) -> Iterator[str]:
+    """Yield patterns of the texts that an expression puts together."""
+    if isinstance(node, ast.JoinedStr):
+        parts = [_constant(part) for part in node.values]
+        yield "".join(".*" if part is None else re.escape(part) for part in parts)
+    elif isinstance(node, ast.BinOp):
+        first, last = _constant(node.left), _constant(node.right)
+        if isinstance(node.op, ast.Mod) and first is not None:
+            yield re.sub("%[sd]", ".*", re.escape(first))
+        elif isinstance(node.op, ast.Add) and (first or last):
+            yield f"{re.escape(first or '')}.*{re.escape(last or '')}"
+
+
+def _spelled_alike(first: str, second: str) -> bool:
+    return SPELLING.sub("", first).lower() == SPELLING.sub("", second).lower()
 
 
 def _boolean_options(tree: ast.Module, macro: str) -> Mapping[str, str]:
@@ -102,22 +157,36 @@ def _uses_hydra(tree: ast.Module) -> bool:
     )
 
 
-def _reads_nothing(file: Path) -> bool:
-    """Return whether nothing in the program, and in the modules it imports, may read a value."""
+def reads_no_arguments(file: Path) -> bool:
+    """Return whether the source of a program proves that it reads no arguments."""
+    return _is_without(ARGUMENTS, file, SAYS_NOTHING | READS_NO_ARGUMENTS)
+
+
+def _is_without(texts: re.Pattern[str], file: Path, libraries: set[str]) -> bool:
+    """Return whether `texts` occur nowhere in a program that needs only these libraries."""
+    sources = _sources(file, libraries)
+    return sources is not None and not any(texts.search(_text(each)) for each in sources)
+
+
+def _sources(file: Path, libraries: set[str]) -> set[Path] | None:
+    """Return the files of a program: its own and those that it imports from its folders.
+
+    None if one cannot be read, or imports more than these, the standard library and `libraries`.
+    """
     rest, seen = [file], {file}
     while rest:
         path = rest.pop()
         tree = _parsed(path)
-        if tree is None or MAY_READ_ELSEWHERE.search(_text(path)) or len(seen) > MOST_FILES:
-            return False
+        if tree is None or len(seen) > MOST_FILES:
+            return None
         for folder, name in _imports(tree, path):
             top = name.partition(".")[0]
             modules = set(_modules(name, {folder, file.parent, Path()}))
-            if not modules and top not in SAYS_NOTHING | sys.stdlib_module_names:
-                return False
+            if not modules and top not in libraries | sys.stdlib_module_names:
+                return None
             rest += modules - seen
             seen |= modules
-    return True
+    return seen
 
 
 def _imports(tree: ast.Module, path: Path) -> Iterator[tuple[Path, str]]:

@@ -285,3 +285,25 @@ def test_the_source_of_a_module(folder: Path) -> None:
         "passes no values to pkg/fit.py" in line
         for line in found(command=["python", "-m", "${program}"], program="pkg.fit")
     )
+
+
+@pytest.mark.parametrize(
+    ("logs", "near"),
+    [
+        ("wandb.log({'val/loss': 1})", "'val/loss'"),
+        ("wandb.log({'val_loss ': 1})", "'val_loss '"),
+        ("wandb.log({'Val_Loss': 1})", "'Val_Loss'"),
+        ("wandb.log({'val/loss': 1, 'val_loss': 2})", ""),
+        ("wandb.log({'val/loss': 1, f'{part}_loss': 2})", ""),
+        ("wandb.log({'val/loss': 1, part + '_loss': 2})", ""),
+        ("wandb.log({'val/loss': 1, '%s_loss' % part: 2})", ""),
+        ("title = 'Val Loss'", ""),
+        ("wandb.log({'loss': 1})", ""),
+        ("import transformers; best = 'val/loss'", ""),
+    ],
+)
+def test_the_metric_in_another_spelling(logs: str, near: str, folder: Path) -> None:
+    (folder / "t.py").write_text(f"{READS_CONFIG}\n{logs}\n")
+    lines = found(metric={"name": "val_loss", "goal": "minimize"})
+    says = f"warning metric.name: t.py has the name {near}, but not 'val_loss'; write it alike"
+    assert lines == ([says] if near else [])

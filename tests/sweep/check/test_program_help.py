@@ -158,11 +158,19 @@ def test_a_program_of_hydra(text: str) -> None:
     ("program", "command", "says"),
     [
         ("import nowhere_to_be_found\n", ("${args}",), "failed with exit code 1: ModuleNotFound"),
-        ("raise SystemExit(3)", ("${args}",), "failed with exit code 3: it printed nothing"),
-        ("print('hello')", ("${args}",), "names no options, so the parameters are not compared"),
+        (
+            "raise SystemExit(3)  # argv",
+            ("${args}",),
+            "failed with exit code 3: it printed nothing",
+        ),
+        (
+            "print('hello')  # argv",
+            ("${args}",),
+            "names no options, so the parameters are not compared",
+        ),
         (ARGPARSE, ("${args_no_hyphens}",), "shows no config of Hydra, so the parameters are not"),
         (
-            "print('Use --hydra-help')",
+            "print('Use --hydra-help')  # argv",
             ("${args_no_hyphens}",),
             "shows no config, so the parameters are not compared",
         ),
@@ -179,6 +187,27 @@ def test_a_command_that_passes_no_flags_is_not_asked() -> None:
         "command: passes no flags, so --ask-program has nothing to compare"
     ]
     assert not Path("started").exists()
+
+
+@pytest.mark.parametrize(
+    ("imports", "is_asked"),
+    [
+        ("wandb, torch, lightning, os", False),
+        ("argparse", True),
+        ("sys\nsys.argv", True),
+        ("somebody.cli", True),
+        ("mine", False),
+        ("mine\nimport click", True),
+    ],
+)
+def test_a_program_that_reads_no_arguments_would_train_instead(
+    imports: str, is_asked: bool, folder: Path
+) -> None:
+    (folder / "mine.py").write_text("import wandb\n")
+    program = f"open('started', 'w')\nraise SystemExit(1)\nimport {imports}\n"
+    (line,) = asked(program, "x")
+    assert Path("started").exists() == is_asked
+    assert ("reads no arguments, so it was not asked" in line) == (not is_asked)
 
 
 def test_a_program_that_does_not_end_is_killed(
