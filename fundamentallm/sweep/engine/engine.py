@@ -119,11 +119,11 @@ class Engine:
         self._find_incomplete(runs)
         try:
             while True:
+                size = self.concurrency.size
+                has_room = self._handle_messages() or self.concurrency.size > size
                 if not stopping and (stopping := self._reason_to_stop()):
                     for each in self.running:
                         each.process.stop(stopping)
-                size = self.concurrency.size
-                has_room = self._handle_messages() or self.concurrency.size > size
                 if not stopping and (has_room or time.monotonic() >= next_read):
                     next_read = time.monotonic() + STORE_SECONDS
                     if self.disk.has_room():

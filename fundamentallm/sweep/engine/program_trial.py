@@ -26,7 +26,11 @@ from fundamentallm.sweep.program.json_lines import JsonFile, JsonLines
 from fundamentallm.sweep.program.logged import Logged, LoggedRow, settings
 from fundamentallm.sweep.program.output import Output
 from fundamentallm.sweep.program.process import ProgramProcess, StopSequence, kill_leftovers
-from fundamentallm.sweep.program.transaction_log import FOLDERS, TransactionLogs
+from fundamentallm.sweep.program.transaction_log import (
+    FOLDERS,
+    TransactionLogs,
+    rest_of_logs,
+)
 
 if TYPE_CHECKING:
     from fundamentallm.sweep.engine.program_job import ProgramJob
@@ -89,6 +93,7 @@ class Supervisor:
         """Run the program to its end."""
         self._write_parameters()
         self.record.start()
+        self.record.complete_earlier()
         try:
             self.process = ProgramProcess(
                 self.job.command, self.job.working_folder, dict(os.environ)
@@ -275,9 +280,22 @@ class Record:
             self._drop_earlier(before=row.step)
         self.last_step = row.step
         self.names |= row.metrics.keys()
+        self._append(row)
+
+    def _append(self, row: LoggedRow) -> None:
         metrics = {name: value for name, value in row.metrics.items() if name != "step"}
         text = json.dumps({"step": row.step, **metrics}, allow_nan=False)
         self.folder.append(self.folder.metrics, text + "\n")
+
+    def complete_earlier(self) -> None:
+        """Add the rows that earlier attempts logged after the last one that was recorded.
+
+        Their supervisor may have been killed before it read them.
+        """
+        last = max((row["step"] for row in self.folder.rows()), default=-1)
+        for row in rest_of_logs(self.earlier, LOG_SECONDS).rows:
+            if row.step > last:
+                self._append(row)
 
     def drop_rows(self) -> None:
         """Drop the rows of this attempt."""

@@ -152,6 +152,19 @@ class TransactionLogs:
                 self.logs[path.parent.name] = TransactionLog(path)
 
 
+def rest_of_logs(folders: Iterable[Path], timeout: float) -> Logged:
+    """Return all records of the logs that earlier attempts wrote into these folders.
+
+    Raises:
+        TransactionLogError: The W&B client cannot read a log.
+    """
+    deadline = time.monotonic() + timeout
+    logged = Logged()
+    for path in sorted(path for folder in folders for path in folder.glob("run-*.wandb")):
+        logged.add(TransactionLog(path).rest(deadline))
+    return logged
+
+
 class TransactionLog:
     """One log, and the process of the client that prints it."""
 
