@@ -169,6 +169,14 @@ def test_checks_and_reports_import_no_torch(
     assert loaded_by(command, ("torch", "wandb", "optuna")) == []
 
 
+def test_a_check_of_another_program_imports_nothing_heavy(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        "program: t.py\nmethod: bayes\nmetric: {name: a}\nparameters: {x: {min: 1, max: 2}}\n"
+    )
+    assert loaded_by(["check", str(file)], ("torch", "wandb", "optuna", "numpy")) == []
+
+
 def loaded_by(arguments: list[str], modules: Sequence[str]) -> list[str]:
     """Return those of `modules` that a process imports to run `arguments`."""
     code = (

@@ -19,7 +19,7 @@ from fundamentallm.sweep.check.program import program_file
 from fundamentallm.sweep.check.program_source import reads_no_arguments
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.parameters import Parameter
-from fundamentallm.sweep.file.sweep_file import SweepFile
+from fundamentallm.sweep.file.sweep_file import ENVIRONMENT, SweepFile
 from fundamentallm.sweep.program.command import (
     DEFAULT,
     FLAG_MACROS,
@@ -35,7 +35,7 @@ SECONDS = 20.0
 """Time in which the program has to print its help."""
 LARGEST = 1_000_000
 """Bytes of a help that are read."""
-ENVIRONMENT = {"COLUMNS": "1000", "NO_COLOR": "1", "TERM": "dumb", "WANDB_MODE": "disabled"}
+VARIABLES = {"COLUMNS": "1000", "NO_COLOR": "1", "TERM": "dumb", "WANDB_MODE": "disabled"}
 """Variables that keep the lines of a help whole, and W&B's client idle."""
 OPTION = re.compile(r"(?<![\w-])--(?:\[no-?\])?([A-Za-z](?:[\w.-]*\w)?)")
 IS_HELP = re.compile(r"\b(usage|options|flags|arguments)\b", re.IGNORECASE)
@@ -102,6 +102,7 @@ class _Program:
         words = sweep.command or DEFAULT
         end = next(index for index, word in enumerate(words) if word in VALUE_MACROS)
         before = [each for each in words[: max(end, last + 1)] if each not in VALUE_MACROS]
+        self.given = before
         self.words = expand(replace(sweep, command=tuple(before)), {}, "")
         self.deadline = time.monotonic() + SECONDS
 
@@ -112,7 +113,7 @@ class _Program:
             HelpError: It cannot start, fails, or does not end in time.
         """
         try:
-            process = ProgramProcess([*self.words, *flags], os.getcwd(), os.environ | ENVIRONMENT)
+            process = ProgramProcess([*self.words, *flags], os.getcwd(), os.environ | VARIABLES)
         except OSError as error:
             raise HelpError(f"cannot start: {error.strerror}") from None
         output = b""
@@ -134,9 +135,16 @@ class _Program:
         text = output.decode("utf-8", "replace")
         lines = [line for line in text.splitlines() if line.strip()]
         if process.exit_code() and not (IS_HELP.search(text) and OPTION.search(text)):
-            last = printable(one_line(lines[-1], 200)) if lines else "it printed nothing"
+            last = self.without_secrets(lines[-1]) if lines else "it printed nothing"
             raise HelpError(f"failed with exit code {process.exit_code()}: {last}")
         return text
+
+    def without_secrets(self, line: str) -> str:
+        """Return a line for display, without the values of variables that the command names."""
+        for name in ENVIRONMENT.findall(" ".join(self.given)):
+            if value := os.environ.get(name):
+                line = line.replace(value, f"${{envvar:{name}}}")
+        return printable(one_line(line, 200))
 
 
 def _unknown_flags(sweep: SweepFile, text: str) -> Iterator[tuple[Parameter, str]]:

@@ -123,7 +123,8 @@ def size(space: SearchSpace) -> tuple[int | None, str]:
         by = " x ".join(map(str, lengths)) or "1"
         left_out = f" without {whole - possible} invalid ones" if possible < whole else ""
         cut = f", of which run_cap allows {runs}" if runs < possible else ""
-        return runs, f"{possible} runs, a grid of {by}{left_out}{cut}"
+        plural = "s" if possible != 1 else ""
+        return runs, f"{possible} run{plural}, a grid of {by}{left_out}{cut}"
     if listed and (sweep.run_cap is None or len(listed) < sweep.run_cap):
         before = (
             f"before its run_cap of {sweep.run_cap}"

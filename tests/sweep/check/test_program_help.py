@@ -181,6 +181,13 @@ def test_a_program_that_prints_no_help(program: str, command: tuple[str, ...], s
     assert line.startswith(f"command: t.py --help {says}")
 
 
+def test_a_secret_that_the_program_repeats_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "hunter2")
+    command = ("--key=${envvar:API_KEY}", "${args}")
+    (line,) = asked("import sys\nsys.exit('unknown: ' + sys.argv[1])", "x", command=command)
+    assert line.endswith("failed with exit code 1: unknown: --key=${envvar:API_KEY}")
+
+
 def test_a_command_that_passes_no_flags_is_not_asked() -> None:
     program = "open('started', 'w')"
     assert asked(program, "x", command=("${args_json}",)) == [
