@@ -11,6 +11,7 @@ from offline_program import run
 from wandb_client import Client
 from wandb_server import WandbServer
 
+from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.sweep.program.detached_log import detach
 from fundamentallm.sweep.program.transaction_log import TransactionLogs
 
@@ -22,6 +23,23 @@ for i in range(3):
     run.log({"loss": i / run.config.width})
 print("done")
 """
+
+SWEEP = """
+program: p.py
+name: lr
+method: grid
+metric: {name: loss, goal: minimize}
+parameters: {width: {values: [8, 16]}}
+"""
+KILLED_ONCE = """
+import os, pathlib, signal, time
+ran = pathlib.Path(os.environ["FUNDAMENTALLM_RUN_DIR"], "ran")
+if run.config.width == 16 and not ran.exists():
+    ran.touch()
+    time.sleep(2.5)  # the client writes its log every second
+    os.killpg(0, signal.SIGKILL)
+"""
+"""End of a program that is killed in one of its runs."""
 
 
 @pytest.fixture
@@ -60,6 +78,26 @@ def test_each_run_is_there_once_however_often_it_is_sent(client: Client) -> None
         assert sent.rows() == [{"step": i, "loss": i / width} for i in range(3)]
         assert sent.values["width"] == width
     assert client.server.refused == []
+
+
+@pytest.mark.slow
+def test_a_sweep_with_a_killed_attempt(client: Client) -> None:
+    (client.folder / "p.py").write_text(PROGRAM + KILLED_ONCE)
+    (client.folder / "s.yaml").write_text(SWEEP)
+    output = client.run("fundamentallm", "sweep", "s.yaml").stdout
+    assert "restarts" in output
+    folders = sorted((client.folder / "runs/lr").glob("run-*"))
+    for _ in range(2):
+        logs = sorted(client.folder.glob("runs/lr/run-*/wandb/offline-run-*"))
+        client.run("wandb", "sync", *logs)
+    sent = list(client.server.store.runs.values())
+    assert client.server.refused == []
+    assert [(run.group, run.starts, run.repeated) for run in sent] == [("lr", 1, [])] * 2
+    rows_of_runs = [list(RunFolder(folder).rows()) for folder in folders]
+    for width, rows in zip((8, 16), rows_of_runs, strict=True):
+        assert rows == [{"step": i, "loss": i / width} for i in range(3)]
+    by_width = sorted(sent, key=lambda run: run.values["width"])
+    assert [run.rows() for run in by_width] == rows_of_runs
 
 
 @pytest.mark.slow
