@@ -15,10 +15,12 @@ from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, concurrency_options
 from fundamentallm.cli.sweep_flags import SharedSettings
 from fundamentallm.errors import FundamentallmError
+from fundamentallm.sweep.check.program import has_no_program
 from fundamentallm.sweep.check.repair import repaired
 from fundamentallm.sweep.check.warnings import size, unscored
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
+from fundamentallm.sweep.program.command import command_line
 from fundamentallm.sweep.search.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ def check(
     runs, size_text = size(space) if space is not None else (None, "")
     if not as_json:
         show_diagnostics(findings)
+        if size_text and shared is None and not has_no_program(sweep):
+            show(f"{file}: each run starts `{command_line(sweep)}`")
         if size_text:
             show(f"{file}: {size_text}")
     costs = None

@@ -34,7 +34,7 @@ def check_program(sweep: SweepFile, diagnostics: Diagnostics, *, starting: bool)
         diagnostics.error(("parameters",), too_large)
     _check_words(sweep, diagnostics)
     note = diagnostics.error if starting else diagnostics.warn
-    if _has_no_program(sweep):
+    if has_no_program(sweep):
         note(("program",), _started_otherwise(sweep))
         return
     words = command_words(sweep)
@@ -66,7 +66,8 @@ def program_file(sweep: SweepFile) -> Path | None:
     return file if file is not None and file.suffix == ".py" else None
 
 
-def _has_no_program(sweep: SweepFile) -> bool:
+def has_no_program(sweep: SweepFile) -> bool:
+    """Return whether the command needs a program, but the file names none."""
     return not sweep.program and (not sweep.command or "${program}" in sweep.command)
 
 

@@ -31,7 +31,7 @@ FIELDS: Mapping[str, str] = {
     "controller": "W&B only: a warning here.",
     "job": "W&B Launch only: a warning here.",
     "image_uri": "W&B Launch only: a warning here.",
-    "scheduler": "`wandb sweep-scheduler` only: a warning here.",
+    "scheduler": "`wandb sweep-scheduler` or W&B Launch only: a warning here.",
     "metrics": "`method: custom` only: a warning here.",
 }
 TEXT_FIELDS = ("apiVersion", "kind", "description", "program", "job", "image_uri", "entity")

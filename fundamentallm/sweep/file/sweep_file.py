@@ -208,8 +208,10 @@ def _check_fields(content: Mapping[str, Any], diagnostics: Diagnostics) -> None:
     for name in TEXT_FIELDS:
         if name in content and not isinstance(content[name], str):
             diagnostics.warn((name,), f"got {content[name]!r}, but W&B's schema requires text")
+    is_launched = bool({"job", "image_uri"} & content.keys())
     for name, owner in NOT_HERE.items():
         if name in content:
+            owner = NOT_HERE["job"] if name == "scheduler" and is_launched else owner
             diagnostics.warn((name,), f"is for {owner}; it has no effect on your own machines")
     cap = content.get("run_cap")
     if cap is None and "run_cap" in content:

@@ -237,7 +237,7 @@ def test_the_command_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(text + "parameters: {leaning-rate: {values: [1, 2]}}\n")
     assert run("check", "s.yaml").returncode == 0
     done = run("check", "s.yaml", "--ask-program")
-    assert (done.returncode, done.stdout) == (1, "s.yaml: 2 runs, a grid of 2\n")
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (1, ["s.yaml: 2 runs, a grid of 2"])
     assert "did you mean --learning-rate?" in done.stderr
     (tmp_path / "t.py").unlink()
     missing = run("check", "s.yaml", "--ask-program")

@@ -319,6 +319,14 @@ def test_a_count_with_an_exponent_is_shown_as_a_whole_number(tmp_path: Path) -> 
     assert parse_sweep(text, "s.yaml").run_cap == 100
 
 
+def test_a_scheduler_belongs_to_launch_beside_a_job() -> None:
+    text = "method: grid\nparameters: {x: {value: 1}}\nscheduler: {num_workers: 8}\n"
+    for beside, owner in (("program: t.py\n", "wandb sweep-scheduler"), ("job: a\n", "W&B Launch")):
+        found = parse_sweep(beside + text, "s.yaml").diagnostics.warnings
+        (message,) = [each.message for each in found if each.key == "scheduler"]
+        assert message.startswith(f"is for {owner}, which")
+
+
 def test_nesting_names_and_order() -> None:
     read = sweep(
         "  b: {value: 1}\n  a:\n    parameters:\n      z-y: {value: 2}\n"

@@ -35,7 +35,10 @@ def test_a_strangers_train_py_is_foreign(
     assert not is_ours(examine_sweep(tmp_path / "s.yaml"))
     checked = run("check", "s.yaml")
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert checked.stdout == "s.yaml: 1 run, a grid of 1\n"
+    assert checked.stdout.splitlines() == [
+        "s.yaml: each run starts `/usr/bin/env python train.py ${args}`",
+        "s.yaml: 1 run, a grid of 1",
+    ]
     for argument in ("data.txt", "--dropout=0.1"):
         for command in ("check", "sweep"):
             refused = run(command, "s.yaml", "--", argument)
