@@ -292,10 +292,14 @@ class Record:
 
         Their supervisor may have been killed before it read them.
         """
-        last = max((row["step"] for row in self.folder.rows()), default=-1)
+        last = self._last_recorded()
         for row in rest_of_logs(self.earlier, LOG_SECONDS).rows:
-            if row.step > last:
+            if last is None or row.step > last:
+                last = row.step
                 self._append(row)
+
+    def _last_recorded(self) -> int | None:
+        return max((row["step"] for row in self.folder.rows()), default=None)
 
     def drop_rows(self) -> None:
         """Drop the rows of this attempt."""
@@ -321,11 +325,12 @@ class Record:
 
     def why_no_score(self, metric: str) -> str:
         """Return that the metric was never logged, and what was; "" if it was."""
-        if metric in self.names or finite(self.summary.get(metric)) is not None:
+        names = self.names or {name for row in self.folder.rows() for name in row}
+        if metric in names or finite(self.summary.get(metric)) is not None:
             return ""
         from difflib import get_close_matches
 
-        known = sorted({*self.names, *self.summary})
+        known = sorted({*names, *self.summary} - {"step"})
         if not known:
             return f"no {metric} was logged, nor anything else; see docs/your-program.md"
         near = get_close_matches(metric, known, n=1)
@@ -333,10 +338,13 @@ class Record:
         return f"{metric} was never logged{hint}"
 
     def finish(self, status: RunStatus, stopped_by: str, exit_code: int | None) -> None:
-        """Write the end of the run; one that was finished without rows has none."""
-        if status == RunStatus.DONE and self.first_step is None:
-            self._drop_earlier(before=0)
-        step = {} if self.last_step is None else {"step": self.last_step}
+        """Write the end of the run.
+
+        Rows of earlier attempts stay if this one logged none: it resumed where only the end was
+        left.
+        """
+        last_step = self.last_step if self.first_step is not None else self._last_recorded()
+        step = {} if last_step is None else {"step": last_step}
         self.folder.sync()
         self.folder.write_summary(
             {
