@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Run, nightly
+from conftest import Run, fill, nightly
 from tiny_sweep import FLAGS, grid, start, summaries, wait_for
 
 from fundamentallm.files.held_folder import HeldFolder
@@ -19,32 +17,6 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 from fundamentallm.training.checkpoint import Checkpoint
 
 MB = 1 << 20
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """File system of 8 MB; only root can mount it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=200", "tmpfs", str(folder)]
-    if subprocess.run(words, capture_output=True, check=False).returncode != 0:
-        if os.environ.get("REQUIRE_ALL") == "1":
-            pytest.fail("needs to mount a tmpfs, and REQUIRE_ALL=1 allows no skip")
-        pytest.skip("a tmpfs cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Fill the disk with one file and return it."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
-    return ballast
 
 
 def test_a_run_names_the_file_and_resumes_when_there_is_room(
