@@ -14,7 +14,7 @@ from fundamentallm.config.parsing import DATA_KEYS
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.program.ownership import words_of_every_run
-from fundamentallm.sweep.search.space import hyperparameter_name
+from fundamentallm.sweep.search.space import hyperparameter_names
 
 OF_ONE_RUN = {"data", "output_dir", "resume", "overwrite"}
 """Flags that `train` has and that do not define the settings of a sweep's runs."""
@@ -68,7 +68,7 @@ def read_shared_settings(sweep: SweepFile, words: Sequence[str]) -> SharedSettin
     request = TrainRequest.from_flags({name: flags[name] for name in flags.keys() - OF_ONE_RUN})
     settings = request.resolve_settings()
     config_data = settings.get("data")
-    searched = {hyperparameter_name(parameter) for parameter in sweep.parameters}
+    searched = {name for each in sweep.parameters for name in hyperparameter_names(each)}
     for name in (*DATA_KEYS, *(searched - request.typed.keys())):
         settings.pop(name, None)
     return SharedSettings(settings, request.device, from_file["data"], config_data)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fundamentallm.report.results import Results, RunResult
+from fundamentallm.config.fields import shown
+from fundamentallm.report.results import Results, RunResult, setting_key
 from fundamentallm.sweep.check.warnings import LEAST_RATIO
 from fundamentallm.sweep.file.distributions import Continuous
 
@@ -25,17 +26,18 @@ class Factor:
 
     name: str
     levels: tuple[Any, ...]
-    """Its distinct values; numbers in rising order."""
+    """Its distinct values; numbers in rising order, others by their text."""
     is_numeric: bool
     in_logs: bool
 
     def positions(self, runs: Sequence[RunResult]) -> np.ndarray[Any, Any]:
         """Return positions: 0 at the smallest value, 1 at the largest; of choices their index."""
         if not self.is_numeric:
+            keys = [setting_key(level) for level in self.levels]
             return np.array(
-                [self.levels.index(_plain_value(run, self.name)) for run in runs], float
+                [keys.index(setting_key(run.settings[self.name])) for run in runs], float
             )
-        return np.array([self.position(_plain_value(run, self.name)) for run in runs])
+        return np.array([self.position(run.settings[self.name]) for run in runs])
 
     def position(self, value: float) -> float:
         """Return the position of a number: 0 at the smallest value tried, 1 at the largest."""
@@ -74,9 +76,10 @@ def find_factors(
     for name in results.varied:
         if results.is_seed(name) or name in incomparable or name not in known or not runs:
             continue
-        values = [_plain_value(run, name) for run in runs]
+        values = [run.settings[name] for run in runs]
         numeric = all(type(value) in (int, float) for value in values)
-        levels = sorted(set(values)) if numeric else sorted(set(values), key=str)
+        distinct = {setting_key(value): value for value in values}.values()
+        levels = sorted(distinct, key=None if numeric else shown)
         if len(levels) > 1:
             logs = numeric and levels[0] > 0 and _in_logs(results, name, levels)
             found.append(Factor(name, tuple(levels), numeric, logs))
@@ -89,8 +92,3 @@ def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
         low, high = parameter.distribution.ends
         return parameter.distribution.in_logs or (low > 0 and high / low >= LEAST_RATIO)
     return name == "learning_rate" or levels[-1] / levels[0] >= MIN_LOG_RATIO
-
-
-def _plain_value(run: RunResult, name: str) -> Any:
-    value = run.settings[name]
-    return value if isinstance(value, bool | int | float | str) else str(value)

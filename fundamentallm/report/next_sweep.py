@@ -30,7 +30,7 @@ from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.file.yaml_writer import Commented, sweep_text
 from fundamentallm.sweep.refine import is_refined
-from fundamentallm.sweep.search.space import SearchSpace, fitting_heads
+from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperparameter_names
 from fundamentallm.sweep.store.records import status_counts
 
 ZOOM = 0.5
@@ -85,12 +85,13 @@ class _Next:
             for effect in (evidence.surface.effects if evidence.surface else ())
         }
         self.content: dict[str, Any] = deepcopy(dict(self.sweep.content))
+        swept = {n for each in self.sweep.parameters for n in hyperparameter_names(each)}
         self.flags = {
             name: value
             for name, value in results.fixed.items()
             if not results.is_foreign
             and name in HYPERPARAMETERS
-            and name not in results.parameters
+            and name not in swept
             and value != HYPERPARAMETERS[name].default
         }
         """Hyperparameters that all runs shared and the sweep does not set."""
@@ -100,7 +101,8 @@ class _Next:
         self.content.pop("name", None)
         self.content = {"name": f"{Path(self.results.title).name}-next", **self.content}
         for name, parameter in self.results.parameters.items():
-            if not (self.results.is_foreign or name in HYPERPARAMETERS):
+            known = name in HYPERPARAMETERS or parameter.has_mappings
+            if not (self.results.is_foreign or known):
                 continue
             if parameter.is_constant:
                 self._lengthen(parameter, name)
@@ -147,7 +149,9 @@ class _Next:
 
     def _lengthen(self, parameter: Parameter, name: str) -> None:
         entry = parameter.entry(self.content)
-        if self.results.is_foreign or name not in ("epochs", "max_steps"):
+        if self.results.is_foreign or parameter.has_mappings:
+            return
+        if name not in ("epochs", "max_steps"):
             return
         length = int(parameter.distribution.quantile(0.5))
         if length and self._claim("still_falling"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fundamentallm.files.held_folder import why_misplaced
 from fundamentallm.files.ownership import FILES
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_row
 from fundamentallm.metrics import finite
+from fundamentallm.report.choices import with_choices
 from fundamentallm.report.results import (
     Curve,
     Results,
@@ -77,7 +78,14 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
     else:
         notes += assumed_goal_notes(compared_by, sweep)
     notes += unscored_notes(runs)
-    searched = _searched(folders) if any(run.program for run in runs) else None
+    searched: list[str] | None = None
+    if any(run.program for run in runs):
+        around = _sweeps_around(folders)
+        pairs = zip(runs, folders, strict=True)
+        runs = [each for run, path in pairs for each in with_choices([run], around[path.parent])]
+        searched = _searched(around.values())
+    else:
+        runs = with_choices(runs, sweep)
     return Results(title, compared_by, runs, sweep, notes, searched=searched)
 
 
@@ -181,13 +189,22 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
         return None, [f"the sweep file is not used: {one_line(error, 200)}"]
 
 
-def _searched(folders: Sequence[Path]) -> list[str] | None:
-    """Return the parameters of the sweeps of runs; None if a run is not in a sweep's folder."""
-    names: dict[str, None] = {}
+def _sweeps_around(folders: Sequence[Path]) -> dict[Path, SweepFile | None]:
+    """Return the sweep of each folder that holds runs, where it is a sweep's."""
+    around: dict[Path, SweepFile | None] = {}
     for parent in dict.fromkeys(folder.parent for folder in folders):
         try:
-            sweep = read_sweep(parent / "sweep.yaml", parent)
+            around[parent] = read_sweep(parent / "sweep.yaml", parent)
         except SweepError:
+            around[parent] = None
+    return around
+
+
+def _searched(sweeps: Iterable[SweepFile | None]) -> list[str] | None:
+    """Return the names of the sweeps' parameters; None if a sweep is unknown."""
+    names: dict[str, None] = {}
+    for sweep in sweeps:
+        if sweep is None:
             return None
         names |= dict.fromkeys(parameter.name for parameter in sweep.parameters)
     return list(names)

@@ -22,6 +22,7 @@ from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.errors import one_line
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import finite
+from fundamentallm.report.choices import with_choices
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import (
     Curve,
@@ -112,7 +113,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
     else:
         notes += assumed_goal_notes(compared_by, sweep)
     notes += unscored_notes(runs)
-    return replace(results, runs=runs)
+    return replace(results, runs=with_choices(runs, sweep))
 
 
 def _sweep(content: Mapping[str, Any], address: str) -> tuple[SweepFile | None, list[str]]:

@@ -15,9 +15,10 @@ from fundamentallm.data.unknown_characters import describe_unscored
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import LARGER_IS_BETTER, METRICS, finite
 from fundamentallm.status import RANKED, RunStatus
+from fundamentallm.sweep.file.distributions import value_key
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
-from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
+from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name, hyperparameter_names
 from fundamentallm.sweep.store.score_cap import ScoreCap, score_of_guess
 
 SEED = "seed"
@@ -238,9 +239,20 @@ class Results:
     def varied(self) -> list[str]:
         """Settings that are compared: those that differ, of another program's only the searched.
 
-        A program may put the time and its paths into its config.
+        A program may put the time and its paths into its config. The members of a choice are part
+        of it.
         """
-        return [n for n in self.differing if self.searched is None or n in self.searched]
+        names = [name for name in self.differing if name not in self._members]
+        return names if self.searched is None else [n for n in names if n in self.searched]
+
+    @cached_property
+    def _members(self) -> set[str]:
+        """Hyperparameters of our trainer that a sweep's choices among mappings set."""
+        if self.is_foreign:
+            return set()
+        known = self._all_names()
+        choices = [p for name, p in self.parameters.items() if p.has_mappings and name in known]
+        return {name for each in choices for name in hyperparameter_names(each)}
 
     @cached_property
     def fixed(self) -> dict[str, Any]:
@@ -282,7 +294,14 @@ class Results:
 def parameters_by_setting(sweep: SweepFile | None, *, is_ours: bool) -> dict[str, Parameter]:
     """Return a sweep's parameters by the name under which a run has the value."""
     parameters = () if sweep is None else sweep.parameters
-    return {hyperparameter_name(p) if is_ours else p.name: p for p in parameters}
+    return {_setting_name(p) if is_ours else p.name: p for p in parameters}
+
+
+def _setting_name(parameter: Parameter) -> str:
+    """Return the hyperparameter, or the name of a choice among mappings of hyperparameters."""
+    name = hyperparameter_name(parameter)
+    is_taken = parameter.has_mappings and name in HYPERPARAMETERS
+    return "+".join(hyperparameter_names(parameter)) if is_taken else name
 
 
 def choose_metric(name: str, sweep: SweepFile | None) -> Metric:
@@ -348,6 +367,14 @@ def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _progress_key(run: RunResult) -> tuple[bool, int]:
     """Return a sorting key: runs that came farthest first."""
     return run.score is None and run.status != RunStatus.DIVERGED, PROGRESS_ORDER.get(run.status, 3)
+
+
+def setting_key(value: object) -> str:
+    """Return text that is equal for equal values, 1 and 1.0 among them; YAML has dates too."""
+    try:
+        return value_key(value)
+    except (TypeError, RecursionError):
+        return repr(value)
 
 
 def _key(run: RunResult, name: str) -> str:

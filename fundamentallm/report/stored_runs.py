@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fundamentallm.report.choices import with_choices
 from fundamentallm.report.read_runs import natural_key
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.status import RunStatus
@@ -73,7 +74,8 @@ def with_stored_runs(
             f"changed after the sweep finished them: {_list_some(changed)}; the scores in the "
             "sweep's storage count"
         )
-    ordered = [merged[name] for name in sorted(merged, key=natural_key)]
+    in_order = [merged[name] for name in sorted(merged, key=natural_key)]
+    ordered = with_choices(in_order, results.sweep)
     return replace(results, runs=ordered, notes=notes)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fundamentallm.config.hyperparameters import Config
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import DATA, read_config
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.held_folder import HeldFolder
@@ -19,7 +19,7 @@ from fundamentallm.sweep.check.warnings import LENGTHS
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform, value_key
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
-from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name
+from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_names
 from fundamentallm.sweep.store.records import Run, loss_by
 from fundamentallm.training.plan import Plan
 
@@ -50,10 +50,13 @@ def finalists(runs: Sequence[Run], space: SearchSpace, metric: Metric) -> list[F
     """
     groups: dict[str, list[Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
+    mapped = [p for p in space.sweep.parameters if p.has_mappings]
+    names = [name for parameter in mapped for name in hyperparameter_names(parameter)]
+    absent = {name: HYPERPARAMETERS[name].default for name in names}  # from some of the mappings
     for run in runs:
         if not run.is_ranked:
             continue
-        own = space.settings(run.values)
+        own = {**absent, **space.settings(run.values)}
         own = {name: own[name] for name in sorted(own) if name not in ("seed", *LENGTHS)}
         groups.setdefault(repr(own), []).append(run)
         settings[repr(own)] = own
@@ -99,9 +102,9 @@ def distinct(found: Sequence[Finalist], space: SearchSpace, top: int) -> tuple[l
 def _are_near(one: Finalist, other: Finalist, space: SearchSpace) -> bool:
     """Return whether two differ only in numbers from ranges, and in each by less than `NEAR`."""
     for parameter in space.searched:
-        name, distribution = hyperparameter_name(parameter), parameter.distribution
-        if name not in one.settings:  # seed, or length
-            continue
+        names, distribution = hyperparameter_names(parameter), parameter.distribution
+        if not any(name in one.settings or name in other.settings for name in names):
+            continue  # seed, or length
         values = [each.runs[0].values[parameter.name] for each in (one, other)]
         if isinstance(distribution, Continuous | IntUniform):
             positions = [distribution.position(value) for value in values]
@@ -116,9 +119,8 @@ def refined_sweep(
     name: str, configurations: Sequence[Mapping[str, Any]], metric: Metric, source: str
 ) -> str:
     """Return a sweep file in W&B's format: a grid that contains all `configurations`."""
-    names = list(dict.fromkeys(name for each in configurations for name in each))
     parameters: dict[str, Any] = {}
-    for parameter in names:
+    for parameter in configurations[0]:
         values = list(dict.fromkeys(each[parameter] for each in configurations))
         parameters[parameter] = {"value": values[0]} if len(values) == 1 else {"values": values}
     content = {

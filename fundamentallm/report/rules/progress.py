@@ -10,6 +10,7 @@ from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.refine import is_refined
+from fundamentallm.sweep.search.space import hyperparameter_names
 from fundamentallm.sweep.store.records import status_counts
 
 
@@ -31,7 +32,7 @@ def runs_asked_for(results: Results) -> int | None:
     """Return the number of runs that the sweep file asks for; None if endless or unknown."""
     if results.sweep is None or is_refined(results.sweep):
         return None
-    swept = results.parameters
+    swept = {name for each in results.sweep.parameters for name in hyperparameter_names(each)}
     known = {n: v for n, v in results.fixed.items() if n in HYPERPARAMETERS and n not in swept}
     space = results.space(known)
     return None if space is None else size(space)[0]

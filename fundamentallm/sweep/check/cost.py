@@ -18,8 +18,8 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.config.fields import ConfigError, Hyperparameter
-from fundamentallm.config.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
+from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import DATA
 from fundamentallm.machine.cores_and_memory import free_gb
 from fundamentallm.sweep.check.probe import probe
@@ -29,11 +29,13 @@ from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJob
 from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Grid, RandomSearch
-from fundamentallm.sweep.search.space import SearchSpace, fits, hyperparameter_name
+from fundamentallm.sweep.search.space import SearchSpace, fits, hyperparameter_name, spread
 from fundamentallm.training.plan import sequences_at_once
 
 COST_PARAMETERS = ("model_dim", "num_layers", "max_seq_len", "batch_size", "gradient_accumulation")
 LENGTH_PARAMETERS = ("epochs", "max_steps")
+A_TEXT = 1_000_000
+"""Characters of a text, to compare the work of settings."""
 VALUES_PER_END = 64
 """Values at each end of a range, to find one that is possible."""
 MEMORY_SHARE = 0.9
@@ -305,23 +307,24 @@ def _unfit(dearest: Corner, tried: Sequence[dict[str, Any]], free: float) -> lis
 
 def corners(space: SearchSpace) -> list[dict[str, Any]]:
     """Return all possible combinations of the extremes of the settings that determine the cost."""
-    axes: dict[str, list[Any]] = {}
-    for parameter in space.sweep.parameters:
-        name = hyperparameter_name(parameter)
-        if name != DATA:
-            axes[name] = list(_parsed(HYPERPARAMETERS[name], _candidates(parameter)))
+    groups = space.constrained()
+    grouped = {parameter.name for _, swept in groups for parameter in swept}
+    alone = [[parameter] for parameter in space.sweep.parameters if parameter.name not in grouped]
     choices: list[list[dict[str, Any]]] = []
-    for group in CONSTRAINED:
-        names = [name for name in group if name in axes]
-        fixed = {name: space.fixed[name] for name in group if name in space.fixed}
-        together = _combined(names, [axes.pop(name) for name in names])
-        choices.append(_extremes(names, [each for each in together if fits(fixed | each)]))
-    choices += [_extremes([name], _combined([name], [values])) for name, values in axes.items()]
+    for swept in (*(swept for _, swept in groups), *alone):
+        axes = [list(_settings(each)) for each in swept if hyperparameter_name(each) != DATA]
+        combined = [dict(ChainMap(*reversed(each))) for each in product(*axes)]
+        possible = [each for each in combined if fits({**space.fixed, **each})]
+        choices.append(_extremes(space, possible))
     return [dict(space.fixed) | dict(ChainMap(*each)) for each in product(*choices)]
 
 
-def _combined(names: Sequence[str], values: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(names, each, strict=True)) for each in product(*values)]
+def _settings(parameter: Parameter) -> Iterator[dict[str, Any]]:
+    """Yield the possible settings of a parameter that may be extremes."""
+    for value in _candidates(parameter):
+        with suppress(ConfigError):  # a normal distribution may exceed a hyperparameter's range
+            given = spread(parameter, value).items()
+            yield {name: HYPERPARAMETERS[name].parse(each) for name, each in given}
 
 
 def _candidates(parameter: Parameter) -> Sequence[Any]:
@@ -338,21 +341,22 @@ def _candidates(parameter: Parameter) -> Sequence[Any]:
     return [*at_ends, *extremes(parameter)]
 
 
-def _parsed(known: Hyperparameter, values: Sequence[Any]) -> Iterator[Any]:
-    """Yield the possible values: a normal distribution may exceed a hyperparameter's range."""
-    for value in values:
-        with suppress(ConfigError):
-            yield known.parse(value)
-
-
-def _extremes(names: Sequence[str], partial: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _extremes(space: SearchSpace, partial: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the settings with the least and the largest cost; any one if cost does not differ."""
-    decides = next((name for name in names if name in (*COST_PARAMETERS, *LENGTH_PARAMETERS)), None)
-    if decides is None:
+    names = {name for each in partial for name in each}
+    decisive = names & {*COST_PARAMETERS, *LENGTH_PARAMETERS}
+    if not decisive:
         return partial[:1]
-    partial = sorted(partial, key=lambda settings: settings[decides])
+
+    def cost(settings: dict[str, Any]) -> float:
+        if len(decisive) == 1:  # not all of them change the work
+            (name,) = decisive
+            return settings.get(name, space.fixed.get(name, HYPERPARAMETERS[name].default))
+        return _work({**space.fixed, **settings}, A_TEXT)
+
+    partial = sorted(partial, key=cost)
     ends = [*partial[:1], *partial[-1:]]
-    return ends[:1] if ends and ends[0][decides] == ends[-1][decides] else ends
+    return ends[:1] if ends and cost(ends[0]) == cost(ends[-1]) else ends
 
 
 def _work(settings: dict[str, Any], characters: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import product
 from math import prod
@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.data.unknown_characters import describe_unscored
-from fundamentallm.sweep.file.diagnostics import Diagnostics, Key
+from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.file.parameters import Parameter
+from fundamentallm.sweep.file.schema import ENDS
 from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.search.base import every_configuration, length_of
 from fundamentallm.sweep.search.space import (
     SearchSpace,
     fitting_heads,
     hyperparameter_name,
-    values_by_key,
+    hyperparameter_names,
+    listed_settings,
+    spread,
 )
 
 if TYPE_CHECKING:
@@ -89,10 +92,9 @@ def check_meaning(
         characters: Length of the text, if known.
     """
     for parameter in space.sweep.parameters:
-        if hyperparameter_name(parameter) in HYPERPARAMETERS:
-            _outside_documented_range(parameter, diagnostics)
-            if not diagnostics.is_wrong(parameter.key):
-                _better_not_searched(space, parameter, diagnostics)
+        _outside_documented_range(parameter, diagnostics)
+        if not (parameter.has_mappings or diagnostics.is_wrong(parameter.key)):
+            _better_not_searched(space, parameter, diagnostics)
     if not diagnostics.is_wrong(("parameters",)):
         _impossible_combinations(space, diagnostics)
         _bands_after_the_end(space, diagnostics, characters)
@@ -188,18 +190,15 @@ def evaluations(space: SearchSpace, characters: int | None = None) -> tuple[floa
 
 
 def _outside_documented_range(parameter: Parameter, diagnostics: Diagnostics) -> None:
-    known = HYPERPARAMETERS[hyperparameter_name(parameter)]
-    distribution = parameter.distribution
-    candidates: Mapping[Key, Any]
-    if isinstance(distribution, Categorical):
-        candidates = values_by_key(parameter, distribution)
-    else:
-        candidates = dict(zip((("min",), ("max",)), extremes(parameter), strict=True))
-    for subkey, value in candidates.items():
-        here = (*parameter.key, *subkey)
-        line = known.warning(value) if isinstance(value, int | float) else None
-        if line is not None and not diagnostics.is_wrong(here):
-            diagnostics.warn(here, line)
+    candidates = list(listed_settings(parameter))
+    if not isinstance(parameter.distribution, Categorical):
+        name, ends = hyperparameter_name(parameter), zip(ENDS, extremes(parameter), strict=True)
+        candidates = [((*parameter.key, end), name, value) for end, value in ends]
+    for key, name, value in candidates:
+        known = HYPERPARAMETERS.get(name)
+        line = known.warning(value) if known and isinstance(value, int | float) else None
+        if line is not None and not diagnostics.is_wrong(key):
+            diagnostics.warn(key, line)
 
 
 def _better_not_searched(
@@ -293,13 +292,14 @@ def extremes(parameter: Parameter) -> Sequence[Any]:
 
 def _ends(space: SearchSpace, name: str) -> tuple[float, float]:
     """Return the least and the largest value of a hyperparameter in the sweep."""
+    default = space.fixed.get(name, getattr(Config, name))
     for parameter in space.sweep.parameters:
-        if hyperparameter_name(parameter) == name:
+        if name in hyperparameter_names(parameter):
             numbers: list[float] = []
-            for value in extremes(parameter):
+            for each in extremes(parameter):
+                value = spread(parameter, each).get(name, default)
                 with suppress(ConfigError):  # the end of a range may be impossible
                     parsed = HYPERPARAMETERS[name].parse(value)
                     numbers += [] if isinstance(parsed, str) else [float(parsed)]
             return (min(numbers), max(numbers)) if numbers else (0.0, 0.0)
-    value = space.fixed.get(name, getattr(Config, name))
-    return float(value), float(value)
+    return float(default), float(default)

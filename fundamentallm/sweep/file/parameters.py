@@ -53,6 +53,14 @@ class Parameter:
         """Return whether it has only one value, so that it is not searched."""
         return isinstance(self.distribution, Categorical) and len(self.distribution.values) == 1
 
+    @property
+    def has_mappings(self) -> bool:
+        """Return whether a value is a mapping: one choice that holds several settings."""
+        distribution = self.distribution
+        return isinstance(distribution, Categorical) and any(
+            isinstance(value, Mapping) for value in distribution.values
+        )
+
 
 SMALLEST_Q = 1e-15
 """Least step that does not vanish in the rounding of numbers around 1."""

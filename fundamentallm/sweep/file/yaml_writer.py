@@ -42,7 +42,8 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(each) for each in value)}]"
     if isinstance(value, Mapping):
-        return json.dumps(value)
+        members = (f"{scalar_text(name)}: {_value(each)}" for name, each in value.items())
+        return f"{{{', '.join(members)}}}"
     return scalar_text(value)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import ChainMap, Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any
 
-from fundamentallm.config.fields import ConfigError
+from fundamentallm.config.fields import ConfigError, Hyperparameter
 from fundamentallm.config.hyperparameters import CONSTRAINED, HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import DATA, nearest_name
 from fundamentallm.metrics import METRICS
@@ -39,14 +40,15 @@ class SearchSpace:
         """
         self.sweep, self.fixed, self.is_ours = sweep, fixed, is_ours
         self.searched = [p for p in sweep.parameters if not p.is_constant]
-        names = {hyperparameter_name(parameter) for parameter in sweep.parameters}
+        names = {name for each in sweep.parameters for name in hyperparameter_names(each)}
         self.are_known = is_ours and names <= {*HYPERPARAMETERS, DATA}
         """True if each parameter is one of our trainer's."""
 
     def settings(self, values: Values) -> dict[str, Any]:
         """Return parsed hyperparameters by name, and `data` if the sweep gives it.
 
-        For another program, return the values by the full names of their parameters.
+        A mapping sets its members. For another program, return the values by the full names of
+        their parameters.
 
         Raises:
             ConfigError: A value is not possible for its hyperparameter.
@@ -55,8 +57,8 @@ class SearchSpace:
             return {parameter.name: values[parameter.name] for parameter in self.sweep.parameters}
         settings = dict(self.fixed)
         for parameter in self.sweep.parameters:
-            name, value = hyperparameter_name(parameter), values[parameter.name]
-            settings[name] = str(value) if name == DATA else HYPERPARAMETERS[name].parse(value)
+            for name, value in spread(parameter, values[parameter.name]).items():
+                settings[name] = str(value) if name == DATA else HYPERPARAMETERS[name].parse(value)
         return settings
 
     def is_possible(self, values: Values) -> bool:
@@ -86,10 +88,8 @@ class SearchSpace:
         """
         if not self.is_ours:
             return []
-        by_name = {hyperparameter_name(p): p for p in self.sweep.parameters}
         groups: list[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]] = []
-        for names in CONSTRAINED:
-            swept = [by_name[name] for name in names if name in by_name]
+        for names, swept in self.constrained():
             if not any(p in self.searched for p in swept):
                 continue
             grids = [p.distribution.grid() for p in swept]
@@ -99,20 +99,74 @@ class SearchSpace:
                 groups.append((members, None))
                 continue
             fixed = {name: self.fixed[name] for name in names if name in self.fixed}
-            named = [hyperparameter_name(p) for p in swept]
             possible = [
                 combination
                 for combination in product(*(grid or () for grid in grids))
-                if fits(fixed | dict(zip(named, combination, strict=True)))
+                if fits(fixed | _only(names, swept, combination))
             ]
             if len(possible) < prod(lengths):
                 groups.append((members, possible))
         return groups
 
+    def constrained(self) -> list[tuple[tuple[str, ...], list[Parameter]]]:
+        """Return hyperparameters that may exclude each other, with the parameters that set them.
+
+        A parameter is in one group only, also if its mappings set hyperparameters of several.
+        """
+        groups: list[tuple[tuple[str, ...], dict[str, Parameter]]] = []
+        for names in CONSTRAINED:
+            swept = {
+                parameter.name: parameter
+                for name in names
+                for parameter in self.sweep.parameters
+                if name in hyperparameter_names(parameter)
+            }
+            for group in [each for each in groups if each[1].keys() & swept.keys()]:
+                groups.remove(group)
+                names, swept = (*group[0], *names), group[1] | swept
+            groups.append((names, swept))
+        return [(names, list(swept.values())) for names, swept in groups]
+
 
 def hyperparameter_name(parameter: Parameter) -> str:
     """Return the innermost name with underscores, as our trainer has it."""
     return parameter.path[-1].replace("-", "_")
+
+
+def spread(parameter: Parameter, value: Any) -> dict[str, Any]:
+    """Return the hyperparameters that a value sets: its own, or the members of a mapping."""
+    if not isinstance(value, Mapping):
+        return {hyperparameter_name(parameter): value}
+    return {_member_name(path): each for path, each in _members(value)}
+
+
+def hyperparameter_names(parameter: Parameter) -> list[str]:
+    """Return the hyperparameters that a parameter sets, with any of its values."""
+    distribution = parameter.distribution
+    values = distribution.values if isinstance(distribution, Categorical) else (None,)
+    return list(dict.fromkeys(name for value in values for name in spread(parameter, value)))
+
+
+def _members(mapping: Mapping[str, Any], path: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Yield the innermost values of a mapping, each with its path."""
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _members(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def _member_name(path: Key) -> str:
+    return str(path[-1]).replace("-", "_")
+
+
+def _only(
+    names: Sequence[str], parameters: Sequence[Parameter], values: Sequence[Any]
+) -> dict[str, Any]:
+    """Return those of `names` that the values of parameters set."""
+    pairs = zip(parameters, values, strict=True)
+    settings = dict(ChainMap(*(spread(parameter, value) for parameter, value in pairs)))
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def fits(settings: Mapping[str, Any]) -> bool:
@@ -129,9 +183,12 @@ def fitting_heads(space: SearchSpace) -> list[int]:
 
     Empty if all or none do: there is nothing to leave out.
     """
-    by_name = {hyperparameter_name(p): p for p in space.sweep.parameters}
-    heads, widths = by_name.get("num_heads"), by_name.get("model_dim")
-    if heads is None or not space.is_ours:
+    if not space.is_ours:
+        return []
+    names, parameters = ("num_heads", "model_dim"), space.sweep.parameters
+    by_name = {name: p for p in parameters for name in hyperparameter_names(p) if name in names}
+    heads, widths = map(by_name.get, names)
+    if heads is None or any(parameter.has_mappings for parameter in by_name.values()):
         return []
     default = space.fixed.get("model_dim", HYPERPARAMETERS["model_dim"].default)
     possible = widths.distribution.grid() if widths is not None else [default]
@@ -152,21 +209,34 @@ def check_space(sweep: SweepFile, fixed: Mapping[str, Any]) -> Diagnostics:
         diagnostics.error(("metric", "name"), _unknown_metric(metric.name))
     seen: dict[str, str] = {}
     for parameter in sweep.parameters:
-        name, key = hyperparameter_name(parameter), parameter.key
-        if name in seen:
-            diagnostics.error(key, f"{name} is given twice, also as {seen[name]}; keep one")
-        elif name in fixed:
-            diagnostics.error(key, f"{name} is also fixed to {fixed[name]}; remove one of them")
-        elif name in HYPERPARAMETERS:
-            _check_values(parameter, diagnostics)
-        elif name != DATA:
-            near = nearest_name(name)
-            hint = f"did you mean {near}?" if near else "see fundamentallm train --help"
-            diagnostics.error(key, f"not a hyperparameter; {hint}")
-        seen[name] = parameter.name
+        given = _mentions(parameter)
+        for name, key in given.items():
+            if name in seen:
+                diagnostics.error(key, f"{name} is given twice, also as {seen[name]}; keep one")
+            elif name in fixed:
+                diagnostics.error(key, f"{name} is also fixed to {fixed[name]}; remove one of them")
+        if parameter.has_mappings:
+            _check_mappings(parameter, diagnostics)
+        elif not diagnostics.is_wrong(parameter.key):
+            _check_parameter(parameter, diagnostics)
+        seen |= dict.fromkeys(given, parameter.name)
     if sweep.method == "grid" and (too_large := too_many_configurations(sweep.parameters)):
         diagnostics.error(("parameters",), too_large)
     return diagnostics
+
+
+def listed_settings(parameter: Parameter) -> Iterator[tuple[Key, str, Any]]:
+    """Yield what a parameter's values set: key in the file, hyperparameter and value."""
+    distribution = parameter.distribution
+    if not isinstance(distribution, Categorical):
+        return
+    for subkey, value in values_by_key(parameter, distribution).items():
+        key = (*parameter.key, *subkey)
+        if not isinstance(value, Mapping):
+            yield key, hyperparameter_name(parameter), value
+            continue
+        for path, each in _members(value):
+            yield (*key, *path), _member_name(path), each
 
 
 def values_by_key(parameter: Parameter, distribution: Categorical) -> dict[Key, Any]:
@@ -174,6 +244,52 @@ def values_by_key(parameter: Parameter, distribution: Categorical) -> dict[Key, 
     if parameter.is_constant and distribution.kind == "constant":
         return {("value",): distribution.values[0]}
     return {("values", index): value for index, value in enumerate(distribution.values)}
+
+
+def _mentions(parameter: Parameter) -> dict[str, Key]:
+    """Return the hyperparameters that a parameter sets, each with the key that first does."""
+    if not parameter.has_mappings:
+        return {hyperparameter_name(parameter): parameter.key}
+    first: dict[str, Key] = {}
+    for key, name, _ in listed_settings(parameter):
+        first.setdefault(name, key)
+    return first
+
+
+def _check_mappings(parameter: Parameter, diagnostics: Diagnostics) -> None:
+    """Check that every value is a mapping of hyperparameters, each possible and given once."""
+    assert isinstance(parameter.distribution, Categorical)
+    for subkey, value in values_by_key(parameter, parameter.distribution).items():
+        key = (*parameter.key, *subkey)
+        if not isinstance(value, Mapping):
+            diagnostics.error(key, f"got {value!r}; give a mapping, as the other values are")
+            continue
+        names = Counter(_member_name(path) for path, _ in _members(value))
+        for name in (name for name, count in names.items() if count > 1):
+            diagnostics.error(key, f"{name} is given twice in this mapping; keep one")
+    for key, name, value in listed_settings(parameter):
+        if diagnostics.is_wrong(key):
+            continue
+        if name == DATA:
+            diagnostics.error(key, "a text cannot be in a mapping; give data an entry of its own")
+        elif name not in HYPERPARAMETERS:
+            diagnostics.error(key, _unknown_name(name))
+        else:
+            _check_value(HYPERPARAMETERS[name], value, key, diagnostics)
+
+
+def _check_parameter(parameter: Parameter, diagnostics: Diagnostics) -> None:
+    name = hyperparameter_name(parameter)
+    if name in HYPERPARAMETERS:
+        _check_values(parameter, diagnostics)
+    elif name != DATA:
+        diagnostics.error(parameter.key, _unknown_name(name))
+
+
+def _unknown_name(name: str) -> str:
+    near = nearest_name(name)
+    hint = f"did you mean {near}?" if near else "see fundamentallm train --help"
+    return f"not a hyperparameter; {hint}"
 
 
 def _check_values(parameter: Parameter, diagnostics: Diagnostics) -> None:
@@ -202,10 +318,14 @@ def _check_values(parameter: Parameter, diagnostics: Diagnostics) -> None:
     else:
         candidates = {("min",): distribution.quantile(0.05), ("max",): distribution.quantile(0.95)}
     for subkey, value in candidates.items():
-        try:
-            known.parse(value)
-        except ConfigError as error:
-            diagnostics.error((*parameter.key, *subkey), str(error))
+        _check_value(known, value, (*parameter.key, *subkey), diagnostics)
+
+
+def _check_value(known: Hyperparameter, value: Any, key: Key, diagnostics: Diagnostics) -> None:
+    try:
+        known.parse(value)
+    except ConfigError as error:
+        diagnostics.error(key, str(error))
 
 
 def _nearest(parameter: Parameter, default: Any) -> Any:

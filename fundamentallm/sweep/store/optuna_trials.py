@@ -40,7 +40,12 @@ def to_optuna(
             choices = distribution.grid() or distribution.values  # pyright: ignore
             plain = all(isinstance(choice, str | int | float) for choice in choices)
             plain = plain and len(set(choices)) == len(choices)
-            shown = tuple(choices) if plain else tuple(json.dumps(choice) for choice in choices)
+            shown = tuple(choices) if plain else tuple(map(_text, choices))
             distributions[parameter.name] = CategoricalDistribution(shown)
-            params[parameter.name] = value if plain else json.dumps(value)
+            params[parameter.name] = value if plain else _text(value)
     return params, distributions
+
+
+def _text(value: Any) -> str:
+    """Return a value that Optuna cannot hold as text; the order of a mapping does not matter."""
+    return json.dumps(value, sort_keys=True)
