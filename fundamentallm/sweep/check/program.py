@@ -55,12 +55,13 @@ def check_program(sweep: SweepFile, diagnostics: Diagnostics, *, starting: bool)
     ]
     for program in missing:
         note(program.key, _missing(program, sweep))
-    if not missing and (program := program_file(sweep)) is not None:
-        check_source(sweep, program, diagnostics)
+    file = python_program(sweep)
+    if file is not None and not missing:
+        check_source(sweep, file, diagnostics)
 
 
-def program_file(sweep: SweepFile) -> Path | None:
-    """Return the Python file that the command runs, if it is in the current folder."""
+def python_program(sweep: SweepFile) -> Path | None:
+    """Return the program that the command runs, if it is a Python file in the current folder."""
     found = programs(sweep)
     file = found[-1].file if found else None
     return file if file is not None and file.suffix == ".py" else None
@@ -83,7 +84,7 @@ def _started_otherwise(sweep: SweepFile) -> str:
 
 def _missing(program: Program, sweep: SweepFile) -> str:
     name = program.name
-    says = f"{name} does not exist in the current folder"
+    says = f"{program.shown} does not exist in the current folder"
     if (found := find_script(name, sweep)) is not None:
         return f"{says}, from which W&B's agent starts it too; change to {found.parent} first"
     if " " in name and Path(name.split()[0]).is_file():

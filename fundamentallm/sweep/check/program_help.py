@@ -15,7 +15,7 @@ from typing import Any
 from fundamentallm.errors import one_line
 from fundamentallm.files import bounded_yaml
 from fundamentallm.printable import printable
-from fundamentallm.sweep.check.program import program_file
+from fundamentallm.sweep.check.program import python_program
 from fundamentallm.sweep.check.program_source import reads_no_arguments
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.parameters import Parameter
@@ -72,7 +72,7 @@ def ask_program(sweep: SweepFile, diagnostics: Diagnostics) -> None:
     if not macros:
         diagnostics.warn(key, "passes no flags, so --ask-program has nothing to compare")
         return
-    program, file = _Program(sweep), program_file(sweep)
+    program, file = _Program(sweep), python_program(sweep)
     if file is not None and reads_no_arguments(file):
         diagnostics.warn(key, f"{program.name} reads no arguments, so it was not asked for --help")
         return
@@ -98,7 +98,7 @@ class _Program:
 
     def __init__(self, sweep: SweepFile) -> None:
         found = programs(sweep)
-        last, self.name = (found[-1].index, found[-1].name) if found else executable(sweep)
+        last, self.name = (found[-1].index, found[-1].shown) if found else executable(sweep)
         words = sweep.command or DEFAULT
         end = next(index for index, word in enumerate(words) if word in VALUE_MACROS)
         before = [each for each in words[: max(end, last + 1)] if each not in VALUE_MACROS]

@@ -48,7 +48,7 @@ def check_source(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None
         file: The program, a Python file.
         diagnostics: Receives the warnings.
     """
-    tree = _parsed(file)
+    tree, name = _parsed(file), file.name
     if tree is None:
         return
     _check_metric(sweep, file, diagnostics)
@@ -59,22 +59,22 @@ def check_source(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None
         if _is_without(VALUES, file, SAYS_NOTHING):
             diagnostics.warn(
                 key,
-                f"passes no values to {file}, which does not use wandb either, so all runs are "
+                f"passes no values to {name}, which does not use wandb either, so all runs are "
                 "the same; add ${args}",
             )
     elif macro is not None and _uses_hydra(tree):
         diagnostics.warn(
             key,
-            f"{file} uses Hydra, which reads name=value; write ${{args_no_hyphens}} in place of "
+            f"{name} uses Hydra, which reads name=value; write ${{args_no_hyphens}} in place of "
             f"{macro}",
         )
     elif macro is not None:
-        for name, problem in _boolean_options(tree, macro).items():
+        for option, problem in _boolean_options(tree, macro).items():
             for parameter in sweep.parameters:
                 distribution = parameter.distribution
                 values = distribution.values if isinstance(distribution, Categorical) else ()
-                if parameter.path == (name,) and any(isinstance(each, bool) for each in values):
-                    diagnostics.warn(parameter.key, f"{file} {problem}")
+                if parameter.path == (option,) and any(isinstance(each, bool) for each in values):
+                    diagnostics.warn(parameter.key, f"{name} {problem}")
 
 
 def _check_metric(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> None:
@@ -93,7 +93,7 @@ def _check_metric(sweep: SweepFile, file: Path, diagnostics: Diagnostics) -> Non
         if NAME.fullmatch(text.strip()) and _spelled_alike(text, name):
             diagnostics.warn(
                 ("metric", "name"),
-                f"{file} has the name {text!r}, but not {name!r}; write it alike",
+                f"{file.name} has the name {text!r}, but not {name!r}; write it alike",
             )
             return
 

@@ -42,24 +42,21 @@ def expand(
         SweepError: No word is left, or a program cannot receive one of them.
     """
     macros, words = _macros(sweep, nested, json_file), list[str]()
-    for word in command_words(sweep, environment):
-        words += macros.get(word[2:-1], ()) if is_macro(word) else (word,)
+    for index, word in enumerate(command_words(sweep, environment)):
+        replacing = macros.get(word[2:-1], ()) if is_macro(word) else (word,)
+        for each in replacing:
+            if problem := why_not_a_word(each):
+                told = displayed(sweep, index, each)[:80]
+                raise SweepError(f"{sweep.file}: command: {told!r} {problem}")
+        words += replacing
     if not words:
         raise SweepError(f"{sweep.file}: command: is empty once its macros are replaced")
-    for word in words:
-        if problem := why_not_a_word(word):
-            raise SweepError(f"{sweep.file}: command: {word[:80]!r} {problem}")
     return words
 
 
 def json_text(nested: Mapping[str, Any]) -> str:
     """Return the values as `${args_json}` and the file of `${args_json_file}` hold them."""
     return json.dumps(nested)
-
-
-def needs_json_file(sweep: SweepFile, environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a run's command names the JSON file of its values."""
-    return "${args_json_file}" in command_words(sweep, environment)
 
 
 def shown(sweep: SweepFile, nested: Mapping[str, Any], json_file: str) -> str:
@@ -101,6 +98,12 @@ def command_words(sweep: SweepFile, environment: Mapping[str, str] = os.environ)
         ENVIRONMENT.sub(lambda match: environment.get(match[1], match[1]), word)
         for word in _command(sweep)
     ]
+
+
+def displayed(sweep: SweepFile, index: int, word: str) -> str:
+    """Return a word of the command for display: as in the file if it names a variable."""
+    given = _command(sweep)[index]
+    return given if ENVIRONMENT.search(given) else word
 
 
 def why_not_a_word(word: str) -> str:

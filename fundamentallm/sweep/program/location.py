@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fundamentallm.sweep.file.diagnostics import Key
 from fundamentallm.sweep.file.sweep_file import SweepFile, is_macro
-from fundamentallm.sweep.program.command import command_words, fixed_macros
+from fundamentallm.sweep.program.command import command_words, displayed, fixed_macros
 
 SCRIPTS = (".py", ".sh")
 LAUNCHERS = {
@@ -30,6 +30,8 @@ class Program:
     key: Key
     """Key in the sweep file."""
     name: str
+    shown: str
+    """Name for display, without the value of an environment variable."""
     is_module: bool
 
     @property
@@ -54,9 +56,11 @@ def programs(sweep: SweepFile) -> list[Program]:
         is_module = index > 0 and words[index - 1] in MODULE_FLAGS and word not in LAUNCHERS
         is_script = word.endswith(SCRIPTS) and not word.startswith("-")
         if word == "${program}":
-            return [*found, Program(index, ("program",), sweep.program, is_module)]
+            name = sweep.program
+            return [*found, Program(index, ("program",), name, name, is_module)]
         if is_module or is_script:
-            found.append(Program(index, ("command", index), word, is_module))
+            shown = displayed(sweep, index, word)
+            found.append(Program(index, ("command", index), word, shown, is_module))
     return found[:1]
 
 
@@ -69,19 +73,19 @@ def why_not_started(sweep: SweepFile) -> tuple[Key, str] | None:
     key = ("command", index) if sweep.command else ("program",)
     if not word:
         return None
-    if found := shutil.which(word):
-        return None if os.path.isfile(found) else (key, f"{word} is a folder; give a program")
-    hint = "give the path of a program, or install it"
+    if shutil.which(word):
+        return None
+    hint, name = "give the path of a program, or install it", displayed(sweep, index, word)
     if " " in word:
         hint = "it is one word; give each word of the command an entry of its own"
     elif os.path.isfile(word):
         if os.sep not in word:
-            return key, f"{word} is not on your PATH; write ./{word}, or put a program before it"
-        return key, f"{word} is not executable; run chmod +x {word}, or put a program before it"
+            return key, f"{name} is not on your PATH; write ./{name}, or put a program before it"
+        return key, f"{name} is not executable; run chmod +x {name}, or put a program before it"
     elif word == "python":
         hint = 'activate an environment, or give command: [python3, "${program}", "${args}"]'
     where = "does not exist" if os.sep in word else "is not on your PATH"
-    return key, f"{word} {where}; {hint}"
+    return key, f"{name} {where}; {hint}"
 
 
 def executable(sweep: SweepFile) -> tuple[int, str]:

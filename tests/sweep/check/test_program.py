@@ -129,6 +129,14 @@ def test_a_program_on_the_path_and_one_that_is_executable(folder: Path) -> None:
     assert found(command=["${program}", "${args}"], program="./go.sh") == []
 
 
+def test_the_value_of_a_variable_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", "secret")
+    lines = found(command=["${envvar:WHERE}/python", "${envvar:WHERE}/t.py", "${args}"])
+    lines += found(command=["python", "${envvar:WHERE}/t.py", "${args}"])
+    assert len(lines) == 3
+    assert all("${envvar:WHERE}/" in line and "secret" not in line for line in lines)
+
+
 def test_python_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
     assert found() == [
@@ -275,14 +283,14 @@ def test_the_source_of_a_module(folder: Path) -> None:
     (folder / "pkg/fit.py").write_text("import argparse\n")
     (folder / "pkg/__main__.py").write_text("import argparse\n")
     for command, name in (
-        (["python", "-m", "pkg.fit"], "pkg/fit.py"),
-        (["accelerate", "launch", "--module", "pkg"], "pkg/__main__.py"),
-        (["python", "-m", "torch.distributed.run", "pkg/fit.py"], "pkg/fit.py"),
+        (["python", "-m", "pkg.fit"], "fit.py"),
+        (["accelerate", "launch", "--module", "pkg"], "__main__.py"),
+        (["python", "-m", "torch.distributed.run", "pkg/fit.py"], "fit.py"),
     ):
         lines = found(command=[sys.executable, *command[1:]], starting=False)
         assert any(f"passes no values to {name}" in line for line in lines), command
     assert any(
-        "passes no values to pkg/fit.py" in line
+        "passes no values to fit.py" in line
         for line in found(command=["python", "-m", "${program}"], program="pkg.fit")
     )
 

@@ -23,7 +23,6 @@ from fundamentallm.sweep.program.command import (
     dry_run_lines,
     expand,
     json_text,
-    needs_json_file,
     shown,
 )
 from fundamentallm.sweep.search.base import RandomSearch, grid_search
@@ -156,6 +155,14 @@ def test_what_no_program_can_receive(command: list[str], value: Any, says: str) 
     assert says in str(error.value)
 
 
+def test_an_error_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "hunter2")
+    with pytest.raises(SweepError) as error:
+        expand(sweep_of(["p", "--key=${envvar:API_KEY}\0"]), {}, FILE)
+    assert "--key=${envvar:API_KEY}" in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
 def test_a_line_for_people_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "hunter2")
     command = ["${env}", "--key=${envvar:API_KEY}", "${envvar:API_KEY}", "${program}", "${args}"]
@@ -170,12 +177,6 @@ def test_a_line_for_people_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> Non
     assert command_line(sweep).endswith("'my train.py' ${args} ${nonsense}")
     assert "hunter2" in expand(sweep, {}, FILE)
     assert "hunter2" not in line + command_line(sweep)
-
-
-def test_the_json_file_is_named_only_where_a_whole_word_is_its_macro() -> None:
-    assert needs_json_file(sweep_of(["p", "${args_json_file}"]))
-    assert not needs_json_file(sweep_of(["p", "--file=${args_json_file}", "${args_json}"]))
-    assert not needs_json_file(sweep_of(None))
 
 
 def test_the_first_commands() -> None:
