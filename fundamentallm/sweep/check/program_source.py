@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -125,7 +126,7 @@ def _boolean_options(tree: ast.Module, macro: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     passes_value = macro != "${args_no_boolean_flags}"
     for call in ast.walk(tree):
-        if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".add_argument")):
+        if not isinstance(call, ast.Call) or getattr(call.func, "attr", "") != "add_argument":
             continue
         given = {each.arg: ast.unparse(each.value).strip("'") for each in call.keywords}
         for option in call.args:
@@ -195,9 +196,7 @@ def _imports(tree: ast.Module, path: Path) -> Iterator[tuple[Path, str]]:
         if isinstance(node, ast.Import):
             yield from ((path.parent, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            folder = path.parent
-            for _ in range(node.level - 1):
-                folder = folder / ".."
+            folder = Path(os.path.normpath(path.parent.joinpath(*[".."] * (node.level - 1))))
             for alias in node.names:
                 yield folder, ".".join(filter(None, (node.module, alias.name)))
 

@@ -214,6 +214,7 @@ def test_the_number_of_runs_without_our_rules(folder: Path) -> None:
         ("import argparse, torch, numpy.random\n", "", True),
         ("from lib.fit import main\n", "import math\n", True),
         ("from .lib import fit\n", "import math\n", True),
+        ("import lib.fit\n", "from .. import lib\nfrom ..lib.fit import x\n", True),
         (READS_CONFIG, "", False),
         (
             "from lib.fit import main\n",
