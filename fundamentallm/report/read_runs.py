@@ -69,18 +69,19 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         sweeps += [folder_given] if (folder_given / "sweep.yaml").is_file() else []
     sweep, notes = _common_sweep(sweeps, folders)
     notes += skipped
-    compared_by = choose_metric(metric, sweep)
+    around = _sweeps_around(folders)
+    own = sweep.metric if sweep is not None else _common_metric(around.values())
+    compared_by = choose_metric(metric, own)
     names = _names(folders)
     runs = [read_run(folder, names[folder], compared_by, notes) for folder in folders]
     title = Path(paths[0]).resolve().name if len(paths) == 1 else f"{len(runs)} runs"
     if not any(run.score is not None for run in runs):
         notes.append(missing_metric_note(runs, compared_by, sweep))
     else:
-        notes += assumed_goal_notes(compared_by, sweep)
+        notes += assumed_goal_notes(compared_by, own)
     notes += unscored_notes(runs)
     searched: list[str] | None = None
     if any(run.program for run in runs):
-        around = _sweeps_around(folders)
         pairs = zip(runs, folders, strict=True)
         runs = [each for run, path in pairs for each in with_choices([run], around[path.parent])]
         searched = _searched(around.values())
@@ -198,6 +199,13 @@ def _sweeps_around(folders: Sequence[Path]) -> dict[Path, SweepFile | None]:
         except SweepError:
             around[parent] = None
     return around
+
+
+def _common_metric(sweeps: Iterable[SweepFile | None]) -> Metric | None:
+    """Return the metric of all these sweeps, without a target; None if it is not the same."""
+    metrics = [None if sweep is None else sweep.metric for sweep in sweeps]
+    known = {(metric.name, metric.goal) for metric in metrics if metric is not None}
+    return Metric(*known.pop()) if len(known) == 1 and None not in metrics else None
 
 
 def _searched(sweeps: Iterable[SweepFile | None]) -> list[str] | None:

@@ -86,7 +86,8 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
             )
         )
         sweep, notes = _sweep(content, address)
-        compared_by = choose_metric(metric, sweep)
+        own = None if sweep is None else sweep.metric
+        compared_by = choose_metric(metric, own)
         runs = [_run(run, compared_by, notes) for run in found]
         times = Counter(run.name for run in runs)
         runs = [
@@ -111,7 +112,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
     if not any(run.score is not None for run in runs):
         notes.append(missing_metric_note(runs, compared_by, sweep))
     else:
-        notes += assumed_goal_notes(compared_by, sweep)
+        notes += assumed_goal_notes(compared_by, own)
     notes += unscored_notes(runs)
     return replace(results, runs=with_choices(runs, sweep))
 

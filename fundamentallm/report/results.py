@@ -229,30 +229,23 @@ class Results:
 
     @cached_property
     def differing(self) -> list[str]:
-        """Settings in which runs differ: the sweep's first, in its order; then others."""
+        """Settings in which runs differ: the sweep's first, in its order; then others.
+
+        The members of a choice are part of it.
+        """
         own = (*self.parameters, *(self.searched or ()))
         known = () if self.is_foreign else HYPERPARAMETERS
-        names = dict.fromkeys((*own, *known, *self._all_names()))
-        return [name for name in names if name not in NOT_SETTINGS and self._differs(name)]
+        names = dict.fromkeys((*own, *known, *self._all_names))
+        left_out = {*NOT_SETTINGS, *self._members}
+        return [name for name in names if name not in left_out and self._differs(name)]
 
     @cached_property
     def varied(self) -> list[str]:
         """Settings that are compared: those that differ, of another program's only the searched.
 
-        A program may put the time and its paths into its config. The members of a choice are part
-        of it.
+        A program may put the time and its paths into its config.
         """
-        names = [name for name in self.differing if name not in self._members]
-        return names if self.searched is None else [n for n in names if n in self.searched]
-
-    @cached_property
-    def _members(self) -> set[str]:
-        """Hyperparameters of our trainer that a sweep's choices among mappings set."""
-        if self.is_foreign:
-            return set()
-        known = self._all_names()
-        choices = [p for name, p in self.parameters.items() if p.has_mappings and name in known]
-        return {name for each in choices for name in hyperparameter_names(each)}
+        return [n for n in self.differing if self.searched is None or n in self.searched]
 
     @cached_property
     def fixed(self) -> dict[str, Any]:
@@ -260,8 +253,18 @@ class Results:
         every: dict[str, Any] = {}
         for run in self.runs:
             every = {**run.settings, **every}
-        left_out = {*self.differing, *NOT_SETTINGS}
+        left_out = {*self.differing, *self._members, *NOT_SETTINGS}
         return {name: value for name, value in every.items() if name not in left_out}
+
+    @cached_property
+    def _members(self) -> set[str]:
+        """Settings that are members of a choice among mappings."""
+        names = self._all_names
+        if self.is_foreign:
+            choices = tuple(f"{n}." for n in (self.searched or self.parameters) if n in names)
+            return {name for name in names if name.startswith(choices)}
+        choices = [p for name, p in self.parameters.items() if p.has_mappings and name in names]
+        return {name for each in choices for name in hyperparameter_names(each)}
 
     @cached_property
     def configurations(self) -> list[list[RunResult]]:
@@ -287,6 +290,7 @@ class Results:
         """Return whether runs differ; one that never started may have only searched settings."""
         return len({_key(run, name) for run in self.observations if name in run.settings}) > 1
 
+    @cached_property
     def _all_names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.settings))
 
@@ -304,17 +308,17 @@ def _setting_name(parameter: Parameter) -> str:
     return "+".join(hyperparameter_names(parameter)) if is_taken else name
 
 
-def choose_metric(name: str, sweep: SweepFile | None) -> Metric:
+def choose_metric(name: str, own: Metric | None) -> Metric:
     """Return the named metric with its goal, else the sweep's own, else `val_loss`."""
-    own = sweep.ranks_by if sweep is not None else Metric("val_loss")
+    own = own or Metric("val_loss")
     if not name or name == own.name:
         return own
     return Metric(name, "maximize" if name in LARGER_IS_BETTER else "minimize")
 
 
-def assumed_goal_notes(metric: Metric, sweep: SweepFile | None) -> list[str]:
+def assumed_goal_notes(metric: Metric, own: Metric | None) -> list[str]:
     """Return a note if the goal of a metric is unknown."""
-    if metric.name in METRICS or (sweep is not None and metric == sweep.metric):
+    if metric.name in METRICS or metric == own:
         return []
     return [f"lower {metric.name} counts as better, because no sweep file gives its goal"]
 

@@ -86,7 +86,8 @@ def test_ours(tmp_path: Path, name: str) -> None:
     assert not any(about in found for about in ("matters:beta2", "matters:lr_schedule"))
     assert "lr_schedule" not in found.get("held_fixed:", "").replace(key, "")
     assert "cosine, beta2=0.95" in make_page(results)
-    assert {key, "beta2"} <= {row.name for row in compare_runs(results)}
+    assert {"beta2", key} & {row.name for row in compare_runs(results)} == {key}
+    assert "without being searched" not in make_page(results)
     text = next_sweep(results)
     assert yaml.safe_load(text)["parameters"][name] == {"values": OURS[:1]}
     assert "left out as worse: beta2=0.9 (by 0.7000), constant (by" in text
@@ -103,6 +104,7 @@ def test_another_programs(tmp_path: Path) -> None:
     assert "sizes" in found["matters:sizes"]
     assert "opt (adamw, betas=[0.9, 0.99])" in found["winner:"]
     assert "<html" in make_page(results)
+    assert results.differing == ["opt", "seed", "sizes", "at"]  # and no member of opt
     found = next_sweep(results)
     assert yaml.safe_load(found)["parameters"]["opt"] == {"values": THEIRS[:1]}
     both = read_results([tmp_path / "s", theirs(tmp_path / "t")])

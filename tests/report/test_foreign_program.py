@@ -80,10 +80,10 @@ def test_runs_of_two_sweeps_and_single_runs(tmp_path: Path) -> None:
     folders = [sweep_of(tmp_path / "a", best=0.01), sweep_of(tmp_path / "b", best=0.02)]
     results = read_results([*folders])
     assert results.sweep is None
-    assert results.metric == Metric("val_loss")
-    assert "eval/acc" in results.notes[0]
+    assert results.metric == Metric("eval/acc", "maximize")
+    assert results.notes == []
     assert results.varied == ["data", "optimizer.lr", "random_seed"]
-    singly = read_results([folders[0] / "run-0001", folders[0] / "run-0003"], "eval/acc")
+    singly = read_results([folders[0] / "run-0001", folders[0] / "run-0003"])
     assert singly.varied == ["optimizer.lr", "random_seed"]
     write_foreign_run(tmp_path / "alone", {"lr": 0.1, "started": 1}, [{"eval/acc": 0.1}])
     write_foreign_run(tmp_path / "other", {"lr": 0.2, "started": 2}, [{"eval/acc": 0.2}])

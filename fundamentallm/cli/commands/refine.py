@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fundamentallm.cli.messages import show
+from fundamentallm.cli.messages import display_path, show
 from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.storage import open_sweep, storage_url
 from fundamentallm.cli.sweep_texts import local_text
@@ -80,8 +80,8 @@ def refine(
         runs = store.runs()
     if not definition.space.is_ours:
         raise SweepError(
-            f"{coarse.path}: refine trains our own model; for another program, write the best "
-            f"values and several seeds into a sweep file (see fundamentallm explain {coarse.path})"
+            f"{display_path(coarse.path)}: refine trains our own model; for another program, write "
+            "the best values and several seeds into a sweep file"
         )
     data = local_text(definition, data)
     fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))

@@ -67,7 +67,8 @@ def stopped(evidence: Evidence) -> list[Claim]:
             "reached; what is better then may not be better at the end"
         )
     else:
-        says += "their scores come from shorter runs and are used only to find divergence"
+        says += "their scores come from shorter runs and are "
+        says += "left out" if results.is_foreign else "used only to find divergence"
     return [Claim("stopped", "stopped", says)]
 
 
