@@ -279,30 +279,34 @@ class Engine:
                 each.process.last_message_at = now
         self.last_messages_at = now
         for each in list(self.running):
-            for message in each.process.messages():
+            messages = each.process.messages()
+            if rows := [message for message in messages if isinstance(message, Row)]:
+                self._handle_rows(each, rows)
+            for message in messages:
                 if isinstance(message, Outcome):
                     self._end(each, message)
                     has_ended = True
-                else:
-                    self._handle_row(each, message)
             silence = time.monotonic() - each.process.last_message_at
             if each in self.running and silence > self.store.lease:
                 self.observer.notify(f"run {each.run.number + 1} does not respond; it is killed")
                 each.process.kill()
         return has_ended
 
-    def _handle_row(self, each: RunningTrial, row: Row) -> None:
+    def _handle_rows(self, each: RunningTrial, rows: Sequence[Row]) -> None:
+        """Handle new rows together: another program may log thousands a second."""
+        name = self.metric.name
+        values = {row.step: row.metrics.get(name) for row in rows}
         if not each.has_rows:  # a resumed run has earlier rows
             each.has_rows = True
-            rows = self.folder.run(each.run.number).rows()
-            name = self.metric.name
-            self._report(each, {r["step"]: r.get(name) for r in rows if r["step"] < row.step})
-        self.observer.row(each.run, row)
-        self.concurrency.row_logged(each.slot, row.metrics, each.process.memory_gb)
-        each.evaluations += "val_loss" in row.metrics
+            earlier = self.folder.run(each.run.number).rows()
+            values = {r["step"]: r.get(name) for r in earlier if r["step"] < rows[0].step} | values
+        for row in rows:
+            self.observer.row(each.run, row)
+            each.evaluations += "val_loss" in row.metrics
+        self.concurrency.row_logged(each.slot, rows[-1].metrics, each.process.memory_gb)
         if each.evaluations > 1:  # a checkpoint was written after each but the newest
             self.disk.write_succeeded(each.run.number)
-        if self._report(each, {row.step: row.metrics.get(self.metric.name)}):
+        if self._report(each, values):
             self._stop_if_far_behind(each)
 
     def _report(self, each: RunningTrial, values: Mapping[int, float | None]) -> bool:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ RELEASE_SECONDS = 5.0
 """Timeout for the lock of a process that was just killed."""
 LOG_SECONDS = 15.0
 """Timeout for the rest of the W&B client's log after the program has ended."""
+MOST_READS = 64
+"""Reads of the output before anything else is looked at."""
 OUTPUT_SECONDS = 1.0
 """Time for the rest of the output after the program has ended: others may hold its pipe open."""
 LONGEST_VALUE = 1_000
@@ -147,8 +149,8 @@ class Supervisor:
                 self.process.kill()
             elif reason:
                 self.stop.advance()
+        self.process.kill()  # what it left in its group would write no more into the log
         self._finish_output()
-        self.process.kill()  # its helpers would write no more into the log
         self._record(self.logs.finish(LOG_SECONDS))
         if self.job.is_unknown_to_wandb:
             with writing(Path("wandb")):
@@ -159,7 +161,10 @@ class Supervisor:
 
     def _copy_output(self) -> bool:
         """Store new output, and rows in it; return False at its end."""
-        while data := self.process.read():
+        data: bytes | None = b""
+        for _ in range(MOST_READS):
+            if not (data := self.process.read()):
+                break
             with writing(Path("output.txt")):
                 self.output.write(data)
             if not self.files:
@@ -189,10 +194,9 @@ class Supervisor:
             self._record(logged)
 
     def _record(self, logged: Logged) -> None:
+        self.record.add(logged)
         for row in logged.rows:
-            self.record.row(row)
             self.pipe.send(Row(row.step, 0, row.metrics))
-        self.record.note(logged)
 
     def _conclude(self, code: int, stopped_by: str) -> Outcome:
         """Write the end of the run, and return it."""
@@ -269,23 +273,32 @@ class Record:
     def _write_config(self) -> None:
         self.folder.write_program_config(settings(self.job.flat) | _short(self.config))
 
-    def row(self, row: LoggedRow) -> None:
-        """Add a row; the first one decides which rows of earlier attempts count.
+    def add(self, logged: Logged) -> None:
+        """Add new rows, and new values of the summary and the config.
 
-        A program that starts from its beginning replaces them all. One that resumed by itself logs
-        larger steps, and keeps the rows before its first.
+        The first row decides which rows of earlier attempts count. A program that starts from its
+        beginning replaces them all. One that resumed by itself logs larger steps, and keeps the
+        rows before its first.
         """
-        if self.first_step is None:
-            self.first_step = row.step
-            self._drop_earlier(before=row.step)
-        self.last_step = row.step
-        self.names |= row.metrics.keys()
-        self._append(row)
+        if logged.rows and self.first_step is None:
+            self.first_step = logged.rows[0].step
+            self._drop_earlier(before=self.first_step)
+        if logged.rows:
+            self.last_step = logged.rows[-1].step
+            self.names.update(*(row.metrics for row in logged.rows))
+            self._append(logged.rows)
+        self.summary |= logged.summary
+        self.summary = {name: v for name, v in self.summary.items() if v is not None}
+        if logged.config:
+            self.config |= logged.config
+            self._write_config()
 
-    def _append(self, row: LoggedRow) -> None:
-        metrics = {name: value for name, value in row.metrics.items() if name != "step"}
-        text = json.dumps({"step": row.step, **metrics}, allow_nan=False)
-        self.folder.append(self.folder.metrics, text + "\n")
+    def _append(self, rows: Sequence[LoggedRow]) -> None:
+        lines: list[str] = []
+        for row in rows:
+            metrics = {name: value for name, value in row.metrics.items() if name != "step"}
+            lines.append(json.dumps({"step": row.step, **metrics}, allow_nan=False) + "\n")
+        self.folder.append(self.folder.metrics, "".join(lines))
 
     def complete_earlier(self) -> None:
         """Add the rows that earlier attempts logged after the last one that was recorded.
@@ -293,10 +306,8 @@ class Record:
         Their supervisor may have been killed before it read them.
         """
         last = self._last_recorded()
-        for row in rest_of_logs(self.earlier, LOG_SECONDS).rows:
-            if last is None or row.step > last:
-                last = row.step
-                self._append(row)
+        rows = rest_of_logs(self.earlier, LOG_SECONDS).rows
+        self._append([row for row in rows if last is None or row.step > last])
 
     def _last_recorded(self) -> int | None:
         return max((row["step"] for row in self.folder.rows()), default=None)
@@ -314,14 +325,6 @@ class Record:
             make_folder(Path(ABANDONED), self.folder.root)
             for path in self.earlier:
                 path.rename(Path(ABANDONED, path.name))
-
-    def note(self, logged: Logged) -> None:
-        """Take new values of the summary and the config."""
-        self.summary |= logged.summary
-        self.summary = {name: v for name, v in self.summary.items() if v is not None}
-        if logged.config:
-            self.config |= logged.config
-            self._write_config()
 
     def why_no_score(self, metric: str) -> str:
         """Return that the metric was never logged, and what was; "" if it was."""

@@ -7,6 +7,7 @@ hangs.) On macOS and Windows, where a fork is not safe, each trial starts a new 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,8 @@ TRAINER = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.trainer_trial")
 PROGRAM = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.program_trial")
 """Modules that a trial of another program needs."""
 
+MEMORY_SECONDS = 2.0
+
 
 class TrialProcess:
     """Process of a trial, as its worker sees it."""
@@ -48,6 +51,7 @@ class TrialProcess:
         self.stop_reason = ""
         self.group: int | None = None
         """Process group of the other program that it runs, if any."""
+        self.memory, self.memory_at = 0.0, -math.inf
 
     def messages(self) -> list[Row | Outcome]:
         """Return the messages since the last call; the last one of a trial is an `Outcome`."""
@@ -80,8 +84,15 @@ class TrialProcess:
         self._kill_group()
 
     def memory_gb(self) -> float:
-        """Return the peak memory of the trial, with the program that it runs; 0 if unknown."""
-        return own_memory_gb(self.pid) if self.group is None else group_memory_gb(self.group)
+        """Return the peak memory of the trial, with the program that it runs; 0 if unknown.
+
+        That of a program is at most `MEMORY_SECONDS` old: to find all its processes takes long.
+        """
+        if self.group is None:
+            return own_memory_gb(self.pid)
+        if time.monotonic() > self.memory_at + MEMORY_SECONDS:
+            self.memory, self.memory_at = group_memory_gb(self.group), time.monotonic()
+        return self.memory
 
     def close(self) -> None:
         """Release the pipe and the process, once it has ended."""

@@ -68,7 +68,7 @@ def test_runs_are_handed_out_once_and_no_more_than_there_are(store: RunStore) ->
 
 def test_what_is_found_is_kept(store: RunStore, tmp_path: Path) -> None:
     attempt = claimed(store)
-    for values in [{20: 1.5}, {10: 2.0}, {5: 3.0, 20: 9.0}]:  # many: what it goes on from
+    for values in [{20: 9.0}, {10: 2.0}, {5: 3.0, 20: 1.5}]:
         store.report(attempt.id, values)
     store.finish(attempt.id, "done", score=1.5, seconds=3.0, note="epochs")
     with closing(open_store(tmp_path)) as another:
@@ -81,6 +81,21 @@ def test_what_is_found_is_kept(store: RunStore, tmp_path: Path) -> None:
         3.0,
         "epochs",
     )
+
+
+def test_thousands_of_values_take_few_statements(store: RunStore) -> None:
+    """A program may log at every step."""
+    attempt = claimed(store)
+    values = {step: 1.0 / (step + 1) for step in range(20_000)}
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        statements.append(statement)
+
+    sqlalchemy.event.listen(store.storage.engine, "before_cursor_execute", note)
+    store.report(attempt.id, values)
+    assert len(statements) < 100
+    assert store.runs()[0].history == tuple(values.values())
 
 
 @pytest.mark.parametrize("status", ["failed", "died", "interrupted"])
