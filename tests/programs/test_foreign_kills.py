@@ -120,6 +120,28 @@ def test_a_killed_program_that_starts_over_loses_its_rows(tmp_path: Path) -> Non
     foreign.check_numbers(run)
 
 
+def test_lines_before_the_client_starts_are_no_rows_after_a_kill_either(tmp_path: Path) -> None:
+    """The program prints a line of JSON, then logs to W&B, in each of two attempts."""
+    (tmp_path / "train.py").write_text(
+        "import os, signal, time, wandb\n"
+        "print('{\"settings\": 3}', flush=True)\n"
+        "time.sleep(1)\n"
+        "with wandb.init() as run:\n"
+        "    run.log({'loss': 1.0})\n"
+        "    time.sleep(3)\n"
+        "    if 'WANDB_RESUME' not in os.environ:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "sweep.yaml").write_text(
+        "program: train.py\nmethod: grid\nmetric: {name: loss}\nparameters: {x: {values: [1]}}\n"
+    )
+    output = foreign.run(tmp_path, "sweep", "sweep.yaml")
+    run = tmp_path / "runs/sweep/run-0001"
+    assert metric_rows(run) == [{"step": 0, "loss": 1.0}], output
+    assert foreign.summary(run)["status"] == "done"
+    assert len(list((run / "abandoned").iterdir())) == 1
+
+
 def test_a_sweep_of_a_foreign_program_waits_for_space(small_disk: Path) -> None:
     (small_disk / "train.py").write_text(
         "import sys, time\n"

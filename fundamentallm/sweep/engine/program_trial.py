@@ -321,10 +321,11 @@ class Record:
 
     def _drop_earlier(self, *, before: int) -> None:
         self.folder.rewind(before - 1)
-        if not self.folder.metric_lines():
+        if self.earlier and not self.folder.metric_lines():
             make_folder(Path(ABANDONED), self.folder.root)
             for path in self.earlier:
                 path.rename(Path(ABANDONED, path.name))
+            self.earlier = []
 
     def why_no_score(self, metric: str) -> str:
         """Return that the metric was never logged, and what was; "" if it was."""
