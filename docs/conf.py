@@ -24,7 +24,7 @@ html_show_sphinx = False
 
 NAVIGATION = {
     "Start": "getting-started training data hyperparameters troubleshooting coming-from",
-    "Sweeps": "/sweeps/README sweeps sweep-file wandb cluster search results",
+    "Sweeps": "your-program /sweeps/README sweeps sweep-file wandb cluster search results",
     "Models": "writing metrics performance",
     "Reference": "commands reliability",
     "For maintainers": "dev/how-it-works dev/decisions dev/experiments dev/performance"

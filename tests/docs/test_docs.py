@@ -6,6 +6,7 @@ is skipped. Every YAML block is a sweep file.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 import click
 import pytest
 from conftest import ROOT
+from pages import write_files
+from wandb_client import BIN
 
 from fundamentallm.cli.main import cli
 
@@ -95,11 +98,14 @@ def test_commands_exist_with_their_flags(page: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_sweep_files_pass_check(page: Path, tmp_path: Path) -> None:
+    has_program = bool(write_files(ROOT / page, tmp_path))
+    path = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}  # for `python`
     for number, text in enumerate(blocks(page, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(text)
         done = subprocess.run(
             [sys.executable, "-m", "fundamentallm", "check", str(file)],
+            cwd=tmp_path if has_program else None, env=path,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{page}: {done.stdout}{done.stderr}"

@@ -1,8 +1,9 @@
 """Runs every `fundamentallm` command in the shell blocks of README and docs, page by page.
 
 One rule keeps runs short: `train` and `sweep` get the flags SHORT, a tiny model for few steps, and
-`refine` trains for one epoch. The quickstart is short as it is. Commands of other programs are
-tested elsewhere: CI installs, faults/test_signals.py runs SLURM's, test_wandb_sweeps.py W&B's.
+`refine` trains for one epoch. The quickstart and the program of your-program.md are short as they
+are. Commands of other programs are tested elsewhere: CI installs, faults/test_signals.py runs
+SLURM's, test_wandb_sweeps.py W&B's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, nightly
+from pages import write_files
+from wandb_client import BIN
 
 from fundamentallm.data.builtin_corpus import builtin_corpus
 
@@ -26,6 +29,7 @@ PAGES = [
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if re.search(r"^```bash\n", page.read_text("utf-8"), flags=re.M)
 ]
+IN_CI = ("README", "cluster")
 OTHER_PROGRAMS = re.compile(
     r"(source|cd|git|pip|\S*/pip|python\S*|\S*/python|sbatch|umask|echo|exec|\.|wandb) "
 )
@@ -45,7 +49,7 @@ def shell_commands(page: Path) -> list[str]:
 def shortened(command: str) -> str:
     """Return the command with the flags that keep it short."""
     command, arrow, file = command.partition(" > ")
-    if "quickstart" in command:
+    if "quickstart" in command or "sweep sweep.yaml" in command:
         return command
     if command.startswith("fundamentallm train"):
         command = f"{command} {SHORT}"
@@ -68,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fundamentallm "$@"\n')
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setenv("PATH", f"{program.parent}:{BIN}", prepend=":")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     return tmp_path
@@ -77,7 +81,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page if page.stem in ("README", "cluster") else nightly(page) for page in PAGES],
+    [
+        page if page.stem in ("README", "cluster", "your-program") else nightly(page)
+        for page in PAGES
+    ],
     ids=lambda page: page.stem,
 )
 def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
@@ -90,6 +97,7 @@ def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
     ours = [line for line in shell_commands(page) if line.startswith("fundamentallm ")]
     others = [line for line in shell_commands(page) if not line.startswith("fundamentallm ")]
     assert all(OTHER_PROGRAMS.match(line + " ") for line in others), others
+    write_files(page, folder)
     if page.stem == "writing":
         run("fundamentallm train data.txt")  # creates runs/data-1, which the page uses
     for command in ours:

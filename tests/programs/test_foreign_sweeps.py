@@ -22,10 +22,8 @@ DEFAULT = {
     *(("json_lines", "grid"), ("metrics_file", "grid"), ("argparse_wandb", "bayes")),
 }
 SLOW = {
-    *(("json_lines", "random"), ("json_lines", "bayes"), ("config_only", "grid")),
-    *(("bash_script", "grid"), ("click_groups", "random"), ("hydra_overrides", "grid")),
-    *(("launcher", "bayes"), ("lightning_like", "bayes"), ("logs_once", "random")),
-    ("summary_only", "bayes"),
+    *(("bash_script", "grid"), ("config_only", "grid"), ("hydra_overrides", "grid")),
+    *(("launcher", "bayes"), ("lightning_like", "bayes"), ("summary_only", "random")),
 }
 PROGRAMS = sorted(path.parent.name for path in foreign.PROGRAMS.glob("*/sweep.yaml"))
 FLAGS = {"metrics_file": ["--metrics=log.jsonl"]}
