@@ -8,7 +8,8 @@ from pathlib import Path
 from fundamentallm.sweep.check.program_source import check_source
 from fundamentallm.sweep.file.diagnostics import Diagnostics, Key
 from fundamentallm.sweep.file.distributions import Categorical
-from fundamentallm.sweep.file.sweep_file import SweepFile
+from fundamentallm.sweep.file.schema import MACROS
+from fundamentallm.sweep.file.sweep_file import SweepFile, is_macro
 from fundamentallm.sweep.program.command import (
     FLAG_MACROS,
     PAIR_MACROS,
@@ -37,7 +38,10 @@ def check_program(sweep: SweepFile, diagnostics: Diagnostics, *, starting: bool)
     if has_no_program(sweep):
         note(("program",), _started_otherwise(sweep))
         return
-    words = command_words(sweep)
+    words = [word for word in command_words(sweep) if not is_macro(word) or word[2:-1] in MACROS]
+    if not words:
+        diagnostics.error(("command",), "has no word that W&B does not drop; give a program")
+        return
     if words[0] in VALUE_MACROS:
         diagnostics.error(
             ("command", 0),

@@ -26,6 +26,7 @@ from fundamentallm.sweep.program.command import (
     PAIR_MACROS,
     VALUE_MACROS,
     command_words,
+    displayed,
     expand,
 )
 from fundamentallm.sweep.program.location import executable, programs
@@ -98,9 +99,11 @@ class _Program:
 
     def __init__(self, sweep: SweepFile) -> None:
         found = programs(sweep)
-        last, self.name = (found[-1].index, found[-1].shown) if found else executable(sweep)
+        last, name = (found[-1].index, found[-1].shown) if found else executable(sweep)
+        self.name = displayed(sweep, last, name)
         words = sweep.command or DEFAULT
-        end = next(index for index, word in enumerate(words) if word in VALUE_MACROS)
+        values = (index for index, word in enumerate(words) if word in VALUE_MACROS)
+        end = next(values, len(words))
         before = [each for each in words[: max(end, last + 1)] if each not in VALUE_MACROS]
         self.given = before
         self.words = expand(replace(sweep, command=tuple(before)), {}, "")

@@ -167,6 +167,11 @@ def test_commands_that_no_program_can_receive() -> None:
         "error command[0]: ${args_no_boolean_flags} is not a program, but a command starts with "
         'one: ["${interpreter}", "${program}", "${args_no_boolean_flags}"]'
     ]
+    lines = found(command=["${nonsense}"])
+    assert lines == [
+        "error command: has no word that W&B does not drop; give a program",
+        "warning command[0]: W&B drops ${nonsense}",
+    ]
     (line,) = found(command=[*COMMAND, "a\0b"])
     assert line.startswith("error command[4]: holds a NUL byte")
     (line,) = found(parameters={"x": {"values": ["a", "b\0"]}})

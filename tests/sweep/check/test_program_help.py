@@ -188,6 +188,11 @@ def test_a_secret_that_the_program_repeats_is_not_shown(monkeypatch: pytest.Monk
     assert line.endswith("failed with exit code 1: unknown: --key=${envvar:API_KEY}")
 
 
+def test_a_macro_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALUES", "${args}")
+    assert asked(ARGPARSE, "lr", command=("${envvar:VALUES}",)) == []
+
+
 def test_a_command_that_passes_no_flags_is_not_asked() -> None:
     program = "open('started', 'w')"
     assert asked(program, "x", command=("${args_json}",)) == [
