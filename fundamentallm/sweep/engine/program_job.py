@@ -111,7 +111,7 @@ class ProgramJobs:
             visible_gpu=gpus[slot % len(gpus)] if gpus else None,
             environment={**self.wandb, **environment},
             hang_timeout=0.0,
-            command=tuple(expand(self.sweep, nested, json_file, os.environ)),
+            command=tuple(expand(self.sweep, nested, json_file, {**os.environ, **self.wandb})),
             shown=shown(self.sweep, nested, json_file),
             working_folder=self.working_folder,
             parameters=nested,

@@ -176,6 +176,11 @@ class Continuous:
         return [self._multiple(k) for k in range(round(low), round(high) + 1)]
 
     @property
+    def draws_whole_numbers(self) -> bool:
+        """Return whether every value is a multiple of a whole `q`."""
+        return self.q is not None and float(self.q).is_integer()
+
+    @property
     def is_unbounded(self) -> bool:
         """Return whether there is no least or greatest value."""
         return "normal" in self.family

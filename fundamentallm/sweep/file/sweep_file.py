@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm.sweep.file.diagnostics import Diagnostics
+from fundamentallm.sweep.file.distributions import Continuous
 from fundamentallm.sweep.file.hyperband import Hyperband, read_hyperband, whole
 from fundamentallm.sweep.file.parameters import Parameter, read_parameters
 from fundamentallm.sweep.file.schema import (
@@ -91,13 +92,19 @@ class SweepFile:
         return self.metric or Metric("val_loss")
 
     def nested(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values nested as in the file, sorted by name as `wandb sweep` stores them."""
+        """Return values nested as in the file, as W&B hands them to a run.
+
+        Names are sorted. A multiple of a whole `q` is a whole number, as a batch size has to be.
+        """
         nested: dict[str, Any] = {}
         for parameter in self.parameters:
             inner = nested
             for word in parameter.path[:-1]:
                 inner = inner.setdefault(word, {})
-            inner[parameter.path[-1]] = _sorted(values[parameter.name])
+            value, distribution = values[parameter.name], parameter.distribution
+            if isinstance(distribution, Continuous) and distribution.draws_whole_numbers:
+                value = int(value)
+            inner[parameter.path[-1]] = _sorted(value)
         return nested
 
 

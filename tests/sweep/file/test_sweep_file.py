@@ -377,3 +377,14 @@ def test_the_bundled_files_are_without_a_warning(file: Path) -> None:
 def test_odd_kinds_of_values_are_mistakes(wrong: str) -> None:
     with pytest.raises(SweepError):
         parse_sweep(f"program: train.py\nmetric: {{name: val_loss}}\n{wrong}\n", "t")
+
+
+@pytest.mark.parametrize(("q", "kind"), [("", int), ("q: 8,", int), ("q: 0.5,", float)])
+def test_a_multiple_of_a_whole_q_is_passed_as_a_whole_number(q: str, kind: type) -> None:
+    """A program reads a batch size by `type=int`, or gives it to a data loader."""
+    entry = f"{{distribution: q_log_uniform_values, {q} min: 8, max: 64}}"
+    sweep = parse_sweep(
+        f"program: p.py\nmethod: random\nparameters: {{batch_size: {entry}}}\n", "t"
+    )
+    nested = sweep.nested({"batch_size": sweep.parameters[0].distribution.quantile(0.5)})
+    assert type(nested["batch_size"]) is kind
