@@ -214,7 +214,7 @@ def hyperparameter(
 def shown(value: Any) -> str:
     """Format a setting's value as people write it: 0.0003, 64, cosine; `adamw, beta2=0.99`."""
     if isinstance(value, Mapping) and value:
-        members = value.items()
+        members = sorted(value.items(), key=lambda member: not isinstance(member[1], str))
         return ", ".join(v if isinstance(v, str) else f"{k}={shown(v)}" for k, v in members)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)

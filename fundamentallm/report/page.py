@@ -73,6 +73,8 @@ def make_page(results: Results, *, refresh: int = 0) -> str:
         counts=status_counts(Counter(run.status for run in results.runs)),
         sections=_sections(results, evidence),
         command=_command(results),
+        repeats="Its command:" if results.is_foreign else "Repeat it:",
+        filters=_filters(results),
         columns=_columns(results),
         rows=[_cells(results, run) for run in _best_first(results)],
         others=[name for name in results.differing if name not in results.varied][:MOST_OTHERS],
@@ -106,6 +108,13 @@ def repeat_command(run: RunResult, varied: Sequence[str]) -> str:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             words += [known.flag, text]
     return shlex.join(words)
+
+
+def _filters(results: Results) -> str:
+    """Return an example of what the table can be filtered by."""
+    if not results.is_foreign:
+        return "diverged, num_layers=4, val_loss<1.9"
+    return ", ".join(["done", *(f"{name}=..." for name in results.varied[:2])])
 
 
 def _sections(results: Results, evidence: Evidence) -> dict[str, list[str]]:

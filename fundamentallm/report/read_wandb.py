@@ -21,7 +21,6 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.errors import one_line
 from fundamentallm.files.samples import Sample
-from fundamentallm.metrics import finite
 from fundamentallm.report.choices import with_choices
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import (
@@ -37,6 +36,9 @@ from fundamentallm.report.results import (
 from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, parse_sweep
+from fundamentallm.sweep.program.logged import numbers
+from fundamentallm.sweep.program.logged import settings as flat_settings
+from fundamentallm.sweep.store.records import summary_score
 
 TIMEOUT_SECONDS = 30
 RUNS_PER_PAGE = 100
@@ -88,13 +90,17 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         sweep, notes = _sweep(content, address)
         own = None if sweep is None else sweep.metric
         compared_by = choose_metric(metric, own)
-        runs = [_run(run, compared_by, notes) for run in found]
+        is_ours = not found or any("data_sha256" in run.config for run in found)
+        program = "" if is_ours else (sweep.program if sweep else "") or "another program"
+        runs = [_run(run, compared_by, notes, program) for run in found]
         times = Counter(run.name for run in runs)
         runs = [
             replace(run, name=f"{run.name} ({wandb_run.id})") if times[run.name] > 1 else run
             for run, wandb_run in zip(runs, found, strict=True)
         ]
-        results = Results(address, compared_by, runs, sweep, notes)
+        results = Results(
+            address, compared_by, runs, sweep, notes, searched=_searched(sweep) if program else None
+        )
         sampled = {run.location for run in results.ranked[:MOST_SAMPLED]}
         runs = [
             replace(ours, samples=_samples(wandb_run)) if ours.location in sampled else ours
@@ -124,15 +130,26 @@ def _sweep(content: Mapping[str, Any], address: str) -> tuple[SweepFile | None, 
         return None, [f"the sweep file is not used: {one_line(error, 200)}"]
 
 
-def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
-    """Convert one run; W&B's own entries, which start with an underscore, are left out."""
+def _searched(sweep: SweepFile | None) -> list[str] | None:
+    return None if sweep is None else [parameter.name for parameter in sweep.parameters]
+
+
+def _run(run: Any, metric: Metric, notes: list[str], program: str) -> RunResult:
+    """Convert one run; W&B's own entries, which start with an underscore, are left out.
+
+    Args:
+        run: Run of W&B's public API.
+        metric: Metric that compares runs.
+        notes: Receives what cannot be read.
+        program: Program of the sweep; empty for our trainer.
+    """
     curves: dict[str, Curve] = {}
     try:
         curves = _curves(run)
     except ERRORS as error:  # it was deleted meanwhile, say
         notes.append(f"{run.name}: its history cannot be read from W&B ({one_line(error)})")
     logged = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
-    summary = plain_summary(logged)
+    summary = _summary(run, program, logged) if program else plain_summary(logged)
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
     status = next(
@@ -142,10 +159,16 @@ def _run(run: Any, metric: Metric, notes: list[str]) -> RunResult:
     if is_stopped_early(status, summary.get("stopped_by")):
         status = RunStatus.STOPPED
     values = curves[metric.name].values if metric.name in curves else ()
-    score = metric.best(values)
-    return RunResult(
-        run.name, status, _settings(run.config), score, curves, summary, (), "/".join(run.path)
-    )
+    score = metric.best(values) if values else summary_score(summary, status, metric)
+    config = {name: value for name, value in run.config.items() if name[:1] != "_"}
+    settings = flat_settings(config) if program else _settings(config)
+    return RunResult(run.name, status, settings, score, curves, summary, (), "/".join(run.path))
+
+
+def _summary(run: Any, program: str, logged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of another program's run, as a run's folder has it."""
+    known = {"seconds": run.summary_metrics.get("_runtime"), "step": run.lastHistoryStep}
+    return plain_summary({**known, "program": program, "summary": numbers(logged)})
 
 
 def _curves(run: Any) -> dict[str, Curve]:
@@ -154,8 +177,8 @@ def _curves(run: Any) -> dict[str, Curve]:
     # What the client keeps may be short of the newest rows, also of a run that has ended since.
     for row in run.scan_history(page_size=STEPS_PER_PAGE, use_cache=False):
         step = row.get("_step")
-        for name, value in row.items():
-            if finite(value) is not None and step is not None and name[:1] != "_":
+        for name, value in numbers(row).items():
+            if step is not None and name[:1] != "_":
                 by_step.setdefault(name, {})[int(step)] = float(value)
     return {name: Curve.of(values) for name, values in by_step.items()}
 

@@ -68,9 +68,12 @@ def test_only_searched_parameters_are_compared(tmp_path: Path) -> None:
     assert "dropout" not in said  # the program's own, which no sweep file names
     page = make_page(results)
     assert "Settings that differ without being searched" in page
+    assert "Its command:" in page
     assert "python other.py" in page
     words = page[: page.index('<script type="application/json"')]
-    assert not any(word in words.partition("<footer")[0] for word in ("nats", "What the models"))
+    assert not any(
+        word in words.partition("<footer")[0] for word in ("nats", "What the models", "num_layers")
+    )
     rows = {row.name: row for row in compare_runs(results)}
     assert len(set(rows["started"].values)) == 12
     assert rows["loss at the end"].values == [0.0] * 12

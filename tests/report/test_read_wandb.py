@@ -13,7 +13,7 @@ from wandb_server import WandbServer
 pytestmark = pytest.mark.slow
 
 DUMP = """
-import json, sys
+import json, os, sys
 from dataclasses import asdict
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.read_wandb import read_wandb_sweep
@@ -24,16 +24,25 @@ def plain(run):
     return found | {"curves": curves, "samples": found["samples"][-1:]}
 
 on_wandb = read_wandb_sweep(sys.argv[1])
-here = read_results(["runs"])
-found = {"wandb": list(map(plain, on_wandb.runs)), "here": list(map(plain, here.runs))}
+here = read_results(["runs"]).runs if os.path.exists("runs") else []
+found = {"wandb": list(map(plain, on_wandb.runs)), "here": list(map(plain, here))}
 print(json.dumps(found | {"sweep": dict(on_wandb.sweep.content), "notes": on_wandb.notes}))
+"""
+
+PROGRAM = """
+import time, wandb
+run = wandb.init()
+run.config.update({"started": time.time()})
+for step in range(3):
+    bonus = {"sgd": 0.2, "adam": 0.1}[run.config["opt"]["name"]]
+    run.log({"eval": {"acc": bonus + run.config["net"]["width"] / 10 - 0.01 * step}})
 """
 
 
 def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
     parameters = {
         "learning_rate": {"values": [0.001, 0.003]},
-        "num_heads": {"values": [2, 5]},  # 5 is impossible
+        "shape": {"values": [{"num_heads": 2}, {"num_heads": 5}]},  # 5 is impossible
         "data": {"value": str(text_file)},
     }
     flags = [flag for flag in FLAGS if "heads" not in flag] + ["--max-steps=24", "--eval-every=8"]
@@ -77,6 +86,33 @@ def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
         assert ours["settings"].items() <= theirs["settings"].items()
         for name, curve in ours["curves"].items():
             assert theirs["curves"][name] == curve or name in VARYING, name
+
+
+def test_another_program_on_wandb(tmp_path: Path) -> None:
+    """Values that are mappings, and nested names."""
+    (tmp_path / "theirs.py").write_text(PROGRAM)
+    choices = [{"name": "sgd", "momentum": 0.9}, {"name": "adam"}]
+    parameters = {"opt": {"values": choices}, "net": {"parameters": {"width": {"values": [1, 2]}}}}
+    config = {
+        "program": "theirs.py", "method": "grid", "parameters": parameters,
+        "metric": {"name": "eval.acc", "goal": "maximize"},
+    }  # fmt: skip
+    with WandbServer() as server:
+        client = Client(server, tmp_path)
+        sweep = client.sweep(config)
+        client.run("wandb", "agent", sweep.path)
+        dumped = client.run("python", "-c", DUMP, sweep.path).stdout
+        said = client.run("fundamentallm", "explain", sweep.path).stdout
+        client.run("fundamentallm", "report", sweep.path)
+        following = client.run("fundamentallm", "next", sweep.path, code=None).stdout
+        assert server.refused == []
+    found = json.loads(dumped.splitlines()[-1])["wandb"]
+    settings = [{n: run["settings"][n] for n in ("opt", "net.width")} for run in found]
+    assert settings == [{"opt": opt, "net.width": width} for width in (1, 2) for opt in choices]
+    assert [run["score"] for run in found] == pytest.approx([0.3, 0.2, 0.4, 0.3])
+    assert "best eval.acc: 0.4000" in said
+    assert "opt (sgd, momentum=0.9)" in " ".join(said.split())
+    assert "val_loss" not in said + following
 
 
 def test_wandb_away(tmp_path: Path) -> None:
