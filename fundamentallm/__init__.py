@@ -1,6 +1,8 @@
 """Small character-level transformers, tuned well.
 
 `Config` holds a run's hyperparameters, and `train(config, text)` trains a model with them.
+`run_sweep(config, function=...)` runs a W&B sweep of any Python function, and `load_sweep(folder)`
+reads the results of a sweep.
 Everything else is on the command line: `fundamentallm --help`.
 """
 
@@ -8,16 +10,30 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # like typing's, without importing it: a signal may arrive meanwhile
 if TYPE_CHECKING:
+    from fundamentallm.api import SweepResults, SweepRun, load_sweep, run_sweep
     from fundamentallm.config.hyperparameters import Config
     from fundamentallm.errors import FundamentallmError
     from fundamentallm.training.loop import Result, train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "FundamentallmError", "Result", "train"]
+__all__ = [
+    "Config",
+    "FundamentallmError",
+    "Result",
+    "SweepResults",
+    "SweepRun",
+    "load_sweep",
+    "run_sweep",
+    "train",
+]
 MODULES = {
     "Config": "config.hyperparameters",
     "FundamentallmError": "errors",
     "Result": "training.state",  # imports torch, which takes seconds
+    "SweepResults": "api",
+    "SweepRun": "api",
+    "load_sweep": "api",
+    "run_sweep": "api",
     "train": "training.loop",
 }
 
@@ -27,3 +43,8 @@ def __getattr__(name: str) -> object:
     if name in MODULES:
         return getattr(import_module(f"fundamentallm.{MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

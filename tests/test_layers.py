@@ -33,6 +33,7 @@ LAYERS = (  # bottom layer first: a package imports only from its own layer and 
     ("sweep",),
     ("report",),
     ("cli",),
+    ("api",),
 )
 ONLY_IN = {  # library: the only packages that import it
     "click": ("cli",),

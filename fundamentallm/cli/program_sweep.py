@@ -23,7 +23,7 @@ DRY_RUNS = 5
 
 def remember_program(definition: SweepDefinition, folder: SweepFolder) -> None:
     """Record this user's consent to start the program of a sweep, if it is another one."""
-    if definition.program is None:
+    if definition.program is None or definition.program.function:
         return
     if reason := remember(folder.path, program=_identity(definition)):
         warn(reason)
@@ -40,10 +40,16 @@ def check_program_allowed(
         file: Sweep file on the command line, if any, which confirms the program.
 
     Raises:
-        SweepError: The program is not confirmed, or `file` is another sweep.
+        SweepError: The program is not confirmed or only a Python function, or `file` is another
+            sweep.
     """
     if definition.program is None:
         return
+    if name := definition.program.function:
+        raise SweepError(
+            f"{display_path(folder.path)}: Python started this sweep with the function {name}; to "
+            "resume it, call fundamentallm.run_sweep again with the same config"
+        )
     if file is not None:
         if changes := differences_in_file(definition.sweep, read_sweep(file), free=("run_cap",)):
             raise SweepError(

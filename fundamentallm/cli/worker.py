@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -92,18 +93,32 @@ def start_sweep(
     Raises:
         SweepError: The folder holds another sweep, or one with different settings.
     """
+    search = definition.search()  # may refuse, before anything is written
+    with created_sweep(definition, folder, storage, minutes=options["wait"]) as (defined, store):
+        prepare()
+        return work(defined, store, folder, search=search, data=data, **options)
+
+
+@contextmanager
+def created_sweep(
+    definition: SweepDefinition, folder: SweepFolder, storage: str | None, *, minutes: float = 0.0
+) -> Iterator[tuple[SweepDefinition, RunStore]]:
+    """Create the sweep, or open the same one in its folder: its definition and its store.
+
+    Raises:
+        SweepError: The folder holds another sweep, or one with different settings.
+    """
     from fundamentallm.sweep.store.run_store import RunStore
 
     open_enough_files()
     folder.check_is_ours()
     url = storage_url(storage, folder)
     check_storage(url, folder)
-    search = definition.search()  # may refuse, before anything is written
     folder.create()
     sweep = definition.sweep
     store = RunStore(
         url, study_name(url, folder), folder.path,
-        lease=definition.lease, goal=sweep.ranks_by.goal, wait=60 * options["wait"], notify=notify,
+        lease=definition.lease, goal=sweep.ranks_by.goal, wait=60 * minutes, notify=notify,
     )  # fmt: skip
     try:
         definition = replace(definition, id=uuid.uuid4().hex[:8])
@@ -131,8 +146,7 @@ def start_sweep(
         remember_wandb(definition, folder)
         remember_program(definition, folder)
         folder.write_file(sweep.text)
-        prepare()
-        return work(definition, store, folder, search=search, data=data, **options)
+        yield definition, store
     finally:
         store.close()
 

@@ -196,7 +196,7 @@ class WandbTracker:
         row = dict(metrics)
         with self.files.used():
             if samples:
-                data = [[step, each.prompt, each.temperature, each.text] for each in samples]
+                data: list[Any] = [[step, s.prompt, s.temperature, s.text] for s in samples]
                 row["samples"] = wandb.Table(columns=SAMPLE_COLUMNS, data=data)
             run.log(row, step=step, commit=True)
         self.sent_step = step

@@ -23,7 +23,7 @@ from fundamentallm.sweep.search.choose import CHOICES
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.program_settings import ProgramSettings
-from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.sweep.store.sweep_folder import SweepFolder, sweep_folder_name
 
 
 @click.command()
@@ -91,7 +91,7 @@ def sweep(
     """
     data, flags = _split(words)
     read = examine_sweep(file)
-    folder = SweepFolder(output_dir or Path("runs") / _folder_name(read.name))
+    folder = SweepFolder(output_dir or Path("runs") / sweep_folder_name(read.name))
     exists = folder.file.exists()
     ours_before = _ran_our_trainer(read, folder, storage)
     shared = examine(read, flags, data, exists=ours_before, starting=True)
@@ -159,9 +159,3 @@ def _choose_text(sweep: SweepFile, typed: str | None, shared: SharedSettings) ->
         return None
     data = data or shared.config_data
     return None if data == BUILTIN else data
-
-
-def _folder_name(name: str) -> str:
-    import re
-
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "sweep"

@@ -30,9 +30,7 @@ def check_program(sweep: SweepFile, diagnostics: Diagnostics, *, starting: bool)
         diagnostics: Receives the diagnostics.
         starting: True if the sweep is to start here and now, so that a missing program is an error.
     """
-    diagnostics.hold_to_wandb()
-    if sweep.method == "grid" and (too_large := too_many_configurations(sweep.parameters)):
-        diagnostics.error(("parameters",), too_large)
+    check_function(sweep, diagnostics)
     _check_words(sweep, diagnostics)
     note = diagnostics.error if starting else diagnostics.warn
     if has_no_program(sweep):
@@ -62,6 +60,13 @@ def check_program(sweep: SweepFile, diagnostics: Diagnostics, *, starting: bool)
     file = python_program(sweep)
     if file is not None and not missing:
         check_source(sweep, file, diagnostics)
+
+
+def check_function(sweep: SweepFile, diagnostics: Diagnostics) -> None:
+    """Check a sweep of a foreign program or Python function, apart from how it is started."""
+    diagnostics.hold_to_wandb()
+    if sweep.method == "grid" and (too_large := too_many_configurations(sweep.parameters)):
+        diagnostics.error(("parameters",), too_large)
 
 
 def python_program(sweep: SweepFile) -> Path | None:

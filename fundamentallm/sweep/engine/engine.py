@@ -16,10 +16,10 @@ from fundamentallm.machine.system_limits import SystemLimitError
 from fundamentallm.status import FAULTS, RANKED, RunStatus, is_stopped_early
 from fundamentallm.sweep.engine.concurrency import Concurrency, Resources
 from fundamentallm.sweep.engine.disk_wait import DiskWait
+from fundamentallm.sweep.engine.executor import Executor
 from fundamentallm.sweep.engine.job import JobMaker, Outcome, Row
 from fundamentallm.sweep.engine.observer import Observer
 from fundamentallm.sweep.engine.running_trial import RunningTrial
-from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.sweep.file.diagnostics import DisplacedError, SweepError
 from fundamentallm.sweep.file.hyperband import Reached
 from fundamentallm.sweep.file.sweep_file import SweepFile
@@ -70,7 +70,7 @@ class Engine:
         settings: EngineSettings,
         *,
         jobs: JobMaker,
-        executor: ForkServer,
+        executor: Executor,
         observer: Observer,
     ) -> None:
         """Set up a worker; `run` claims its runs.
@@ -82,7 +82,7 @@ class Engine:
             search: Suggests the values of new runs.
             settings: This worker's resources and limits.
             jobs: Makes a job for each run.
-            executor: Starts a process for each job.
+            executor: Starts a trial for each job.
             observer: Receives the progress of the sweep.
         """
         self.store, self.folder, self.sweep, self.search = store, folder, sweep, search

@@ -26,6 +26,7 @@ class ProgramJob(Job):
     """Job that starts another program and records what it logs."""
 
     command: tuple[str, ...]
+    """Words of the command; empty for a Python function."""
     shown: str
     """Command to display and store; variables are not replaced."""
     working_folder: str
@@ -102,7 +103,7 @@ class ProgramJobs:
             threads=self.resources.threads,
             restarts=len(run.trials) > 1,
         )
-        gpus = self.resources.gpus
+        gpus, function = self.resources.gpus, self.settings.function
         json_file = str(folder.path / file.with_suffix(".json"))
         return ProgramJob(
             folder=folder.path,
@@ -111,8 +112,8 @@ class ProgramJobs:
             visible_gpu=gpus[slot % len(gpus)] if gpus else None,
             environment={**self.wandb, **environment},
             hang_timeout=0.0,
-            command=tuple(expand(self.sweep, nested, json_file, {**os.environ, **self.wandb})),
-            shown=shown(self.sweep, nested, json_file),
+            command=() if function else self._command(nested, json_file),
+            shown=f"{function}()" if function else shown(self.sweep, nested, json_file),
             working_folder=self.working_folder,
             parameters=nested,
             flat=dict(run.values),
@@ -122,6 +123,9 @@ class ProgramJobs:
             is_unknown_to_wandb=self.wandb.get("WANDB_SWEEP_ID") == self.sweep_id,
             settings=self.settings,
         )
+
+    def _command(self, nested: Mapping[str, Any], json_file: str) -> tuple[str, ...]:
+        return tuple(expand(self.sweep, nested, json_file, {**os.environ, **self.wandb}))
 
     def resumes(self, run: Run) -> bool:
         """Return that the run starts from its beginning; its program may do otherwise."""

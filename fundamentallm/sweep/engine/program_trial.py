@@ -72,13 +72,37 @@ def run_program(job: ProgramJob, pipe: TrialPipe) -> Outcome:
         return Outcome(RunStatus.FAILED, str(error))
 
 
+def write_parameters(job: ProgramJob, folder: RunFolder) -> None:
+    """Write the files in which W&B's agent passes a run its values, in YAML and JSON.
+
+    Raises:
+        DiskError: They cannot be written.
+    """
+    import yaml
+
+    file = job.parameters_file
+    with writing(folder.path / file):
+        for inner in (Path(OWN_FILES), *reversed(file.parents[:-1])):
+            make_folder(folder.path / inner, folder.root)
+    content = {name: {"value": value} for name, value in job.parameters.items()}
+    text = yaml.safe_dump({"wandb_version": 1, **content}, allow_unicode=True)
+    replace_text(folder.path / file, text, folder.root)
+    json_file = folder.path / file.with_suffix(".json")
+    replace_text(json_file, json_text(job.parameters), folder.root)
+
+
+def earlier_logs(folder: RunFolder) -> list[Path]:
+    """Return the W&B client's folders of earlier attempts of a run."""
+    return [path for name in FOLDERS for path in (folder.path / "wandb").glob(name)]
+
+
 class Supervisor:
     """One attempt of a run: a program, its output, and what it logs."""
 
     def __init__(self, job: ProgramJob, folder: RunFolder, pipe: TrialPipe) -> None:
         self.job, self.folder, self.pipe = job, folder, pipe
         self.output = Output(1)
-        earlier = [path for name in FOLDERS for path in Path("wandb").glob(name)]
+        earlier = earlier_logs(folder)
         self.record = Record(job, folder, earlier)
         working_folder = Path(job.working_folder)
         self.logs = TransactionLogs(
@@ -93,7 +117,7 @@ class Supervisor:
 
     def run(self) -> Outcome:
         """Run the program to its end."""
-        self._write_parameters()
+        write_parameters(self.job, self.folder)
         self.record.start()
         self.record.complete_earlier()
         try:
@@ -112,19 +136,6 @@ class Supervisor:
             self.process.close()
             self.logs.close()
         return self._conclude(code, reason)
-
-    def _write_parameters(self) -> None:
-        """Write the files in which W&B's agent passes a run its values, in YAML and JSON."""
-        import yaml
-
-        root, file = self.folder.root, self.job.parameters_file
-        with writing(file):
-            for folder in (Path(OWN_FILES), *reversed(file.parents[:-1])):
-                make_folder(folder, root)
-        content = {name: {"value": value} for name, value in self.job.parameters.items()}
-        text = yaml.safe_dump({"wandb_version": 1, **content}, allow_unicode=True)
-        replace_text(file, text, root)
-        replace_text(file.with_suffix(".json"), json_text(self.job.parameters), root)
 
     def _not_started(self, error: OSError) -> Outcome:
         name = error.filename or self.job.command[0]
@@ -322,9 +333,10 @@ class Record:
     def _drop_earlier(self, *, before: int) -> None:
         self.folder.rewind(before - 1)
         if self.earlier and not self.folder.metric_lines():
-            make_folder(Path(ABANDONED), self.folder.root)
+            abandoned = self.folder.path / ABANDONED
+            make_folder(abandoned, self.folder.root)
             for path in self.earlier:
-                path.rename(Path(ABANDONED, path.name))
+                path.rename(abandoned / path.name)
             self.earlier = []
 
     def why_no_score(self, metric: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fundamentallm.sweep.engine.trial_process import TrialProcess
+from fundamentallm.sweep.engine.executor import StartedTrial
 from fundamentallm.sweep.store.records import Run
 
 
@@ -13,7 +13,7 @@ class RunningTrial:
     """A trial that runs on this machine."""
 
     run: Run
-    process: TrialProcess
+    process: StartedTrial
     slot: int
     started_at: float
     """Time of `time.monotonic`."""

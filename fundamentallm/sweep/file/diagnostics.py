@@ -91,6 +91,11 @@ class Diagnostics:
             key = key[:-1]
         return self.lines.get(key, 0)
 
+    def forget_lines(self) -> None:
+        """Leave out line numbers, of a text that the user has not written."""
+        self.lines.clear()
+        self.found = [replace(each, line=0) for each in self.found]
+
     def sorted(self) -> list[Diagnostic]:
         """Return the diagnostics by line, each once."""
         return sorted(set(self.found), key=lambda each: (each.line, each.key, each.message))

@@ -6,6 +6,7 @@ tests/sweep/file/test_sweep_file.py and .ci/check_sweeps.py compare the results 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.sweep.file.diagnostics import Diagnostics
+import yaml
+
+from fundamentallm.errors import one_line
+from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.distributions import Continuous
 from fundamentallm.sweep.file.hyperband import Hyperband, read_hyperband, whole
 from fundamentallm.sweep.file.parameters import Parameter, read_parameters
@@ -138,6 +142,25 @@ def read_sweep(path: str | Path, root: Path | None = None) -> SweepFile:
     """
     sweep = examine_sweep(path, root)
     sweep.diagnostics.raise_ambiguous()
+    return sweep
+
+
+def examine_mapping(config: Mapping[str, Any], name: str) -> SweepFile:
+    """Read a sweep that Python gives as a mapping, called `name` in messages, as far as possible.
+
+    Raises:
+        SweepError: A value is not plain data.
+    """
+    try:
+        content = json.loads(json.dumps(config))  # as wandb.sweep sends it
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SweepError(
+            f"{name}: {one_line(error)}; give plain numbers, texts, lists and mappings"
+        ) from None
+    content, diagnostics = parse_sweep_yaml(text, name)
+    sweep = _sweep(text, content, diagnostics)
+    diagnostics.forget_lines()
     return sweep
 
 

@@ -15,6 +15,7 @@ import select
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -213,13 +214,15 @@ class TransactionLog:
     def _start(self, *flags: str) -> None:
         self.size_read = self._size()
         self.lines, self.lines_to_skip = Lines(), self.lines_read
+        # Python code in a fork is not safe beside the threads of a notebook.
+        is_safe = threading.current_thread() is threading.main_thread()
         try:
             self.process = subprocess.Popen(
                 inspect_command(self.path, *flags),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                preexec_fn=prepare_child(os.getpid()),
+                preexec_fn=prepare_child(os.getpid()) if is_safe else None,
             )
         except OSError as error:
             raise TransactionLogError(

@@ -66,6 +66,13 @@ class SweepDefinition:
         """Hyperparameters that all runs share."""
         return self.space.fixed
 
+    @property
+    def runs_what(self) -> str:
+        """Return in words what executes a run."""
+        if self.program is None:
+            return "our trainer"
+        return f"the function {name}" if (name := self.program.function) else "another program"
+
     def search(self) -> ChosenSearch:
         """Build the search.
 
@@ -198,8 +205,8 @@ def differences(before: SweepDefinition, now: SweepDefinition) -> list[str]:
             found += _between(sha256, texts[name], f"the hash of {name}")
     if tuple(before.configurations) != tuple(now.configurations):
         found.append("the configurations that it repeats differ")
-    if (before.program is None) != (now.program is None):
-        found.append("it ran another program" if before.program else "it ran our trainer")
+    if before.runs_what != now.runs_what:
+        found.append(f"it ran {before.runs_what}, not {now.runs_what}")
     for name, shown in SHARED.items():
         found += _between(getattr(before, name), getattr(now, name), shown)
     return found

@@ -17,6 +17,8 @@ class ProgramSettings:
     """Minutes after which a trial is stopped and counts as failed; 0 for no limit."""
     warm: bool = False
     """Start trials from a process that has imported the program's modules."""
+    function: str = ""
+    """Name of the Python function that `run_sweep` calls instead of starting a program."""
 
     def to_stored(self) -> dict[str, Any]:
         """Return the JSON content of a sweep's definition."""
@@ -36,5 +38,6 @@ def is_stored(value: object) -> bool:
         "metrics": lambda each: isinstance(each, str),
         "timeout": lambda each: type(each) in (int, float) and 0 <= each < 1e9,
         "warm": lambda each: isinstance(each, bool),
+        "function": lambda each: isinstance(each, str),
     }
     return all(name not in value or check(value[name]) for name, check in checks.items())

@@ -46,6 +46,11 @@ def run_folder_name(number: int) -> str:
     return f"run-{number + 1:04}"
 
 
+def sweep_folder_name(sweep: str) -> str:
+    """Return the name of the folder of a sweep with this name, unless the user gives a folder."""
+    return re.sub(r"[^\w.-]+", "-", sweep).strip(".-")[:60] or "sweep"
+
+
 def checkpoints(folder: Path) -> Iterator[Path]:
     """Yield the checkpoints of all runs in a sweep's folder, whether they exist or not."""
     return (path / "last.pt" for path in folder.iterdir() if re.fullmatch(RUN, path.name))
