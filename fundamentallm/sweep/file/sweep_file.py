@@ -107,7 +107,7 @@ class SweepFile:
                 inner = inner.setdefault(word, {})
             value, distribution = values[parameter.name], parameter.distribution
             if isinstance(distribution, Continuous) and distribution.draws_whole_numbers:
-                value = int(value)
+                value = int(value) if math.isfinite(value) else value
             inner[parameter.path[-1]] = _sorted(value)
         return nested
 
