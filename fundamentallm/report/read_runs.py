@@ -28,6 +28,7 @@ from fundamentallm.report.results import (
     assumed_goal_notes,
     choose_metric,
     missing_metric_note,
+    plain_settings,
     plain_summary,
     unscored_notes,
 )
@@ -98,7 +99,8 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
         notes.append(f"{name}: summary.json cannot be read")
     try:
         config = folder.read_config()
-        settings = config if "program" in summary else _parsed_settings(config, name, notes)
+        is_foreign = "program" in summary
+        settings = plain_settings(config) if is_foreign else _parsed_settings(config, name, notes)
     except RunFolderError as error:
         settings = {}
         notes.append(f"{error}; its settings are unknown")

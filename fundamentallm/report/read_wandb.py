@@ -30,6 +30,7 @@ from fundamentallm.report.results import (
     assumed_goal_notes,
     choose_metric,
     missing_metric_note,
+    plain_settings,
     plain_summary,
     unscored_notes,
 )
@@ -161,7 +162,7 @@ def _run(run: Any, metric: Metric, notes: list[str], program: str) -> RunResult:
     values = curves[metric.name].values if metric.name in curves else ()
     score = metric.best(values) if values else summary_score(summary, status, metric)
     config = {name: value for name, value in run.config.items() if name[:1] != "_"}
-    settings = flat_settings(config) if program else _settings(config)
+    settings = plain_settings(flat_settings(config)) if program else _settings(config)
     return RunResult(run.name, status, settings, score, curves, summary, (), "/".join(run.path))
 
 

@@ -352,6 +352,15 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
+def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return another program's config with numbers that no float can hold as text."""
+
+    def plain(value: Any) -> Any:
+        return str(value) if type(value) in (int, float) and finite(value) is None else value
+
+    return {name: plain(value) for name, value in config.items()}
+
+
 def plain_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the summary without fields of a wrong type."""
     kept = {

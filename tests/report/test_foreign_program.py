@@ -189,6 +189,28 @@ def test_next_stays_where_values_are_plausible(
     assert {type(number) for number in numbers} == {type(number) for number in losses}
 
 
+def test_odd_configs_do_no_harm(tmp_path: Path, run: Run) -> None:
+    odd = [
+        ".inf",
+        "1" + 400 * "0",
+        "2026-11-30",
+        "[1, [2.5, {}]]",
+        "null",
+        "'a\\x1b[31mb'",
+        "true",
+        "0",
+    ]
+    text = FOREIGN.replace("data: {values: [small, large]}", "data: {values: [small, 1, null]}")
+    folder = sweep_of(tmp_path / "s", text=text)
+    for number, value in enumerate(odd, 1):
+        lines = f"optimizer.lr: {value}\ndata: {value}\nrandom_seed: 1\nother: {value}\n"
+        (folder / f"run-{number:04}/config.yaml").write_text(lines)
+    for command in ("explain", "report", "compare", "next"):
+        done = run(command, folder, *(["--json"] if command == "compare" else []))
+        assert done.returncode in (0, 2), done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_commands(tmp_path: Path, run: Run) -> None:
     folder = str(sweep_of(tmp_path / "s"))
     said = run("explain", folder).stdout

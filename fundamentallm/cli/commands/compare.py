@@ -34,7 +34,7 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
     names = [run.name for run in results.runs]
     if as_json:
         content = {row.name: dict(zip(names, row.values, strict=True)) for row in rows}
-        show(json.dumps(content, indent=2))
+        show(json.dumps(content, indent=2, default=str))
         return 0
     _print(rows, names)
     return 0
