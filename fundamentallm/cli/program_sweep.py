@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import read_sweep
 from fundamentallm.sweep.program.command import command_line, dry_run_lines
 from fundamentallm.sweep.program.environment import sweep_environment
+from fundamentallm.sweep.program.script import NotWarmError, PythonScript, python_script
 from fundamentallm.sweep.store.definition import SweepDefinition, differences_in_file
 from fundamentallm.sweep.store.sweep_folder import SweepFolder, run_folder_name
 
@@ -80,6 +81,17 @@ def first_commands(definition: SweepDefinition, folder: SweepFolder) -> Iterator
         return str(run / "wandb/sweep-ID/config-RUN.json")
 
     return islice(dry_run_lines(definition.sweep, search, json_file, min(most)), min(most))
+
+
+def warm_script(definition: SweepDefinition, notify: Callable[[str], None]) -> PythonScript | None:
+    """Return the script that `--warm` starts; None without it, or, with a note, if it cannot."""
+    if definition.program is None or not definition.program.warm:
+        return None
+    try:
+        return python_script(definition.sweep)
+    except NotWarmError as error:
+        notify(f"--warm has no effect: {error}; each run starts a new process")
+        return None
 
 
 def client_variables(definition: SweepDefinition) -> Mapping[str, str]:

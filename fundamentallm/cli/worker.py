@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.messages import display_path, notify, show, warn
-from fundamentallm.cli.program_sweep import client_variables, remember_program
+from fundamentallm.cli.program_sweep import client_variables, remember_program, warm_script
 from fundamentallm.cli.signals import StopSignals
 from fundamentallm.cli.storage import (
     check_storage,
@@ -196,7 +196,13 @@ def engine_for(
     from fundamentallm.sweep.engine.engine import Engine, EngineSettings
     from fundamentallm.sweep.engine.program_job import ProgramJobs
     from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJobs
-    from fundamentallm.sweep.engine.trial_process import PROGRAM, TRAINER, ForkServer
+    from fundamentallm.sweep.engine.trial_process import (
+        PROGRAM,
+        TRAINER,
+        WARM_PROGRAM,
+        ForkServer,
+    )
+    from fundamentallm.sweep.program.preloaded import preload_environment
 
     sweep, wandb = definition.sweep, None
     if definition.wandb and definition.program is None:
@@ -209,6 +215,7 @@ def engine_for(
     if used_up := search.used_up_before(sweep.run_cap):
         view.notify(used_up)
     jobs: JobMaker
+    environment: Mapping[str, str] = {}
     if definition.program is None:
         texts = TextSource.of(definition, data)
         jobs = TrainerJobs(
@@ -216,15 +223,20 @@ def engine_for(
         )
         preload, failures = [*TRAINER, *(PRELOADED if wandb else ())], TRAINER_FAILURES
     else:
+        script = warm_script(definition, view.notify)
+        variables = client_variables(definition)
         jobs = ProgramJobs(
             folder, sweep, resources, definition.program,
-            sweep_id=definition.id, wandb=client_variables(definition),
+            sweep_id=definition.id, wandb=variables, script_index=script and script.index,
         )  # fmt: skip
         preload, failures = PROGRAM, PROGRAM_FAILURES
+        if script is not None:
+            preload = WARM_PROGRAM
+            environment = preload_environment(script, variables, resources.threads)
     settings = EngineSettings(
         resources, retries=retries, count=count, failures=failures, wait=60 * wait
     )
-    executor = ForkServer(threads=resources.threads, preload=preload)
+    executor = ForkServer(threads=resources.threads, preload=preload, environment=environment)
     return Engine(
         store, folder, sweep, search.search, settings, jobs=jobs, executor=executor, observer=view
     )

@@ -67,6 +67,9 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder, sweep_folder_nam
     help="Stop a run of your program after so long, as failed.",
 )
 @click.option(
+    "--warm", is_flag=True, help="Start your Python script with its libraries already imported."
+)
+@click.option(
     "--dry-run", is_flag=True, help="Print the commands of the first runs; start nothing."
 )
 @worker_options
@@ -80,6 +83,7 @@ def sweep(
     wandb_sweep_id: str | None,
     metrics: str | None,
     trial_timeout: float | None,
+    warm: bool,
     dry_run: bool,
     storage: str | None,
     **options: Any,
@@ -98,8 +102,8 @@ def sweep(
     show_diagnostics(read.diagnostics)
     if not all(each.is_unambiguous and exists for each in read.diagnostics.errors):
         return exit_codes.BAD_INPUT
-    if shared is not None and (metrics or trial_timeout):
-        name = "--metrics" if metrics else "--trial-timeout"
+    if shared is not None and (metrics or trial_timeout or warm):
+        name = "--metrics" if metrics else "--trial-timeout" if trial_timeout else "--warm"
         raise click.UsageError(f"{name} is for a sweep of another program; leave it out")
     if wandb_sweep_id and not wandb:
         raise click.UsageError("--wandb-sweep-id needs --wandb offline or --wandb online")
@@ -111,7 +115,7 @@ def sweep(
         lease=lease_seconds(),
         wandb=wandb or "",
         wandb_sweep_id=wandb_sweep_id or "",
-        program=None if shared else ProgramSettings(metrics or "", trial_timeout or 0.0),
+        program=None if shared else ProgramSettings(metrics or "", trial_timeout or 0.0, warm),
     )
     if shared is not None:
         data = _choose_text(read, data, shared)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a trial's process imports this file and has to start fast
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Job for the process of a trial, which calls `run` in the run's folder."""
+    """Job for the process of a trial, which calls `begin` and enters the run's folder."""
 
     folder: Path
     """Absolute path of the run's folder, which exists."""
@@ -35,11 +35,14 @@ class Job:
         """Return whether the trial is a run on W&B, other than one the sweep is started in."""
         return False
 
-    def run(self, pipe: TrialPipe) -> Outcome:
-        """Do the job in the current folder, which is the run's.
+    def begin(self) -> Callable[[TrialPipe], Outcome]:
+        """Return the function that does the job in the current folder, which is the run's.
+
+        Whatever must precede the first thread of the process is done at once. The function raises
+        DiskError if the disk is full, or the folder is gone.
 
         Raises:
-            DiskError: The disk is full, or the folder is gone.
+            OSError: The system allows no more processes or files.
         """
         raise NotImplementedError
 

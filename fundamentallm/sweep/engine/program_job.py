@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,17 +45,27 @@ class ProgramJob(Job):
     is_unknown_to_wandb: bool
     """Whether the id of the sweep is ours, which W&B does not know."""
     settings: ProgramSettings
+    script_index: int | None
+    """Index of the Python script in the command, for a warm start; None for a new process."""
 
     @property
     def in_wandb_run(self) -> bool:
         """Return whether the trial is a run for W&B's client; it always is."""
         return True
 
-    def run(self, pipe: TrialPipe) -> Outcome:
-        """Start the program and follow it to its end."""
-        from fundamentallm.sweep.engine.program_trial import run_program
+    def begin(self) -> Callable[[TrialPipe], Outcome]:
+        """Return the function that starts the program and follows it to its end.
 
-        return run_program(self, pipe)
+        The process of a warm start is forked at once, before there are threads.
+        """
+        from fundamentallm.sweep.engine.program_trial import run_program
+        from fundamentallm.sweep.program.process import ProgramProcess
+        from fundamentallm.sweep.program.warm import WarmProcess
+
+        place = (self.command, self.working_folder, dict(os.environ))
+        if self.script_index is None:
+            return partial(run_program, self, partial(ProgramProcess, *place))
+        return partial(run_program, self, WarmProcess(*place, self.script_index).start)
 
 
 class ProgramJobs:
@@ -69,6 +80,7 @@ class ProgramJobs:
         *,
         sweep_id: str,
         wandb: Mapping[str, str],
+        script_index: int | None = None,
     ) -> None:
         """Store what all jobs share.
 
@@ -79,9 +91,10 @@ class ProgramJobs:
             settings: How the program runs.
             sweep_id: Id of the sweep, the prefix of its runs' ids.
             wandb: Variables for W&B's client that all runs share.
+            script_index: Index of the Python script in the command, for a warm start.
         """
         self.folder, self.sweep, self.resources, self.settings = folder, sweep, resources, settings
-        self.sweep_id, self.wandb = sweep_id, wandb
+        self.sweep_id, self.wandb, self.script_index = sweep_id, wandb, script_index
         self.working_folder = os.getcwd()
 
     def job(self, run: Run, slot: int) -> ProgramJob:
@@ -122,6 +135,7 @@ class ProgramJobs:
             metric=self.sweep.ranks_by.name,
             is_unknown_to_wandb=self.wandb.get("WANDB_SWEEP_ID") == self.sweep_id,
             settings=self.settings,
+            script_index=self.script_index,
         )
 
     def _command(self, nested: Mapping[str, Any], json_file: str) -> tuple[str, ...]:

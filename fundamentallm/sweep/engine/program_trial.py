@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from fundamentallm.sweep.program.environment import OWN_FILES, RUN_DIR
 from fundamentallm.sweep.program.json_lines import JsonFile, JsonLines
 from fundamentallm.sweep.program.logged import Logged, LoggedRow, settings
 from fundamentallm.sweep.program.output import Output
-from fundamentallm.sweep.program.process import ProgramProcess, StopSequence, kill_leftovers
+from fundamentallm.sweep.program.process import RunningProgram, StopSequence, kill_leftovers
 from fundamentallm.sweep.program.transaction_log import (
     FOLDERS,
     TransactionLogs,
@@ -55,7 +55,7 @@ BY_A_SHELL = 128
 """A shell exits with this plus the signal that killed its command."""
 
 
-def run_program(job: ProgramJob, pipe: TrialPipe) -> Outcome:
+def run_program(job: ProgramJob, start: Callable[[], RunningProgram], pipe: TrialPipe) -> Outcome:
     """Start the program of a job and follow it to its end, in the current folder.
 
     Raises:
@@ -65,7 +65,7 @@ def run_program(job: ProgramJob, pipe: TrialPipe) -> Outcome:
     try:
         with folder.held(wait=RELEASE_SECONDS):
             kill_leftovers(RUN_DIR, job.environment[RUN_DIR])
-            return Supervisor(job, folder, pipe).run()
+            return Supervisor(job, folder, pipe).run(start)
     except DiskError:  # the worker waits for room
         raise
     except FundamentallmError as error:
@@ -115,22 +115,20 @@ class Supervisor:
         """Files that --metrics may name: in the folder of the run, or where the program starts."""
         self.started_at = time.monotonic()
 
-    def run(self) -> Outcome:
+    def run(self, start: Callable[[], RunningProgram]) -> Outcome:
         """Run the program to its end."""
         write_parameters(self.job, self.folder)
         self.record.start()
         self.record.complete_earlier()
         try:
-            self.process = ProgramProcess(
-                self.job.command, self.job.working_folder, dict(os.environ)
-            )
+            self.process = start()
         except OSError as error:
             return self._not_started(error)
         self.pipe.send(Started(self.process.group))
         self.stop = StopSequence(self.process)
         try:
             reason = self._follow()
-            code = self.process.popen.wait()
+            code = self.process.wait()
         finally:
             self.process.kill()
             self.process.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +82,11 @@ class TrainerJob(Job):
         """Return whether the trial is a run on W&B."""
         return self.wandb is not None
 
-    def run(self, pipe: TrialPipe) -> Outcome:
-        """Train, or resume, in the current folder."""
+    def begin(self) -> Callable[[TrialPipe], Outcome]:
+        """Return the function that trains, or resumes, in the current folder."""
         from fundamentallm.sweep.engine.trainer_trial import run_trial
 
-        return run_trial(self, pipe)
+        return partial(run_trial, self)
 
 
 class TrainerJobs:

@@ -17,6 +17,7 @@ from fundamentallm.printable import printable
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Job, Outcome
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
+from fundamentallm.sweep.program.environment import SAFE_PATH
 from fundamentallm.warning_lines import print_warnings
 
 VARIABLES_OF_A_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
@@ -30,17 +31,19 @@ def main(job: Job, pipe: Connection) -> None:
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: setattr(line, "stop", line.stop or "SIGTERM"))
+    os.environ.pop(SAFE_PATH, None)  # the fork server's
     if job.in_wandb_run:
         for name in VARIABLES_OF_A_RUN:
             os.environ.pop(name, None)
     os.environ.update(job.environment)
     if job.visible_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.visible_gpu
-    threading.Thread(target=line.beat, daemon=True).start()
     try:
+        run = job.begin()
+        threading.Thread(target=line.beat, daemon=True).start()
         _enter(job)
         print_warnings()
-        outcome = job.run(line)
+        outcome = run(line)
     except DiskError as error:
         outcome = Outcome(RunStatus.INTERRUPTED, str(error), disk=True)
     except Exception as error:  # any error ends this trial, but not the sweep

@@ -13,23 +13,37 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
+from types import MappingProxyType
 from typing import Any
 
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.exit_codes import FAILED
 from fundamentallm.machine.cores_and_memory import group_memory_gb, own_memory_gb
 from fundamentallm.machine.system_limits import starting_processes
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine import trial_main
 from fundamentallm.sweep.engine.job import Heartbeat, Job, Outcome, Row, Started, Stop
+from fundamentallm.sweep.program.environment import SAFE_PATH
 
 TRAINER = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.trainer_trial")
 """Modules that a trial of our trainer needs."""
 PROGRAM = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.program_trial")
 """Modules that a trial of another program needs."""
+WARM_PROGRAM = (*PROGRAM, "fundamentallm.sweep.program.preloaded")
+"""The same, and modules that the program needs."""
+ATTEMPTS = 5
+"""Starts of a server that ends by itself, after which a worker gives up."""
+
+
+class ForkServerError(FundamentallmError):
+    """The fork server ends by itself."""
+
+    exit_code = FAILED
 
 MEMORY_SECONDS = 2.0
 
@@ -117,40 +131,67 @@ class TrialProcess:
 class ForkServer:
     """Executor that forks each trial from a server with its modules imported."""
 
-    def __init__(self, *, threads: int, preload: Sequence[str] = TRAINER) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        preload: Sequence[str] = TRAINER,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Start the server; it imports in the background.
 
         Args:
             threads: Threads of each trial.
             preload: Modules to import.
+            environment: Other variables that these modules read when they are imported.
         """
+        # Torch reads it when it is imported; threads beyond a trial's would only wait.
+        self.environment = {
+            SAFE_PATH: "1",
+            "OMP_NUM_THREADS": str(threads),
+            **environment,
+        }
         if sys.platform == "linux":
             self.context: BaseContext = multiprocessing.get_context("forkserver")
             self.context.set_forkserver_preload(list(preload))
-            # Torch reads it when it is imported; threads beyond a trial's would only wait.
-            before = os.environ.get("OMP_NUM_THREADS")
-            os.environ["OMP_NUM_THREADS"] = str(threads)
+            self.preload = preload
             with starting_processes():
-                forkserver.ensure_running()
-            if before is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = before
+                self._ensure_running()
         else:
             self.context = multiprocessing.get_context("spawn")
+
+    def _ensure_running(self) -> None:
+        """Start the server, or another one if it was killed."""
+        before = {name: os.environ.get(name) for name in self.environment}
+        os.environ.update(self.environment)
+        try:
+            forkserver.ensure_running()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
     def start(self, job: Job) -> TrialProcess:
         """Start a process for `job`; replace the server if it was killed.
 
         Raises:
             SystemLimitError: The system allows no more processes or files.
+            ForkServerError: The server does not start.
         """
-        while True:
+        for _ in range(ATTEMPTS):
             try:
                 with starting_processes():
+                    if sys.platform == "linux":
+                        self._ensure_running()
                     return TrialProcess(self.context, job)
             except (EOFError, ConnectionError):
                 time.sleep(0.1)  # killed just now; the next start notices
+        raise ForkServerError(
+            f"the process that starts runs ended {ATTEMPTS} times while it imported "
+            f"{', '.join(self.preload)}; run python -c 'import MODULE' to see why"
+        )
 
     def wait(self, trials: Sequence[TrialProcess], seconds: float) -> None:
         """Wait until a trial sends a message, at most `seconds`."""

@@ -8,6 +8,11 @@ from pathlib import Path
 
 RUN_DIR = "FUNDAMENTALLM_RUN_DIR"
 """Variable with the folder of a run in which the program may keep files, e.g. its checkpoint."""
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Variable with which Python does not look for modules in the current folder.
+
+The fork server has it, so that a program's `click.py`, say, is not taken for a library of ours.
+"""
 OWN_FILES = "files"
 """Name of that folder in the run's folder, where no name clashes with a file of ours."""
 
@@ -21,7 +26,7 @@ def run_environment(
         folder: Absolute path of the run's folder.
         run_id: Id of the run for W&B's client.
         parameters_file: File of the run's values, relative to `folder`.
-        threads: Threads of each run; a user's own OMP_NUM_THREADS counts more.
+        threads: Threads of each run.
         restarts: Whether an earlier attempt did not finish.
     """
     variables = {
@@ -32,9 +37,14 @@ def run_environment(
     }
     if restarts:
         variables["WANDB_RESUME"] = "allow"
-    for name, value in {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}.items():
-        variables[name] = os.environ.get(name, value)
-    return variables
+    return variables | process_environment(threads)
+
+
+def process_environment(threads: int) -> dict[str, str]:
+    """Return the variables for Python and its libraries; a user's own count more."""
+    variables = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    own = {name: os.environ[name] for name in (*variables, SAFE_PATH) if name in os.environ}
+    return variables | own
 
 
 def sweep_environment(

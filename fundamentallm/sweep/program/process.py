@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -21,8 +22,46 @@ AS_WHEN_STARTED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 READ_SIZE = 1 << 16
 
 
-class ProgramProcess:
-    """A program in a process group of its own, with stdin closed and its output in a pipe."""
+class RunningProgram(ABC):
+    """Running program: the first process of a group of its own, with its output in a pipe."""
+
+    group: int
+    """Id of its process group."""
+    output: int
+    """File descriptor of what it prints; never blocks."""
+
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """Return its exit code, or minus the signal that killed it; None while it runs."""
+
+    @abstractmethod
+    def wait(self) -> int:
+        """Wait for its end, and return its exit code."""
+
+    def read(self) -> bytes | None:
+        """Return new output: empty if there is none now, None at its end."""
+        try:
+            return os.read(self.output, READ_SIZE) or None
+        except BlockingIOError:
+            return b""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all processes of its group."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.group, number)
+
+    def kill(self) -> None:
+        """Kill all processes of its group, and wait for its end."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def close(self) -> None:
+        """Release the pipe."""
+        os.close(self.output)
+
+
+class ProgramProcess(RunningProgram):
+    """Program in a new process, with stdin closed."""
 
     def __init__(self, command: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
         """Start the program in `folder`, without a shell.
@@ -31,7 +70,6 @@ class ProgramProcess:
             OSError: It cannot be started.
         """
         self.output, theirs = os.pipe()
-        """File descriptor of what it prints; never blocks."""
         try:
             self.popen = subprocess.Popen(
                 command,
@@ -51,42 +89,21 @@ class ProgramProcess:
         assert self.popen.stdin is not None
         self.popen.stdin.close()
         os.set_blocking(self.output, False)
-
-    @property
-    def group(self) -> int:
-        """Return the id of its process group."""
-        return self.popen.pid
+        self.group = self.popen.pid
 
     def exit_code(self) -> int | None:
         """Return its exit code, or minus the signal that killed it; None while it runs."""
         return self.popen.poll()
 
-    def read(self) -> bytes | None:
-        """Return new output: empty if there is none now, None at its end."""
-        try:
-            return os.read(self.output, READ_SIZE) or None
-        except BlockingIOError:
-            return b""
-
-    def signal(self, number: int) -> None:
-        """Send a signal to all processes of its group."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.group, number)
-
-    def kill(self) -> None:
-        """Kill all processes of its group, and wait for its end."""
-        self.signal(signal.SIGKILL)
-        self.popen.wait()
-
-    def close(self) -> None:
-        """Release the pipe."""
-        os.close(self.output)
+    def wait(self) -> int:
+        """Wait for its end, and return its exit code."""
+        return self.popen.wait()
 
 
 class StopSequence:
     """Stop of a program by `STOP_SIGNALS`, each after a grace period."""
 
-    def __init__(self, process: ProgramProcess, grace: float = GRACE_SECONDS) -> None:
+    def __init__(self, process: RunningProgram, grace: float = GRACE_SECONDS) -> None:
         self.process, self.grace = process, grace
         self.left = list(STOP_SIGNALS)
         self.next_at = 0.0

@@ -45,7 +45,7 @@ def test_a_program_starts_as_the_agent_of_wandb_starts_it(tmp_path: Path) -> Non
     process = start(code, tmp_path, A="1")
     lines = output_of(process).splitlines()
     assert lines == [f"{tmp_path} True '' 1", "['SIG_DFL', 'SIG_DFL']"]
-    assert process.popen.wait() == 0
+    assert process.wait() == 0
 
 
 @pytest.mark.parametrize("ignored", ["", "SIGINT", "SIGINT,SIGTERM"])
@@ -95,6 +95,6 @@ def test_what_an_earlier_trial_left_behind_is_killed(tmp_path: Path) -> None:
         while b"OF_A_RUN" not in Path(f"/proc/{process.group}/environ").read_bytes():
             time.sleep(0.01)
     kill_leftovers("OF_A_RUN", "run-1")
-    assert left.popen.wait() == -signal.SIGKILL
+    assert left.wait() == -signal.SIGKILL
     assert other.exit_code() is None
     other.kill()
