@@ -202,7 +202,7 @@ def engine_for(
         WARM_PROGRAM,
         ForkServer,
     )
-    from fundamentallm.sweep.program.preloaded import preload_environment
+    from fundamentallm.sweep.program.script import preload_environment
 
     sweep, wandb = definition.sweep, None
     if definition.wandb and definition.program is None:

@@ -60,11 +60,12 @@ class ProgramJob(Job):
         """
         from fundamentallm.sweep.engine.program_trial import run_program
         from fundamentallm.sweep.program.process import ProgramProcess
-        from fundamentallm.sweep.program.warm import WarmProcess
 
         place = (self.command, self.working_folder, dict(os.environ))
         if self.script_index is None:
             return partial(run_program, self, partial(ProgramProcess, *place))
+        from fundamentallm.sweep.program.warm import WarmProcess
+
         return partial(run_program, self, WarmProcess(*place, self.script_index).start)
 
 

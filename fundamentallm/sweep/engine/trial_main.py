@@ -17,7 +17,6 @@ from fundamentallm.printable import printable
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Job, Outcome
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
-from fundamentallm.sweep.program.environment import SAFE_PATH
 from fundamentallm.warning_lines import print_warnings
 
 VARIABLES_OF_A_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
@@ -31,7 +30,6 @@ def main(job: Job, pipe: Connection) -> None:
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: setattr(line, "stop", line.stop or "SIGTERM"))
-    os.environ.pop(SAFE_PATH, None)  # the fork server's
     if job.in_wandb_run:
         for name in VARIABLES_OF_A_RUN:
             os.environ.pop(name, None)

@@ -28,8 +28,8 @@ from fundamentallm.machine.system_limits import starting_processes
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine import trial_main
 from fundamentallm.sweep.engine.job import Heartbeat, Job, Outcome, Row, Started, Stop
-from fundamentallm.sweep.program.environment import SAFE_PATH
 
+SEARCH_PATH = "fundamentallm.sweep.program.search_path"
 TRAINER = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.trainer_trial")
 """Modules that a trial of our trainer needs."""
 PROGRAM = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.program_trial")
@@ -44,6 +44,7 @@ class ForkServerError(FundamentallmError):
     """The fork server ends by itself."""
 
     exit_code = FAILED
+
 
 MEMORY_SECONDS = 2.0
 
@@ -146,15 +147,11 @@ class ForkServer:
             environment: Other variables that these modules read when they are imported.
         """
         # Torch reads it when it is imported; threads beyond a trial's would only wait.
-        self.environment = {
-            SAFE_PATH: "1",
-            "OMP_NUM_THREADS": str(threads),
-            **environment,
-        }
+        self.environment = {"OMP_NUM_THREADS": str(threads), **environment}
+        self.preload = (SEARCH_PATH, *preload)
         if sys.platform == "linux":
             self.context: BaseContext = multiprocessing.get_context("forkserver")
-            self.context.set_forkserver_preload(list(preload))
-            self.preload = preload
+            self.context.set_forkserver_preload(list(self.preload))
             with starting_processes():
                 self._ensure_running()
         else:

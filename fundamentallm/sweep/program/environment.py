@@ -8,11 +8,6 @@ from pathlib import Path
 
 RUN_DIR = "FUNDAMENTALLM_RUN_DIR"
 """Variable with the folder of a run in which the program may keep files, e.g. its checkpoint."""
-SAFE_PATH = "PYTHONSAFEPATH"
-"""Variable with which Python does not look for modules in the current folder.
-
-The fork server has it, so that a program's `click.py`, say, is not taken for a library of ours.
-"""
 OWN_FILES = "files"
 """Name of that folder in the run's folder, where no name clashes with a file of ours."""
 
@@ -43,8 +38,7 @@ def run_environment(
 def process_environment(threads: int) -> dict[str, str]:
     """Return the variables for Python and its libraries; a user's own count more."""
     variables = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    own = {name: os.environ[name] for name in (*variables, SAFE_PATH) if name in os.environ}
-    return variables | own
+    return {name: os.environ.get(name, value) for name, value in variables.items()}
 
 
 def sweep_environment(

@@ -54,7 +54,8 @@ def programs(sweep: SweepFile) -> list[Program]:
     words = command_words(sweep)
     for index, word in enumerate(words):
         is_module = index > 0 and words[index - 1] in MODULE_FLAGS and word not in LAUNCHERS
-        is_script = word.endswith(SCRIPTS) and not word.startswith("-")
+        is_code = index > 0 and words[index - 1] == "-c"
+        is_script = word.endswith(SCRIPTS) and not (word.startswith("-") or is_code)
         if word == "${program}":
             name = sweep.program
             return [*found, Program(index, ("program",), name, name, is_module)]

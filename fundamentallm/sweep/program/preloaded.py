@@ -13,30 +13,18 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fundamentallm.sweep.program.environment import process_environment
-from fundamentallm.sweep.program.script import Import, PythonScript, installed_imports
+from fundamentallm.sweep.program.script import PRELOAD, Import, installed_imports
 
-SCRIPT = "FUNDAMENTALLM_PRELOAD"
-"""Variable with the absolute path of the script."""
 LEFT_OUT = "FUNDAMENTALLM_PRELOAD_NOT"
 """Variable with the modules to leave out."""
 FORK_SAFE_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """Variable with which torch looks for a GPU without opening it."""
 GPUS = ("/dev/nvidia-uvm", "/dev/kfd")
-PATH = list(sys.path) if sys.flags.safe_path else sys.path[1:]
-"""Python's search path without the folder of a script."""
 MAIN_PROCESS = multiprocessing.current_process()
 """Main process for multiprocessing; its class is not public."""
-
-
-def preload_environment(
-    script: PythonScript, wandb: Mapping[str, str], threads: int
-) -> dict[str, str]:
-    """Return the variables for the fork server of a script's runs: all that the runs share."""
-    return {**wandb, **process_environment(threads), SCRIPT: script.path}
 
 
 def _preload(script: str) -> frozenset[int]:
@@ -45,14 +33,13 @@ def _preload(script: str) -> frozenset[int]:
     check = os.environ.get(FORK_SAFE_CHECK)
     os.environ[FORK_SAFE_CHECK] = "1"
     left_out = os.environ.get(LEFT_OUT, "").split(",")
-    sys.path[:] = PATH
     imports = [each for each in installed_imports(script) if each.module not in left_out]
     with _hidden_output():
         unusable = next((each for each in imports if not _imported(each)), None)
     if unusable is not None:
         os.environ[LEFT_OUT] = ",".join([*left_out, unusable.module])
         os.execv(sys.executable, sys.orig_argv)
-    del os.environ[SCRIPT], os.environ[FORK_SAFE_CHECK]
+    del os.environ[PRELOAD], os.environ[FORK_SAFE_CHECK]
     os.environ.pop(LEFT_OUT, None)
     if check is not None:
         os.environ[FORK_SAFE_CHECK] = check
@@ -99,4 +86,4 @@ def _hidden_output() -> Iterator[None]:
             os.close(copy)
 
 
-DESCRIPTORS = _preload(os.environ[SCRIPT]) if SCRIPT in os.environ else frozenset[int]()
+DESCRIPTORS = _preload(os.environ[PRELOAD]) if PRELOAD in os.environ else frozenset[int]()

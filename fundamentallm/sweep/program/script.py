@@ -6,7 +6,7 @@ import ast
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -14,7 +14,10 @@ from pathlib import Path
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.file.sweep_file import SweepFile, is_macro
 from fundamentallm.sweep.program.command import command_words, fixed_macros
+from fundamentallm.sweep.program.environment import process_environment
 
+PRELOAD = "FUNDAMENTALLM_PRELOAD"
+"""Variable of the fork server with the absolute path of the script."""
 UNBUFFERED = "-u"
 """The only flag of Python that changes nothing: our runs have PYTHONUNBUFFERED."""
 INSTALLED = {"site-packages", "dist-packages"}
@@ -80,6 +83,13 @@ def _runs_us(word: str) -> bool:
     if found is None or not os.path.samefile(found, sys.executable):
         return False
     return os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable))
+
+
+def preload_environment(
+    script: PythonScript, wandb: Mapping[str, str], threads: int
+) -> dict[str, str]:
+    """Return the variables for the fork server of a script's runs: all that the runs share."""
+    return {**wandb, **process_environment(threads), PRELOAD: script.path}
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from fundamentallm.sweep.program import preloaded
-from fundamentallm.sweep.program.environment import SAFE_PATH
 from fundamentallm.sweep.program.process import RunningProgram, prepare_child
 from fundamentallm.sweep.program.script import is_own
+from fundamentallm.sweep.program.search_path import PATH
 
 FILES = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
@@ -63,11 +63,11 @@ class WarmProcess(RunningProgram):
         self.group = os.fork()
         if not self.group:
             try:
-                os.close(self.starts)
                 os.setpgid(0, 0)
                 prepare()
+                _become(theirs, keep=start)
                 if os.read(start, 1):
-                    _become(theirs)
+                    os.close(start)
                     _enter(words, folder, environment, script_index)
                     _end(_run(os.path.abspath(sys.argv[0])))
             except BaseException:  # e.g. the working folder is gone
@@ -104,15 +104,17 @@ class WarmProcess(RunningProgram):
         return self.code
 
 
-def _become(output: int) -> None:
+def _become(output: int, *, keep: int) -> None:
     """Drop what the process has of its parents, and get random states of its own."""
     null = os.open(os.devnull, os.O_RDONLY)
     for theirs, number in ((null, 0), (output, 1), (output, 2)):
         os.dup2(theirs, number)
-    for descriptor in preloaded.open_descriptors() - preloaded.DESCRIPTORS - {0, 1, 2}:
+    for descriptor in preloaded.open_descriptors() - preloaded.DESCRIPTORS - {0, 1, 2, keep}:
         with suppress(OSError):  # the one that listed them
             os.close(descriptor)
-    sys.stdin = sys.__stdin__ = open(0, encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
+    sys.stdin = sys.__stdin__ = open(  # noqa: SIM115
+        0, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _reset_multiprocessing()
     random.seed()
@@ -138,7 +140,6 @@ def _reset_multiprocessing() -> None:
     processes._parent_process = None
     processes._children = set()
     processes._process_counter = itertools.count(1)
-    sys.modules.pop("__mp_main__", None)
 
 
 def _enter(
@@ -150,9 +151,9 @@ def _enter(
     os.chdir(folder)
     script = words[script_index]
     own = os.path.dirname(os.path.realpath(script))
-    sys.orig_argv = list(words)
+    sys.orig_argv = list(words[os.path.basename(words[0]) == "env" :])
     sys.argv = list(words[script_index:])
-    sys.path[:] = [*([] if environment.get(SAFE_PATH) else [own]), *preloaded.PATH]
+    sys.path[:] = [*([] if sys.flags.safe_path else [own]), *PATH]
     process.ORIGINAL_DIR = os.getcwd()  # pyright: ignore[reportAttributeAccessIssue]
     importlib.invalidate_caches()
     _forget_shadowed(own)
@@ -163,7 +164,7 @@ def _enter(
     main.__annotations__ = {}
     main.__loader__ = SourceFileLoader("__main__", path)
     main.__builtins__ = builtins
-    sys.modules["__main__"] = main
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
 
 
 def _forget_shadowed(folder: str) -> None:
