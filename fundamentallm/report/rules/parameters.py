@@ -17,6 +17,7 @@ from fundamentallm.sweep.check.warnings import extremes
 EDGE = 0.1
 """Distance from an end, as a share of the range, that counts as at it."""
 MIN_T = 2.0
+LARGEST_T = 1000  # beyond it, results hold no noise at all
 """Smallest t value that counts as falling towards an edge."""
 
 
@@ -112,7 +113,7 @@ def _at_edge(effect: Effect, side: str, t: float, evidence: Evidence) -> Claim:
     says = (
         f"the best {name} is near the {which} tried, {value}: {evidence.metric}{evidence.when} "
         f"{'falls' if evidence.results.metric.sign > 0 else 'rises'} towards it "
-        f"(t = {t:.1f}); {advice}"
+        f"({f't = {t:.1f}' if t < LARGEST_T else f't above {LARGEST_T}'}); {advice}"
     )
     return Claim("edge", side, says, name)
 
