@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from fundamentallm.cli.messages import display_path
 from fundamentallm.cli.program_sweep import client_variables
-from fundamentallm.cli.result_sources import read_sources
+from fundamentallm.cli.result_sources import MOST_NOTES, read_sources
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.terminal_view import PlainView
 from fundamentallm.cli.worker import PROGRAM_FAILURES, created_sweep
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.report.explain import HEADINGS
@@ -107,7 +107,7 @@ def run_sweep(
             f"{stopped_by}, the last with {failed[-1]}; see output.txt in {folder.path}/run-*, "
             "correct the function, and call run_sweep again with retries=1"
         )
-    return load_sweep(folder.path)
+    return _load(folder.path)
 
 
 @contextmanager
@@ -143,7 +143,15 @@ def load_sweep(folder: str | Path) -> SweepResults:
     Raises:
         FundamentallmError: There is no sweep, or no run has started.
     """
-    return SweepResults(Path(folder), read_sources([str(folder)], ""))
+    return _load(folder)
+
+
+def _load(folder: str | Path) -> SweepResults:
+    """Read the results, and warn the caller's caller of what is missing."""
+    results = read_sources([str(folder)], "")
+    for note in results.notes[:MOST_NOTES]:
+        warnings.warn(one_line(note), stacklevel=3)
+    return SweepResults(Path(folder), results)
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,7 @@ class SweepResults:
                 heading = HEADINGS[claim.rule]
                 lines.append(heading)
             lines.append(f"  {claim.says}")
-        return "\n".join(lines)
+        return "\n".join(lines) or "no run has finished, so there is nothing to explain yet"
 
     def __repr__(self) -> str:
         best = self._results.best

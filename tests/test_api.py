@@ -67,6 +67,7 @@ def test_a_function_runs_in_this_thread_with_state_that_stays(tmp_path: Path) ->
     seen: list[dict[str, Any]] = []
     lock = threading.Lock()  # cannot be pickled
     threads: set[int] = set()
+    streams: list[Any] = []
 
     def train() -> None:
         with lock:
@@ -76,6 +77,8 @@ def test_a_function_runs_in_this_thread_with_state_that_stays(tmp_path: Path) ->
         for step in range(4):
             run.log({"loss": (wandb.config.lr - 0.25) ** 2 + 1 / (step + 1), "eval/acc": step / 10})
         print("a line of run", run.id)
+        streams.append(sys.stdout)  # as a logger would keep it
+        print("a line by an earlier stream", file=streams[0])
         # It forgets run.finish().
 
     before = dict(os.environ)
@@ -95,7 +98,9 @@ def test_a_function_runs_in_this_thread_with_state_that_stays(tmp_path: Path) ->
         {"step": step, "loss": (0.1 - 0.25) ** 2 + 1 / (step + 1), "eval/acc": step / 10}
         for step in range(4)
     ]
-    assert "a line of run" in (first / "output.txt").read_text()
+    output = (first / "output.txt").read_text()
+    assert "a line of run" in output
+    assert output.count("a line by an earlier stream") == 1
     assert "optimizer.beta: 0.9" in (first / "config.yaml").read_text()
     summary = summaries(folder)["run-0001"]
     assert (summary["status"], summary["program"], summary["exit_code"]) == ("done", "train()", 0)
@@ -184,7 +189,10 @@ def test_an_endless_search_warns_unless_it_is_counted() -> None:
     config = {"method": "random", "parameters": {"lr": {"min": 0.1, "max": 0.2}}}
     with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="random never ends"):
         run_sweep(config, lambda: signal.raise_signal(signal.SIGINT))
-    assert table(load_sweep("runs/lambda"))[0]["status"] == "interrupted"
+    with pytest.warns(UserWarning, match="no run has logged a metric yet"):
+        results = load_sweep("runs/lambda")
+    assert table(results)[0]["status"] == "interrupted"
+    assert results.best is None
 
 
 @pytest.mark.slow
@@ -332,6 +340,7 @@ def test_an_active_run_or_sweep_is_refused() -> None:
             run_sweep(of(), other)
         except FundamentallmError as error:
             errors.append(str(error))
+        wandb.init().log({"loss": 1.0})
 
     run_sweep(of_one(1), nested)
     assert [error.partition(";")[0] for error in errors] == [

@@ -195,8 +195,10 @@ class FunctionTrial:
                 return
             with (
                 _variables(self.job.environment, without=VARIABLES_OF_A_RUN),
-                redirect_stdout(_copied(sys.stdout, self.output)),
-                redirect_stderr(_copied(sys.stderr, self.output)),
+                _copied(sys.stdout, self.output) as stdout,
+                _copied(sys.stderr, self.output) as stderr,
+                redirect_stdout(stdout),
+                redirect_stderr(stderr),
             ):
                 try:
                     wandb_session.end()
@@ -311,14 +313,19 @@ class Interrupts:
 
 
 class _Copied:
-    """A stream that also writes into a run's output.txt."""
+    """A stream that also writes into a run's output.txt, until the run ends.
+
+    Others may keep it longer, such as a logger that the function set up.
+    """
 
     def __init__(self, stream: TextIO, output: Output) -> None:
-        self.stream, self.output = stream, output
+        self.stream = stream
+        self.output: Output | None = output
 
     def write(self, text: str) -> int:
-        with suppress(OSError):  # a full disk is no error of what the function prints
-            self.output.write(text.encode("utf-8", "backslashreplace"))
+        if self.output is not None:
+            with suppress(OSError):  # a full disk is no error of what the function prints
+                self.output.write(text.encode("utf-8", "backslashreplace"))
         return self.stream.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -329,8 +336,13 @@ class _Copied:
         return getattr(self.stream, name)
 
 
-def _copied(stream: TextIO, output: Output) -> TextIO:
-    return cast(TextIO, _Copied(stream, output))
+@contextmanager
+def _copied(stream: TextIO, output: Output) -> Iterator[TextIO]:
+    copied = _Copied(stream, output)
+    try:
+        yield cast(TextIO, copied)
+    finally:
+        copied.output = None
 
 
 @contextmanager
