@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 LARGEST_OUTPUT = 1 << 26
 """Bytes of output.txt; beyond that, only the last lines are stored."""
@@ -11,6 +12,14 @@ TAIL = 1 << 14
 LINES_SHOWN = 12
 LONGEST_SHOWN = 300
 """Characters of a line that is shown."""
+SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # color, cursor
+    r"|\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # title, link
+    r"|[@-Z\\^_])"
+)
+"""Escape sequences of a terminal."""
+BY_WANDB = re.compile(r"wandb:(?! *ERROR)")
+"""Start of a line that the W&B client prints, e.g. below a program's traceback."""
 
 
 class Output:
@@ -45,6 +54,12 @@ class Output:
             self.write(note.encode() + tail)
 
     def last_lines(self) -> list[str]:
-        """Return the last lines that are not empty."""
-        lines = self.tail.decode("utf-8", "replace").replace("\r", "\n").splitlines()
-        return [line[:LONGEST_SHOWN] for line in lines if line.strip()][-LINES_SHOWN:]
+        """Return the last lines that are not empty, as a terminal would show them.
+
+        Lines of the W&B client are left out, unless there are no others.
+        """
+        text = SEQUENCE.sub("", self.tail.decode("utf-8", "replace"))
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+        lines = [line[:LONGEST_SHOWN] for line in lines if line.strip()]
+        others = [line for line in lines if not BY_WANDB.match(line)]
+        return (others or lines)[-LINES_SHOWN:]

@@ -28,4 +28,15 @@ def test_all_of_a_short_output_is_stored(tmp_path: Path) -> None:
         output.write(b"step 1\rstep 2\n\nValueError: no \xff\n")
         output.finish()
     assert (tmp_path / "output.txt").read_bytes() == b"step 1\rstep 2\n\nValueError: no \xff\n"
-    assert output.last_lines() == ["step 1", "step 2", "ValueError: no \ufffd"]
+    assert output.last_lines() == ["step 2", "ValueError: no \ufffd"]
+
+
+def test_last_lines_are_what_a_terminal_shows_without_those_of_wandb(tmp_path: Path) -> None:
+    with (tmp_path / "output.txt").open("ab") as file:
+        output = Output(file.fileno())
+        output.write(b"wandb: Tracking run\n")
+        assert output.last_lines() == ["wandb: Tracking run"]
+        output.write(b"\x1b]0;title\x07\r 1%|\r\x1b[32m99%|\x1b[0m\r\n")
+        output.write(b"\x1b[1;31mValueError\x1b[0m: no\n")
+        output.write(b"\x1b[1;34mwandb\x1b[0m: Find logs at: wandb/x\nwandb: ERROR lost\n")
+    assert output.last_lines() == ["99%|", "ValueError: no", "wandb: ERROR lost"]
