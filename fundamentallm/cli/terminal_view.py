@@ -22,7 +22,7 @@ OUTCOMES: Mapping[str, str] = {
     RunStatus.STOPPED: "stopped early by hyperband",
     RunStatus.DIED: "was killed",
     RunStatus.OOM: "ran out of memory",
-    RunStatus.INTERRUPTED: "interrupted and saved",
+    RunStatus.INTERRUPTED: "interrupted",
 }
 
 
@@ -55,6 +55,8 @@ class PlainView:
         """Print the outcome and the best so far."""
         self.rows.pop(run.number, None)
         outcome = OUTCOMES.get(ended.status, ended.status)
+        if ended.status == RunStatus.INTERRUPTED and self.is_ours:
+            outcome += " and saved"
         if ended.status in FAULTS:
             outcome += f": {ended.note}"
         score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"

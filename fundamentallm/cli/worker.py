@@ -281,9 +281,8 @@ def work(
         def stop_requested() -> str:
             if signals.name and not notified:
                 notified.append(signals.name)
-                view.notify(
-                    "stopping: runs in progress save their state; a second signal stops at once"
-                )
+                what = "runs in progress save their state" if space.is_ours else "programs get SIGINT"
+                view.notify(f"stopping: {what}; a second signal stops at once")
             return signals.name
 
         stopped_by = engine.run(stop_requested)
@@ -318,7 +317,8 @@ def _conclude(
         )
     for line in _failures(failed, len(runs)):
         show(line, err=True)
-    left = f"; {limit - finished - len(failed)} runs left" if limit is not None else ""
+    number = 0 if limit is None else limit - finished - len(failed)
+    left = f"; {number} run{'s' if number != 1 else ''} left" if limit is not None else ""
     retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
         _write_report(folder, space, runs)

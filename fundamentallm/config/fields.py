@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -212,10 +213,15 @@ def hyperparameter(
 
 
 def shown(value: Any) -> str:
-    """Format a setting's value as people write it: 0.0003, 64, cosine; `adamw, beta2=0.99`."""
+    """Format a setting's value as people write it: 0.0003, 64, cosine; `adamw, beta2=0.99`.
+
+    Text is in quotes if it is empty, or spaces or line breaks in it would be overlooked.
+    """
     if isinstance(value, Mapping) and value:
         members = sorted(value.items(), key=lambda member: not isinstance(member[1], str))
         return ", ".join(v if isinstance(v, str) else f"{k}={shown(v)}" for k, v in members)
+    if isinstance(value, str) and (not value or value != " ".join(value.split())):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e12:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm.config.fields import ConfigError, Interval
+from fundamentallm.config.fields import ConfigError, Interval, setting_text, shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 
 
@@ -92,3 +92,11 @@ def test_intervals_contain_their_numbers(
         number == high and ends[1] == "]" and (number != low or ends[0] == "[") and number >= low
     )
     assert (number in interval) == expected
+
+
+def test_text_is_quoted_if_part_of_it_would_be_overlooked() -> None:
+    texts = ["two words", "", " a", "two\nlines", "a  b", "ü"]
+    assert [shown(text) for text in texts] == [
+        "two words", '""', '" a"', '"two\\nlines"', '"a  b"', "ü",
+    ]  # fmt: skip
+    assert setting_text("name", "") == 'name ""'

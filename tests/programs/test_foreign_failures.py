@@ -65,6 +65,8 @@ def test_ctrl_c_stops_the_programs_and_the_same_command_resumes(tmp_path: Path) 
     output = process.communicate(timeout=100)[0]
     assert process.returncode == 130, output
     assert "resume with: fundamentallm agent runs/sweep" in output
+    assert "stopping: programs get SIGINT" in output
+    assert "saved" not in output
     assert "Traceback" not in output
     assert not foreign.programs(tmp_path)
     assert "interrupted" in statuses(tmp_path)

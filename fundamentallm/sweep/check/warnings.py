@@ -133,8 +133,9 @@ def size(space: SearchSpace) -> tuple[int | None, str]:
             if sweep.run_cap
             else "although it has no run_cap"
         )
+        plural = "s" if len(listed) != 1 else ""
         return len(listed), (
-            f"{len(listed)} runs, {sweep.method}: no more different configurations exist, so it "
+            f"{len(listed)} run{plural}, {sweep.method}: no more different configurations exist, so it "
             f"ends {before}; W&B would repeat some of them"
         )
     if sweep.run_cap is None:

@@ -97,7 +97,8 @@ class Concurrency:
         most, before = self.resources.workers, self.size if self.settled else 0
         self.size, self.settled = fitting(self.memory, self.free, most), True
         if self.size != before:
-            needs = f": a run takes {self.memory:.1f} GB of {self.free:.1f}" if self.memory else ""
+            size = f"{self.memory:.1f}" if self.memory >= 0.05 else "under 0.1"
+            needs = f": a run takes {size} GB of {self.free:.1f}" if self.memory else ""
             fewer = f", not {most}" if self.size < most else ""
             self.notify(f"{_runs(self.size)} at a time{fewer}{needs}")
 

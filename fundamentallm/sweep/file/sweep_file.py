@@ -194,8 +194,10 @@ def _sweep(text: str, content: dict[str, Any], diagnostics: Diagnostics) -> Swee
                     "whole numbers, or q_uniform",
                 )
     elif content.get("run_cap") is None and method in METHODS:
+        is_finite = all(each.distribution.support() is not None for each in parameters)
+        where = " on W&B" if is_finite else ""
         diagnostics.warn(
-            ("method",), f"{method} never ends without a limit; give run_cap, or --count"
+            ("method",), f"{method} never ends{where} without a limit; give run_cap, or --count"
         )
     if method == "bayes" and parameters and all(each.is_constant for each in parameters):
         _nothing_to_search(parameters, diagnostics)

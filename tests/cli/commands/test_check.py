@@ -49,6 +49,7 @@ BROKEN = {
         "fail on W&B",
     ),
     "endless": ("method: random\nparameters: {dropout: {min: 0.0, max: 0.3}}", 1, "never ends"),
+    "repeats": ("method: random\nparameters: {dropout: {values: [0.1]}}", 1, "never ends on W&B"),
     "length": (
         "method: grid\nparameters: {epochs: {values: [5, 9]}, early_stopping: {value: true}}",
         1,

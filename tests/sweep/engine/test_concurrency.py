@@ -113,6 +113,14 @@ def test_own_memory_leaves_out_what_is_shared() -> None:
     assert 0 < free_gb() < 10_000
 
 
+def test_a_small_program_is_not_said_to_take_no_memory() -> None:
+    said: list[str] = []
+    concurrency = Concurrency(ON_CPU, said.append, free=5.0)
+    concurrency.started(0)
+    concurrency.row_logged(0, {}, lambda: 0.02)
+    assert "a run takes under 0.1 GB of 5.0" in said[0]
+
+
 def test_a_sweep_says_what_it_settled_on(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(grid())
