@@ -281,8 +281,10 @@ def work(
         def stop_requested() -> str:
             if signals.name and not notified:
                 notified.append(signals.name)
-                what = "runs in progress save their state" if space.is_ours else "programs get SIGINT"
-                view.notify(f"stopping: {what}; a second signal stops at once")
+                doing = "programs get SIGINT"
+                if space.is_ours:
+                    doing = "runs in progress save their state"
+                view.notify(f"stopping: {doing}; a second signal stops at once")
             return signals.name
 
         stopped_by = engine.run(stop_requested)

@@ -135,8 +135,8 @@ def size(space: SearchSpace) -> tuple[int | None, str]:
         )
         plural = "s" if len(listed) != 1 else ""
         return len(listed), (
-            f"{len(listed)} run{plural}, {sweep.method}: no more different configurations exist, so it "
-            f"ends {before}; W&B would repeat some of them"
+            f"{len(listed)} run{plural}, {sweep.method}: no more different configurations exist, "
+            f"so it ends {before}; W&B would repeat some of them"
         )
     if sweep.run_cap is None:
         return None, f"{sweep.method} without run_cap: it never ends"

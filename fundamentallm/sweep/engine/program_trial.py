@@ -236,8 +236,8 @@ class Supervisor:
             return RunStatus.DIED, f"killed by {signal.Signals(number).name}{hint}"
         if code < 0:
             return RunStatus.FAILED, f"killed by {signal.Signals(number).name}, its own fault"
-        last = self.output.last_lines()[-1:]
-        return RunStatus.FAILED, ": ".join([f"exit code {code}", *last])
+        last = self.output.reason()
+        return RunStatus.FAILED, f"exit code {code}: {last}" if last else f"exit code {code}"
 
     def _last_lines(self) -> list[str]:
         return [f"    {line}" for line in self.output.last_lines()] or ["    (it printed nothing)"]

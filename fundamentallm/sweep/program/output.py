@@ -18,6 +18,8 @@ SEQUENCE = re.compile(
     r"|[@-Z\\^_])"
 )
 """Escape sequences of a terminal."""
+FRAME = " |\N{BOX DRAWINGS LIGHT VERTICAL}"
+"""Characters beside the lines of a framed message."""
 BY_WANDB = re.compile(r"wandb:(?! *ERROR)")
 """Start of a line that the W&B client prints, e.g. below a program's traceback."""
 
@@ -52,6 +54,11 @@ class Output:
             note = f"\n[fundamentallm: {self.left_out:,} bytes left out; the last lines:]\n"
             self.left, self.left_out, tail = 2 * TAIL, 0, self.tail
             self.write(note.encode() + tail)
+
+    def reason(self) -> str:
+        """Return the last line with a word, without a frame around it; "" if there is none."""
+        lines = [line for line in self.last_lines() if re.search(r"\w", line)]
+        return lines[-1].strip(FRAME) if lines else ""
 
     def last_lines(self) -> list[str]:
         """Return the last lines that are not empty, as a terminal would show them.

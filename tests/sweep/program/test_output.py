@@ -39,4 +39,7 @@ def test_last_lines_are_what_a_terminal_shows_without_those_of_wandb(tmp_path: P
         output.write(b"\x1b]0;title\x07\r 1%|\r\x1b[32m99%|\x1b[0m\r\n")
         output.write(b"\x1b[1;31mValueError\x1b[0m: no\n")
         output.write(b"\x1b[1;34mwandb\x1b[0m: Find logs at: wandb/x\nwandb: ERROR lost\n")
-    assert output.last_lines() == ["99%|", "ValueError: no", "wandb: ERROR lost"]
+        assert output.last_lines() == ["99%|", "ValueError: no", "wandb: ERROR lost"]
+        assert output.reason() == "wandb: ERROR lost"
+        output.write("╭─ Error ──╮\n│ No such option: --x │\n╰───╯\n".encode())
+    assert output.reason() == "No such option: --x"
