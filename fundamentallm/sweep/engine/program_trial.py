@@ -145,6 +145,8 @@ class Supervisor:
         """Record what the program does until it ends; return the reason if it was stopped."""
         reason, timeout = "", 60 * self.job.settings.timeout
         waited_for: list[Any] = [self.pipe.pipe, self.process.output]
+        if self.process.end is not None:
+            waited_for.append(self.process.end)
         while self.process.exit_code() is None:
             wait(waited_for, POLL_SECONDS)
             if not self._copy_output() and self.process.output in waited_for:

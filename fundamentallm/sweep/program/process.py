@@ -25,10 +25,17 @@ READ_SIZE = 1 << 16
 class RunningProgram(ABC):
     """Running program: the first process of a group of its own, with its output in a pipe."""
 
-    group: int
-    """Id of its process group."""
-    output: int
-    """File descriptor of what it prints; never blocks."""
+    def __init__(self, group: int, output: int) -> None:
+        self.group = group
+        """Id of its process group."""
+        self.output = output
+        """File descriptor of what it prints; never blocks."""
+        os.set_blocking(output, False)
+        self.end: int | None = None
+        """File descriptor that is readable once it has ended, where the system has such."""
+        if sys.platform == "linux":
+            with suppress(OSError):  # an old kernel, or a sandbox
+                self.end = os.pidfd_open(group)
 
     @abstractmethod
     def exit_code(self) -> int | None:
@@ -56,8 +63,10 @@ class RunningProgram(ABC):
         self.wait()
 
     def close(self) -> None:
-        """Release the pipe."""
+        """Release the file descriptors."""
         os.close(self.output)
+        if self.end is not None:
+            os.close(self.end)
 
 
 class ProgramProcess(RunningProgram):
@@ -69,7 +78,7 @@ class ProgramProcess(RunningProgram):
         Raises:
             OSError: It cannot be started.
         """
-        self.output, theirs = os.pipe()
+        output, theirs = os.pipe()
         try:
             self.popen = subprocess.Popen(
                 command,
@@ -82,14 +91,13 @@ class ProgramProcess(RunningProgram):
                 preexec_fn=prepare_child(os.getpid()),
             )
         except BaseException:
-            os.close(self.output)
+            os.close(output)
             raise
         finally:
             os.close(theirs)
         assert self.popen.stdin is not None
         self.popen.stdin.close()
-        os.set_blocking(self.output, False)
-        self.group = self.popen.pid
+        super().__init__(self.popen.pid, output)
 
     def exit_code(self) -> int | None:
         """Return its exit code, or minus the signal that killed it; None while it runs."""

@@ -57,11 +57,11 @@ class WarmProcess(RunningProgram):
             OSError: The system allows no more processes or files.
         """
         self.code: int | None = None
-        self.output, theirs = os.pipe()
+        output, theirs = os.pipe()
         start, self.starts = os.pipe()
         prepare = prepare_child(os.getpid())
-        self.group = os.fork()
-        if not self.group:
+        group = os.fork()
+        if not group:
             try:
                 os.setpgid(0, 0)
                 prepare()
@@ -75,10 +75,10 @@ class WarmProcess(RunningProgram):
             finally:
                 os._exit(1)
         with suppress(PermissionError):  # it may have been faster
-            os.setpgid(self.group, self.group)
+            os.setpgid(group, group)
         os.close(theirs)
         os.close(start)
-        os.set_blocking(self.output, False)
+        super().__init__(group, output)
 
     def start(self) -> WarmProcess:
         """Let the script start, and return its process."""
