@@ -32,6 +32,9 @@ class PlainView:
     def __init__(self, space: SearchSpace, metric: Metric) -> None:
         self.names = [parameter.name for parameter in space.searched]
         self.is_ours = space.is_ours
+        own = (metric.name,) if self.is_ours or space.sweep.metric else ()
+        self.columns = tuple(dict.fromkeys(("train_loss", *own) if self.is_ours else own))
+        """Metrics of the table; another program's sweep may name none."""
         self.metric = metric
         self.limit: int | None = None
         self.runs = RunIndex()
@@ -137,14 +140,13 @@ class TableView(PlainView):
         table = RichTable(
             box=None, pad_edge=False, caption_justify="left", caption_style="", expand=True
         )
-        metrics = list(dict.fromkeys(("train_loss", self.metric.name)[not self.is_ours :]))
-        for name in ("run", "step", *map(_heading, metrics), "seconds"):
+        for name in ("run", "step", *map(_heading, self.columns), "seconds"):
             table.add_column(Text(name), justify="right", no_wrap=True)
         table.add_column("configuration", ratio=1, no_wrap=True)  # the rest of the line
         now, labels = time.monotonic(), _short_names(self.names)
         for number, (row, since, run) in sorted(self.rows.items()):
             cells = [str(number + 1), _step_text(row)]
-            cells += [score_text(row.metrics.get(name)) for name in metrics]
+            cells += [score_text(row.metrics.get(name)) for name in self.columns]
             tries = Text(self._listed(labels, run.values), overflow="ellipsis")
             table.add_row(*cells, f"{now - since:.0f}", tries)
         table.caption = Text(self.summary(now))

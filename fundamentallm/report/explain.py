@@ -16,13 +16,14 @@ from fundamentallm.report.rules.caveats import (
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.length import best_early, overfitting, still_falling, underfitting
 from fundamentallm.report.rules.parameters import edge, matters
-from fundamentallm.report.rules.progress import in_progress
+from fundamentallm.report.rules.progress import failed, in_progress
 from fundamentallm.report.rules.stability import clipping, divergence, instability
 from fundamentallm.report.rules.winner import winner
 
 Rule = Callable[[Evidence], list[Claim]]
 RULES: tuple[Rule, ...] = (
     in_progress,
+    failed,
     other_losses,
     winner,
     matters,
@@ -51,6 +52,7 @@ TRAINER_RULES = (
 
 HEADINGS = {
     "in_progress": "Not finished",
+    "failed": "Failed runs",
     "other_losses": "Not comparable",
     "winner": "The best",
     "matters": "What mattered",

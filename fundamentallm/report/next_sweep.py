@@ -20,7 +20,7 @@ from fundamentallm.report.effects import MIN_RUNS_TO_FIT, Effect
 from fundamentallm.report.explain import explain
 from fundamentallm.report.factors import Factor
 from fundamentallm.report.read_runs import ReportError
-from fundamentallm.report.results import Results
+from fundamentallm.report.results import Results, missing_metric_note
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.parameters import has_room, possible_ends
 from fundamentallm.sweep.check.warnings import LEAST_RATIO, extremes
@@ -56,6 +56,9 @@ def next_sweep(results: Results) -> str:
             f"{results.title}: this sweep only repeats the best of another one; "
             "give the folder of that one"
         )
+    if results.sweep.metric is None and not results.ranked:
+        note = missing_metric_note(results.runs, results.metric, results.sweep)
+        raise ReportError(f"{results.title}: {note}")
     evidence = Evidence(results)
     if evidence.surface is None:
         runs = len(evidence.compared.comparable)

@@ -31,8 +31,8 @@ VALUES = {
 }
 
 
-def table(width: int, *, is_ours: bool = False) -> list[str]:
-    sweep = parse_sweep(SWEEP, "sweep.yaml")
+def table(width: int, *, is_ours: bool = False, text: str = SWEEP) -> list[str]:
+    sweep = parse_sweep(text, "sweep.yaml")
     view = TableView(SearchSpace(sweep, {}, is_ours=is_ours), sweep.ranks_by)
     run = Run(0, (Trial(0, 0, VALUES, RunStatus.RUNNING, "me"),))
     view.rows[0] = (Row(0, 0, {}), view.started_at, run)
@@ -65,6 +65,11 @@ def test_numbers_are_whole_at_any_width(width: int) -> None:
     _, *rows, _ = table(width)
     assert "1234567" in rows[2]
     assert "1.235e+07" in rows[3]
+
+
+def test_a_sweep_without_a_metric_has_no_column_of_one() -> None:
+    text = "".join(line for line in SWEEP.splitlines(keepends=True) if line[:6] != "metric")
+    assert table(80, text=text)[0].split() == ["run", "step", "seconds", "configuration"]
 
 
 def test_ours_has_the_training_loss() -> None:

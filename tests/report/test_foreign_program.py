@@ -18,7 +18,7 @@ from fundamentallm.report.comparison import compare_runs
 from fundamentallm.report.explain import explain
 from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.page import make_page
-from fundamentallm.report.read_runs import read_results
+from fundamentallm.report.read_runs import ReportError, read_results
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim
 from fundamentallm.status import RunStatus
@@ -140,8 +140,26 @@ def test_a_sweep_without_a_metric_names_those_that_runs_have(tmp_path: Path) -> 
     assert results.notes == [
         "the sweep file gives no metric; runs have eval/acc, loss, step; choose one with --metric"
     ]
+    with pytest.raises(ReportError, match="the sweep file gives no metric"):
+        next_sweep(results)
     chosen = read_results([tmp_path / "s"], "eval/acc")
     assert any("lower eval/acc counts as better" in note for note in chosen.notes)
+
+
+def test_failed_runs_are_counted_with_a_reason(tmp_path: Path) -> None:
+    folder = sweep_of(tmp_path / "s")
+
+    def change(number: int, **changes: str) -> None:
+        file = folder / f"run-{number:04}/summary.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    for number, reason in ((1, "exit code 3: boom"), (2, "exit code 3: boom"), (3, "timeout")):
+        change(number, status="failed", stopped_by=reason)
+    says = claims_of(read_results([folder]))["failed:"].says
+    assert says == "3 of 12 runs failed, most often by: exit code 3: boom"
+    change(4, status="running")
+    found = claims_of(read_results([folder]))
+    assert "1 unfinished" in found["in_progress:"].says
 
 
 @pytest.mark.parametrize(("best", "low", "high"), [(0.003, 0.0003, 0.03), (0.1, 0.01, 1)])

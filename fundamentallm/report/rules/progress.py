@@ -6,8 +6,8 @@ from collections import Counter
 
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.report.results import Results
-from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.status import RunStatus
+from fundamentallm.report.rules.claim import Claim, Evidence, count_text
+from fundamentallm.status import FAULTS, RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.refine import is_refined
 from fundamentallm.sweep.search.space import hyperparameter_names
@@ -26,6 +26,20 @@ def in_progress(evidence: Evidence) -> list[Claim]:
     stand = status_counts(Counter(statuses))
     says = f"{made}{of} runs so far: {stand}; these results cover only them and may change"
     return [Claim("in_progress", "in_progress", says)]
+
+
+def failed(evidence: Evidence) -> list[Claim]:
+    """Report runs that failed, with the most frequent reason; other claims leave them out."""
+    runs = evidence.results.observations
+    reasons = Counter(
+        str(run.summary.get("stopped_by") or run.status) for run in runs if run.status in FAULTS
+    )
+    if not reasons:
+        return []
+    ((reason, _),) = reasons.most_common(1)
+    which = "" if len(reasons) == 1 else "most often "
+    says = f"{count_text(reasons.total(), len(runs))} failed, {which}by: {reason[:200]}"
+    return [Claim("failed", "failed", says)]
 
 
 def runs_asked_for(results: Results) -> int | None:
