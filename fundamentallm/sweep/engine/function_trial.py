@@ -29,9 +29,9 @@ from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Outcome, Row
 from fundamentallm.sweep.engine.program_job import ProgramJob
-from fundamentallm.sweep.engine.program_trial import (
+from fundamentallm.sweep.engine.program_trial import RELEASE_SECONDS
+from fundamentallm.sweep.engine.run_record import (
     LOG_SECONDS,
-    RELEASE_SECONDS,
     Record,
     earlier_logs,
     write_parameters,
