@@ -20,7 +20,7 @@ from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.terminal_view import PlainView
 from fundamentallm.cli.worker import PROGRAM_FAILURES, created_sweep
 from fundamentallm.errors import FundamentallmError, one_line
-from fundamentallm.metrics import score_text
+from fundamentallm.metrics import runs_text, score_text
 from fundamentallm.printable import printable
 from fundamentallm.report.explain import HEADINGS
 from fundamentallm.report.explain import explain as explain_results
@@ -333,7 +333,7 @@ def _work(
         )  # fmt: skip
         if used_up := search.used_up_before(defined.sweep.run_cap):
             view.notify(used_up)
-        runs = "runs" if engine.limit is None else f"{engine.limit} runs"
+        runs = "runs" if engine.limit is None else runs_text(engine.limit)
         searched = ", ".join(parameter.name for parameter in defined.space.searched) or "nothing"
         view.notify(
             f"sweep {folder.name}: {search.label} over {searched}, each run calls "

@@ -42,3 +42,8 @@ def finite(value: Any) -> float | None:
     """Return a finite number unchanged, and None for anything else."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and abs(value) <= sys.float_info.max else None
+
+
+def runs_text(number: int) -> str:
+    """Return a number of runs: `1 run`, `8 runs`."""
+    return f"{number} run{'' if number == 1 else 's'}"

@@ -40,4 +40,4 @@ def warn_of_unknown_characters(where: str, unknown: Counter[str], *, scored: str
 def display_path(path: Path) -> str:
     """Return a path as one would type it in a shell here."""
     relative = os.path.relpath(path)
-    return shlex.quote(relative if not relative.startswith("..") else str(path))
+    return shlex.quote(relative if not relative.startswith("..") else os.path.abspath(path))

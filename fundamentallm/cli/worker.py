@@ -24,7 +24,7 @@ from fundamentallm.cli.wandb_runs import PRELOADED, WandbRuns, remember_wandb
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.atomic import read_file
 from fundamentallm.machine.system_limits import open_enough_files
-from fundamentallm.metrics import score_text
+from fundamentallm.metrics import runs_text, score_text
 from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import SweepFile, read_sweep
@@ -268,7 +268,7 @@ def work(
             definition, store, folder, view, search,
             resources=resources, data=data, retries=retries, count=count, wait=wait,
         )  # fmt: skip
-        runs = "runs" if engine.limit is None else f"{engine.limit} runs"
+        runs = "runs" if engine.limit is None else runs_text(engine.limit)
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
         at_most = "" if resources.fixed or resources.workers == 1 else "up to "
         view.notify(
@@ -319,8 +319,7 @@ def _conclude(
         )
     for line in _failures(failed, len(runs)):
         show(line, err=True)
-    number = 0 if limit is None else limit - finished - len(failed)
-    left = f"; {number} run{'s' if number != 1 else ''} left" if limit is not None else ""
+    left = f"; {runs_text(limit - finished - len(failed))} left" if limit is not None else ""
     retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
         _write_report(folder, space, runs)

@@ -102,6 +102,7 @@ def test_a_program_is_started_as_by_wandb_agent(server: WandbServer, tmp_path: P
     theirs = by_value(tmp_path / "agent")
     assert theirs.keys() == {True, False}, output
     more |= server.environment | {"HOME": str(tmp_path), "WANDB_PROJECT": "p"}
+    more["WANDB_SERVICE"] = "of a run in which the sweep was started; the agent drops it too"
     output = foreign.run(tmp_path, "sweep", file, SEEN="ours", **more)
     ours = by_value(tmp_path / "ours")
     assert ours.keys() == theirs.keys(), output

@@ -20,6 +20,7 @@ from fundamentallm.cli.result_sources import (
     sources_argument,
 )
 from fundamentallm.files.atomic import followed
+from fundamentallm.metrics import runs_text
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 
@@ -56,7 +57,7 @@ def report(sources: tuple[str, ...], metric: str, output: str | None, watch: int
         in_progress = bool(watch) and _is_in_progress(results, previous_count)
         previous_count = len(results.runs)
         save_report(results, file, refresh=watch if watch and in_progress else 0)
-        show(f"{file}: {len(results.runs)} runs")
+        show(f"{file}: {runs_text(len(results.runs))}")
         show_notes(results)
         if not in_progress:
             return 0

@@ -22,6 +22,7 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import DATA
 from fundamentallm.machine.cores_and_memory import free_gb
+from fundamentallm.metrics import runs_text
 from fundamentallm.sweep.check.probe import probe
 from fundamentallm.sweep.check.warnings import extremes, size
 from fundamentallm.sweep.engine.concurrency import FIRST_ROW_SECONDS, Resources, fitting
@@ -125,7 +126,7 @@ class Costs:
             yield f"will not fit this machine: {_named(corner)}: {needs}"
 
     def _of_the_sweep(self, low: float, high: float) -> str:
-        runs = "1 run" if self.workers == 1 else f"{self.workers} runs"
+        runs = runs_text(self.workers)
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         start = f"the sweep, {runs} at a time with {threads} each: "
         if self.expected_hours is None:

@@ -95,7 +95,8 @@ def _missing(program: Program, sweep: SweepFile) -> str:
     name = program.name
     says = f"{program.shown} does not exist in the current folder"
     if (found := find_script(name, sweep)) is not None:
-        return f"{says}, from which W&B's agent starts it too; change to {found.parent} first"
+        folder = found.parent.resolve()
+        return f"{says}, from which W&B's agent starts it too; change to {folder} first"
     if " " in name and Path(name.split()[0]).is_file():
         return f"{says}; give the script alone, and its flags in command"
     if Path(name).name == "train.py":

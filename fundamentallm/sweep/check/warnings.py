@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.data.unknown_characters import describe_unscored
+from fundamentallm.metrics import runs_text
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.distributions import Categorical, Continuous, IntUniform
 from fundamentallm.sweep.file.parameters import Parameter
@@ -125,22 +126,20 @@ def size(space: SearchSpace) -> tuple[int | None, str]:
         by = " x ".join(map(str, lengths)) or "1"
         left_out = f" without {whole - possible} invalid ones" if possible < whole else ""
         cut = f", of which run_cap allows {runs}" if runs < possible else ""
-        plural = "s" if possible != 1 else ""
-        return runs, f"{possible} run{plural}, a grid of {by}{left_out}{cut}"
+        return runs, f"{runs_text(possible)}, a grid of {by}{left_out}{cut}"
     if listed and (sweep.run_cap is None or len(listed) < sweep.run_cap):
         before = (
             f"before its run_cap of {sweep.run_cap}"
             if sweep.run_cap
             else "although it has no run_cap"
         )
-        plural = "s" if len(listed) != 1 else ""
         return len(listed), (
-            f"{len(listed)} run{plural}, {sweep.method}: no more different configurations exist, "
+            f"{runs_text(len(listed))}, {sweep.method}: no more different configurations exist, "
             f"so it ends {before}; W&B would repeat some of them"
         )
     if sweep.run_cap is None:
         return None, f"{sweep.method} without run_cap: it never ends"
-    return sweep.run_cap, f"{sweep.run_cap} runs, {sweep.method}"
+    return sweep.run_cap, f"{runs_text(sweep.run_cap)}, {sweep.method}"
 
 
 def share_impossible(space: SearchSpace) -> float:

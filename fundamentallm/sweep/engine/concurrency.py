@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fundamentallm.machine.cores_and_memory import free_gb
+from fundamentallm.metrics import runs_text
 
 FIRST_ROW_SECONDS = 20.0
 """Longest wait of the others for the first trial's first row."""
@@ -100,7 +101,7 @@ class Concurrency:
             size = f"{self.memory:.1f}" if self.memory >= 0.05 else "under 0.1"
             needs = f": a run takes {size} GB of {self.free:.1f}" if self.memory else ""
             fewer = f", not {most}" if self.size < most else ""
-            self.notify(f"{_runs(self.size)} at a time{fewer}{needs}")
+            self.notify(f"{runs_text(self.size)} at a time{fewer}{needs}")
 
     def _add_speed(self, slot: int, speed: float) -> None:
         self.rows[slot] = self.rows.get(slot, 0) + 1
@@ -122,14 +123,10 @@ class Concurrency:
         if self.settled:
             found = "; ".join(f"{n}: {total:,.0f}" for n, total in self.totals.items())
             self.notify(
-                f"{_runs(self.size)} at a time; tokens per second by number of runs: {found}"
+                f"{runs_text(self.size)} at a time; tokens per second by number of runs: {found}"
             )
 
 
 def fitting(memory: float, free: float, most: int) -> int:
     """Return how many trials of `memory` GB each fit into `free` GB; at least 1."""
     return max(1, min(most, int(MEMORY_SHARE * free / memory))) if memory else most
-
-
-def _runs(number: int) -> str:
-    return "1 run" if number == 1 else f"{number} runs"

@@ -19,7 +19,13 @@ from fundamentallm.sweep.engine.job import Job, Outcome
 from fundamentallm.sweep.engine.trial_pipe import TrialPipe
 from fundamentallm.warning_lines import print_warnings
 
-VARIABLES_OF_A_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
+VARIABLES_OF_A_RUN = (
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+    "WANDB_RESUME",
+    "WANDB_SERVICE",
+)
 """Variables of a W&B run in which the sweep itself may have been started."""
 
 
