@@ -114,7 +114,7 @@ def _filters(results: Results) -> str:
     """Return an example of what the table can be filtered by."""
     if not results.is_foreign:
         return "diverged, num_layers=4, val_loss<1.9"
-    return ", ".join(["done", *(f"{name}=..." for name in results.varied[:2])])
+    return _shortened(", ".join(["done", *(f"{name}=..." for name in results.varied[:2])]))
 
 
 def _sections(results: Results, evidence: Evidence) -> dict[str, list[str]]:
@@ -129,7 +129,7 @@ def _sections(results: Results, evidence: Evidence) -> dict[str, list[str]]:
 
 def _columns(results: Results) -> list[str]:
     own = ["run", "status", results.metric.name, "best step", "steps", "seconds"]
-    return [*own, *results.varied]
+    return [*own, *map(_shortened, results.varied)]
 
 
 def _best_first(results: Results) -> Sequence[RunResult]:
