@@ -133,13 +133,16 @@ class TableView(PlainView):
         self.console.print(Text(printable(text)))
 
     def render(self) -> Any:
-        """Return the table: runs here, and below it the sweep as a whole."""
+        """Return the table: runs here, and below it the sweep as a whole.
+
+        The last line is not padded, so that the `^C` that a terminal adds needs no further line,
+        which would stay on the screen.
+        """
+        from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            box=None, pad_edge=False, caption_justify="left", caption_style="", expand=True
-        )
+        table = RichTable(box=None, pad_edge=False, expand=True)
         for name in ("run", "step", *map(_heading, self.columns), "seconds"):
             table.add_column(Text(name), justify="right", no_wrap=True)
         table.add_column("configuration", ratio=1, no_wrap=True)  # the rest of the line
@@ -149,8 +152,7 @@ class TableView(PlainView):
             cells += [score_text(row.metrics.get(name)) for name in self.columns]
             tries = Text(self._listed(labels, run.values), overflow="ellipsis")
             table.add_row(*cells, f"{now - since:.0f}", tries)
-        table.caption = Text(self.summary(now))
-        return table
+        return Group(table, Text(self.summary(now)))
 
     def summary(self, now: float) -> str:
         """Return runs done and running, the best, and the time left."""

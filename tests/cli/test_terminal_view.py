@@ -58,6 +58,7 @@ def test_another_programs_metric_and_parameters() -> None:
     assert all("layers 4, optimizer (adamw, beta2" in row for row in rows)
     assert all(len(row) <= 80 for row in (heading, *rows))
     assert caption.startswith("0 of 30 ended, 1 running")
+    assert caption == caption.rstrip()
 
 
 @pytest.mark.parametrize("width", [50, 60, 200])
