@@ -17,6 +17,7 @@ import gc
 import importlib
 import io
 import itertools
+import logging
 import multiprocessing
 import os
 import random
@@ -24,10 +25,12 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from multiprocessing import forkserver, process, resource_tracker
+from tempfile import TemporaryDirectory
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
@@ -117,6 +120,7 @@ def _become(output: int, *, keep: int) -> None:
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _reset_multiprocessing()
+    _reset_end()
     random.seed()
     libraries: Mapping[str, Any] = sys.modules
     if "numpy.random" in libraries:
@@ -140,6 +144,22 @@ def _reset_multiprocessing() -> None:
     processes._parent_process = None
     processes._children = set()
     processes._process_counter = itertools.count(1)
+
+
+def _reset_end() -> None:
+    """Leave to the fork server what its modules want removed at its end, e.g. wandb's folders.
+
+    Python 3.13 clears all that is registered for the end in its fork server's children; what a new
+    process would have is registered again.
+    """
+    finalizers: Any = weakref.finalize
+    for each in list(finalizers._registry):
+        each.atexit = False
+        match each.peek():
+            case (TemporaryDirectory() as folder, *_):
+                atexit.unregister(folder.cleanup)
+    finalizers._registered_with_atexit = False  # the next one registers them
+    atexit.register(logging.shutdown)
 
 
 def _enter(

@@ -291,6 +291,7 @@ with wandb.init() as run:
     assert wandb.config.width == width
     for k in range(5):
         run.log({"loss": 1 / (k + width), "imported": int(imported)})
+    run.log({"table": wandb.Table(columns=["a"], data=[[1]])})  # through a folder of the client
 sys.exit(3 if width == 3 else 0)
 """
 
