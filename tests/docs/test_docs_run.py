@@ -81,10 +81,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [
-        page if page.stem in ("README", "cluster", "your-program") else nightly(page)
-        for page in PAGES
-    ],
+    [page if page.stem in IN_CI else nightly(page) for page in PAGES],
     ids=lambda page: page.stem,
 )
 def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
