@@ -111,7 +111,9 @@ def read_distribution(
         return None
     fields, _ = DISTRIBUTIONS[kind]
     for extra in sorted(set(entry) - set(fields) - {"distribution"}):
-        diagnostics.error((*key, extra), f"{kind} takes only {', '.join(fields)}")
+        is_inside = isinstance(entry[extra], dict)
+        hint = f"; if it is a parameter too, indent it like {key[-1]}" if is_inside else ""
+        diagnostics.error((*key, extra), f"{kind} takes only {', '.join(fields)}{hint}")
     if missing := [f for f in fields if f not in entry and f not in DEFAULTS]:
         diagnostics.error(key, f"{kind} needs {' and '.join(missing)}")
         return None

@@ -122,8 +122,7 @@ class SweepFolder:
         if not (why := self.why_displaced()):
             return
         now = self.root.current_path() if isinstance(self.root, HeldFolder) else None
-        advice = "runs in progress were saved; resume with: fundamentallm agent "
-        advice += shlex.quote(str(now))
+        advice = f"resume with: fundamentallm agent {shlex.quote(str(now))}"
         if now is None:
             advice = "if it was moved, resume with fundamentallm agent and its new path"
         raise DisplacedError(

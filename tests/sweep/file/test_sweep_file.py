@@ -80,6 +80,10 @@ def test_every_distribution_is_known_and_inferred(entry: str, kind: str) -> None
         ("{min: .nan, max: 1.0}", "x.min: got nan"),
         ("{min: true, max: 3}", "x.min: got True"),
         ("{min: 1, max: 3, step: 1}", "x.step: int_uniform takes only min, max"),
+        (
+            "{values: [1], y: {values: [2]}}",
+            "x.y: categorical takes only values; if it is a parameter too, indent it like x",
+        ),
         ("{distribution: lognormal}", "W&B has no distribution lognormal; did you mean log_normal"),
         ("{distribution: uniform, min: 1}", "x: uniform needs max"),
         ("{distribution: int_uniform, min: 1.0, max: 3}", "x.min: got 1.0; give a whole number"),
