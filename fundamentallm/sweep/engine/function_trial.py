@@ -26,6 +26,7 @@ from fundamentallm.errors import FundamentallmError, type_and_message
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.printable import printable
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Outcome, Row
 from fundamentallm.sweep.engine.program_job import ProgramJob
@@ -229,7 +230,9 @@ class FunctionTrial:
             if not (isinstance(error, SystemExit) and error.code in (None, 0)):
                 self.error = error
                 own = error.__traceback__.tb_next if error.__traceback__ else None
-                sys.stderr.write("".join(traceback.format_exception(type(error), error, own)))
+                sys.stderr.write(
+                    printable("".join(traceback.format_exception(type(error), error, own)))
+                )
 
     def _leave(self, interrupts: Interrupts) -> None:
         """Make sure that nothing is raised in this thread from now on."""

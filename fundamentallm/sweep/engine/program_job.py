@@ -41,7 +41,7 @@ class ProgramJob(Job):
     parameters_file: Path
     """File of the parameters for W&B's client, relative to the run's folder."""
     metric: str
-    """Metric of the sweep."""
+    """Metric of the sweep; empty if the file gives none."""
     is_unknown_to_wandb: bool
     """Whether the id of the sweep is ours, which W&B does not know."""
     settings: ProgramSettings
@@ -133,7 +133,7 @@ class ProgramJobs:
             flat=dict(run.values),
             run_id=run_id,
             parameters_file=file,
-            metric=self.sweep.ranks_by.name,
+            metric="" if self.sweep.metric is None else self.sweep.metric.name,
             is_unknown_to_wandb=self.wandb.get("WANDB_SWEEP_ID") == self.sweep_id,
             settings=self.settings,
             script_index=self.script_index,

@@ -135,7 +135,9 @@ class Record:
             self.earlier = []
 
     def why_no_score(self, metric: str) -> str:
-        """Return that the metric was never logged, and what was; "" if it was."""
+        """Return that the metric was never logged, and what was; "" if it was, or there is none."""
+        if not metric:
+            return ""
         names = self.names or {name for row in self.folder.rows() for name in row}
         if metric in names or finite(self.summary.get(metric)) is not None:
             return ""
