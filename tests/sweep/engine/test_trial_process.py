@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from conftest import ROOT
 
 
 def test_a_warm_trial_imports_nothing(tmp_path: Path, text_file: Path) -> None:
@@ -53,3 +56,21 @@ if __name__ == "__main__":
         assert server != engine
         assert not engine_has_torch
     assert len(list((tmp_path / "tokens").glob("*.tokens"))) == 1  # encoded once, for both
+
+
+def test_a_server_that_ends_by_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("import os\nos._exit(1)\n")
+    code = (
+        "from pathlib import Path\n"
+        "from fundamentallm.sweep.engine.job import Job\n"
+        "from fundamentallm.sweep.engine.trial_process import ForkServer\n"
+        "if __name__ == '__main__':\n"
+        "    job = Job(folder=Path('.'), threads=1, hang_timeout=1.0)\n"
+        "    ForkServer(threads=1, preload=['ends']).start(job)\n"
+    )
+    (tmp_path / "start.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "start.py"], capture_output=True, text=True, env=environment
+    )
+    assert "ForkServerError: the process that starts runs ended 5 times" in done.stderr
