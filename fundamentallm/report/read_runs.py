@@ -70,7 +70,7 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         sweeps += [folder_given] if (folder_given / "sweep.yaml").is_file() else []
     sweep, notes = _common_sweep(sweeps, folders)
     notes += skipped
-    around = _sweeps_around(folders)
+    around = _sweeps_around(folders, {} if sweep is None else {sweeps[0]: sweep})
     own = sweep.metric if sweep is not None else _common_metric(around.values())
     compared_by = choose_metric(metric, own)
     names = _names(folders)
@@ -192,10 +192,17 @@ def _common_sweep(sweeps: Sequence[Path], folders: Sequence[Path]) -> tuple[Swee
         return None, [f"the sweep file is not used: {one_line(error, 200)}"]
 
 
-def _sweeps_around(folders: Sequence[Path]) -> dict[Path, SweepFile | None]:
-    """Return the sweep of each folder that holds runs, where it is a sweep's."""
-    around: dict[Path, SweepFile | None] = {}
+def _sweeps_around(
+    folders: Sequence[Path], known: Mapping[Path, SweepFile]
+) -> dict[Path, SweepFile | None]:
+    """Return the sweep of each folder that holds runs, where it is a sweep's.
+
+    Sweeps that are `known` are not read again.
+    """
+    around: dict[Path, SweepFile | None] = dict(known)
     for parent in dict.fromkeys(folder.parent for folder in folders):
+        if parent in around:
+            continue
         try:
             around[parent] = read_sweep(parent / "sweep.yaml", parent)
         except SweepError:

@@ -61,6 +61,9 @@ def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run is not None
         store.report(run.last.id, {8: 2.5, 16: 2.0})
         store.finish(run.last.id, "done", score=2.0, seconds=1.0, note="")
+    # As earlier versions stored the values of a run that resumed.
+    columns = "(trial_id, key, value_json)"
+    alter(folder, f"INSERT INTO trial_user_attributes {columns} VALUES (1, 'past', '{{}}')")
     return folder
 
 
