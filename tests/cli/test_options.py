@@ -35,6 +35,7 @@ def test_every_path_option_has_the_path_type() -> None:
     assert {name for name, type_ in found.items() if type_ is not PATH} == set()
 
 
+@pytest.mark.nightly
 def test_a_tilde_that_the_shell_did_not_expand(
     run: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_without_them_nothing_is_said(
     assert "unknown" not in run("explain", "out").stderr
 
 
+@pytest.mark.nightly
 def test_check_sweep_and_find_say_it(run: Run, curly: Path, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(grid())
     for words in (

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from tiny_sweep import FLAGS, grid, metric_rows, start, summaries, wait_for
 
 ROWS = (
@@ -23,6 +24,7 @@ ROWS = (
 )
 
 
+@pytest.mark.nightly
 def test_damaged_rows_end_no_run(tmp_path: Path, text_file: Path) -> None:
     """Holds during both runs, when they are resumed, and in `explain` and `report`."""
     (tmp_path / "g.yaml").write_text(grid(2, 1, steps=3000, every=100))

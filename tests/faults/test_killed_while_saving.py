@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # Forks a child for every line of a save. The child kills itself before that line, or in the middle
 # of a write.
 SCRIPT = """
@@ -88,6 +90,7 @@ print("old", counts[1], "new", counts[2])
 """
 
 
+@pytest.mark.nightly
 def test_killed_at_every_line_of_a_save(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False

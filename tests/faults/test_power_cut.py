@@ -103,6 +103,7 @@ def check_claims(run: Path) -> None:
     assert json.loads((run / "summary.json").read_text())["total_steps"]
 
 
+@pytest.mark.nightly
 def test_a_run_resumes_from_every_state(
     run: Run, disk: Disk, text_file: Path, tiny_flags: list[str]
 ) -> None:

@@ -113,7 +113,7 @@ def test_hyperband_stops_a_program_that_keeps_its_score(goal: str, tmp_path: Pat
     assert "failed" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     file = write(
         tmp_path,

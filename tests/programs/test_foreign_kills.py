@@ -142,6 +142,7 @@ def test_lines_before_the_client_starts_are_no_rows_after_a_kill_either(tmp_path
     assert len(list((run / "abandoned").iterdir())) == 1
 
 
+@pytest.mark.nightly
 def test_a_sweep_of_a_foreign_program_waits_for_space(small_disk: Path) -> None:
     (small_disk / "train.py").write_text(
         "import sys, time\n"

@@ -88,6 +88,7 @@ def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
             assert theirs["curves"][name] == curve or name in VARYING, name
 
 
+@pytest.mark.nightly
 def test_another_program_on_wandb(tmp_path: Path) -> None:
     """Values that are mappings, and nested names."""
     (tmp_path / "theirs.py").write_text(PROGRAM)

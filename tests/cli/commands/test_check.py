@@ -202,6 +202,7 @@ def test_cost_of_runs_that_cannot_be_tried(run: Run, tmp_path: Path, text_file: 
     assert (none.returncode, "100% of the configurations" in none.stderr) == (1, True)
 
 
+@pytest.mark.nightly
 def test_cost_assumes_the_concurrency_of_sweep(run: Run, tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         START + "method: grid\nparameters: {seed: {values: [1, 2, 3]}, max_steps: {value: 4}}\n"

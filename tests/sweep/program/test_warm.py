@@ -267,6 +267,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 def test_torch_works(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(LOADER)
