@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # a trial's process imports this file and has to start fast
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(ABC):
     """Job for the process of a trial, which calls `begin` and enters the run's folder."""
 
     folder: Path
@@ -35,6 +36,7 @@ class Job:
         """Return whether the trial is a run on W&B, other than one the sweep is started in."""
         return False
 
+    @abstractmethod
     def begin(self) -> Callable[[TrialPipe], Outcome]:
         """Return the function that does the job in the current folder, which is the run's.
 
@@ -44,7 +46,6 @@ class Job:
         Raises:
             OSError: The system allows no more processes or files.
         """
-        raise NotImplementedError
 
 
 class JobMaker(Protocol):

@@ -43,7 +43,7 @@ class ProgramJob(Job):
     metric: str
     """Metric of the sweep; empty if the file gives none."""
     is_unknown_to_wandb: bool
-    """Whether the id of the sweep is ours, which W&B does not know."""
+    """True if the id of the sweep is ours, which W&B does not know."""
     settings: ProgramSettings
     script_index: int | None
     """Index of the Python script in the command, for a warm start; None for a new process."""

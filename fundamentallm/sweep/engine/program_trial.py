@@ -28,9 +28,7 @@ from fundamentallm.sweep.program.json_lines import JsonFile, JsonLines
 from fundamentallm.sweep.program.logged import Logged
 from fundamentallm.sweep.program.output import Output
 from fundamentallm.sweep.program.process import RunningProgram, StopSequence, kill_leftovers
-from fundamentallm.sweep.program.transaction_log import (
-    TransactionLogs,
-)
+from fundamentallm.sweep.program.transaction_log import TransactionLogs
 
 if TYPE_CHECKING:
     from fundamentallm.sweep.engine.program_job import ProgramJob
@@ -222,8 +220,10 @@ class Supervisor:
         """
         probe = f".writable-{os.getpid()}"
         with writing(self.folder.path), HeldFolder(self.folder.path, self.folder.root) as folder:
-            with folder.new(probe) as file:
-                file.write(bytes(1 << 16))
-                file.flush()
-                os.fsync(file.fileno())
-            folder.remove(probe)
+            try:
+                with folder.new(probe) as file:
+                    file.write(bytes(1 << 16))
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                folder.remove(probe)

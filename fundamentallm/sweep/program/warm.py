@@ -115,7 +115,7 @@ def _become(output: int, *, keep: int) -> None:
     for descriptor in preloaded.open_descriptors() - preloaded.DESCRIPTORS - {0, 1, 2, keep}:
         with suppress(OSError):  # the one that listed them
             os.close(descriptor)
-    sys.stdin = sys.__stdin__ = open(  # noqa: SIM115
+    sys.stdin = sys.__stdin__ = open(  # noqa: SIM115 - open until the process ends
         0, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)

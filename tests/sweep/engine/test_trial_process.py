@@ -64,8 +64,10 @@ def test_a_server_that_ends_by_itself_is_an_error(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from fundamentallm.sweep.engine.job import Job\n"
         "from fundamentallm.sweep.engine.trial_process import ForkServer\n"
+        "class Nothing(Job):\n"
+        "    def begin(self): raise AssertionError\n"
         "if __name__ == '__main__':\n"
-        "    job = Job(folder=Path('.'), threads=1, hang_timeout=1.0)\n"
+        "    job = Nothing(folder=Path('.'), threads=1, hang_timeout=1.0)\n"
         "    ForkServer(threads=1, preload=['ends']).start(job)\n"
     )
     (tmp_path / "start.py").write_text(code)
