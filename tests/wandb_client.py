@@ -24,12 +24,22 @@ VARYING = ("perf/tokens_per_second", "perf/memory_gb")  # differ between identic
 
 
 class Client:
-    """Runs `train.py`, `wandb sweep` and `wandb agent` in `folder`, against `server`."""
+    """Runs `train.py`, `wandb sweep` and `wandb agent` in `folder`, against `server`.
 
-    def __init__(self, server: WandbServer, folder: Path, **environment: str) -> None:
+    `python` is the interpreter of another environment (client_environments.py).
+    """
+
+    def __init__(
+        self,
+        server: WandbServer,
+        folder: Path,
+        python: str | Path = sys.executable,
+        **environment: str,
+    ) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-        own = {"WANDB_PROJECT": "p", "HOME": str(folder), "PATH": f"{BIN}:{os.environ['PATH']}"}
-        self.server, self.folder = server, folder
+        path = f"{Path(python).parent}:{os.environ['PATH']}"
+        own = {"WANDB_PROJECT": "p", "HOME": str(folder), "PATH": path}
+        self.server, self.folder, self.python = server, folder, str(python)
         shutil.copy2(ROOT / "train.py", folder)  # `fundamentallm sweep` looks for it here
         self.environment = {**inherited, **server.environment, **own, **environment}
 
@@ -58,7 +68,7 @@ class Client:
         self, *flags: object, code: int | None = 0, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run `python train.py FLAGS`."""
-        return self.run(sys.executable, ROOT / "train.py", *flags, code=code, **environment)
+        return self.run(self.python, ROOT / "train.py", *flags, code=code, **environment)
 
     def sweep(self, config: Mapping[str, Any]) -> Sweep:
         """Write `config` to a file and run `wandb sweep` on it."""

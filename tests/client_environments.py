@@ -1,0 +1,75 @@
+"""Environments with other W&B clients: the tests' own packages below a client of any version.
+
+    python tests/client_environments.py 0.28.2    # prints the environment's interpreter
+
+A test runs `environment("0.28.2")`; whole test files run with `-m pytest` of that interpreter.
+Environments are kept in $CLIENT_ENVIRONMENTS, or in `.venv-clients/` of this checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).parent.parent
+NEWEST = "newest"
+OLDEST_FULL = "0.28.0"
+NIGHTLY = (NEWEST, "0.30.0", "0.28.2", "0.25.1", "0.23.1", "0.21.4", "0.19.11", "0.18.7")
+COMMAND = "#!{python}\nfrom fundamentallm.__main__ import main\n\nmain()\n"
+
+
+def environment(version: str) -> Path:
+    """Return the interpreter of an environment with wandb `version`, or the `NEWEST` published.
+
+    Several processes may ask for the same environment; the first one makes it, in seconds.
+    """
+    folder = home() / version
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    python, complete = folder / "bin/python", folder / "complete.txt"
+    layers = "".join(f"{path}\n" for path in shared_paths())
+    with FileLock(f"{folder}.lock"):
+        if not complete.exists() or complete.read_text() != layers:
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder, version, layers)
+            complete.write_text(layers)
+    return python
+
+
+def home() -> Path:
+    """Return the folder of all environments."""
+    return Path(os.environ.get("CLIENT_ENVIRONMENTS") or ROOT / ".venv-clients").absolute()
+
+
+def shared_paths() -> list[Path]:
+    """Return this checkout and the folders from which this environment imports packages."""
+    packages = [Path(entry) for entry in sys.path if entry.endswith("site-packages")]
+    return [ROOT, *(path for path in packages if not path.is_relative_to(home()))]
+
+
+def make(folder: Path, version: str, layers: str) -> None:
+    """Install the client with its dependencies; other packages come from `layers`."""
+    venv.create(folder, symlinks=True)
+    python = folder / "bin/python"
+    wanted = "wandb" if version == NEWEST else f"wandb=={version}"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "-qq", wanted], check=True, stdout=sys.stderr)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "zz_shared.pth").write_text(layers)  # read last, so its own packages come first
+    command = folder / "bin/fundamentallm"
+    command.write_text(COMMAND.format(python=python))
+    command.chmod(0o755)
+    script = "import fundamentallm, torch, wandb; print(wandb.__version__)"
+    found = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True)
+    if version not in (NEWEST, found.stdout.strip()):
+        raise RuntimeError(f"{folder}: has wandb {found.stdout.strip()}")
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:]:
+        print(environment(wanted))
