@@ -41,7 +41,7 @@ ONLY_IN = {  # library: the only packages that import it
     "scipy": ("sweep.file.distributions", "report"),
     "torch": ("data.dataset", "machine.device", "model", "training", "sweep.engine.trainer_trial"),
     "tqdm": ("trackers.console",),
-    "requests": ("report.read_wandb",),
+    "requests": ("trackers.wandb_api", "report.read_wandb"),
     "wandb": ("trackers.wandb", "report.read_wandb"),
     "optuna": ("sweep.search.bayes", "sweep.store"),
     "sqlalchemy": ("sweep.store",),
