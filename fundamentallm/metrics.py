@@ -9,6 +9,7 @@ from typing import Any
 
 METRICS: Mapping[str, str] = {
     "epoch": "epochs done",
+    "tokens": "tokens trained on",
     "train_loss": "mean loss since the last row, in nats a token, with dropout",
     "train_perplexity": "exp(`train_loss`)",
     "val_loss": "mean loss on the validation part (its first 1,048,576 tokens), without dropout",

@@ -252,6 +252,11 @@ class Config:
         """`lr_steps` as rising numbers."""
         return _parse_lr_steps(self.lr_steps)
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Training tokens of an optimizer step."""
+        return self.batch_size * self.gradient_accumulation * self.max_seq_len
+
     def warnings(self) -> list[str]:
         """Return a line for each value outside its documented range."""
         found = (known.warning(getattr(self, name)) for name, known in HYPERPARAMETERS.items())

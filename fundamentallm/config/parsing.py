@@ -13,6 +13,8 @@ DATA = "data"
 """Name of the text beside the hyperparameters."""
 DATA_KEYS = (DATA, "data_sha256")
 """Keys of a run's config beside the hyperparameters: the text it was trained on."""
+OWN_GROUP = "fundamentallm"
+"""Group of a run's config on W&B that holds facts about the run, not settings."""
 
 
 def nearest_name(name: str, others: Iterable[str] = ()) -> str | None:
@@ -55,13 +57,13 @@ def read_config(config: Mapping[str, object], source: str) -> dict[str, Any]:
     """Parse hyperparameters and `DATA_KEYS` of a run's config.
 
     It may come from W&B: names with a leading underscore are W&B's own and left out, nested groups
-    are flattened, and a sweep's `batch-size` may occur beside the run's own `batch_size`.
+    are flattened, and older runs have a sweep's `batch-size` beside their own `batch_size`.
 
     Raises:
         ConfigError: A name is not a hyperparameter or has two values, or a value is invalid.
     """
     known: dict[str, Any] = {}
-    for name, value in _innermost(config):
+    for name, value in innermost(config):
         if name in DATA_KEYS:
             read = {name: str(value)} if value else {}
         else:
@@ -72,14 +74,17 @@ def read_config(config: Mapping[str, object], source: str) -> dict[str, Any]:
     return known
 
 
-def _innermost(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def innermost(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Yield names and values of settings; of `OWN_GROUP`, which describes a run, only the hash."""
     for name, value in config.items():
         if str(name).startswith("_"):
             continue
-        if isinstance(value, Mapping):
-            yield from _innermost(value)
-        else:
+        if not isinstance(value, Mapping):
             yield str(name), value
+        elif name != OWN_GROUP:
+            yield from innermost(value)
+        elif "data_sha256" in value:
+            yield "data_sha256", value["data_sha256"]
 
 
 def unwrapped(content: object) -> dict[str, Any] | None:

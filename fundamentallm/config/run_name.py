@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from fundamentallm.config.hyperparameters import Config
+from collections.abc import Mapping
+from pathlib import PurePath
 
-ALWAYS = {"model_dim": "d", "num_layers": "l", "num_heads": "h", "learning_rate": "lr"}
-IF_CHANGED = {  # hyperparameters that are often varied, and their abbreviations
+from fundamentallm.config.hyperparameters import Config
+from fundamentallm.config.parsing import DATA
+
+ABBREVIATIONS = {
+    DATA: "",
+    "model_dim": "d",
+    "num_layers": "l",
+    "num_heads": "h",
+    "learning_rate": "lr",
     "batch_size": "b",
     "max_seq_len": "s",
     "dropout": "do",
@@ -13,18 +21,60 @@ IF_CHANGED = {  # hyperparameters that are often varied, and their abbreviations
     "weight_decay": "wd",
     "beta2": "beta",
     "gradient_accumulation": "acc",
+    "gradient_clip": "clip",
     "lr_schedule": "",
     "warmup_steps": "w",
+    "lr_decay": "decay",
+    "lr_steps": "at",
+    "min_lr_ratio": "minlr",
+    "epochs": "ep",
+    "max_steps": "steps",
+    "max_minutes": "min",
+    "early_stopping": "early",
+    "patience": "pat",
+    "mixed_precision": "amp",
+    "compile": "compile",
     "tokenizer": "",
+    "val_split": "val",
+    "eval_every": "eval",
     "seed": "seed",
 }
+"""Abbreviations of hyperparameters, in the order of a name."""
+ALWAYS = ("model_dim", "num_layers", "num_heads", "learning_rate")
+"""Hyperparameters in the name of every run outside a sweep."""
+LEFT_OUT = ("compile", "eval_every")
+"""Hyperparameters in no such name: they do not change what is trained."""
+MOST_CHARACTERS = 128
+"""Length of the longest name that W&B accepts."""
 
 
 def run_name(config: Config) -> str:
-    """Join sizes, learning rate and other common hyperparameters that are not at their default."""
-    changed = [name for name in IF_CHANGED if getattr(config, name) != getattr(Config, name)]
-    short = ALWAYS | IF_CHANGED
-    return "-".join(short[name] + _text(getattr(config, name)) for name in [*ALWAYS, *changed])
+    """Join sizes, learning rate and every other hyperparameter that is not at its default."""
+    told = {name: value for name, value in vars(config).items() if name not in LEFT_OUT}
+    return name_of(
+        {
+            name: value
+            for name, value in told.items()
+            if name in ALWAYS or value != getattr(Config, name)
+        }
+    )
+
+
+def name_of(values: Mapping[str, object]) -> str:
+    """Join values, each after the abbreviation of its name; "" without values."""
+    order = list(ABBREVIATIONS)
+    known = sorted((name for name in values if name in ABBREVIATIONS), key=order.index)
+    others = sorted(name for name in values if name not in ABBREVIATIONS)
+    parts = [_part(ABBREVIATIONS.get(name, name), name, values[name]) for name in known + others]
+    return "-".join(filter(None, parts))[:MOST_CHARACTERS]
+
+
+def _part(short: str, name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return short if value else f"no{short}"
+    if name == DATA:
+        return PurePath(str(value)).stem
+    return f"{short}{_text(value)}"
 
 
 def _text(value: object) -> str:

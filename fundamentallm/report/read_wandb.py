@@ -19,6 +19,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.config.parsing import OWN_GROUP, innermost
 from fundamentallm.errors import one_line
 from fundamentallm.files.samples import Sample
 from fundamentallm.report.choices import with_choices
@@ -91,7 +92,7 @@ def read_wandb_sweep(address: str, metric: str = "") -> Results:
         sweep, notes = _sweep(content, address)
         own = None if sweep is None else sweep.metric
         compared_by = choose_metric(metric, own)
-        is_ours = not found or any("data_sha256" in run.config for run in found)
+        is_ours = not found or any({OWN_GROUP, "data_sha256"} & set(run.config) for run in found)
         program = "" if is_ours else (sweep.program if sweep else "") or "another program"
         runs = [_run(run, compared_by, notes, program) for run in found]
         times = Counter(run.name for run in runs)
@@ -187,13 +188,9 @@ def _curves(run: Any) -> dict[str, Curve]:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings under our names: flattened, without hyphens, parsed from text."""
     found: dict[str, Any] = {}
-    for name, value in config.items():
+    for name, value in innermost(config):
         plain = name.replace("-", "_")
-        if name[:1] == "_":
-            continue
-        if isinstance(value, Mapping):
-            found = {**_settings(value), **found}
-        elif plain in HYPERPARAMETERS:
+        if plain in HYPERPARAMETERS:
             with suppress(ConfigError):
                 value = HYPERPARAMETERS[plain].parse(value)
             found.setdefault(plain, value)

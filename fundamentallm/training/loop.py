@@ -238,17 +238,15 @@ class TrainLoop:
         p, c = self.progress, self.config
         if not p.losses:  # logged already
             return
-        tokens = c.batch_size * c.gradient_accumulation * c.max_seq_len
         loss = sum(p.losses) / len(p.losses)
         seconds = p.row_seconds or p.seconds / p.step * len(p.losses)  # 0 in old checkpoints
         p.train_loss, p.grad_norm = loss, float(self.grad_norm)
         self.row = {
-            "epoch": self.plan.epoch(p.step),
             "train_loss": loss,
             "train_perplexity": perplexity(loss),
             "optim/learning_rate": self.plan.learning_rate(p.step - 1),
             "optim/grad_norm": p.grad_norm,
-            "perf/tokens_per_second": tokens * len(p.losses) / seconds,
+            "perf/tokens_per_second": c.tokens_per_step * len(p.losses) / seconds,
             "perf/memory_gb": peak_memory_gb(self.device),
         }
         if not math.isfinite(self.row["optim/grad_norm"]):  # float16 skips such a step
@@ -292,8 +290,11 @@ class TrainLoop:
 
     def log(self) -> None:
         """Pass the row to the trackers and start the next."""
+        step = self.progress.step
+        tokens = step * self.config.tokens_per_step
+        row = {"epoch": self.plan.epoch(step), "tokens": tokens, **self.row}
         for tracker in self.trackers:
-            tracker.log(self.row, step=self.progress.step)
+            tracker.log(row, step=step)
         self.row = {}
         self.progress.losses, self.progress.row_seconds = [], 0.0
         self.row_started = time.perf_counter()

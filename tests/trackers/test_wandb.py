@@ -45,7 +45,7 @@ def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: li
     done = client.train(text_file, *tiny_flags, "--output-dir=out", WANDB_TAGS="mine")
     run, folder = client.only_run(), client.folder / "out"
     check_same(client.server, run, folder)
-    assert run.display_name == "d16-l2-h2-lr1e-3-b4-s16"
+    assert run.display_name == "d16-l2-h2-lr1e-3-b4-s16-steps24"
     assert (run.state, run.group, run.job_type, run.tags) == ("finished", "cats", "train", ["mine"])
     assert isinstance(run.summary["val_loss"], float)
     (model,) = [a for a in client.server.store.artifacts.values() if a.kind == "model"]

@@ -78,6 +78,7 @@ def test_it_learns_and_logs_what_the_docs_list(tiny: Config, text: str) -> None:
     assert all(set(row) == {"step", *METRICS} for row in scored)
     others = {"step", *METRICS} - set(OF_EVALUATIONS)
     assert all(set(row) == others for row in recorder.rows if "val_loss" not in row)
+    assert all(row["tokens"] == row["step"] * 4 * 16 for row in recorder.rows)
     assert result.best_val_loss == min(row["val_loss"] for row in scored)
     assert scored[-1]["val_perplexity"] == pytest.approx(math.exp(scored[-1]["val_loss"]))
     assert scored[-1]["val_bits_per_char"] == pytest.approx(scored[-1]["val_loss"] / math.log(2))

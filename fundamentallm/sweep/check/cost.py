@@ -365,7 +365,7 @@ def _work(settings: dict[str, Any], characters: int) -> float:
     config = Config(**settings)
     tokens = config.epochs * characters
     if config.max_steps:
-        step = config.batch_size * config.gradient_accumulation * config.max_seq_len
+        step = config.tokens_per_step
         tokens = min(tokens, config.max_steps * step)
     width, depth = config.model_dim, config.num_layers
     return tokens * depth * (12 * width**2 + 2 * config.max_seq_len * width)
