@@ -22,7 +22,7 @@ from tiny_sweep import metric_rows, summaries, trials, wait_for
 
 import fundamentallm
 from fundamentallm import FundamentallmError, SweepResults, load_sweep, run_sweep
-from fundamentallm.trackers import wandb_session
+from fundamentallm.trackers import wandb_client
 
 # W&B's client leaves a file of parameters open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -44,7 +44,7 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_SILENT", "true")
     yield
-    wandb_session.end()
+    wandb_client.end()
 
 
 def of(**changes: Any) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def test_ctrl_c_outside_the_function_ends_the_sweep_too(monkeypatch: pytest.Monk
         signal.raise_signal(signal.SIGINT)
         wandb.finish(code)
 
-    monkeypatch.setattr(wandb_session, "finish", finish)
+    monkeypatch.setattr(wandb_client, "finish_active_run", finish)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(of(), lambda: wandb.init().log({"loss": 1.0}))
     assert [row["status"] for row in table(load_sweep("runs/lambda"))] == ["done"]

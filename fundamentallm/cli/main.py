@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -106,7 +107,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = INTERRUPTED
     except OSError as error:
         code = _show_os_error(error)
-    sys.exit(code if isinstance(code, int) else DONE)
+    _leave(code if isinstance(code, int) else DONE)
+
+
+def _leave(code: int) -> None:
+    """Exit; at once if W&B's client hangs, since it would hang here too."""
+    client = sys.modules.get("fundamentallm.trackers.wandb_client")
+    if client is not None and client.hangs():
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _show_os_error(error: OSError) -> int:

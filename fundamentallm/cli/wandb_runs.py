@@ -122,6 +122,7 @@ class WandbRuns:
             "name": f"{self.sweep.name}-{number + 1}",
             "cache": str(cache),
             "in_sweep": True,
+            "own_consent": False,
         }
         if self.sweep_id:
             nested = self.sweep.nested(values)

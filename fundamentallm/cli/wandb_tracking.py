@@ -40,14 +40,14 @@ def wandb_tracker(
     log_model = request.sweep is None if request.log_model is None else request.log_model
     if request.sweep is None and wandb.is_online():
         _show_what_is_sent(log_model)
-    return wandb.WandbTracker(
-        folder,
+    options = wandb.RunOptions(
         name=run_name(config) if config else "",
         tags=[request.preset] if request.preset else [],
         swept=list(request.sweep.parameters) if request.sweep else None,
         log_model=log_model,
         in_sweep=request.sweep is not None,
     )
+    return wandb.WandbTracker(folder, options, required=request.sweep is not None)
 
 
 def _show_what_is_sent(log_model: bool) -> None:

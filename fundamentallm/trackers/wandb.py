@@ -1,7 +1,7 @@
 """W&B tracker: sends a run to Weights & Biases, and never lets W&B delay the run.
 
-No other file of a run imports wandb; report/read_wandb.py uses its API. docs/wandb.md explains what
-the client does when W&B is unreachable, and the settings below.
+Only files of this package with `wandb` in their name import wandb; report/ uses its API.
+docs/wandb.md explains what happens when W&B is unreachable.
 """
 
 from __future__ import annotations
@@ -10,44 +10,39 @@ import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-# When W&B is unreachable, the client retries error reports at exit, for up to 20 s.
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-
-import wandb
-from wandb.sdk.lib.runid import generate_id
-
-from fundamentallm import exit_codes
-from fundamentallm.errors import one_line, type_and_message
-from fundamentallm.files.atomic import read_file, replace_text
-from fundamentallm.files.consent import remember, was_asked
+from fundamentallm.errors import FundamentallmError, one_line, type_and_message
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
-from fundamentallm.metrics import OF_EVALUATIONS
 from fundamentallm.status import RunStatus
-from fundamentallm.trackers import wandb_service
+from fundamentallm.trackers import wandb_client, wandb_identity
 from fundamentallm.trackers.base import Number
-from fundamentallm.trackers.reach import unreachable
-from fundamentallm.trackers.wandb_files import OwnFiles
+from fundamentallm.trackers.sender import Sender
+from fundamentallm.trackers.wandb_session import (
+    INIT_SECONDS,
+    RunOptions,
+    WandbSession,
+    finish_seconds,
+)
 
 LOG = logging.getLogger(__name__)
 
-LONGEST_ID = 1 << 12
-INIT_SECONDS = 10.0
-FINISH_SECONDS = 30.0
-FINISH_SECONDS_WITH_MODEL = 120.0
-FLUSH_SECONDS = 1.0  # between writes of the file that `wandb sync` sends
-ASK_SECONDS = 5
-OFFLINE = ("offline", "dryrun")  # modes of the client
-EXIT_SECONDS = 1.0  # for the client's process to end after its connection broke
-RESTARTS = 3  # of the client per run, whose process may be killed
-SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
-STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
-  project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped state } }
-}"""
+LOGIN_SECONDS = 30.0
+"""Timeout for the client to start and to find a key."""
+START_SECONDS = 35.0
+"""Timeout for the start of a run, beyond that of `wandb.init`."""
+HUNG_SECONDS = 60.0
+"""Timeout for a row; the client takes rows at once, so it hangs."""
+GRACE_SECONDS = 3.0
+"""Extra time to finish, and time for a call to fail once the client's process is killed."""
+RESTARTS = 3
+"""Restarts of the client per run, whose process may be killed."""
+
+
+class TrackerError(FundamentallmError):
+    """The client that is installed cannot log, so a run of an agent would train for nothing."""
 
 
 def why_unusable() -> str | None:
@@ -56,15 +51,19 @@ def why_unusable() -> str | None:
     Looks for a key like the client, and never prompts for one.
     """
     try:
-        mode = wandb_service.started().settings.mode
-        if mode == "disabled":
-            return ""
-        if mode in OFFLINE or wandb.login(prompt=False, verify=False):
-            return None
+        return wandb_client.within(LOGIN_SECONDS, _why_unusable)
     except (ImportError, AttributeError):
         raise
     except Exception as error:  # an invalid key, a service that cannot start, ...
         return f"W&B cannot be used ({one_line(error, 200)}), so this run stays on this machine"
+
+
+def _why_unusable() -> str | None:
+    mode = wandb_client.start().mode
+    if mode == "disabled":
+        return ""
+    if mode in wandb_client.OFFLINE or wandb_client.log_in():
+        return None
     return (
         "no W&B key was found, so this run stays on this machine; to see runs on W&B, log in "
         "with: wandb login (--no-wandb turns this line off)"
@@ -73,331 +72,191 @@ def why_unusable() -> str | None:
 
 def is_online() -> bool:
     """Return whether runs are sent to W&B while they train."""
-    return wandb_service.started().settings.mode not in OFFLINE
-
-
-def stored_wandb_path(folder: RunFolder) -> tuple[str | None, str | None, str | None]:
-    """Return entity, project and id on W&B of the run in `folder`; old files have only the id."""
-    try:
-        content = read_file(folder.wandb_id, LONGEST_ID, root=folder.root)
-    except FileNotFoundError:
-        content = b""
-    words = content.decode("utf-8", "replace").strip().split("/")
-    entity, project, run_id = [None, None, None, *words][-3:]
-    return entity or None, project or None, run_id or None
+    return wandb_client.settings().mode not in wandb_client.OFFLINE
 
 
 def why_not_trusted(folder: RunFolder) -> str:
-    """Return why the run in `folder` is not sent to W&B; other people may have chosen the project.
-
-    Returns:
-        One line that says how to allow it; "" if this user chose the project, or none is stored.
-    """
-    try:
-        path = stored_wandb_path(folder)
-    except OSError as error:
-        return f"{folder.wandb_id}: cannot be read ({error.strerror}), so nothing is sent to W&B"
-    settings = wandb_service.started().settings
-    own_path = settings.entity, settings.project, settings.run_id
-    is_own = all(part in (None, own) for part, own in zip(path, own_path, strict=True))
-    if is_own or was_asked(folder.path, wandb="/".join(part or "" for part in path)):
-        return ""
-    names = ("WANDB_ENTITY", "WANDB_PROJECT", "WANDB_RUN_ID")
-    words = (f"{name}={shlex.quote(part)}" for name, part in zip(names, path, strict=True) if part)
-    return (
-        f"{folder.wandb_id}: this run is on W&B, and no record on this machine says that you "
-        f"started it, so nothing is sent; to resume it there, set {' '.join(words)}"
-    )
+    """Return why the run in `folder` is not sent to W&B, in one line; "" if it is."""
+    return wandb_identity.why_not_trusted(folder, wandb_client.settings())
 
 
 class WandbTracker:
     """A `Tracker` that logs rows and samples by optimizer step, and finally the model.
 
-    After `finish`, `stopped_by_wandb` and `undelivered` are final.
+    A thread of its own talks to the client; training waits for it only at the start and the end,
+    for a limited time. After `finish`, `stopped_by_wandb` and `undelivered` are final.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-        swept: Sequence[str] | None = None,
-        log_model: bool = False,
-        cache: str = "",
-        in_sweep: bool = False,
+        self, folder: RunFolder, options: RunOptions | None = None, *, required: bool = False
     ) -> None:
         """Set up the tracker; nothing is sent until `start`.
 
         Args:
-            folder: The run's folder; a resumed run reads from it what W&B lacks.
-            name: Name shown on W&B, unless WANDB_NAME is set.
-            tags: Tags beside those of WANDB_TAGS.
-            swept: Names of the sweep's parameters, which only W&B may set; None outside a sweep.
-            log_model: Whether best.pt becomes an artifact.
-            cache: WANDB_CACHE_DIR, if only this run uses it; removed at the end.
-            in_sweep: Whether a sweep sets the entity and project of the run.
+            folder: The run's folder; W&B receives from it what it lacks.
+            options: How the run appears on W&B.
+            required: Whether `start` fails if the client cannot log.
         """
-        self.folder, self.name, self.tags = folder, name, tuple(tags)
-        self.swept, self.log_model, self.cache = swept, log_model, cache
-        self.in_sweep = in_sweep
+        self.folder, self.options, self.required = folder, options or RunOptions(), required
         self.stopped_by_wandb = False
         """True once W&B has asked the run to stop; set by another thread at any time."""
         self.undelivered = ""
         """Data that W&B did not receive, in one line; "" if it has everything."""
-        self.run: wandb.Run | None = None
-        self.files: OwnFiles
-        self.api: wandb.Api | None = None
         self.settings: Mapping[str, object] = {}
-        self.step = 0
-        self.sent_step = -1  # the last step that W&B has or was sent
-        self.restarts_left = RESTARTS
-        self.given_up = False
+        self.session: WandbSession | None = None
+        self.sender: Sender | None = None
         self.samples: list[Sample] = []
-        self.why_offline = ""
+        self.restarts_left = RESTARTS
+        self.given_up = ""
+        """Why nothing more is sent, in one line; "" while rows are sent."""
+        self.refused: FundamentallmError | None = None
+        self.killed = self.is_ending = False
 
     def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
-        """Start or resume the run on W&B, and send the rows up to `step` that it lacks."""
-        self.settings, self.step = settings, step
-        self._attempt(lambda run: None)
-        if self.given_up:
-            LOG.warning("%s", self.undelivered)
+        """Start or resume the run on W&B, and send the rows of its folder that W&B lacks.
 
-    def _start(self) -> wandb.Run:
-        self.sent_step, self.why_offline = -1, ""
-        run = self._begin(self.settings)
-        self.files = OwnFiles(run, self.cache)
-        if run.resumed:
-            self.sent_step = run.starting_step - 1
-            self._send_tables_again(run)
-        if self.step:
-            written: dict[int, list[Sample]] = {}
-            for at, sample in self.folder.read_samples():
-                written.setdefault(at, []).append(sample)
-            for row in self.folder.rows():
-                at = row.pop("step")
-                self._send(run, row, written.get(at, []), at)
-        return run
+        Raises:
+            TrackerError: The client cannot log, and the tracker is required.
+        """
+        self.settings = settings
+        self.sender = Sender("wandb-sender")
+        self.sender.put(partial(self._attempt, lambda session: None))
+        seconds = START_SECONDS + _init_seconds()
+        if not self.sender.wait(seconds):
+            self._stop_sender(f"W&B's client did not start within {seconds:g} s")
+        if self.refused is not None:
+            raise self.refused
+        if self.given_up and self.required:
+            raise TrackerError(
+                f"{self.given_up}, so this run would train for nothing; install another version of "
+                "wandb, or run the sweep without W&B: fundamentallm sweep"
+            )
+        if self.given_up:
+            LOG.warning("%s; the run continues without W&B", self.given_up)
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Send a row with the samples of the same step, unless W&B has it."""
-        samples, self.samples, self.step = self.samples, [], step
-        if self.given_up:
+        samples, self.samples = self.samples, []
+        if self.given_up or self.sender is None:
             return
-        self._attempt(lambda run: self._send(run, metrics, samples, step))
-        if self.given_up:
-            LOG.warning("%s; the run continues without W&B", self.undelivered)
-
-    def _send(
-        self, run: wandb.Run, metrics: Mapping[str, Any], samples: Sequence[Sample], step: int
-    ) -> None:
-        if step <= self.sent_step:
-            return
+        if self.sender.busy_seconds() > HUNG_SECONDS:
+            self._unblock()
         row = dict(metrics)
-        with self.files.used():
-            if samples:
-                data: list[Any] = [[step, s.prompt, s.temperature, s.text] for s in samples]
-                row["samples"] = wandb.Table(columns=SAMPLE_COLUMNS, data=data)
-            run.log(row, step=step, commit=True)
-        self.sent_step = step
+        self.sender.put(partial(self._attempt, lambda session: session.send(row, samples, step)))
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
         """Keep the samples for the next row, since a kill could split a step sent in two parts."""
         self.samples = list(samples)
 
-    def finish(self, summary: Mapping[str, object]) -> None:
-        """Send the summary and the model, and wait for the upload up to a time limit."""
-        self._attempt(lambda run: self._finish(run, summary))
+    def finish(self, summary: Mapping[str, object], *, preempted: bool = True) -> None:
+        """Send the summary and the model, and wait for the upload up to a time limit.
 
-    def _attempt(self, action: Callable[[wandb.Run], None]) -> None:
+        Args:
+            summary: Content of summary.json.
+            preempted: Whether a run that a signal stopped is to be run again.
+        """
+        if self.sender is None:
+            return
+        if self.given_up and not wandb_client.hangs():
+            self.given_up, self.restarts_left = "", 1  # W&B may take the run now
+        if not self.given_up:
+            self.is_ending = True
+            began_with, seconds = self.restarts_left, self._finish_seconds()
+            self.sender.put(partial(self._attempt, partial(self._finish, summary, preempted)))
+            ended = self.sender.wait(seconds)
+            if not ended and self.restarts_left < began_with:  # the restart takes its own time
+                ended = self.sender.wait(START_SECONDS + _init_seconds())
+            if not ended:
+                self._stop_sender(f"W&B did not receive everything within {seconds:g} s")
+        if self.given_up:
+            self._note_undelivered(self.given_up)
+
+    def _finish_seconds(self) -> float:
+        return finish_seconds(log_model=self.options.log_model) + GRACE_SECONDS
+
+    def _attempt(self, action: Callable[[WandbSession], None]) -> None:
         """Try `action`; if the client fails, resume the run on W&B and try again.
 
-        After a few failures W&B is given up: no client error may end a training run.
+        After a few failures W&B is given up until the end: no client error may end a training run.
         """
         while not self.given_up:
             try:
-                if self.run is None:
-                    self.run = self._start()
-                action(self.run)
+                if self.session is None:
+                    self.session = WandbSession(
+                        self.folder, self.options, self.settings, self._note_stop
+                    )
+                    self.session.catch_up()
+                action(self.session)
                 return
+            except FundamentallmError as error:
+                self.refused, self.given_up = error, str(error)
             except Exception as error:
-                failed, self.run = self.run, None
-                again = failed is not None or wandb_service.is_gone()
-                wandb_service.let_go(at_once=True)
+                failed, self.session = self.session, None
+                again = failed is not None or wandb_client.is_gone()
+                wandb_client.end(at_once=True)
                 if failed is not None:
-                    self.files.clear(sent=False)
+                    failed.abandon()
                 reason = f"W&B's client failed ({type_and_message(error)})"
+                if self.given_up:  # by the thread that waited
+                    return
                 if again and self.restarts_left:
                     self.restarts_left -= 1
                     LOG.warning("%s and is started again", reason)
                     continue
-                self.given_up = True
-                self.undelivered = f"{reason}; the run's folder has the whole run"
-                if failed is not None:
-                    self.undelivered += f"; send what the client kept with: {self._sync(failed)}"
+                self.given_up = reason
+                if not self.is_ending and failed is not None:
+                    LOG.warning("%s; the run continues, and is sent at its end", reason)
 
-    def _finish(self, run: wandb.Run, summary: Mapping[str, object]) -> None:
-        if wandb_service.is_gone():
-            raise ConnectionError("its process has ended")
+    def _finish(
+        self, summary: Mapping[str, object], preempted: bool, session: WandbSession
+    ) -> None:
         status, stopped_by = str(summary["status"]), str(summary.get("stopped_by", ""))
-        if status == RunStatus.INTERRUPTED and stopped_by == "SIGTERM":
-            self.stopped_by_wandb = self.stopped_by_wandb or self._stop_was_asked()
-        if self.stopped_by_wandb and status == RunStatus.INTERRUPTED:
-            stopped_by = "wandb"
-        code = exit_codes.of_run(status, stopped_by, in_sweep=self.swept is not None)
-        if status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
-            run.tags = tuple(dict.fromkeys((*(run.tags or ()), status)))
-            if not summary.get("best_step"):  # never evaluated, but a sweep needs a score
-                score = {name: summary[name] for name in OF_EVALUATIONS if name in summary}
-                self._send(run, score, [], run.step)
-        # The client would write an enum's name.
-        run.summary.update({**summary, "status": status, "stopped_by": stopped_by})
-        folder = self.folder.moved()
-        if self.log_model and summary.get("best_step") and folder and folder.best.exists():
-            self._log_model(run, folder, summary)
-        if code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP):
-            run.mark_preempting()
-        self._end(run, code)
+        if status == RunStatus.INTERRUPTED:
+            unclear = ("SIGTERM",) if wandb_client.tells_stops() else ("SIGTERM", "SIGINT")
+            if stopped_by in unclear and not self.stopped_by_wandb:
+                self.stopped_by_wandb = session.was_asked_to_stop()
+            if self.stopped_by_wandb:
+                stopped_by = "wandb"
+        problem = session.finish(summary, stopped_by, preempted=preempted)
+        if problem and not self.given_up:
+            self._note_undelivered(problem, session)
 
-    def _begin(self, settings: Mapping[str, object]) -> wandb.Run:
-        """Start online, or else offline, so that `wandb sync` can send the run later."""
-        known = wandb_service.started().settings
-        entity, project, stored = self._stored_id()
-        ours = {key: value for key, value in settings.items() if key not in (self.swept or ())}
-        options: dict[str, Any] = {
-            "config": ours,
-            "group": known.run_group or Path(str(settings.get("data", ""))).stem or None,
-            "job_type": known.run_job_type or "train",
-            "name": known.run_name or self.name or None,
-            "tags": [*(known.run_tags or ()), *self.tags],
-        }
-        if self.swept is None:
-            project = project or known.project or "fundamentallm"
-            entity = entity or known.entity
-            run_id = known.run_id or stored or generate_id()
-            self._keep_id(entity, project, run_id)  # W&B may have the run before the client answers
-            options |= {"project": project, "entity": entity, "id": run_id}
-        if known.mode in OFFLINE:
-            self.why_offline = "WANDB_MODE is offline"
-        elif not (known.http_proxy or known.https_proxy) and (
-            reason := unreachable(known.base_url, ASK_SECONDS)
-        ):
-            self.why_offline = reason
-        else:
-            editable = ("name", "tags", "group")  # keep changes made on W&B
-            sent = {k: v for k, v in options.items() if not stored or k not in editable}
-            try:
-                known_there = self.swept is not None or known.run_id or stored
-                resume = "allow" if known_there else None
-                run = wandb.init(**sent, resume=resume, settings=self._limits())
-                if run.resumed:
-                    run.config.update(ours, allow_val_change=True)
-                elif stored:  # W&B does not have the run
-                    run.name, run.tags = options["name"] or run.name, options["tags"]
-            except Exception as error:  # the client raises many types
-                if wandb_service.is_gone(within=EXIT_SECONDS):
-                    raise
-                self.why_offline = one_line(error).partition(" Consider increasing")[0]
-                wandb_service.let_go()  # the failed attempt would keep the id in use
-            else:
-                self._prepare_to_log(run)
-                self._keep_id(run.entity, run.project, run.id)
-                return run
-        if known.mode == "online":
-            LOG.warning(
-                "W&B cannot be reached (%s); the run continues without it", self.why_offline
-            )
-        run = wandb.init(**options, mode="offline", settings=self._limits())
-        self._keep_id(run.entity, run.project, run.id)
-        return run
-
-    def _limits(self) -> wandb.Settings:
-        """Return settings that limit how long W&B may delay a run and handle its stop button."""
-        # A lambda, because the client deep-copies its settings, a bound method's object included.
-        settings = wandb.Settings(finish_timeout_raises=True, stop_fn=lambda: self._note_stop())
-        # We wait less than the client's default of 15 s, so its last rows would be lost.
-        settings.x_transaction_log_flush_interval = FLUSH_SECONDS
-        if "WANDB_INIT_TIMEOUT" not in os.environ:
-            settings.init_timeout = INIT_SECONDS
-        if "WANDB_FINISH_TIMEOUT" not in os.environ:
-            settings.finish_timeout = (
-                FINISH_SECONDS_WITH_MODEL if self.log_model else FINISH_SECONDS
-            )
-        return settings
+    def _note_undelivered(self, problem: str, session: WandbSession | None = None) -> None:
+        """Say what W&B did not receive, and which command sends it."""
+        command = f"fundamentallm sync {_path(self.folder.path)}"
+        if session is not None and session.offline_by_choice:
+            command = f"wandb sync {_path(session.run.settings.sync_dir)}"
+        self.undelivered = f"{problem}; the whole run is kept; send it with: {command}"
 
     def _note_stop(self) -> None:
         self.stopped_by_wandb = True
 
-    def _prepare_to_log(self, run: wandb.Run) -> None:
-        """Fetch once what the client would request before every Table, for up to 19 s each."""
-        overrides = {"entity": run.entity, "project": run.project}
-        run._assert_can_log_artifact = lambda artifact: None
-        with suppress(Exception):  # slow to answer, but the run exists
-            self.api = wandb.Api(overrides, timeout=ASK_SECONDS)
-            run._cached_public_api = self.api
+    def _unblock(self) -> None:
+        """Kill the client's process, once, so that a call that hangs fails and is tried again."""
+        if not self.killed:
+            self.killed = True
+            wandb_client.kill()
+        elif self.sender is not None and self.sender.busy_seconds() > 2 * HUNG_SECONDS:
+            self._stop_sender(f"W&B's client hangs for {2 * HUNG_SECONDS:g} s")
+            LOG.warning("%s; the run continues without W&B", self.given_up)
 
-    def _send_tables_again(self, run: wandb.Run) -> None:
-        """Send Table files of earlier processes, which may have been killed before sending them."""
-        for earlier in Path(run.settings.wandb_dir).glob(f"run-*-{run.id}/files"):
-            linked = any(path.is_symlink() for path in (earlier.parent, *earlier.rglob("*")))
-            if earlier != Path(run.settings.files_dir) and not linked:
-                run.save(earlier / "media/table/*.json", base_path=earlier, policy="now")
+    def _stop_sender(self, reason: str) -> None:
+        """Give up W&B: kill the client's process, and leave the thread behind if it hangs on."""
+        assert self.sender is not None
+        self.given_up = reason
+        wandb_client.kill()
+        if not self.sender.wait(GRACE_SECONDS):
+            wandb_client.leave_behind(self.sender.thread)
 
-    def _keep_id(self, entity: str | None, project: str | None, run_id: str) -> None:
-        self.folder.wandb_id.parent.mkdir(parents=True, exist_ok=True)
-        path = f"{entity or ''}/{project or ''}/{run_id}"
-        replace_text(self.folder.wandb_id, f"{path}\n", self.folder.root)
-        if not self.in_sweep and (reason := remember(self.folder.path, wandb=path)):
-            LOG.warning("%s", reason)
 
-    def _stored_id(self) -> tuple[str | None, str | None, str | None]:
-        """Return the stored entity, project and id of the run; in a sweep only the id."""
-        entity, project, run_id = stored_wandb_path(self.folder)
-        return (None, None, run_id) if self.in_sweep else (entity, project, run_id)
+def _init_seconds() -> float:
+    try:
+        return float(os.environ["WANDB_INIT_TIMEOUT"])
+    except (LookupError, ValueError):
+        return INIT_SECONDS
 
-    def _stop_was_asked(self) -> bool:
-        """Ask W&B now whether to stop this run; the client asks only every 15 s."""
-        if self.run is None or self.api is None:
-            return False
-        try:
-            return bool(self._ask(self.run, self.api)["stopped"])
-        except Exception:  # W&B is unreachable, so it did not ask for a stop
-            return False
 
-    def _ask(self, run: wandb.Run, api: wandb.Api) -> Mapping[str, Any]:
-        """Query W&B for the run's state; the client's own method would leave a folder behind."""
-        names = {"entityName": run.entity, "projectName": run.project, "runId": run.id}
-        return api._service_api.execute_graphql(STOPPED, names)["project"]["run"]
-
-    def _log_model(self, run: wandb.Run, folder: RunFolder, summary: Mapping[str, Any]) -> None:
-        metadata = {key: summary[key] for key in ("best_val_loss", "best_step")}
-        with self.files.used():
-            artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=metadata)
-            artifact.add_file(str(folder.best), name="best.pt")
-            run.log_artifact(artifact, aliases=["best", "latest"])
-
-    def _end(self, run: wandb.Run, code: int) -> None:
-        """Finish within the time limit, and note what W&B did not receive."""
-        problem = ""
-        limit = run.settings.finish_timeout
-        if not wandb_service.finish_within(run, code, limit):
-            problem = f"W&B did not receive everything within {limit:g} s"
-        if self.why_offline:
-            problem = f"nothing was sent to W&B ({self.why_offline})"
-        elif not problem and self.api is not None:
-            try:
-                if self._ask(run, self.api)["state"] == "running":
-                    problem = "W&B has not seen the end of the run"
-            except Exception as error:  # W&B cannot be asked
-                problem = f"W&B does not answer ({one_line(error)})"
-        wandb_service.let_go()
-        self.files.clear(sent=not problem)
-        if problem:
-            self.undelivered = f"{problem}; the whole run is kept; send it with: {self._sync(run)}"
-
-    def _sync(self, run: wandb.Run) -> str:
-        """Return the command that sends what the client has kept of a run."""
-        path = os.path.relpath(run.settings.sync_dir)
-        if path.startswith(".."):  # a trial's current folder is not the user's
-            path = str(run.settings.sync_dir)
-        return f"wandb sync {'' if self.why_offline else '--no-skip-online '}{shlex.quote(path)}"
+def _path(folder: str | Path) -> str:
+    """Return a path for a command of the user, whose current folder a trial of a sweep left."""
+    path = os.path.relpath(folder)
+    return shlex.quote(os.path.abspath(folder) if path.startswith(".") else path)

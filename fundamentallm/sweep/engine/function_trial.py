@@ -42,7 +42,7 @@ from fundamentallm.sweep.program.logged import Logged
 from fundamentallm.sweep.program.output import Output
 from fundamentallm.sweep.program.process import GRACE_SECONDS
 from fundamentallm.sweep.program.transaction_log import TransactionLogs
-from fundamentallm.trackers import wandb_session
+from fundamentallm.trackers import wandb_client
 
 POLL_SECONDS = 0.2
 INTERRUPTED = "SIGINT"
@@ -202,12 +202,12 @@ class FunctionTrial:
                 redirect_stderr(stderr),
             ):
                 try:
-                    wandb_session.end()
+                    wandb_client.end()
                     self._call(function, interrupts)
                     if interrupts.received:  # even if the function caught the exception
                         self.stop_reason = self.stop_reason or INTERRUPTED
-                    wandb_session.finish(int(self.error is not None))
-                    wandb_session.end()
+                    wandb_client.finish_active_run(int(self.error is not None))
+                    wandb_client.end()
                 except Exception as error:  # of W&B's client
                     self.error = self.error or error
         finally:

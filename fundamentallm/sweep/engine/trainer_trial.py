@@ -105,9 +105,9 @@ def _execute(folder: RunFolder, job: TrainerJob, pipe: TrialPipe) -> Outcome:
 def _trackers(job: TrainerJob, folder: RunFolder, pipe: TrialPipe) -> list[Tracker]:
     trackers: list[Tracker] = [FolderTracker(folder), PipeTracker(pipe)]
     if job.wandb is not None:
-        from fundamentallm.trackers.wandb import WandbTracker
+        from fundamentallm.trackers.wandb import RunOptions, WandbTracker
 
-        trackers.append(WandbTracker(folder, **job.wandb))
+        trackers.append(WandbTracker(folder, RunOptions(**job.wandb)))
     return trackers
 
 
