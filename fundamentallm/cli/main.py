@@ -25,6 +25,7 @@ from fundamentallm.cli.commands.next import next_
 from fundamentallm.cli.commands.refine import refine
 from fundamentallm.cli.commands.report import report
 from fundamentallm.cli.commands.sweep import sweep
+from fundamentallm.cli.commands.sync import sync
 from fundamentallm.cli.commands.train import train
 from fundamentallm.cli.messages import show, warn
 from fundamentallm.cli.terminal import survive_terminal_loss
@@ -61,6 +62,7 @@ COMMANDS = (
     explain,
     next_,
     compare,
+    sync,
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fundamentallm.cli.messages import show, warn
@@ -15,21 +16,26 @@ if TYPE_CHECKING:
     from fundamentallm.trackers.wandb import WandbTracker
 
 
+MISSING = "wandb is not installed, so this run stays on this machine (--no-wandb hides this line)"
+
+
+def load_wandb() -> ModuleType | None:
+    """Return the module of W&B's tracker; None if W&B's client is not installed."""
+    try:
+        from fundamentallm.trackers import wandb
+    except (ImportError, AttributeError):  # a folder ./wandb passes for an empty package
+        return None
+    return wandb
+
+
 def wandb_tracker(
     folder: RunFolder, config: Config | None, request: TrainRequest
 ) -> WandbTracker | None:
     """Return the tracker for W&B; None without consent or with a message if W&B is unusable."""
     if request.no_wandb or os.environ.get("WANDB_MODE") == "disabled":
         return None
-    wandb = None
-    try:
-        from fundamentallm.trackers import wandb
-
-        reason = wandb.why_unusable()
-    except (ImportError, AttributeError):  # not installed; a folder ./wandb then passes for it
-        reason = (
-            "wandb is not installed, so this run stays on this machine (--no-wandb hides this line)"
-        )
+    wandb = load_wandb()
+    reason = wandb.why_unusable() if wandb is not None else MISSING
     if wandb is None or reason is not None:
         if reason:
             show(f"fundamentallm: {reason}", err=True)

@@ -52,8 +52,6 @@ def why_unusable() -> str | None:
     """
     try:
         return wandb_client.within(LOGIN_SECONDS, _why_unusable)
-    except (ImportError, AttributeError):
-        raise
     except Exception as error:  # an invalid key, a service that cannot start, ...
         return f"W&B cannot be used ({one_line(error, 200)}), so this run stays on this machine"
 

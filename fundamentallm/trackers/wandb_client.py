@@ -24,7 +24,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 import wandb
 from wandb.sdk import wandb_setup
 
-from fundamentallm.trackers.wandb_api import find_key
+from fundamentallm.trackers.wandb_api import address_and_key
 
 Result = TypeVar("Result")
 
@@ -129,7 +129,7 @@ def log_in() -> bool:
     if "prompt" in inspect.signature(wandb.login).parameters:
         return wandb.login(prompt=False, verify=False)
     known = settings()
-    return bool(find_key() or getattr(known, "identity_token_file", None))
+    return bool(address_and_key()[1] or getattr(known, "identity_token_file", None))
 
 
 def tells_stops() -> bool:
@@ -140,7 +140,7 @@ def tells_stops() -> bool:
     return _has_setting("stop_fn")
 
 
-def run_settings(**wanted: object) -> wandb.Settings:
+def run_settings(**wanted: Any) -> wandb.Settings:
     """Return settings of a run: of the wanted ones, those that the client has."""
     return wandb.Settings(**{name: value for name, value in wanted.items() if _has_setting(name)})
 

@@ -6,7 +6,6 @@ import logging
 import secrets
 import shlex
 import string
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fundamentallm.files.atomic import read_file, replace_text

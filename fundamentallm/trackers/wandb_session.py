@@ -45,7 +45,7 @@ STATE = """query RunStoppedStatus($projectName: String, $entityName: String, $ru
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run appears on W&B, and what is sent there."""
+    """Appearance of a run on W&B, and what is sent there."""
 
     name: str = ""
     """Name shown on W&B, unless WANDB_NAME is set."""
@@ -115,7 +115,8 @@ class WandbSession:
             return
         row: dict[str, Any] = dict(metrics)
         try:
-            self.run.log({**row, **self._logged(samples, step)}, step=step, commit=True)
+            with self.files.used():
+                self.run.log({**row, **self._logged(samples, step)}, step=step, commit=True)
         except Exception as error:
             if not samples or wandb_client.is_gone(wait=EXIT_SECONDS):
                 raise
@@ -155,6 +156,10 @@ class WandbSession:
 
         Returns:
             What W&B did not receive, in one line; "" if it has everything.
+
+        Raises:
+            ConnectionError: The client's process has ended.
+            Exception: Any other type, from the client.
         """
         run, status = self.run, str(summary["status"])
         if wandb_client.is_gone():
@@ -202,7 +207,8 @@ class WandbSession:
     def _begin(self) -> wandb.Run:
         """Start online, or else offline, so that the run can be sent later."""
         known = wandb_client.start()
-        options, known_there = self._init_options(known)
+        stored = stored_place(self.folder)
+        options = self._init_options(known, stored)
         if known.mode in wandb_client.OFFLINE:
             self.why_offline, self.offline_by_choice = f"WANDB_MODE is {known.mode}", True
         elif not (known.http_proxy or known.https_proxy) and (
@@ -210,15 +216,15 @@ class WandbSession:
         ):
             self.why_offline = reason
         else:
-            stored = stored_place(self.folder).run_id
             editable = ("name", "tags", "group")  # keep changes made on W&B
-            sent = {k: v for k, v in options.items() if not stored or k not in editable}
-            resume = os.environ.get("WANDB_RESUME") or ("allow" if known_there else None)
+            sent = {k: v for k, v in options.items() if not stored.run_id or k not in editable}
+            known_there = self.options.swept is not None or known.run_id or stored.run_id
+            resume: Any = os.environ.get("WANDB_RESUME") or ("allow" if known_there else None)
             try:
                 run = wandb.init(**sent, resume=resume, settings=self._limits())
                 if run.resumed:
                     run.config.update(options["config"], allow_val_change=True)
-                elif stored:  # W&B does not have the run
+                elif stored.run_id:  # W&B does not have the run
                     run.name, run.tags = options["name"] or run.name, options["tags"]
             except Exception as error:  # the client raises many types
                 if wandb_client.is_gone(wait=EXIT_SECONDS):
@@ -236,8 +242,13 @@ class WandbSession:
         self._store_place(Place(run.entity, run.project, run.id))
         return run
 
-    def _init_options(self, known: Any) -> tuple[dict[str, Any], bool]:
-        """Return the arguments of `wandb.init`, and whether W&B may already know the run."""
+    def _init_options(self, known: Any, stored: Place) -> dict[str, Any]:
+        """Return the arguments of `wandb.init`, and store the run's place.
+
+        Args:
+            known: Settings of the client.
+            stored: Place in the run's folder.
+        """
         mine, swept = self.options, self.options.swept
         ours = {key: value for key, value in self.settings.items() if key not in (swept or ())}
         options: dict[str, Any] = {
@@ -247,7 +258,6 @@ class WandbSession:
             "name": known.run_name or mine.name or None,
             "tags": [*(known.run_tags or ()), *mine.tags],
         }
-        stored = stored_place(self.folder)
         if swept is None:
             place = Place(
                 (None if mine.in_sweep else stored.entity) or known.entity,
@@ -256,7 +266,7 @@ class WandbSession:
             )
             self._store_place(place)  # W&B may have the run before the client answers
             options |= {"project": place.project, "entity": place.entity, "id": place.run_id}
-        return options, bool(swept is not None or known.run_id or stored.run_id)
+        return options
 
     def _store_place(self, place: Place) -> None:
         store_place(self.folder, place, consented=self.options.own_consent)

@@ -36,7 +36,7 @@ def client(server: WandbServer, tmp_path: Path) -> Client:
 def sync(client: Client, output: str) -> None:
     """Do what the last line of a run's output says."""
     last = output.strip().splitlines()[-1]
-    command = re.search(r"the whole run is kept; send it with: (wandb sync .+)$", last)
+    command = re.search(r"is kept; send it with: ((wandb|fundamentallm) sync .+)$", last)
     assert command, output
     client.run(*command[1].split())
 
@@ -53,7 +53,7 @@ def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: li
     kept = hashlib.sha256((folder / "best.pt").read_bytes()).digest()
     sent = client.server.store.artifact_files(model)
     assert {name: hashlib.sha256(data).digest() for name, data in sent.items()} == {"best.pt": kept}
-    assert "wandb sync" not in done.stdout
+    assert " sync " not in done.stdout
     assert done.stdout.count("sent to W&B: ") == 1
     assert "samples that begin like your text" in done.stdout
     assert "the model (best.pt); --no-log-model leaves out the model" in done.stdout
@@ -243,7 +243,7 @@ def test_a_run_with_an_id_is_kept_where_w_and_b_fails_at_its_start(
     more = {"WANDB_RUN_ID": "abc12345", "WANDB_INIT_TIMEOUT": "1", "WANDB_FINISH_TIMEOUT": "4"}
     done = client.train(text_file, *tiny_flags, "--output-dir=out", **more)
     assert done.returncode == 0, done.stdout
-    assert "the whole run is kept; send it with: wandb sync" in done.stdout
+    assert "the whole run is kept; send it with: fundamentallm sync out" in done.stdout
     assert list((client.folder / "wandb").glob("offline-run-*-abc12345/*.wandb"))
 
 
@@ -297,4 +297,4 @@ def test_w_and_b_away(
         sync(client, output)
     else:
         assert name == "slow"  # and yet in time
-    check_same(server, client.only_run(), client.folder / "out", synced=True)
+    check_same(server, client.only_run(), client.folder / "out")
