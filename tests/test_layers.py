@@ -43,6 +43,7 @@ ONLY_IN = {  # library: the only packages that import it
     "tqdm": ("trackers.console",),
     "requests": ("trackers.wandb_api", "report.read_wandb"),
     "wandb": ("trackers.wandb", "report.read_wandb"),
+    "wandb_workspaces": ("report.workspace", "report.wandb_panels"),
     "optuna": ("sweep.search.bayes", "sweep.store"),
     "sqlalchemy": ("sweep.store",),
     "filelock": ("sweep.store", "files.run_folder"),

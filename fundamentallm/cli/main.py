@@ -27,6 +27,7 @@ from fundamentallm.cli.commands.report import report
 from fundamentallm.cli.commands.sweep import sweep
 from fundamentallm.cli.commands.sync import sync
 from fundamentallm.cli.commands.train import train
+from fundamentallm.cli.commands.workspace import workspace
 from fundamentallm.cli.messages import show, warn
 from fundamentallm.cli.terminal import survive_terminal_loss
 from fundamentallm.config.parsing import nearest_name
@@ -60,6 +61,7 @@ COMMANDS = (
     refine,
     report,
     explain,
+    workspace,
     next_,
     compare,
     sync,

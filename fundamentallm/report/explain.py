@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.budget import more_runs
@@ -81,3 +81,11 @@ def explain(results: Results, evidence: Evidence | None = None) -> list[Claim]:
     left_out += TRAINER_RULES if evidence.results.is_foreign else ()
     rules = [rule for rule in RULES if rule not in left_out]
     return [claim for rule in rules for claim in rule(evidence)]
+
+
+def by_heading(claims: Iterable[Claim]) -> dict[str, list[str]]:
+    """Return what the claims say by their heading, in their order."""
+    said: dict[str, list[str]] = {}
+    for claim in claims:
+        said.setdefault(HEADINGS[claim.rule], []).append(claim.says)
+    return said

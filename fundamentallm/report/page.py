@@ -24,7 +24,7 @@ from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.files.atomic import replacing
 from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
-from fundamentallm.report.explain import HEADINGS, explain
+from fundamentallm.report.explain import by_heading, explain
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
@@ -119,9 +119,7 @@ def _filters(results: Results) -> str:
 
 def _sections(results: Results, evidence: Evidence) -> dict[str, list[str]]:
     """Return sentences by heading."""
-    sections: dict[str, list[str]] = {}
-    for claim in explain(results, evidence):
-        sections.setdefault(HEADINGS[claim.rule], []).append(claim.says)
+    sections = by_heading(explain(results, evidence))
     if results.notes:
         sections["What is missing"] = [_shortened(note) for note in results.notes[:20]]
     return sections

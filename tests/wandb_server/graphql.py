@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from wandb_server import sweeps
-from wandb_server.store import ENTITY, Agent, Artifact, Run, Store, Sweep, global_id, new_name
+from wandb_server.store import ENTITY, Agent, Artifact, Run, Store, Sweep, View, global_id, new_name
 
 Variables = dict[str, Any]
 SCHEMA = {
@@ -257,6 +257,64 @@ class Operations:
         beat = {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}
         return {"agentHeartbeat": beat}
 
+    # --- saved views and reports
+
+    def upsertView(self, v: Variables) -> dict[str, Any]:
+        if v.get("id") and v["id"] not in self.store.views:
+            raise NotFoundError(f"no view {v['id']!r}")
+        identity = v.get("id") or global_id("View", new_name())
+        view = self.store.views.setdefault(
+            identity, View(v["projectName"], identity, v["name"], v["type"])
+        )
+        json.loads(v["spec"])  # W&B would refuse another text
+        view.display_name, view.description = v["displayName"], v["description"]
+        view.spec, view.saves = v["spec"], view.saves + 1
+        return {"upsertView": {"view": self.view_node(view), "inserted": not v.get("id")}}
+
+    UpsertView2 = upsertView
+
+    def ProjectViews(self, v: Variables) -> dict[str, Any]:
+        """Answer with one page of the views of a kind; three to a page, so that clients page."""
+        found = [
+            view
+            for view in self.store.views.values()
+            if view.project == (v.get("project") or v["name"])
+            and view.kind == v["viewType"]
+            and v.get("viewName") in (None, view.name)
+        ]
+        start = int(v.get("after") or 0)
+        page = found[start : start + 3]
+        edges = [
+            {"node": self.view_node(view), "cursor": str(start + n)}
+            for n, view in enumerate(page, 1)
+        ]
+        more = {"endCursor": str(start + len(page)), "hasNextPage": start + 3 < len(found)}
+        return {"project": {"allViews": {"edges": edges, "pageInfo": more}}}
+
+    View = ProjectViews
+
+    def SpecificReport(self, v: Variables) -> dict[str, Any]:
+        return {"view": self.view_node(self.store.views[v["reportId"]])}
+
+    def GetProjects(self, v: Variables) -> dict[str, Any]:
+        names = {name for name, _ in (*self.store.sweeps, *self.store.runs)}
+        nodes = [
+            {
+                **self.project_node({"project": name}),
+                "__typename": "Project",
+                "entityName": ENTITY,
+                "createdAt": "2026-01-01T00:00:00",
+                "isBenchmark": False,
+                "user": None,
+            }
+            for name in sorted(names)
+        ]
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"models": {"edges": [{"node": node} for node in nodes], "pageInfo": page}}
+
+    def ProjectInternalId(self, v: Variables) -> dict[str, Any]:
+        return {"project": {"id": "1", "internalId": "1"}}
+
     # --- artifacts
 
     def CreateArtifact(self, v: Variables) -> dict[str, Any]:
@@ -410,6 +468,19 @@ class Operations:
                 "edges": [{"node": file} for file in files],
                 "pageInfo": {"hasNextPage": False, "endCursor": None},
             },
+        }
+
+    def view_node(self, view: View) -> dict[str, Any]:
+        return {
+            "id": view.id,
+            "type": view.kind,
+            "name": view.name,
+            "displayName": view.display_name,
+            "description": view.description,
+            "spec": view.spec,
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": "2026-01-01T00:00:00",
+            "project": {"id": "1", "name": view.project, "entityName": ENTITY},
         }
 
     def sweep_node(self, sweep: Sweep) -> dict[str, Any]:

@@ -140,6 +140,21 @@ class Artifact:
     manifest_path: str = ""
 
 
+@dataclass(eq=False)
+class View:
+    """One saved view of a project, or one report."""
+
+    project: str
+    id: str
+    name: str
+    kind: str
+    """`project-view`, or `runs` for a report."""
+    display_name: str = ""
+    description: str = ""
+    spec: str = ""
+    saves: int = 0
+
+
 class Store:
     """All data, in memory; the listener holds a lock during each request."""
 
@@ -149,6 +164,7 @@ class Store:
         self.agents: dict[str, Agent] = {}
         self.artifacts: dict[str, Artifact] = {}
         self.artifact_of_client: dict[str, str] = {}
+        self.views: dict[str, View] = {}
         self.blobs: dict[str, bytes] = {}
         """Uploaded files by path."""
         self.stop_timeout = 40.0

@@ -30,7 +30,7 @@ def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
     """
     results = read_sources(sources, metric)
-    from fundamentallm.report.explain import HEADINGS
+    from fundamentallm.report.explain import by_heading
     from fundamentallm.report.explain import explain as explain_results
 
     claims = explain_results(results)
@@ -39,13 +39,10 @@ def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     if as_json:
         show(json.dumps([asdict(claim) for claim in claims], indent=2))
         return 0
-    last = ""
-    for claim in claims:
-        heading = HEADINGS[claim.rule]
-        if heading != last:
-            click.secho(f"{heading}", bold=True)
-        last = heading
-        show(click.wrap_text(claim.says, _width(), "  ", "  "))
+    for heading, sentences in by_heading(claims).items():
+        click.secho(heading, bold=True)
+        for each in sentences:
+            show(click.wrap_text(each, _width(), "  ", "  "))
     show_notes(results)
     return 0
 

@@ -137,7 +137,7 @@ def spread(parameter: Parameter, value: Any) -> dict[str, Any]:
     """Return the hyperparameters that a value sets: its own, or the members of a mapping."""
     if not isinstance(value, Mapping):
         return {hyperparameter_name(parameter): value}
-    return {_member_name(path): each for path, each in _members(value)}
+    return {_member_name(path): each for path, each in innermost_members(value)}
 
 
 def hyperparameter_names(parameter: Parameter) -> list[str]:
@@ -147,11 +147,11 @@ def hyperparameter_names(parameter: Parameter) -> list[str]:
     return list(dict.fromkeys(name for value in values for name in spread(parameter, value)))
 
 
-def _members(mapping: Mapping[str, Any], path: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Yield the innermost values of a mapping, each with its path."""
+def innermost_members(mapping: Mapping[str, Any], path: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Yield the innermost values of a mapping, each with its path in it."""
     for name, value in mapping.items():
         if isinstance(value, Mapping):
-            yield from _members(value, (*path, name))
+            yield from innermost_members(value, (*path, name))
         else:
             yield (*path, name), value
 
@@ -235,7 +235,7 @@ def listed_settings(parameter: Parameter) -> Iterator[tuple[Key, str, Any]]:
         if not isinstance(value, Mapping):
             yield key, hyperparameter_name(parameter), value
             continue
-        for path, each in _members(value):
+        for path, each in innermost_members(value):
             yield (*key, *path), _member_name(path), each
 
 
@@ -264,7 +264,7 @@ def _check_mappings(parameter: Parameter, diagnostics: Diagnostics) -> None:
         if not isinstance(value, Mapping):
             diagnostics.error(key, f"got {value!r}; give a mapping, as the other values are")
             continue
-        names = Counter(_member_name(path) for path, _ in _members(value))
+        names = Counter(_member_name(path) for path, _ in innermost_members(value))
         for name in (name for name, count in names.items() if count > 1):
             diagnostics.error(key, f"{name} is given twice in this mapping; keep one")
     for key, name, value in listed_settings(parameter):

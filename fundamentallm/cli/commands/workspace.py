@@ -1,0 +1,40 @@
+"""`fundamentallm workspace`: a saved view and a report of a sweep, on W&B."""
+
+from __future__ import annotations
+
+import click
+
+from fundamentallm.cli.messages import show
+from fundamentallm.cli.result_sources import ON_WANDB, metric_option, read_sources, show_notes
+from fundamentallm.errors import FundamentallmError
+
+
+@click.command()
+@click.argument("address", metavar="ENTITY/PROJECT/SWEEP")
+@metric_option
+def workspace(address: str, metric: str) -> int:
+    """Write a saved view and a report of a sweep to its project on W&B.
+
+    The view shows this sweep alone, the best runs first; the report says what `explain` says. Run
+    it again to replace both; rename one on W&B to keep it.
+    """
+    if not ON_WANDB.fullmatch(address):
+        raise FundamentallmError(f"{address}: give a sweep on W&B: ENTITY/PROJECT/SWEEP")
+    try:
+        from fundamentallm.report.workspace import SweepAddress, save_report, save_view
+    except ModuleNotFoundError as error:
+        raise FundamentallmError(
+            f"workspace needs {error.name}, which is not installed; "
+            "pip install 'fundamentallm[workspace]'"
+        ) from None
+    from fundamentallm.trackers.wandb_api import WandbApi, address_and_key
+
+    results = read_sources([address], metric)
+    api, parts = WandbApi(*address_and_key()), SweepAddress(*address.split("/"))
+    show(f"writing a saved view and a report to {parts.entity}/{parts.project} on W&B", err=True)
+    view = save_view(results, parts, api)
+    show(f"{'new' if view.is_new else 'updated'} view: {view.url}")
+    report = save_report(results, parts, api, view)
+    show(f"{'new' if report.is_new else 'updated'} report: {report.url}")
+    show_notes(results)
+    return 0
