@@ -50,7 +50,7 @@ def next_sweep(results: Results) -> str:
             the sweep should change.
     """
     if results.sweep is None:
-        raise ReportError(f"{results.title}: no sweep file found; give the folder of one sweep")
+        raise ReportError(f"{results.title}: no sweep file found; give one sweep")
     if is_refined(results.sweep):
         raise ReportError(
             f"{results.title}: this sweep only repeats the best of another one; "
@@ -141,7 +141,7 @@ class _Next:
     @property
     def _repeat(self) -> str:
         """Advice to repeat the best."""
-        by = "" if self.results.is_foreign else " (fundamentallm refine)"
+        by = " (fundamentallm refine)" if self.results.refinable else ""
         return f"repeat the best with more seeds{by}"
 
     def _claim(self, rule: str, about: str = "") -> Claim | None:

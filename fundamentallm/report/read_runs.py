@@ -30,12 +30,12 @@ from fundamentallm.report.results import (
     missing_metric_note,
     plain_settings,
     plain_summary,
+    score_of,
     unscored_notes,
 )
 from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, read_sweep
-from fundamentallm.sweep.store.records import summary_score
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 DIGITS = re.compile(r"(\d+)")
@@ -82,13 +82,15 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
         notes += assumed_goal_notes(compared_by, own)
     notes += unscored_notes(runs)
     searched: list[str] | None = None
-    if any(run.program for run in runs):
+    is_foreign = any(run.program for run in runs)
+    if is_foreign:
         pairs = zip(runs, folders, strict=True)
         runs = [each for run, path in pairs for each in with_choices([run], around[path.parent])]
         searched = _searched(around.values())
     else:
         runs = with_choices(runs, sweep)
-    return Results(title, compared_by, runs, sweep, notes, searched=searched)
+    refinable = sweep is not None and not is_foreign
+    return Results(title, compared_by, runs, sweep, notes, refinable=refinable, searched=searched)
 
 
 def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResult:
@@ -110,8 +112,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
         status = RunStatus.UNFINISHED
     if is_stopped_early(status, summary.get("stopped_by")):
         status = RunStatus.STOPPED
-    values = curves[metric.name].values if metric.name in curves else ()
-    score = metric.best(values) if values else summary_score(summary, status, metric)
+    score = score_of(curves, summary, status, metric)
     try:
         samples = tuple(folder.read_samples())
     except (OSError, ValueError):

@@ -19,6 +19,7 @@ from fundamentallm.sweep.file.distributions import value_key
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name, hyperparameter_names
+from fundamentallm.sweep.store.records import summary_score
 from fundamentallm.sweep.store.score_cap import ScoreCap, score_of_guess
 
 SEED = "seed"
@@ -143,6 +144,8 @@ class Results:
     """Sentences about missing or unreadable parts."""
     when: str = ""
     """Words like ` after 3 evaluations`, if scores are not of whole runs."""
+    refinable: bool = False
+    """True for a sweep of our trainer in a folder, whose best `fundamentallm refine` repeats."""
     searched: Sequence[str] | None = None
     """Settings that sweeps of another program searched, which alone are compared; None for all."""
 
@@ -314,6 +317,14 @@ def choose_metric(name: str, own: Metric | None) -> Metric:
     if not name or name == own.name:
         return own
     return Metric(name, "maximize" if name in LARGER_IS_BETTER else "minimize")
+
+
+def score_of(
+    curves: Mapping[str, Curve], summary: Mapping[str, Any], status: str, metric: Metric
+) -> float | None:
+    """Return a run's score: the best value of its curve, else what its summary has."""
+    best = metric.best(curves[metric.name].values) if metric.name in curves else None
+    return summary_score(summary, status, metric) if best is None else best
 
 
 def assumed_goal_notes(metric: Metric, own: Metric | None) -> list[str]:

@@ -77,6 +77,11 @@ class Verdict:
         return self.is_known and not self.inseparable
 
 
+def ties(one: float, other: float) -> bool:
+    """Return whether two means are equal but for rounding."""
+    return math.isclose(one, other, rel_tol=1e-12)
+
+
 def judge_winner(configurations: Sequence[Sequence[float]], noise: Noise | None) -> Verdict:
     """Test the best configuration against every other.
 

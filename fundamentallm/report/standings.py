@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fundamentallm.metrics import score_text
-from fundamentallm.report.significance import judge_winner, pooled_noise
+from fundamentallm.report.significance import judge_winner, pooled_noise, ties
 from fundamentallm.sweep.file.sweep_file import Metric
 
 
@@ -57,6 +57,11 @@ def verdict(standings: Sequence[Standing], metric: Metric) -> str:
         if len(standings) > 1:
             alone += " that has a score and never diverged"
         return f"{best.label} {alone}; there is nothing to compare it with"
+    if ties(best.mean, rest[0].mean):
+        return (
+            f"{best.label} and {rest[0].label} tie at {score_text(best.mean)}; nothing tells them "
+            "apart"
+        )
     text = f"{best.label} leads with {score_text(best.mean)}, {rest[0].label} follows with "
     text += f"{score_text(rest[0].mean)}"
     by_mean = sorted((e for e in standings if e.scores), key=lambda e: metric.sign * e.mean)

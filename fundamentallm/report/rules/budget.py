@@ -33,9 +33,13 @@ def more_runs(evidence: Evidence) -> list[Claim]:
     sign = results.metric.sign
     numbers = (
         f"the best of {len(losses) // 2} runs is {score_text(sign * half)} on average, of "
-        f"{len(losses)} {score_text(sign * whole)}; as many again would gain about "
-        f"{score_text(gain)}, {gain / sigma:.1f} times {evidence.sigma_source}"
+        f"{len(losses)} {score_text(sign * whole)}"
     )
+    if gain > 0:
+        times = f"{gain / sigma:.1f} times" if gain > 0.1 * sigma else "less than a tenth of"
+        numbers += (
+            f"; as many again would gain about {score_text(gain)}, {times} {evidence.sigma_source}"
+        )
     if gain < MAX_WASTEFUL * sigma:
         says = f"more runs like these would hardly help: {numbers}; repeat the best over seeds"
         return [Claim("more_runs", "waste", says)]

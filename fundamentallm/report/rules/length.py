@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fundamentallm.metrics import score_text
 from fundamentallm.report.results import Curve, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence, count_text
 
@@ -40,7 +41,8 @@ def still_falling(evidence: Evidence) -> list[Claim]:
         return []
     says = (
         f"val_loss was still falling in {count_text(len(falls), len(judged))}, by "
-        f"{np.median(falls):.3f} in the last third (median): train longer before you compare"
+        f"{score_text(float(np.median(falls)))} in the last third (median): train longer before "
+        "you compare"
     )
     return [Claim("still_falling", "falling", says)]
 
@@ -76,8 +78,8 @@ def overfitting(evidence: Evidence) -> list[Claim]:
         return []
     says = (
         f"overfitting in {count_text(len(rises), len(judged))}: val_loss rose by "
-        f"{np.median(rises):.3f} (median) after its minimum, while train_loss fell; try more "
-        "dropout or weight_decay, a smaller model, more text, or early_stopping"
+        f"{score_text(float(np.median(rises)))} (median) after its minimum, while train_loss fell; "
+        "try more dropout or weight_decay, a smaller model, more text, or early_stopping"
     )
     return [Claim("overfitting", "overfitting", says)]
 

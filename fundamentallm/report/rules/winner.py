@@ -6,7 +6,7 @@ from fundamentallm.config.fields import setting_text
 from fundamentallm.metrics import score_text
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.report.significance import judge_winner
+from fundamentallm.report.significance import judge_winner, ties
 
 
 def winner(evidence: Evidence) -> list[Claim]:
@@ -40,11 +40,16 @@ def winner(evidence: Evidence) -> list[Claim]:
         if noise is not None and len(best) > 1 and len(results.configurations) == 1:
             alone = f"{len(best)} seeds differ by {score_text(noise.sigma)} (standard deviation)"
         return [Claim("winner", "only", f"{text}; {alone}")]
+    equal = [g for g in groups[1:] if ties(_mean(results, g), _mean(results, best))]
+    if equal:
+        more = f" and {len(equal) - 1} more" if len(equal) > 1 else ""
+        says = f"{text}, tied with {describe(results, equal[0])}{more}; nothing tells them apart"
+        return [Claim("winner", "tied", says)]
     gap = _mean(results, groups[1]) - _mean(results, best)
     text += f", ahead of {describe(results, groups[1])} by {score_text(gap)}"
     if noise is None:
         says = f"{text}; this may be chance: no seed was repeated"
-        if not results.is_foreign:
+        if results.refinable:
             says += " (fundamentallm refine repeats the best)"
         return [Claim("winner", "unknown", says)]
     judged = judge_winner([[results.loss(run) for run in runs] for runs in groups], noise)
