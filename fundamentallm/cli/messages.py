@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
 
 import click
 
@@ -29,6 +33,27 @@ def notify(line: str) -> None:
 def warn(line: str) -> None:
     """Print one warning line on stderr."""
     show(f"warning: {line}", err=True)
+
+
+@contextmanager
+def progress_line(about: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a text after `about`, in place of its last one.
+
+    It is for a terminal; on another stderr it shows nothing.
+    """
+
+    def show_line(text: str) -> None:
+        width = get_terminal_size().columns - 1
+        sys.stderr.write(f"\r{printable(text, lines=False)[:width]:<{width}}\r")
+        sys.stderr.flush()
+
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield lambda text: None
+        return
+    try:
+        yield lambda text: show_line(about + text)
+    finally:
+        show_line("")
 
 
 def warn_of_unknown_characters(where: str, unknown: Counter[str], *, scored: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Sources of results given on the command line: folders, or a sweep on W&B."""
+"""Sources of results given on the command line: folders, and sweeps on W&B."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fundamentallm.cli.messages import show
+from fundamentallm.cli.messages import progress_line, show
 from fundamentallm.cli.options import PATH
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.status import RunStatus
@@ -32,7 +32,7 @@ metric_option = click.option(
 
 
 def sources_argument(*, many: bool) -> Any:
-    """Folders of runs or sweeps, or one sweep on W&B."""
+    """Folders of runs or sweeps, and sweeps on W&B."""
     metavar = "SWEEP_OR_RUNS..." if many else "SWEEP"
     return click.argument("sources", nargs=-1, required=True, type=PATH, metavar=metavar)
 
@@ -54,10 +54,21 @@ def read_sources(sources: Sequence[str], metric: str) -> Results:
 
 
 def _read(sources: Sequence[str], metric: str) -> Results:
-    if len(sources) == 1 and _is_on_wandb(sources[0]):
+    from fundamentallm.report.combine import combine
+
+    sources = list(dict.fromkeys(sources))
+    addresses = [source for source in sources if _is_on_wandb(source)]
+    folders = [source for source in sources if source not in addresses]
+    parts = [_read_folders(folders, metric)] if folders else []
+    for address in addresses:
         from fundamentallm.report.read_wandb import read_wandb_sweep
 
-        return read_wandb_sweep(sources[0], metric)
+        with progress_line(f"{address}: ") as show_progress:
+            parts.append(read_wandb_sweep(address, metric, progress=show_progress))
+    return combine(parts, metric)
+
+
+def _read_folders(sources: Sequence[str], metric: str) -> Results:
     from fundamentallm.report.read_runs import read_results
 
     results = read_results(sources, metric)
@@ -73,6 +84,16 @@ def show_notes(results: Results) -> None:
         show(f"note: {one_line(note)}", err=True)
     if len(results.notes) > MOST_NOTES:
         show(f"note: and {len(results.notes) - MOST_NOTES} more", err=True)
+
+
+def refuse_wandb(source: str, instead: str) -> None:
+    """Refuse a sweep on W&B in a command that takes only sweeps on this machine.
+
+    Raises:
+        FundamentallmError: It is the address of one; the message says what to do `instead`.
+    """
+    if _is_on_wandb(source):
+        raise FundamentallmError(f"{source}: no such folder; for a sweep on W&B, {instead}")
 
 
 def _is_on_wandb(source: str) -> bool:

@@ -1,27 +1,21 @@
-"""Read `Results` from a sweep on W&B, by its public API."""
+"""Read `Results` from a sweep on W&B, by its API alone: W&B's client is not needed."""
 
 from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import requests
-import wandb
-import yaml
-from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import OWN_GROUP, innermost
 from fundamentallm.errors import one_line
 from fundamentallm.files.samples import Sample
+from fundamentallm.metrics import finite
 from fundamentallm.report.choices import with_choices
 from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import (
@@ -33,26 +27,23 @@ from fundamentallm.report.results import (
     missing_metric_note,
     plain_settings,
     plain_summary,
+    score_of,
     unscored_notes,
 )
+from fundamentallm.report.wandb_download import WandbDownload, WandbRun
 from fundamentallm.status import RunStatus, is_stopped_early
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, parse_sweep
 from fundamentallm.sweep.program.logged import numbers
 from fundamentallm.sweep.program.logged import settings as flat_settings
-from fundamentallm.sweep.store.records import summary_score
+from fundamentallm.trackers.wandb_api import WandbApi, WandbApiError, address_and_key
+from fundamentallm.trackers.wandb_presentation import samples_of_page
 
-TIMEOUT_SECONDS = 30
-RUNS_PER_PAGE = 100
-STEPS_PER_PAGE = 10_000
-"""Steps per request of a history; at most every tenth is logged."""
-ERRORS = (wandb.Error, WandbApiFailedError, requests.RequestException, OSError, ValueError)
 MOST_SAMPLED = 6
-"""Best runs whose last samples are read, with one or two requests each."""
-TABLE = "samples"
-TABLE_PATH = re.compile(r"media/table/[\w-]+\.table\.json")
-"""Only files of this name are requested, because the client writes under the server's name."""
-MAX_TABLE_BYTES = 1_000_000
+"""Best runs whose last samples are read, with two requests each."""
+SAMPLES = "samples"
+SAMPLES_PATH = re.compile(r"media/(?:html/[\w-]+\.html|table/[\w-]+\.table\.json)")
+LARGEST_SAMPLES = 1_000_000
 STATES = {
     "finished": RunStatus.DONE,
     "running": RunStatus.UNFINISHED,
@@ -65,69 +56,87 @@ STATES = {
 """Statuses by W&B's state, for runs that logged none."""
 
 
-def read_wandb_sweep(address: str, metric: str = "") -> Results:
+def read_wandb_sweep(
+    address: str, metric: str = "", *, progress: Callable[[str], None] = lambda text: None
+) -> Results:
     """Read every run of a sweep on W&B, and the last samples of the best.
+
+    If W&B stops answering, runs whose curves are missing have the scores of its summaries.
 
     Args:
         address: `ENTITY/PROJECT/SWEEP`.
         metric: Metric that compares runs; by default the sweep's, else `val_loss`.
+        progress: Receives, again and again, how far the reading has come.
 
     Raises:
         ReportError: W&B does not answer, or has no such sweep, or the sweep has no run.
     """
-    entity, project, name = address.split("/")
     try:
-        api = wandb.Api(timeout=TIMEOUT_SECONDS)
-        content = dict(api.sweep(address).config)
-        # Whole pages: what `sweep.runs` yields asks again for the settings of each run.
-        found = list(
-            api.runs(
-                f"{entity}/{project}",
-                filters={"sweep": name},
-                order="+created_at",
-                per_page=RUNS_PER_PAGE,
-                lazy=False,
-            )
+        return _read(
+            WandbDownload(WandbApi(*address_and_key()), address, progress), address, metric
         )
-        sweep, notes = _sweep(content, address)
-        own = None if sweep is None else sweep.metric
-        compared_by = choose_metric(metric, own)
-        is_ours = not found or any({OWN_GROUP, "data_sha256"} & set(run.config) for run in found)
-        program = "" if is_ours else (sweep.program if sweep else "") or "another program"
-        runs = [_run(run, compared_by, notes, program) for run in found]
-        times = Counter(run.name for run in runs)
-        runs = [
-            replace(run, name=f"{run.name} ({wandb_run.id})") if times[run.name] > 1 else run
-            for run, wandb_run in zip(runs, found, strict=True)
-        ]
-        results = Results(
-            address, compared_by, runs, sweep, notes, searched=_searched(sweep) if program else None
-        )
-        sampled = {run.location for run in results.ranked[:MOST_SAMPLED]}
-        runs = [
-            replace(ours, samples=_samples(wandb_run)) if ours.location in sampled else ours
-            for ours, wandb_run in zip(runs, found, strict=True)
-        ]
-    except ERRORS as error:
-        reason = one_line(error, 200)
+    except WandbApiError as error:
+        reason = f"{error}"
+        if error.missing:
+            reason += "; check the address, and see wandb login"
+        raise ReportError(f"{address}: cannot be read from W&B: {reason}") from None
+
+
+def _read(download: WandbDownload, address: str, metric: str) -> Results:
+    sweep, notes = _sweep(download.sweep_file(), address)
+    found = download.runs()
+    if not found:
         raise ReportError(
-            f"{address}: cannot be read from W&B ({reason}); see wandb login"
-        ) from None
-    if not runs:
-        raise ReportError(
-            f"{address}: no run of this sweep has started; start one with wandb agent"
+            f"{address}: no run of this sweep has started; start one with wandb agent {address}"
         )
-    if not any(run.score is not None for run in runs):
-        notes.append(missing_metric_note(runs, compared_by, sweep))
-    else:
+    own = None if sweep is None else sweep.metric
+    compared_by = choose_metric(metric, own)
+    is_ours = any({OWN_GROUP, "data_sha256"} & set(run.config) for run in found)
+    program = "" if is_ours else (sweep.program if sweep else "") or "another program"
+    curves: dict[str, dict[str, Curve]] = {}
+    unread: dict[str, str] = {}
+    for identity, answer in download.histories(found, _curves):
+        if isinstance(answer, WandbApiError):
+            unread[identity] = one_line(answer)
+        else:
+            curves[identity] = answer
+    names = Counter(run.name for run in found)
+    runs = [
+        _run(
+            run,
+            f"{run.name} ({run.id})" if names[run.name] > 1 else run.name,
+            f"{address.rpartition('/')[0]}/{run.id}",
+            compared_by,
+            program,
+            curves.get(run.id),
+        )
+        for run in found
+    ]
+    results = Results(
+        address, compared_by, runs, sweep, notes, searched=_searched(sweep) if program else None
+    )
+    sampled = {run.location for run in results.ranked[:MOST_SAMPLED]}
+    runs = [
+        replace(ours, samples=_samples(download, run)) if ours.location in sampled else ours
+        for ours, run in zip(runs, found, strict=True)
+    ]
+    if unread:
+        ((reason, _),) = Counter(unread.values()).most_common(1)
+        notes.append(
+            f"the curves of {len(unread):,} of {len(runs):,} runs cannot be read from W&B "
+            f"({reason}); W&B's summaries give their scores, if they have any"
+        )
+    if any(run.score is not None for run in runs):
         notes += assumed_goal_notes(compared_by, own)
+    elif not unread:
+        notes.append(missing_metric_note(runs, compared_by, sweep))
     notes += unscored_notes(runs)
     return replace(results, runs=with_choices(runs, sweep))
 
 
-def _sweep(content: Mapping[str, Any], address: str) -> tuple[SweepFile | None, list[str]]:
+def _sweep(text: str, address: str) -> tuple[SweepFile | None, list[str]]:
     try:
-        return parse_sweep(yaml.safe_dump(dict(content), sort_keys=False), address), []
+        return parse_sweep(text, address), []
     except SweepError as error:
         return None, [f"the sweep file is not used: {one_line(error, 200)}"]
 
@@ -136,49 +145,51 @@ def _searched(sweep: SweepFile | None) -> list[str] | None:
     return None if sweep is None else [parameter.name for parameter in sweep.parameters]
 
 
-def _run(run: Any, metric: Metric, notes: list[str], program: str) -> RunResult:
+def _run(
+    run: WandbRun,
+    name: str,
+    location: str,
+    metric: Metric,
+    program: str,
+    curves: Mapping[str, Curve] | None,
+) -> RunResult:
     """Convert one run; W&B's own entries, which start with an underscore, are left out.
 
     Args:
-        run: Run of W&B's public API.
+        run: Run as W&B has it.
+        name: Name that no other run has.
+        location: Address of the run.
         metric: Metric that compares runs.
-        notes: Receives what cannot be read.
         program: Program of the sweep; empty for our trainer.
+        curves: Curves by metric; None if they cannot be read.
     """
-    curves: dict[str, Curve] = {}
-    try:
-        curves = _curves(run)
-    except ERRORS as error:  # it was deleted meanwhile, say
-        notes.append(f"{run.name}: its history cannot be read from W&B ({one_line(error)})")
-    logged = {name: value for name, value in run.summary_metrics.items() if name[:1] != "_"}
-    summary = _summary(run, program, logged) if program else plain_summary(logged)
+    logged = {key: value for key, value in run.summary.items() if key[:1] != "_"}
+    if program:
+        known = {"seconds": run.summary.get("_runtime"), "step": run.last_step, "program": program}
+        summary = plain_summary({**known, "summary": numbers(logged)})
+    else:
+        summary = plain_summary(logged)
+        if curves is None:
+            best = {metric.name: summary.get(f"best_{metric.name}", summary.get(metric.name))}
+            summary["summary"] = numbers({**logged, **best})
     own = str(summary.get("status", ""))
     status = own if own and run.state != "running" else STATES.get(run.state, run.state)
     status = next(
-        (tag for tag in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE) if tag in (run.tags or ())),
-        status,
+        (tag for tag in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE) if tag in run.tags), status
     )
     if is_stopped_early(status, summary.get("stopped_by")):
         status = RunStatus.STOPPED
-    values = curves[metric.name].values if metric.name in curves else ()
-    score = metric.best(values) if values else summary_score(summary, status, metric)
-    config = {name: value for name, value in run.config.items() if name[:1] != "_"}
+    score = score_of(curves or {}, summary, status, metric)
+    config = {key: value for key, value in run.config.items() if key[:1] != "_"}
     settings = plain_settings(flat_settings(config)) if program else _settings(config)
-    return RunResult(run.name, status, settings, score, curves, summary, (), "/".join(run.path))
+    return RunResult(name, status, settings, score, curves or {}, summary, (), location)
 
 
-def _summary(run: Any, program: str, logged: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the summary of another program's run, as a run's folder has it."""
-    known = {"seconds": run.summary_metrics.get("_runtime"), "step": run.lastHistoryStep}
-    return plain_summary({**known, "program": program, "summary": numbers(logged)})
-
-
-def _curves(run: Any) -> dict[str, Curve]:
+def _curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, Curve]:
     """Return all curves by metric."""
     by_step: dict[str, dict[int, float]] = {}
-    # What the client keeps may be short of the newest rows, also of a run that has ended since.
-    for row in run.scan_history(page_size=STEPS_PER_PAGE, use_cache=False):
-        step = row.get("_step")
+    for row in rows:
+        step = finite(row.get("_step"))
         for name, value in numbers(row).items():
             if step is not None and name[:1] != "_":
                 by_step.setdefault(name, {})[int(step)] = float(value)
@@ -199,22 +210,19 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _samples(run: Any) -> Sequence[tuple[int, Sample]]:
-    """Read the last samples from the table that the run's summary names, if any."""
-    table = run.summary_metrics.get(TABLE)
-    path = str(table.get("path")) if isinstance(table, Mapping) else ""
-    if not TABLE_PATH.fullmatch(path):
+def _samples(download: WandbDownload, run: WandbRun) -> Sequence[tuple[int, Sample]]:
+    """Read the last samples from the page, or older table, that the run's summary names, if any."""
+    entry = run.summary.get(SAMPLES)
+    path = str(entry.get("path")) if isinstance(entry, Mapping) else ""
+    if not SAMPLES_PATH.fullmatch(path):
         return ()
     try:
-        file = run.file(path)
-        if file.name != path or file.size > MAX_TABLE_BYTES:
-            return ()
-        with tempfile.TemporaryDirectory() as folder:
-            file.download(root=folder, replace=True)
-            rows = json.loads(Path(folder, path).read_text("utf-8"))["data"]
+        content = (download.file(run.id, path, LARGEST_SAMPLES) or b"").decode()
+        if path.endswith(".html"):
+            return samples_of_page(content)
         return [
             (int(step), Sample(str(prompt), float(temperature), str(text)))
-            for step, prompt, temperature, text in rows
+            for step, prompt, temperature, text in json.loads(content)["data"]
         ]
-    except (*ERRORS, LookupError, TypeError, RecursionError):
-        return ()  # not there yet, or another program's table
+    except (WandbApiError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
+        return ()  # not there yet, or another program's

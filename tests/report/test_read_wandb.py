@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from client_environments import environment
+from results_on_disk import write_sweep
 from tiny_sweep import FLAGS
 from wandb_client import VARYING, Client
-from wandb_server import WandbServer
+from wandb_server import Run, Sweep, WandbServer
 
-pytestmark = pytest.mark.slow
+from fundamentallm.cli.main import main
+from fundamentallm.files.samples import Sample
+from fundamentallm.report import wandb_download
+from fundamentallm.report.explain import explain
+from fundamentallm.report.read_runs import ReportError
+from fundamentallm.report.read_wandb import read_wandb_sweep
+from fundamentallm.trackers.wandb_presentation import samples_page
 
 DUMP = """
 import json, os, sys
 from dataclasses import asdict
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.report.read_wandb import read_wandb_sweep
+from fundamentallm.trackers.wandb_presentation import samples_page
 
 def plain(run):
     curves = {name: [curve.steps, curve.values] for name, curve in run.curves.items()}
@@ -39,6 +54,7 @@ for step in range(3):
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
     parameters = {
         "learning_rate": {"values": [0.001, 0.003]},
@@ -89,8 +105,9 @@ def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_another_program_on_wandb(tmp_path: Path) -> None:
-    """Values that are mappings, and nested names."""
+@pytest.mark.parametrize("version", ["", "0.28.2", "0.21.4"])
+def test_another_program_on_wandb(tmp_path: Path, version: str) -> None:
+    """Values that are mappings, and nested names; the client is of any version."""
     (tmp_path / "theirs.py").write_text(PROGRAM)
     choices = [{"name": "sgd", "momentum": 0.9}, {"name": "adam"}]
     parameters = {"opt": {"values": choices}, "net": {"parameters": {"width": {"values": [1, 2]}}}}
@@ -99,7 +116,7 @@ def test_another_program_on_wandb(tmp_path: Path) -> None:
         "metric": {"name": "eval.acc", "goal": "maximize"},
     }  # fmt: skip
     with WandbServer() as server:
-        client = Client(server, tmp_path)
+        client = Client(server, tmp_path, environment(version) if version else sys.executable)
         sweep = client.sweep(config)
         client.run("wandb", "agent", sweep.path)
         dumped = client.run("python", "-c", DUMP, sweep.path).stdout
@@ -116,10 +133,340 @@ def test_another_program_on_wandb(tmp_path: Path) -> None:
     assert "val_loss" not in said + following
 
 
-def test_wandb_away(tmp_path: Path) -> None:
+SWEEP = {
+    "program": "train.py",
+    "method": "grid",
+    "metric": {"name": "val_loss", "goal": "minimize"},
+    "parameters": {"learning_rate": {"values": [0.001, 0.003, 0.01, 0.03]}},
+}
+SETTINGS = {"data": "cats.txt", "data_sha256": "0" * 64, "seed": 0}
+SAMPLE = [24, "The", 0.8, " cats </script> sat"]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server that this process would ask."""
     with WandbServer() as server:
-        client = Client(server, tmp_path)
-        server.status = 401
-        done = client.run("fundamentallm", "report", "tester/p/abc", code=2)
-        assert done.stdout.count("\n") == 1
-        assert "see wandb login" in done.stdout
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def new_sweep(server: WandbServer, called: str = "s", **content: Any) -> Sweep:
+    sweep = Sweep("p", called, {**SWEEP, **content})
+    server.store.sweeps["p", called] = sweep
+    return sweep
+
+
+def add_run(
+    server: WandbServer, sweep: Sweep, name: str, losses: Sequence[float] = (), **fields: Any
+) -> Run:
+    """Store a run of our trainer that logged these losses, best first or not."""
+    settings = {**SETTINGS, "learning_rate": 0.001 * (1 + len(sweep.runs))}
+    rows = [
+        {"_step": 8 * n, "train_loss": loss + 0.1, "val_loss": loss}
+        for n, loss in enumerate(losses)
+    ]
+    config = {key: {"value": value} for key, value in settings.items()}
+    ended = {"status": "done", "val_loss": losses[-1], "best_val_loss": min(losses)} if rows else {}
+    run = Run(
+        sweep.project,
+        name,
+        display_name=fields.pop("display_name", f"run of {name}"),
+        state=fields.pop("state", "finished"),
+        config={**config, **fields.pop("config", {})},
+        summary={**ended, "_runtime": 3, **fields.pop("summary", {})},
+        history=rows,
+        history_lines=len(rows),
+        sweep=sweep.name,
+        **fields,
+    )
+    sweep.runs.append(run)
+    server.store.runs[sweep.project, name] = run
+    return run
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs a command and returns what it prints."""
+
+    def run(*words: object, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        said = "".join(capsys.readouterr())
+        assert ended.value.code == code, said
+        return said
+
+    return run
+
+
+def test_runs_in_every_state(server: WandbServer, tmp_path: Path, cli: Callable[..., str]) -> None:
+    sweep = new_sweep(server)
+    add_run(server, sweep, "a", [2.0, 1.5, 1.7])
+    add_run(server, sweep, "b", [1.9], display_name="", state="running", summary={"status": ""})
+    add_run(server, sweep, "c", [1.8], state="failed", summary={"status": ""})
+    add_run(server, sweep, "d", [], state="crashed", summary={"samples": "none"})
+    add_run(server, sweep, "e", [], state="pending", display_name="run of c", summary={"_step": 0})
+    add_run(server, sweep, "f", [1.6], tags=["diverged"], config={"x": 1, "y": {"value": {}}})
+    results = read_wandb_sweep(sweep.path)
+    found = {run.name: (run.status, run.score) for run in results.runs}
+    assert found == {
+        "run of a": ("done", 1.5),
+        "b": ("unfinished", 1.9),
+        "run of c (c)": ("failed", 1.8),
+        "run of d": ("interrupted", None),
+        "run of c (e)": ("unfinished", None),
+        "run of f": ("diverged", 1.6),
+    }
+    assert results.notes == []
+    assert [run.location for run in results.ranked] == ["tester/p/a"]
+    assert "6 runs" in cli("report", sweep.path, "--output", tmp_path / "r.html")
+    assert server.refused == []
+
+
+def test_a_sweep_without_results(server: WandbServer, cli: Callable[..., str]) -> None:
+    sweep = new_sweep(server)
+    said = cli("explain", sweep.path, code=2)
+    assert said.endswith(
+        f"run of this sweep has started; start one with wandb agent {sweep.path}\n"
+    )
+    add_run(server, sweep, "a", state="running")
+    assert cli("explain", sweep.path).endswith("note: no run has logged a metric yet\n")
+    assert cli("next", sweep.path, code=2).count("\n") == 1
+
+
+def test_many_runs_over_a_network_that_breaks(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each page is asked for again where it failed, and nothing before it."""
+    sweep = new_sweep(server)
+    for n in range(250):
+        add_run(server, sweep, f"r{n}", [2 + n / 1000, 1 + n / 1000])
+    asked: list[str] = []
+    faults = {
+        ("Runs", 2): 500,
+        ("Runs", 3): -1,
+        ("HistoryPage", 100): 429,
+        ("HistoryPage", 200): -1,
+    }
+
+    def fault(operation: str) -> int:
+        asked.append(operation)
+        return faults.get((operation, asked.count(operation)), 0)
+
+    server.fault = fault
+    lines: list[str] = []
+    results = read_wandb_sweep(sweep.path, progress=lines.append)
+    assert [run.score for run in results.runs] == [1 + n / 1000 for n in range(250)]
+    assert (asked.count("Sweep"), asked.count("Runs"), asked.count("HistoryPage")) == (1, 5, 252)
+    assert results.notes == []
+    assert lines[:3] == ["100 of 250 runs", "200 of 250 runs", "250 of 250 runs"]
+    assert lines[-1] == "250 runs, curves of 250"
+    assert "trying again for at most 90 s" in caplog.messages[0]
+
+
+def lost_from(operation: str, number: int = 1) -> Callable[[str], int]:
+    """Return a fault: the connection is lost for ever at this request."""
+    asked: list[str] = []
+
+    def fault(name: str) -> int:
+        asked.append(name)
+        return -1 if asked.count(operation) >= number else 0
+
+    return fault
+
+
+def test_scores_come_from_summaries_if_histories_cannot_be_read(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_download, "OUTAGE_SECONDS", 0.5)
+    sweep = new_sweep(server)
+    for n in range(12):
+        add_run(server, sweep, f"r{n}", [2.0, 1.5 + n / 100, 1.9])
+    server.fault = lost_from("HistoryPage")
+    results = read_wandb_sweep(sweep.path)
+    assert [run.score for run in results.ranked] == [1.5 + n / 100 for n in range(12)]
+    (note,) = results.notes
+    assert note.startswith("the curves of 12 of 12 runs cannot be read from W&B (http://")
+    assert note.endswith("W&B's summaries give their scores, if they have any")
+    assert len(server.requests) < 50  # the runs do not wait for W&B one after the other
+
+
+def test_a_run_that_is_deleted_meanwhile(server: WandbServer) -> None:
+    sweep = new_sweep(server)
+    for name in "abc":
+        add_run(server, sweep, name, [1.5])
+
+    def fault(operation: str) -> int:
+        if operation == "HistoryPage":
+            server.store.runs.pop(("p", "b"), None)
+        return 0
+
+    server.fault = fault
+    results = read_wandb_sweep(sweep.path)
+    assert [len(run.curves) for run in results.runs] == [2, 0, 2]
+    (note,) = results.notes
+    assert note.startswith("the curves of 1 of 3 runs cannot be read from W&B (")
+
+
+def test_a_time_limit_for_everything(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_download, "TOTAL_SECONDS", -1)
+    sweep = new_sweep(server)
+    add_run(server, sweep, "a", [1.5])
+    with pytest.raises(ReportError, match="not within -1 s"):
+        read_wandb_sweep(sweep.path)
+
+
+def test_an_outage_between_pages(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_download, "OUTAGE_SECONDS", 0.5)
+    sweep = new_sweep(server)
+    for n in range(150):
+        add_run(server, sweep, f"r{n}")
+    server.fault = lost_from("Runs", 2)
+    with pytest.raises(ReportError, match=r"does not answer \(.*\), after 100 runs$"):
+        read_wandb_sweep(sweep.path)
+
+
+def test_no_connection_at_all(monkeypatch: pytest.MonkeyPatch, cli: Callable[..., str]) -> None:
+    """Before W&B has answered once, a failure is final."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    said = cli("report", "e/p/s", code=2)
+    assert said.count("\n") == 1
+    assert "e/p/s: cannot be read from W&B: http://127.0.0.1:9 does not answer (" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "see wandb login"), (404, "check the address"), (500, "HTTP 500")]
+)
+def test_wandb_refuses(server: WandbServer, status: int, said: str) -> None:
+    server.status = status
+    with pytest.raises(ReportError, match=f"^tester/p/abc: cannot be read from W&B: .*{said}"):
+        read_wandb_sweep("tester/p/abc")
+
+
+@pytest.mark.parametrize("runs", [{"edges": [{}]}, {"edges": 1}, []])
+def test_answers_of_another_form(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch, runs: object
+) -> None:
+    sweep = new_sweep(server)
+    monkeypatch.setattr(
+        server.operations, "Runs", lambda v: {"project": {"runs": runs}}, raising=False
+    )
+    with pytest.raises(ReportError):
+        read_wandb_sweep(sweep.path)
+
+
+def test_no_such_sweep_and_no_key(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ReportError, match="has no such sweep; check the address"):
+        read_wandb_sweep("tester/p/none")
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("NETRC", "none")
+    with pytest.raises(ReportError, match="no W&B key was found; see wandb login"):
+        read_wandb_sweep("tester/p/none")
+
+
+def page(*rows: Sequence[Any]) -> bytes:
+    return samples_page([(step, Sample(*rest)) for step, *rest in rows]).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "count"),
+    [
+        ("media/table/samples_24_ab.table.json", json.dumps({"data": [SAMPLE]}).encode(), 1),
+        ("media/html/samples_24_ab.html", page(SAMPLE, SAMPLE), 2),
+        ("media/html/samples_24_ab.html", page(*[SAMPLE] * 10_000), 0),
+        ("media/html/samples_24_ab.html", b"\xff", 0),
+        ("media/html/samples_24_ab.html", b"<p>another program's", 0),
+        ("media/html/../../config.yaml", page(SAMPLE), 0),
+        ("media/table/x.table.json", b"[" * 100_000, 0),
+    ],
+)
+def test_samples(server: WandbServer, path: str, content: bytes, count: int) -> None:
+    sweep = new_sweep(server)
+    run = add_run(server, sweep, "a", [1.5], summary={"samples": {"path": path}})
+    run.files.append(path)
+    server.store.blobs[f"runs/a/{path}"] = content
+    (found,) = read_wandb_sweep(sweep.path).runs
+    assert [(step, *vars(sample).values()) for step, sample in found.samples] == [
+        tuple(SAMPLE)
+    ] * count
+
+
+def test_several_sweeps_and_a_folder(
+    server: WandbServer, tmp_path: Path, cli: Callable[..., str]
+) -> None:
+    first, second = new_sweep(server, "s1"), new_sweep(server, "s2", name="other")
+    add_run(server, first, "a", [1.5], display_name="same")
+    add_run(server, second, "b", [1.4], display_name="same")
+    add_run(server, second, "c", [1.6])
+    folder = write_sweep(tmp_path, {0.001: [1.3], 0.01: [1.7]})
+    page = tmp_path / "r.html"
+    assert "3 runs" in cli("report", first.path, second.path, first.path, "--output", page)
+    assert "tester/p/s1/same" in page.read_text()
+    said = cli("explain", folder, second.path, first.path)
+    assert "best val_loss: 1.3000 (run-0001" in said
+    assert "refine" not in said
+    assert "give one sweep" in cli("next", first.path, second.path, code=2)
+
+
+def test_several_sweeps_with_other_metrics(server: WandbServer, cli: Callable[..., str]) -> None:
+    first = new_sweep(server, "s1", metric={"name": "train_loss"})
+    second = new_sweep(server, "s2")
+    add_run(server, first, "a", [1.5])
+    add_run(server, second, "b", [1.7])
+    said = cli("compare", first.path, second.path)
+    assert "different metrics: train_loss (minimize), val_loss (minimize)" in " ".join(said.split())
+    assert "1.5000" in said
+    assert "1.7000" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["refine", "--epochs=1"], "for a sweep on W&B, repeat the best with more seeds there"),
+        (["agent"], "for a sweep on W&B, start runs with wandb agent e/p/s"),
+        (["check"], "give a sweep file"),
+        (["sweep"], "give a sweep file"),
+        (["train"], "give a UTF-8 text file"),
+        (["find", "learning-rate"], "give a UTF-8 text file"),
+        (["generate"], "give a run or a checkpoint"),
+    ],
+)
+def test_commands_that_take_no_sweep_on_wandb(
+    command: list[str], said: str, cli: Callable[..., str]
+) -> None:
+    line = cli(*command, "e/p/s", code=2)
+    assert line.count("\n") == 1
+    assert "e/p/s: " in line
+    assert line.endswith(f"{said}\n")
+
+
+def test_no_advice_that_a_sweep_on_wandb_refuses(server: WandbServer) -> None:
+    """Such as `refine`; and a tie is no lead of 0.0000."""
+    sweep = new_sweep(server)
+    for name, loss in (("a", 1.5), ("b", 1.6), ("c", 1.5)):
+        add_run(server, sweep, name, [loss])
+    winner = next(c for c in explain(read_wandb_sweep(sweep.path)) if c.rule == "winner")
+    assert winner.verdict == "tied"
+    assert winner.says == (
+        "best val_loss: 1.5000 (run of a: learning_rate 0.001), tied with 1.5000 "
+        "(run of c: learning_rate 0.003); nothing tells them apart"
+    )
+    add_run(server, sweep, "d", [1.4])
+    winner = next(c for c in explain(read_wandb_sweep(sweep.path)) if c.rule == "winner")
+    assert winner.says.endswith("by 0.1000; this may be chance: no seed was repeated")
+
+
+def test_progress_in_a_terminal(server: WandbServer) -> None:
+    sweep = new_sweep(server)
+    add_run(server, sweep, "a", [1.5])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "fundamentallm", "explain", sweep.path]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "tester/p/s: 1 of 1 runs " in shown
+    assert "tester/p/s: 1 runs, curves of 1 " in shown
+    assert shown.endswith(" \r")

@@ -198,8 +198,11 @@ class Operations:
         if order:
             runs = [run for run in runs if order[2] in run.summary]
             runs.sort(key=lambda run: run.summary[order[2]], reverse=order[1] == "-")
-        edges = [{"node": self.run_node(run), "cursor": str(n)} for n, run in enumerate(runs)]
-        page = {"endCursor": None, "hasNextPage": False}
+        first = int(v.get("cursor") or 0)
+        last = min(first + (v.get("perPage") or len(runs)), len(runs))
+        nodes = [self.run_node(run, with_rows=False) for run in runs[first:last]]
+        edges = [{"node": node, "cursor": str(first + 1 + n)} for n, node in enumerate(nodes)]
+        page = {"endCursor": str(last), "hasNextPage": last < len(runs)}
         found_runs = {"edges": edges, "pageInfo": page}
         return {
             "project": {
@@ -420,7 +423,7 @@ class Operations:
         entity = {"id": global_id("Entity", ENTITY), "name": ENTITY}
         return {"id": global_id("Project", ENTITY, name), "name": name, "entity": entity}
 
-    def run_node(self, run: Run) -> dict[str, Any]:
+    def run_node(self, run: Run, *, with_rows: bool = True) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
         types = {key: {"typeCounts": [{"type": "number"}]} for row in run.history for key in row}
         last = run.history[-1:]
@@ -462,8 +465,8 @@ class Operations:
             "projectId": "1",
             "project": self.project_node({"project": run.project}),
             "sweep": {"name": run.sweep} if run.sweep else None,
-            "sampledHistory": [run.history],
-            "history": [json.dumps(row) for row in run.history],
+            "sampledHistory": [run.history] if with_rows else [],
+            "history": [json.dumps(row) for row in run.history] if with_rows else [],
             "files": {
                 "edges": [{"node": file} for file in files],
                 "pageInfo": {"hasNextPage": False, "endCursor": None},

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -34,6 +35,10 @@ class WandbServer:
         """HTTP status of every answer, if not 0."""
         self.delay = 0.0
         """Seconds before every answer."""
+        self.fault: Callable[[str], int] = lambda operation: 0
+        """HTTP status of the answer to an operation: 0 for the answer itself, -1 for none at all.
+
+        It may have side effects."""
         self.requests: list[str] = []
         """Names of operations, or paths, in order of arrival."""
         self.refused: list[str] = []
@@ -110,6 +115,9 @@ class Handler(BaseHTTPRequestHandler):
                     variables = request.get("variables") or {}
                     named = re.search(r"\b(?:mutation|query)\s+(\w+)", request["query"])
                     self.wandb.requests.append(named[1] if named else "")
+                    if status := self.wandb.fault(self.wandb.requests[-1]):
+                        self.answer_with(status)
+                        return
                     answer = {"data": self.wandb.operations.answer(request["query"], variables)}
                 elif stream:
                     self.wandb.requests.append("file_stream")
@@ -182,8 +190,15 @@ class Handler(BaseHTTPRequestHandler):
             return True
         time.sleep(self.wandb.delay)
         if self.wandb.status:
-            self.reply({"errors": [{"message": "fault set by the test"}]}, self.wandb.status)
+            self.answer_with(self.wandb.status)
         return bool(self.wandb.status)
+
+    def answer_with(self, status: int) -> None:
+        """Answer with an error, or hang up."""
+        if status < 0:
+            self.close_connection = True
+        else:
+            self.reply({"errors": [{"message": "fault set by the test"}]}, status)
 
     def read_body(self) -> bytes:
         if "chunked" in (self.headers.get("Transfer-Encoding") or ""):

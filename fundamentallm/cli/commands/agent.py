@@ -8,6 +8,7 @@ import click
 
 from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.program_sweep import check_program_allowed
+from fundamentallm.cli.result_sources import refuse_wandb
 from fundamentallm.cli.storage import open_sweep, storage_url
 from fundamentallm.cli.sweep_texts import local_text
 from fundamentallm.cli.wandb_runs import with_allowed_wandb
@@ -43,6 +44,8 @@ def agent(
     SWEEP is the sweep's folder. On another machine it need not exist: give the same last name, and
     the sweep's database as --storage.
     """
+    if storage is None:
+        refuse_wandb(folder, f"start runs with wandb agent {folder}")
     sweep_folder = SweepFolder(folder)
     with open_sweep(storage_url(storage, sweep_folder), sweep_folder, minutes=options["wait"]) as (
         definition,

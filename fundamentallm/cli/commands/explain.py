@@ -27,7 +27,7 @@ def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     """Explain what a sweep found, and how sure that is.
 
     It says what won, what mattered and what to try next.
-    SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
+    SWEEP_OR_RUNS are folders of sweeps or runs, or sweeps on W&B: ENTITY/PROJECT/SWEEP.
     """
     results = read_sources(sources, metric)
     from fundamentallm.report.explain import by_heading

@@ -10,6 +10,7 @@ import click
 
 from fundamentallm.cli.messages import display_path, show
 from fundamentallm.cli.options import PATH, worker_options
+from fundamentallm.cli.result_sources import refuse_wandb
 from fundamentallm.cli.storage import open_sweep, storage_url
 from fundamentallm.cli.sweep_texts import local_text
 from fundamentallm.cli.worker import start_sweep
@@ -74,6 +75,8 @@ def refine(
     """
     if (epochs is None) == (max_steps is None):
         raise click.UsageError("give either --epochs N or --max-steps N")
+    if storage is None:
+        refuse_wandb(sweep, "repeat the best with more seeds there")
     coarse = SweepFolder(sweep)
     url = storage_url(storage, coarse)
     with open_sweep(url, coarse, minutes=options["wait"]) as (definition, store):

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 def report(sources: tuple[str, ...], metric: str, output: str | None, watch: int | None) -> int:
     """Show runs on one HTML page that opens in any browser, offline.
 
-    SWEEP_OR_RUNS are folders of sweeps or runs, or one sweep on W&B: ENTITY/PROJECT/SWEEP.
+    SWEEP_OR_RUNS are folders of sweeps or runs, or sweeps on W&B: ENTITY/PROJECT/SWEEP.
     """
     file = followed(Path(output)) if output else _default_file(sources)
     previous_count = 0
