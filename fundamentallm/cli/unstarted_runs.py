@@ -30,18 +30,30 @@ def score_impossible(
     return exit_codes.of_run(RunStatus.IMPOSSIBLE, reason, in_sweep=True)
 
 
-def record_unstarted(request: TrainRequest, status: RunStatus, reason: str) -> None:
+def record_unstarted(
+    request: TrainRequest, status: RunStatus, reason: str, *, on_wandb: bool = True
+) -> None:
     """Record `refused` (bad input) or `oom` where people look for the run.
 
     A requeued run that has trained before keeps its files; one that another process runs is left
     alone.
+
+    Args:
+        request: Flags of the run.
+        status: How it ended.
+        reason: Why, in one line.
+        on_wandb: Whether W&B's client can record it too.
     """
     with suppress(RunFolderError):  # the folder itself may be refused
-        _record(request, {"status": status, "stopped_by": reason}, {})
+        _record(request, {"status": status, "stopped_by": reason}, {}, on_wandb=on_wandb)
 
 
 def _record(
-    request: TrainRequest, summary: Mapping[str, object], settings: Mapping[str, object]
+    request: TrainRequest,
+    summary: Mapping[str, object],
+    settings: Mapping[str, object],
+    *,
+    on_wandb: bool = True,
 ) -> None:
     """Report an ended run to every tracker; to its folder only if it never trained."""
     from fundamentallm.trackers.folder import FolderTracker
@@ -52,7 +64,7 @@ def _record(
     folder.create()
     with folder.held():
         trained = folder.last.exists() or folder.best.exists()
-        wandb = wandb_tracker(folder, None, request)
+        wandb = wandb_tracker(folder, None, request) if on_wandb else None
         trackers = [] if trained else [FolderTracker(folder)]
         # Above step 0, W&B receives the rows that it lacks from the folder.
         record_untrained(

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.samples import Sample
 
 Number = int | float
+
+
+class TrackerError(FundamentallmError):
+    """The tracker cannot log at all, and the run would train for nothing without it."""
 
 
 class Tracker(Protocol):
@@ -17,6 +22,9 @@ class Tracker(Protocol):
         """Start a run of `total_steps` at `step`, which is above 0 if the run is resumed.
 
         `settings` are the contents of config.yaml: hyperparameters, and the text's name and hash.
+
+        Raises:
+            TrackerError: It cannot log, and nobody wants the run without it.
         """
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:

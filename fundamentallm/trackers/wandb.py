@@ -12,14 +12,16 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fundamentallm.errors import FundamentallmError, one_line, type_and_message
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
 from fundamentallm.status import RunStatus
 from fundamentallm.trackers import wandb_client, wandb_identity
-from fundamentallm.trackers.base import Number
+from fundamentallm.trackers.base import Number, TrackerError
 from fundamentallm.trackers.sender import Sender
+from fundamentallm.trackers.wandb_identity import DEFAULT_PROJECT, Place
 from fundamentallm.trackers.wandb_session import (
     INIT_SECONDS,
     RunOptions,
@@ -39,10 +41,6 @@ GRACE_SECONDS = 3.0
 """Extra time to finish, and time for a call to fail once the client's process is killed."""
 RESTARTS = 3
 """Restarts of the client per run, whose process may be killed."""
-
-
-class TrackerError(FundamentallmError):
-    """The client that is installed cannot log, so a run of an agent would train for nothing."""
 
 
 def why_unusable() -> str | None:
@@ -76,6 +74,17 @@ def is_online() -> bool:
 def why_not_trusted(folder: RunFolder) -> str:
     """Return why the run in `folder` is not sent to W&B, in one line; "" if it is."""
     return wandb_identity.why_not_trusted(folder, wandb_client.settings())
+
+
+def config_on_wandb(run_id: str) -> Mapping[str, Any] | None:
+    """Return the config of a run in the project of the user's settings; None if it is not there.
+
+    Raises:
+        WandbApiError: W&B does not answer.
+    """
+    known = wandb_client.settings()
+    place = Place(known.entity, known.project or DEFAULT_PROJECT, run_id)
+    return wandb_identity.config_on_wandb(place)
 
 
 class WandbTracker:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import shlex
 import string
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fundamentallm.config.parsing import unwrapped
 from fundamentallm.files.atomic import read_file, replace_text
 from fundamentallm.files.consent import remember, was_asked
 from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.trackers.wandb_api import WandbApi, WandbApiError, address_and_key
 
 LOG = logging.getLogger(__name__)
 
+DEFAULT_PROJECT = "fundamentallm"
+ASK_SECONDS = 5.0
+"""Timeout for one question to W&B."""
+STATE = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
+  project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped state } }
+}"""
+CONFIG = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
+  model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { config } }
+}"""
 LONGEST_PLACE = 1 << 12
 """Maximum bytes of wandb-id.txt."""
 
@@ -83,3 +96,37 @@ def why_not_trusted(folder: RunFolder, settings: Any) -> str:
 def new_run_id() -> str:
     """Return a random id in W&B's form: eight letters and digits."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+
+
+def state_on_wandb(place: Place) -> Mapping[str, Any]:
+    """Return `state` of the run on W&B, and `stopped`: whether it was asked to stop.
+
+    Raises:
+        WandbApiError: W&B does not answer, or has no such run.
+    """
+    names = {"entityName": place.entity, "projectName": place.project, "runId": place.run_id}
+    run = (_ask(STATE, names).get("project") or {}).get("run")
+    if not run:
+        raise WandbApiError("the run is not there", missing=True)
+    return run
+
+
+def config_on_wandb(place: Place) -> Mapping[str, Any] | None:
+    """Return the config of the run on W&B, as it is stored there; None if there is no such run.
+
+    Raises:
+        WandbApiError: W&B does not answer.
+    """
+    names = {"entity": place.entity, "project": place.project, "name": place.run_id}
+    bucket = (_ask(CONFIG, names).get("model") or {}).get("bucket")
+    if not bucket:
+        return None
+    try:
+        content = json.loads(bucket.get("config") or "{}")
+    except ValueError:
+        content = {}
+    return unwrapped(content) or {}
+
+
+def _ask(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    return WandbApi(*address_and_key(), timeout=ASK_SECONDS).query(query, variables)

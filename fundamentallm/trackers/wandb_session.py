@@ -23,8 +23,16 @@ from fundamentallm.status import RunStatus
 from fundamentallm.trackers import wandb_client
 from fundamentallm.trackers.base import Number
 from fundamentallm.trackers.reach import unreachable
-from fundamentallm.trackers.wandb_api import WandbApi, WandbApiError, address_and_key
-from fundamentallm.trackers.wandb_identity import Place, new_run_id, store_place, stored_place
+from fundamentallm.trackers.wandb_api import WandbApiError
+from fundamentallm.trackers.wandb_identity import (
+    ASK_SECONDS,
+    DEFAULT_PROJECT,
+    Place,
+    new_run_id,
+    state_on_wandb,
+    store_place,
+    stored_place,
+)
 
 # After wandb_client, which sets a variable that the client reads when it is imported.
 import wandb  # isort: skip
@@ -35,12 +43,8 @@ INIT_SECONDS = 10.0
 FINISH_SECONDS = 30.0
 FINISH_SECONDS_WITH_MODEL = 120.0
 FLUSH_SECONDS = 1.0  # between writes of the file that `wandb sync` sends
-ASK_SECONDS = 5.0
 EXIT_SECONDS = 1.0  # for the client's process to end after its connection broke
 SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
-STATE = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
-  project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped state } }
-}"""
 
 
 @dataclass(frozen=True)
@@ -133,18 +137,9 @@ class WandbSession:
     def was_asked_to_stop(self) -> bool:
         """Ask W&B now whether the run is to stop; the client asks only every 15 s."""
         try:
-            return not self.why_offline and bool(self._state()["stopped"])
+            return not self.why_offline and bool(self._on_wandb()["stopped"])
         except Exception:  # W&B is unreachable, so it did not ask for a stop
             return False
-
-    def _state(self) -> Mapping[str, Any]:
-        run = self.run
-        names = {"entityName": run.entity, "projectName": run.project, "runId": run.id}
-        api = WandbApi(str(run.settings.base_url), address_and_key()[1], timeout=ASK_SECONDS)
-        project = api.query(STATE, names)["project"] or {}
-        if not project.get("run"):
-            raise WandbApiError("the run is not there")
-        return project["run"]
 
     def finish(self, summary: Mapping[str, Any], stopped_by: str, *, preempted: bool) -> str:
         """Send the summary and the model, and end the run.
@@ -194,11 +189,14 @@ class WandbSession:
         if self.why_offline:
             return f"nothing was sent to W&B ({self.why_offline})"
         try:
-            if self._state()["state"] == "running":
+            if self._on_wandb()["state"] == "running":
                 return "W&B has not seen the end of the run"
         except WandbApiError as error:
             return f"W&B does not answer ({one_line(error)})"
         return ""
+
+    def _on_wandb(self) -> Mapping[str, Any]:
+        return state_on_wandb(Place(self.run.entity, self.run.project, self.run.id))
 
     def abandon(self) -> None:
         """Remove temporary files of a session that failed."""
@@ -261,7 +259,7 @@ class WandbSession:
         if swept is None:
             place = Place(
                 (None if mine.in_sweep else stored.entity) or known.entity,
-                (None if mine.in_sweep else stored.project) or known.project or "fundamentallm",
+                (None if mine.in_sweep else stored.project) or known.project or DEFAULT_PROJECT,
                 known.run_id or stored.run_id or new_run_id(),
             )
             self._store_place(place)  # W&B may have the run before the client answers

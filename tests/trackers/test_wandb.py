@@ -91,6 +91,27 @@ def test_stopped_and_resumed_is_one_run(
     assert run.values["max_steps"] == step + 20
 
 
+def test_an_id_of_another_run_is_refused(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    own = {"WANDB_RUN_ID": "mine"}
+    client.train(text_file, *tiny_flags, "--output-dir=out", "--max-steps=20", **own)
+    run = client.only_run()
+    sent = list(run.history)
+    other = [text_file, *tiny_flags, "--output-dir=other", "--learning-rate=0.1"]
+    refused = client.train(*other, code=2, **own)
+    assert "WANDB_RUN_ID=mine: W&B has a run with this id and other settings" in refused.stdout
+    assert "learning_rate 0.001, here 0.1" in refused.stdout
+    never = client.train("--output-dir=out", "--resume", code=2, **own, WANDB_RESUME="never")
+    assert "WANDB_RESUME=never forbids" in never.stdout
+    must = client.train(*other, code=2, WANDB_RUN_ID="unknown", WANDB_RESUME="must")
+    assert "WANDB_RESUME=must asks for one" in must.stdout
+    assert not (client.folder / "other").exists()
+    assert run.history == sent
+    client.train("--output-dir=out", "--resume", "--max-steps=40", **own)
+    check_same(client.server, client.only_run(), client.folder / "out")
+
+
 def test_what_was_not_sent_before_a_kill_is_sent_after_it(
     client: Client, text_file: Path, tiny_flags: list[str]
 ) -> None:

@@ -29,6 +29,7 @@ from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.wandb_agent import Assignment
+from fundamentallm.trackers.base import TrackerError
 
 if TYPE_CHECKING:
     from fundamentallm.data.text import Text
@@ -57,7 +58,8 @@ def train(sweep: Assignment | None, **flags: Any) -> int:
     except (FundamentallmError, click.UsageError) as error:
         if sweep is not None and error.exit_code == exit_codes.BAD_INPUT:
             message = error.message if isinstance(error, click.UsageError) else str(error)
-            record_unstarted(request, RunStatus.REFUSED, message)
+            works = not isinstance(error, TrackerError)
+            record_unstarted(request, RunStatus.REFUSED, message, on_wandb=works)
         raise
 
 
@@ -91,6 +93,7 @@ def _check_length(text: Text, preset: str) -> None:
 
 def _run(config: Config, text: Text, request: TrainRequest, signals: StopSignals) -> int:
     """Train, show the result, and return the exit code."""
+    from fundamentallm.cli.wandb_reuse import check_run_id
     from fundamentallm.training.train_step import OutOfMemoryError
 
     try:
@@ -99,6 +102,7 @@ def _run(config: Config, text: Text, request: TrainRequest, signals: StopSignals
         if request.sweep is not None:
             record_unstarted(request, RunStatus.OOM, str(error))
         raise
+    check_run_id(request, config, text.sha256)
     folder = request.folder
     if folder is None:
         folder = new_run_folder(Path("runs"), Path(text.name).stem)
