@@ -13,9 +13,18 @@ import yaml
 
 
 def start(
-    code: str, folder: Path, run_id: str, config: Mapping[str, Any] = {}, **environment: str
+    code: str,
+    folder: Path,
+    run_id: str,
+    config: Mapping[str, Any] = {},
+    *,
+    python: str | Path = sys.executable,
+    **environment: str,
 ) -> subprocess.Popen[bytes]:
-    """Start Python code in `folder`, which also gets its log, as the run of a sweep."""
+    """Start Python code in `folder`, which also gets its log, as the run of a sweep.
+
+    `python` is the interpreter of another environment (client_environments.py).
+    """
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     parameters = folder / f"wandb/sweep-s1/config-{run_id}.yaml"
     parameters.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +40,7 @@ def start(
         "WANDB_ERROR_REPORTING": "false",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [python, "-c", code],
         cwd=folder,
         env=inherited | of_a_run | environment,
         stdin=subprocess.DEVNULL,
@@ -41,7 +50,13 @@ def start(
 
 
 def run(
-    code: str, folder: Path, run_id: str, config: Mapping[str, Any] = {}, **environment: str
+    code: str,
+    folder: Path,
+    run_id: str,
+    config: Mapping[str, Any] = {},
+    *,
+    python: str | Path = sys.executable,
+    **environment: str,
 ) -> None:
     """Run Python code to its end, which must be a success."""
-    assert start(code, folder, run_id, config, **environment).wait() == 0
+    assert start(code, folder, run_id, config, python=python, **environment).wait() == 0

@@ -95,7 +95,6 @@ class FunctionTrial:
             working_folder=Path(self.job.working_folder),
             ignore=earlier,
         )
-        self.resources.callback(self.logs.close)
         with (
             writing(self.folder.path / "output.txt"),
             HeldFolder(self.folder.path, self.folder.root) as held,

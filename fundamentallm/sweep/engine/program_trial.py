@@ -100,7 +100,6 @@ class Supervisor:
         finally:
             self.process.kill()
             self.process.close()
-            self.logs.close()
         return self._conclude(code, reason)
 
     def _not_started(self, error: OSError) -> Outcome:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from client_environments import NIGHTLY, environment
 from offline_program import run
 from wandb_client import Client
 from wandb_server import WandbServer
 
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.sweep.program.detached_log import detach
+from fundamentallm.sweep.program.log_records import TransactionLogError
 from fundamentallm.sweep.program.transaction_log import TransactionLogs
 
 PROGRAM = """
@@ -100,6 +103,31 @@ def test_a_sweep_with_a_killed_attempt(client: Client) -> None:
     assert [run.rows() for run in by_width] == rows_of_runs
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("version", NIGHTLY)
+def test_a_sweep_with_another_client(tmp_path: Path, version: str) -> None:
+    """The program's client writes the logs and sends them; ours may be of another version."""
+    python = environment(version)
+    with WandbServer() as server:
+        client = Client(server, tmp_path, python)
+        (tmp_path / "p.py").write_text(PROGRAM)
+        (tmp_path / "s.yaml").write_text(SWEEP)
+        client.run(sys.executable, "-m", "fundamentallm", "sweep", "s.yaml")
+        for folder, width in zip(sorted(tmp_path.glob("runs/lr/run-*")), (8, 16), strict=True):
+            run = RunFolder(folder)
+            assert list(run.rows()) == [{"step": i, "loss": i / width} for i in range(3)]
+            assert run.read_summary()["summary"]["loss"] == 2 / width
+        for _ in range(2):
+            client.run("wandb", "sync", *tmp_path.glob("runs/lr/run-*/wandb/offline-run-*"))
+        assert server.refused == []
+        sent = sorted(server.store.runs.values(), key=lambda run: run.values["width"])
+        assert [run.values["width"] for run in sent] == [8, 16]
+        for run, width in zip(sent, (8, 16), strict=True):
+            assert (run.group, run.display_name, run.state) == ("lr", "renamed", "finished")
+            assert run.rows() == [{"step": i, "loss": i / width} for i in range(3)]
+            assert run.repeated == []
+
+
 @pytest.mark.slow
 def test_a_log_that_the_program_put_elsewhere_is_sent(client: Client) -> None:
     folder = client.folder / "run"
@@ -135,9 +163,9 @@ def test_a_log_that_names_a_local_sweep_is_refused(client: Client) -> None:
     assert not client.server.store.runs
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("share", [0.3, 0.7])
 def test_other_content_stays_as_it_is(tmp_path: Path, share: float) -> None:
-    """Bytes of another layout, of another sweep, or a log cut short."""
+    """A log of another sweep, cut short, with bytes of another layout at its end."""
     run_once(tmp_path, "r1")
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     odd = tmp_path / "odd.wandb"
@@ -150,6 +178,11 @@ def test_other_content_stays_as_it_is(tmp_path: Path, share: float) -> None:
     for name in ("s1", "s2"):
         detach(odd, name)
     assert odd.read_bytes() == before
+
+
+def test_a_file_of_another_layout_stays_as_it_is(tmp_path: Path) -> None:
+    odd = tmp_path / "odd.wandb"
     odd.write_bytes(b"b\x02s1" * 1000)
-    detach(odd, "s1")
+    with pytest.raises(TransactionLogError, match="not a transaction log"):
+        detach(odd, "s1")
     assert odd.read_bytes() == b"b\x02s1" * 1000
