@@ -42,7 +42,7 @@ PAGES = """query ProjectViews($entity: String!, $project: String!, $viewType: St
     }
   }
 }"""
-LONGEST_TITLE = 128
+LONGEST_NAME = 60  # of the 128 characters that a title may have
 MOST_NOTES = 20
 NOT_IN_TITLES = ("C", "S")
 """Unicode's categories that the library refuses, as emojis, or that no title should have."""
@@ -71,10 +71,11 @@ class SweepAddress:
 
 def title_of(results: Results, address: SweepAddress) -> str:
     """Return the title of both pages, by which the next call finds them."""
-    name = results.sweep.name if results.sweep else ""
+    name = str(results.sweep.content.get("name") or "") if results.sweep else ""
     kept = (c for c in name if unicodedata.category(c)[0] not in NOT_IN_TITLES)
-    end = f" ({address.sweep}), by fundamentallm"
-    return one_line(f"Sweep {''.join(kept)}", LONGEST_TITLE - len(end)) + end
+    name = one_line("".join(kept), LONGEST_NAME)
+    shown = f"{name} ({address.sweep})" if name else address.sweep
+    return f"Sweep {shown}, by fundamentallm"
 
 
 def save_view(results: Results, address: SweepAddress, api: WandbApi) -> Saved:
@@ -85,16 +86,17 @@ def save_view(results: Results, address: SweepAddress, api: WandbApi) -> Saved:
     Raises:
         FundamentallmError: W&B does not answer, or refuses.
     """
-    found = _find(api, address, VIEW, title_of(results, address))
-    with _errors("the view"):
-        if found is None:
-            view = ws.Workspace(address.entity, address.project, name=title_of(results, address))
-        else:
-            name = found["name"].removeprefix("nw-").removesuffix("-v")
-            place = f"https://wandb.ai/{address.entity}/{address.project}"  # it reads only the path
+    title = title_of(results, address)
+    found = _find(api, address, VIEW, title)
+    if found is None:
+        view = ws.Workspace(address.entity, address.project, name=title)
+    else:
+        name = found["name"].removeprefix("nw-").removesuffix("-v")
+        place = f"https://wandb.ai/{address.entity}/{address.project}"  # it reads only the path
+        with _errors(f"the view {title!r}", "read from", "; rename it there to get a new one"):
             view = ws.Workspace.from_url(f"{place}?nw={name}")
     _fill_view(view, results, address)
-    with _errors("the view"):
+    with _errors("the view", "saved on"):
         view.save()
         parts = urlsplit(view.url)
     path = quote(f"/{address.entity}/{address.project}")
@@ -150,14 +152,15 @@ def save_report(results: Results, address: SweepAddress, api: WandbApi, view: Sa
 
     blocks = _blocks(results, address, app, view)
     report: Any
-    with _errors("the report"):
-        if found is None:
-            report = wr.Report(project=address.project, entity=address.entity, title=title)
-        else:
+    if found is None:
+        report = wr.Report(project=address.project, entity=address.entity, title=title)
+    else:
+        with _errors(f"the report {title!r}", "read from", "; rename it there to get a new one"):
             report = wr.Report.from_url(url(found["id"]))
-        report.description = f"{runs_text(len(results.runs))}, the best {results.metric.name} first"
-        report.width = "fixed"
-        report.blocks = blocks
+    report.description = f"{runs_text(len(results.runs))}, the best {results.metric.name} first"
+    report.width = "fixed"
+    report.blocks = blocks
+    with _errors("the report", "saved on", "; the view is there: run the same command again"):
         report.save()
     return Saved(url(report.id), found is None)
 
@@ -226,13 +229,11 @@ def _find(api: WandbApi, address: SweepAddress, kind: str, title: str) -> dict[s
 
 
 @contextlib.contextmanager
-def _errors(what: str) -> Iterator[None]:
+def _errors(page: str, done: str, advice: str = "") -> Iterator[None]:
     """Turn an error of the library into one line, and keep its own lines off the terminal."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     except Exception as error:  # it lets through those of W&B's client, which differ by version
-        raise FundamentallmError(
-            f"{what} could not be saved on W&B ({one_line(type_and_message(error), 200)}); "
-            "run the same command again"
-        ) from error
+        reason = one_line(type_and_message(error), 200)
+        raise FundamentallmError(f"{page} could not be {done} W&B ({reason}){advice}") from error

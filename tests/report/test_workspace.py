@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from results_on_disk import FOREIGN, SWEEP, write_foreign_run, write_sweep
 from wandb_client import Client
 from wandb_server import Run, Sweep, WandbServer
@@ -111,7 +112,11 @@ def test_a_view_and_a_report(tmp_path: Path) -> None:
         client.run(sys.executable, "-c", AGAIN, *urls)
         assert (view.saves, report.saves) == (2, 2)
         loaded = [json.loads(view.spec), json.loads(report.spec)]
+        again = client.run("fundamentallm", "workspace", sweep.path).stdout.splitlines()
+        assert pages(server) == (view, report)
+        assert (view.saves, report.saves) == (3, 3)
         assert server.refused == []
+    assert again[1:] == [f"updated view: {urls[0]}", f"updated report: {urls[1]}"]
     assert done.stdout.splitlines()[0] == "writing a saved view and a report to tester/p on W&B"
     assert [line.partition(":")[0] for line in done.stdout.splitlines()[1:]] == [
         "new view",
@@ -166,7 +171,7 @@ def test_a_view_and_a_report(tmp_path: Path) -> None:
         assert grid["runSets"][0]["sort"] == runs["sort"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_second_call_replaces_both_and_renamed_ones_stay(tmp_path: Path) -> None:
     with WandbServer() as server:
         client = Client(server, tmp_path)
@@ -199,7 +204,22 @@ def test_a_second_call_replaces_both_and_renamed_ones_stay(tmp_path: Path) -> No
         assert server.refused == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+def test_a_view_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with WandbServer() as server:
+        client = Client(server, tmp_path)
+        sweep = sweep_on(server)
+        title = "Sweep lr and batch (abc12345), by fundamentallm"
+        old = View("p", "V1", "nw-1-v", "project-view", title, spec='{"version": 9}')
+        server.store.views[old.id] = old
+        output = client.run("fundamentallm", "workspace", sweep.path, code=2).stdout
+        assert list(server.store.views.values()) == [old]
+    assert old.saves == 0
+    assert f"the view '{title}' could not be read from W&B (" in output
+    assert output.endswith("; rename it there to get a new one\n")
+
+
+@pytest.mark.nightly
 def test_wandb_goes_away_after_the_view(tmp_path: Path) -> None:
     with WandbServer() as server:
         client = Client(server, tmp_path)
@@ -218,7 +238,7 @@ def test_wandb_goes_away_after_the_view(tmp_path: Path) -> None:
         assert len(server.store.views) == 1
     assert lines[1].startswith("new view: http://127.0.0.1")
     assert lines[2].startswith("fundamentallm: the report could not be saved on W&B")
-    assert lines[2].endswith("; run the same command again")
+    assert lines[2].endswith("; the view is there: run the same command again")
     assert len(lines) == 3
 
 
@@ -301,6 +321,21 @@ def test_choices_among_mappings_are_shown_by_their_members(tmp_path: Path) -> No
     write_foreign_run(theirs / "run-1", {"opt.name": "sgd"}, [{"eval/acc": 0.5}])
     accessors = [axis["accessor"] for axis in columns_in(read_results([theirs]))]
     assert {"config:opt.value.name", "config:opt.value.betas.first"} <= {*accessors}
+
+
+def test_titles_have_no_more_than_the_library_takes(tmp_path: Path) -> None:
+    from fundamentallm.report.workspace import SweepAddress, title_of
+
+    address = SweepAddress("e", "p", "abc12345")
+    for name, title in {
+        "": "Sweep abc12345, by fundamentallm",
+        "\U0001f680 a\x1b  b": "Sweep a b (abc12345), by fundamentallm",
+        "x" * 300: f"Sweep {'x' * 60} (abc12345), by fundamentallm",
+    }.items():
+        folder = tmp_path / str(len(name))
+        text = yaml.safe_dump({"name": name}) + SWEEP
+        results = read_results([write_sweep(folder, {0.1: [1.5]}, text)])
+        assert title_of(results, address) == title
 
 
 def test_the_curves_of_equal_steps_are_shown_by_step(tmp_path: Path) -> None:
