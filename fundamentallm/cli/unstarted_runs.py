@@ -13,6 +13,7 @@ from fundamentallm.cli.wandb_tracking import wandb_tracker
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.metrics import score_text
 from fundamentallm.status import RunStatus
+from fundamentallm.trackers.base import TrackerError
 
 
 def score_impossible(
@@ -44,7 +45,7 @@ def record_unstarted(
         reason: Why, in one line.
         on_wandb: Whether W&B's client can record it too.
     """
-    with suppress(RunFolderError):  # the folder itself may be refused
+    with suppress(RunFolderError, TrackerError):  # the folder itself may be refused
         _record(request, {"status": status, "stopped_by": reason}, {}, on_wandb=on_wandb)
 
 

@@ -11,12 +11,13 @@ from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.config.run_name import run_name
 from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.trackers.base import TrackerError
 
 if TYPE_CHECKING:
     from fundamentallm.trackers.wandb import WandbTracker
 
 
-MISSING = "wandb is not installed, so this run stays on this machine (--no-wandb hides this line)"
+MISSING = "wandb is not installed"
 
 
 def load_wandb() -> ModuleType | None:
@@ -31,14 +32,24 @@ def load_wandb() -> ModuleType | None:
 def wandb_tracker(
     folder: RunFolder, config: Config | None, request: TrainRequest
 ) -> WandbTracker | None:
-    """Return the tracker for W&B; None without consent or with a message if W&B is unusable."""
+    """Return the tracker for W&B; None without consent or with a message if W&B is unusable.
+
+    Raises:
+        TrackerError: W&B is unusable, and the run is one of its agent's.
+    """
     if request.no_wandb or os.environ.get("WANDB_MODE") == "disabled":
         return None
     wandb = load_wandb()
     reason = wandb.why_unusable() if wandb is not None else MISSING
     if wandb is None or reason is not None:
+        if reason and request.sweep is not None:
+            raise TrackerError(
+                f"{reason}, so this run would train for nothing; run the sweep without W&B with "
+                "fundamentallm sweep"
+            )
         if reason:
-            show(f"fundamentallm: {reason}", err=True)
+            line = f"{reason}, so this run stays on this machine (--no-wandb hides this line)"
+            show(f"fundamentallm: {line}", err=True)
         return None
     if request.sweep is None and (foreign := wandb.why_not_trusted(folder)):
         warn(foreign)

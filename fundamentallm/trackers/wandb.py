@@ -51,7 +51,7 @@ def why_unusable() -> str | None:
     try:
         return wandb_client.within(LOGIN_SECONDS, _why_unusable)
     except Exception as error:  # an invalid key, a service that cannot start, ...
-        return f"W&B cannot be used ({one_line(error, 200)}), so this run stays on this machine"
+        return f"W&B cannot be used ({one_line(error, 200)})"
 
 
 def _why_unusable() -> str | None:
@@ -60,10 +60,7 @@ def _why_unusable() -> str | None:
         return ""
     if mode in wandb_client.OFFLINE or wandb_client.log_in():
         return None
-    return (
-        "no W&B key was found, so this run stays on this machine; to see runs on W&B, log in "
-        "with: wandb login (--no-wandb turns this line off)"
-    )
+    return "no W&B key was found (wandb login stores one)"
 
 
 def is_online() -> bool:

@@ -14,7 +14,7 @@ from fundamentallm.cli.messages import display_path, show, warn
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import storage_url, study_name
 from fundamentallm.cli.wandb_runs import WandbRuns, with_allowed_wandb
-from fundamentallm.cli.wandb_tracking import load_wandb
+from fundamentallm.cli.wandb_tracking import MISSING, load_wandb
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import DONE, FAILED
 from fundamentallm.files.run_folder import RunFolder, RunFolderError
@@ -41,7 +41,7 @@ def sync(folders: Sequence[str]) -> int:
     """
     wandb = load_wandb()
     if wandb is None:
-        raise FundamentallmError("wandb is not installed; install it with: pip install wandb")
+        raise FundamentallmError(f"{MISSING}; install it with: pip install wandb")
     with _without(VARIABLES_OF_ANOTHER_RUN):
         if (reason := wandb.why_unusable()) is not None:
             raise FundamentallmError(reason or "WANDB_MODE is disabled; unset it to send runs")
