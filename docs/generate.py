@@ -122,6 +122,7 @@ def sweep_file_page() -> str:
         table(("distribution", "beside it", "meaning", "e.g.", "draws"), draws),
         words("field of metric", sweep_format.METRIC_FIELDS),
         words("field of early_terminate", sweep_format.EARLY_TERMINATE_FIELDS),
+        words("field of scheduler", sweep_format.SCHEDULER_FIELDS),
         words("macro", sweep_format.MACROS, "`${{{}}}`"),
     )
 

@@ -33,10 +33,10 @@ LAYERS = (  # bottom layer first: a package imports only from its own layer and 
     ("sweep",),
     ("report",),
     ("cli",),
-    ("api",),
+    ("api", "hosted_search"),
 )
 ONLY_IN = {  # library: the only packages that import it
-    "click": ("cli",),
+    "click": ("cli", "hosted_search"),
     "yaml": ("files.bounded_yaml", "files.run_folder", "sweep", "report", "cli"),
     "scipy": ("sweep.file.distributions", "report"),
     "torch": ("data.dataset", "machine.device", "model", "training", "sweep.engine.trainer_trial"),
@@ -44,7 +44,7 @@ ONLY_IN = {  # library: the only packages that import it
     "requests": ("trackers.wandb_api",),
     "wandb": ("trackers.wandb",),
     "wandb_workspaces": ("report.workspace", "report.wandb_panels"),
-    "optuna": ("sweep.search.bayes", "sweep.store"),
+    "optuna": ("sweep.search.bayes", "sweep.store", "hosted_search"),
     "sqlalchemy": ("sweep.store",),
     "filelock": ("sweep.store", "files.run_folder"),
     "rich": ("cli",),

@@ -10,6 +10,7 @@ from fundamentallm.cli.messages import show
 from fundamentallm.cli.sweep_flags import SharedSettings, read_shared_settings
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.check.program import check_program
+from fundamentallm.sweep.check.search_source import check_search_source
 from fundamentallm.sweep.check.warnings import check_any, check_meaning
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.sweep_file import SweepFile
@@ -42,6 +43,7 @@ def examine(
     """
     findings = sweep.diagnostics
     check_any(sweep, findings)
+    check_search_source(sweep, findings)
     is_foreign = not (exists or is_ours(sweep))
     try:
         if is_foreign:

@@ -79,7 +79,7 @@ class Operations:
             "serverInfo": {
                 "cliVersionInfo": versions,
                 "latestLocalVersionInfo": latest,
-                "features": [],
+                "features": [{"name": "SWEEPS_LOCAL_SCHEDULER", "isEnabled": True}],
             }
         }
 
@@ -180,9 +180,7 @@ class Operations:
         run = self.store.run(v.get("project"), v.get("name") or v.get("run", ""))
         if run is None:
             raise NotFoundError("no such run")
-        wanted = [json.loads(spec).get("keys", []) for spec in v.get("specs", [])]
-        sampled = [[row for row in run.history if set(keys) <= set(row)] for keys in wanted]
-        node = {**self.run_node(run), "sampledHistory": sampled}
+        node = {**self.run_node(run), "sampledHistory": sampled(run, v.get("specs", []))}
         return {"project": {"internalId": "1", "run": node}}
 
     def GetRuns(self, v: Variables) -> dict[str, Any]:
@@ -242,6 +240,49 @@ class Operations:
         return {"project": {"id": "1", "sweep": sweep and self.sweep_node(sweep)}}
 
     Sweep = GetSweep = GetSweepLegacy = LegacySweep = GetSweepState = SweepWithRuns
+
+    def SweepConfig(self, v: Variables) -> dict[str, Any]:
+        sweep = self.store.sweep(v.get("project"), v["sweep"])
+        controller = {"controllerRunName": sweep and f"{sweep.name}-controller"}
+        return {"project": {"sweep": sweep and self.sweep_node(sweep) | controller}}
+
+    def SweepRunsWithHistory(self, v: Variables) -> dict[str, Any]:
+        sweep = self.store.sweep(v.get("project"), v["sweep"])
+        if sweep is None:
+            return {"project": {"sweep": None}}
+        first = int(v.get("cursor") or 0)
+        return {
+            "project": {"sweep": {"state": sweep.state, "runs": self.page(sweep.runs, first, v)}}
+        }
+
+    SweepRuns = SweepRunsWithHistory
+
+    def SweepWatchedRuns(self, v: Variables) -> dict[str, Any]:
+        sweep = self.store.sweep(v.get("project"), v["sweep"])
+        runs = [run for run in sweep.runs if run.name in v["filters"]] if sweep else []
+        first = int(v.get("cursor") or 0)
+        state = {"sweep": sweep and {"state": sweep.state}}
+        return {"project": {**state, "runs": self.page(runs, first, v)}}
+
+    def page(self, runs: list[Run], first: int, v: Variables) -> dict[str, Any]:
+        """Return `v["first"]` runs from a position on, as a scheduler reads them."""
+        end = first + v["first"]
+        nodes = [
+            self.run_node(run) | {"sampledHistory": sampled(run, v.get("historySpecs", []))}
+            for run in runs[first:end]
+        ]
+        more = {"hasNextPage": end < len(runs), "endCursor": str(end)}
+        return {"edges": [{"node": node} for node in nodes], "pageInfo": more}
+
+    def EnqueueSweepRun(self, v: Variables) -> dict[str, Any]:
+        sweep = self.store.sweep(None, v["id"])
+        if sweep is None:
+            raise NotFoundError(f"no sweep {v['id']!r}")
+        run = sweeps.enqueue(self.store, sweep, json.loads(v["config"]), v.get("displayName"))
+        return {"enqueueSweepRun": {"id": run.name, "runQueueItemId": "1"}}
+
+    def UpsertSweepState(self, v: Variables) -> dict[str, Any]:
+        return self.UpsertSweep(v)
 
     def CreateAgent(self, v: Variables) -> dict[str, Any]:
         sweep = self.store.sweep(v.get("projectName"), v["sweep"])
@@ -513,6 +554,12 @@ class Operations:
             "project": self.project_node({"project": sweep.project}),
             "runs": {"edges": [{"node": self.run_node(run)} for run in sweep.runs]},
         }
+
+
+def sampled(run: Run, specs: list[str]) -> list[list[dict[str, Any]]]:
+    """Return the rows that have all keys of each spec, every one of them."""
+    wanted = [json.loads(spec).get("keys", []) for spec in specs]
+    return [[row for row in run.history if set(keys) <= set(row)] for keys in wanted]
 
 
 def introspect(query: str, variables: Variables) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Sweep:
     state: str = "PENDING"
     runs: list[Run] = field(default_factory=list)
     queue: list[Run] = field(default_factory=list)
-    """Preempted runs, which start again before any new run."""
+    """Preempted runs, which start again before any new run, and those of a scheduler."""
 
     @property
     def id(self) -> str:

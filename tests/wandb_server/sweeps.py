@@ -1,4 +1,7 @@
-"""Commands for agents: start a run with the next configuration, stop a run, or exit."""
+"""Commands for agents: start a run with the next configuration, stop a run, or exit.
+
+A sweep with a `scheduler` gets its configurations from `wandb sweep-scheduler`.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,8 @@ def commands(
         run = sweep.queue.pop(0)
         run.state, run.preempting, run.exit_code = "pending", False, None
         configuration = dict(run.config)  # with W&B's own entries
+    elif "scheduler" in sweep.config:
+        return []  # the scheduler may enqueue more
     else:
         suggested = suggest(sweep)
         if suggested is None:
@@ -75,6 +80,15 @@ def suggest(sweep: Sweep) -> dict[str, Any] | None:
         rng = random.Random(f"{sweep.name}-{number}")
         values = {name: draw(spec, rng) for name, spec in config["parameters"].items()}
     return values and {name: {"value": value} for name, value in values.items()}
+
+
+def enqueue(store: Store, sweep: Sweep, config: dict[str, Any], display_name: str | None) -> Run:
+    """Add a run with a configuration that a scheduler has chosen; the next free agent starts it."""
+    run = store.run_or_new(sweep.project, new_name())
+    run.sweep, run.config, run.display_name = sweep.name, config, display_name or run.name
+    sweep.runs.append(run)
+    sweep.queue.append(run)
+    return run
 
 
 def grid(parameters: dict[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from fundamentallm.cli.sweep_flags import SharedSettings
 from fundamentallm.cli.sweep_texts import named_texts, with_texts
 from fundamentallm.cli.worker import start_sweep
 from fundamentallm.data.builtin_corpus import BUILTIN
+from fundamentallm.sweep.file.scheduler import hosted_method
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
 from fundamentallm.sweep.program.ownership import is_ours
 from fundamentallm.sweep.search.choose import CHOICES
@@ -100,6 +101,8 @@ def sweep(
     ours_before = _ran_our_trainer(read, folder, storage)
     shared = examine(read, flags, data, exists=ours_before, starting=True)
     show_diagnostics(read.diagnostics)
+    if hosted_method(read.content) is not None:
+        show(f"{file}: scheduler is for W&B; here the method is {read.method}")
     if not all(each.is_unambiguous and exists for each in read.diagnostics.errors):
         return exit_codes.BAD_INPUT
     if shared is not None and (metrics or trial_timeout or warm):

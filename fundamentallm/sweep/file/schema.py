@@ -11,7 +11,8 @@ METHODS: Mapping[str, str] = {
     "grid": "Every combination once; the last of the sorted names changes fastest.",
     "random": "Independent draws; needs a `run_cap` to end.",
     "bayes": "Draws that learn from earlier runs; needs a `run_cap` to end.",
-    "custom": "Refused: your own scheduler, run by `wandb sweep-scheduler`.",
+    "custom": "Another search on W&B; refused here unless it is "
+    "[ours](search.md#on-wb-with-wandb-agent).",
 }
 
 FIELDS: Mapping[str, str] = {
@@ -31,7 +32,7 @@ FIELDS: Mapping[str, str] = {
     "controller": "W&B only: a warning here.",
     "job": "W&B Launch only: a warning here.",
     "image_uri": "W&B Launch only: a warning here.",
-    "scheduler": "`wandb sweep-scheduler` or W&B Launch only: a warning here.",
+    "scheduler": "W&B only, for `wandb sweep-scheduler` or Launch.",
     "metrics": "`method: custom` only: a warning here.",
 }
 TEXT_FIELDS = ("apiVersion", "kind", "description", "program", "job", "image_uri", "entity")
@@ -64,6 +65,14 @@ EARLY_TERMINATE_FIELDS: Mapping[str, str] = {
     "s": "Number of bands, each `eta` times the one before.",
     "eta": "At a band, the best 1/`eta` of the runs that reached it continue; default 3.",
     "strict": "`true` (default): judge a run by its value at the band; `false`: by its best.",
+}
+
+SCHEDULER_FIELDS: Mapping[str, str] = {
+    "engine": "`optuna` or `ax`, with `method: custom`; or `wandb`, with any other. Required.",
+    "source": "A Python file in the folder where `wandb sweep-scheduler` starts.",
+    "optimizer": "The function in `source` that returns the study: for our search, the method.",
+    "search_space": "The function in `source` that gives a run its values: ours is "
+    "`configuration`.",
 }
 
 MACROS: Mapping[str, str] = {

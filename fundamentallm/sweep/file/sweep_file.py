@@ -22,6 +22,7 @@ from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.distributions import Continuous
 from fundamentallm.sweep.file.hyperband import Hyperband, read_hyperband, whole
 from fundamentallm.sweep.file.parameters import Parameter, read_parameters
+from fundamentallm.sweep.file.scheduler import check_scheduler, hosted_method
 from fundamentallm.sweep.file.schema import (
     ALSO_CALLED,
     FIELDS,
@@ -78,6 +79,7 @@ class SweepFile:
     content: Mapping[str, Any]
     """Content of the YAML."""
     method: str
+    """The file's method; for `custom` with our search, the method of that search."""
     parameters: tuple[Parameter, ...]
     """All parameters in W&B's order, with constants."""
     metric: Metric | None
@@ -244,7 +246,11 @@ def _check_fields(content: Mapping[str, Any], diagnostics: Diagnostics) -> None:
     for name, owner in NOT_HERE.items():
         if name in content:
             owner = NOT_HERE["job"] if name == "scheduler" and is_launched else owner
+            if name == "scheduler" and hosted_method(content) is not None:
+                continue
             diagnostics.warn((name,), f"is for {owner}; it has no effect on your own machines")
+    if "scheduler" in content and not is_launched:
+        check_scheduler(content, diagnostics)
     cap = content.get("run_cap")
     if cap is None and "run_cap" in content:
         diagnostics.warn(("run_cap",), "is empty; give a whole number above 0, or remove it")
@@ -288,7 +294,7 @@ def _check_command(
 
 
 def _method(content: Mapping[str, Any], diagnostics: Diagnostics) -> str:
-    method = content.get("method")
+    method = hosted_method(content) or content.get("method")
     if method == "custom":
         diagnostics.error(
             ("method",), "only wandb sweep-scheduler runs custom; give grid, random or bayes"
