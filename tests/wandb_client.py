@@ -16,8 +16,10 @@ import yaml
 from conftest import ROOT
 from wandb_server import Run, Sweep, WandbServer
 
+from fundamentallm.config.parsing import innermost, read_config
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
+from fundamentallm.trackers.wandb_presentation import samples_of_page
 
 BIN = Path(sys.executable).parent
 VARYING = ("perf/tokens_per_second", "perf/memory_gb")  # differ between identical runs
@@ -109,14 +111,14 @@ def child_of(process: subprocess.Popen[str]) -> int | None:
     return None
 
 
-def tables(server: WandbServer, run: Run) -> list[list[Any]]:
-    """Return the rows of all `samples` tables of a run, in order."""
-    rows: list[list[Any]] = []
+def sent_samples(server: WandbServer, run: Run) -> list[tuple[int, Sample]]:
+    """Return the samples of all pages of a run, with their steps, in order."""
+    found: list[tuple[int, Sample]] = []
     for row in run.history:
         if "samples" in row:
             blob = server.store.blobs[f"runs/{run.name}/{row['samples']['path']}"]
-            rows += json.loads(blob)["data"]
-    return rows
+            found += samples_of_page(blob.decode())
+    return found
 
 
 def check_same(
@@ -138,17 +140,18 @@ def check_same(
 
     run_folder = RunFolder(folder)
     assert [fixed(row) for row in run.rows()] == [fixed(row) for row in run_folder.rows()]
-    samples = [
-        [step, sample.prompt, sample.temperature, sample.text]
-        for step, sample in run_folder.read_samples()
-    ]
-    assert tables(server, run) == samples
-    assert all(isinstance(Sample(*row[1:]), Sample) for row in samples)
+    assert sent_samples(server, run) == list(run_folder.read_samples())
     config = run_folder.read_config()
-    assert {key: run.values[key] for key in config} == config
+    assert read_config(run.values, "W&B") == config
+    names = [name.replace("-", "_") for name, _ in innermost(run.values)]
+    assert len(names) == len(set(names)) == len(config)  # no name twice
     summary = json.loads(run_folder.summary.read_text())
-    for key in ("val_loss", "best_val_loss", "best_step", "status", "parameters"):
+    for key in ("best_val_loss", "best_step", "status", "parameters"):
         assert run.summary[key] == summary[key], key
+    assert run.summary["last_val_loss"] == summary["val_loss"]
+    if summary["best_step"]:
+        assert run.summary["val_loss"] == summary["best_val_loss"]
+        assert run.values["fundamentallm"]["parameters"] == summary["parameters"]
 
 
 def without_varying(folder: Path) -> list[dict[str, Any]]:

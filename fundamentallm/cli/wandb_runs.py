@@ -19,6 +19,7 @@ from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.search.base import Values
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.trackers.wandb_presentation import sweep_labels
 
 OFF = "off"
 PRELOADED = ("fundamentallm.trackers.wandb",)
@@ -97,7 +98,7 @@ class WandbRuns:
         """Prepare, without imports or writes.
 
         Args:
-            sweep: Sweep whose name becomes the group; its project and entity are used.
+            sweep: Sweep whose values name the runs; its project and entity are used.
             folder: Folder for the files of W&B's client.
             mode: `online` or `offline`.
             sweep_id: Online sweep that the runs join; or "".
@@ -113,25 +114,27 @@ class WandbRuns:
             "WANDB_MODE": self.mode,
             "WANDB_DIR": str(self.folder.path),
             "WANDB_CACHE_DIR": str(cache),
-            "WANDB_RUN_GROUP": self.sweep.name,
         }
         location = wandb_location(self.sweep, self.sweep_id)
         names = ("WANDB_ENTITY", "WANDB_PROJECT", "WANDB_SWEEP_ID")
         environment |= {name: part for name, part in zip(names, location, strict=True) if part}
+        nested = self.sweep.nested(values)
+        labels = sweep_labels(
+            self.sweep.content, nested, sweep=self.sweep.name, is_group=not self.sweep_id
+        )
         tracker: dict[str, Any] = {
-            "name": f"{self.sweep.name}-{number + 1}",
+            "labels": labels if labels.name else replace(labels, name=f"run-{number + 1}"),
             "cache": str(cache),
             "in_sweep": True,
             "own_consent": False,
         }
         if self.sweep_id:
-            nested = self.sweep.nested(values)
             file = self._write_assignment(number, nested)
             environment |= {
                 "WANDB_RUN_ID": f"{self.prefix}{number + 1:04}",
                 "WANDB_SWEEP_PARAM_PATH": str(file),
             }
-            tracker["swept"] = list(nested)
+            tracker["swept"] = nested
         return environment, tracker
 
     def _write_assignment(self, number: int, nested: Mapping[str, Any]) -> Path:

@@ -12,6 +12,7 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.config.run_name import run_name
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.trackers.base import TrackerError
+from fundamentallm.trackers.wandb_presentation import Labels
 
 if TYPE_CHECKING:
     from fundamentallm.trackers.wandb import WandbTracker
@@ -58,9 +59,10 @@ def wandb_tracker(
     if request.sweep is None and wandb.is_online():
         _show_what_is_sent(log_model)
     options = wandb.RunOptions(
-        name=run_name(config) if config else "",
+        labels=Labels(run_name(config) if config else ""),
         tags=[request.preset] if request.preset else [],
-        swept=list(request.sweep.parameters) if request.sweep else None,
+        swept=request.sweep.parameters if request.sweep else None,
+        asks_for_labels=request.sweep is not None,
         log_model=log_model,
         in_sweep=request.sweep is not None,
     )

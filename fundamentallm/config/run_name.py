@@ -81,6 +81,8 @@ def _text(value: object) -> str:
     """Format numbers below a hundredth as `3e-4`, others with three digits."""
     if not isinstance(value, float):
         return str(value)
+    if value.is_integer() and abs(value) < 1e6:
+        return str(int(value))
     if value == 0 or abs(value) >= 0.01:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")

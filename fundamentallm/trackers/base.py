@@ -18,10 +18,18 @@ class TrackerError(FundamentallmError):
 class Tracker(Protocol):
     """Receives a run's metrics and samples in the order of steps."""
 
-    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+    def start(
+        self,
+        settings: Mapping[str, object],
+        *,
+        total_steps: int,
+        step: int,
+        facts: Mapping[str, object],
+    ) -> None:
         """Start a run of `total_steps` at `step`, which is above 0 if the run is resumed.
 
         `settings` are the contents of config.yaml: hyperparameters, and the text's name and hash.
+        `facts` are more about the run, as in summary.json: parameters, device.
 
         Raises:
             TrackerError: It cannot log, and nobody wants the run without it.

@@ -32,7 +32,14 @@ class ConsoleTracker:
         self.closed = ""
         """Reason why stdout cannot be written, e.g. a closed pipe or a full disk; "" if it can."""
 
-    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+    def start(
+        self,
+        settings: Mapping[str, object],
+        *,
+        total_steps: int,
+        step: int,
+        facts: Mapping[str, object],
+    ) -> None:
         """Show the bar, and the step from which a run resumes."""
         self.bar = tqdm(
             total=total_steps,

@@ -19,7 +19,14 @@ class FolderTracker:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
-    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+    def start(
+        self,
+        settings: Mapping[str, object],
+        *,
+        total_steps: int,
+        step: int,
+        facts: Mapping[str, object],
+    ) -> None:
         """Write summary.json and config.yaml, and remove rows after `step`.
 
         summary.json comes first: it proves that the files beside it belong to a run, however soon
@@ -27,7 +34,7 @@ class FolderTracker:
         """
         process = {"host": socket.gethostname(), "process": os.getpid()}
         self.folder.write_summary(
-            {"status": RunStatus.RUNNING, "total_steps": total_steps, **process}
+            {"status": RunStatus.RUNNING, "total_steps": total_steps, **facts, **process}
         )
         self.folder.write_config(settings)
         self.folder.rewind(step)

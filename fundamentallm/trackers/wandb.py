@@ -107,6 +107,7 @@ class WandbTracker:
         self.undelivered = ""
         """Data that W&B did not receive, in one line; "" if it has everything."""
         self.settings: Mapping[str, object] = {}
+        self.facts: Mapping[str, object] = {}
         self.session: WandbSession | None = None
         self.sender: Sender | None = None
         self.samples: list[Sample] = []
@@ -116,13 +117,20 @@ class WandbTracker:
         self.refused: FundamentallmError | None = None
         self.killed = self.is_ending = False
 
-    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+    def start(
+        self,
+        settings: Mapping[str, object],
+        *,
+        total_steps: int,
+        step: int,
+        facts: Mapping[str, object],
+    ) -> None:
         """Start or resume the run on W&B, and send the rows of its folder that W&B lacks.
 
         Raises:
             TrackerError: The client cannot log, and the tracker is required.
         """
-        self.settings = settings
+        self.settings, self.facts = settings, facts
         self.sender = Sender("wandb-sender")
         self.sender.put(partial(self._attempt, lambda session: None))
         seconds = START_SECONDS + _init_seconds()
@@ -187,7 +195,7 @@ class WandbTracker:
             try:
                 if self.session is None:
                     self.session = WandbSession(
-                        self.folder, self.options, self.settings, self._note_stop
+                        self.folder, self.options, self.settings, self.facts, self._note_stop
                     )
                     self.session.catch_up()
                 action(self.session)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fundamentallm.config.parsing import unwrapped
+from fundamentallm.files import bounded_yaml
 from fundamentallm.files.atomic import read_file, replace_text
 from fundamentallm.files.consent import remember, was_asked
 from fundamentallm.files.run_folder import RunFolder
@@ -26,6 +27,9 @@ STATE = """query RunStoppedStatus($projectName: String, $entityName: String, $ru
 }"""
 CONFIG = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
   model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { config } }
+}"""
+SWEEP = """query GetSweep($project: String, $entity: String, $name: String!) {
+  project(name: $project, entityName: $entity) { sweep(sweepName: $name) { config } }
 }"""
 LONGEST_PLACE = 1 << 12
 """Maximum bytes of wandb-id.txt."""
@@ -126,6 +130,21 @@ def config_on_wandb(place: Place) -> Mapping[str, Any] | None:
     except ValueError:
         content = {}
     return unwrapped(content) or {}
+
+
+def sweep_on_wandb(entity: str | None, project: str | None, sweep: str) -> Mapping[str, Any]:
+    """Return the content of a sweep's file, as it is stored on W&B; {} if there is none.
+
+    Raises:
+        WandbApiError: W&B does not answer.
+    """
+    names = {"entity": entity, "project": project, "name": sweep}
+    found = (_ask(SWEEP, names).get("project") or {}).get("sweep") or {}
+    try:
+        content = bounded_yaml.load(str(found.get("config")))
+    except bounded_yaml.YamlError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _ask(query: str, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fundamentallm import __version__
+from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import OWN_GROUP, innermost
 from fundamentallm.config.run_name import MOST_CHARACTERS, name_of
@@ -26,6 +28,9 @@ AXES: Sequence[Mapping[str, Any]] = (
 )
 """Arguments of `define_metric`: x-axes beside the step, without charts of their own."""
 
+FACTS = ("parameters", "vocabulary_size", "device")
+"""Facts about a run, beside its settings, that its config shows from the start."""
+
 END_TAGS = (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE, RunStatus.STOPPED)
 """Tags that say how a run ended."""
 
@@ -34,7 +39,7 @@ END_TAGS = (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE, RunStatus.STOPPED)
 class Labels:
     """Names under which people find a run."""
 
-    name: str
+    name: str = ""
     group: str = ""
     """Group, whose runs W&B averages; "" for none."""
     notes: str = ""
@@ -43,41 +48,55 @@ class Labels:
 
 
 def sweep_labels(
-    content: Mapping[str, Any], values: Mapping[str, object], otherwise: str, group: str = ""
+    content: Mapping[str, Any], swept: Mapping[str, object], *, sweep: str, is_group: bool = False
 ) -> Labels:
     """Return the labels of a run of a sweep: its swept values, and the sweep's description.
 
+    Runs that differ only in their seed form a group.
+
     Args:
         content: Content of the sweep file; empty if it is unknown.
-        values: Values of the run by hyperparameter.
-        otherwise: Name of a run without swept values.
-        group: Group of runs that are no repetitions of a seed.
+        swept: Values that the sweep sets, by its own names.
+        sweep: Name or id of the sweep, which begins the name of a group.
+        is_group: Whether the other runs form a group too, as nothing else holds them together.
     """
-    varied = list(dict.fromkeys(_varied(content.get("parameters"))))
+    values = _parsed(swept)
+    varied = set(_varied(content.get("parameters")))
     if not content:
-        varied = [name for name, value in values.items() if value != _default(name)]
-    swept = {name: values[name] for name in varied if name in values}
-    if len(swept) > 1 and "seed" in swept:
-        group = name_of({name: value for name, value in swept.items() if name != "seed"})
+        varied = {name for name, value in values.items() if value != _default(name)}
+    told = {name: value for name, value in values.items() if name in varied}
+    group = sweep if is_group else ""
+    if content and len(told) > 1 and "seed" in told:
+        repeated = {name: value for name, value in told.items() if name != "seed"}
+        group = f"{sweep}-{name_of(repeated)}"
     notes = str(content.get("description") or "")
-    return Labels(name_of(swept) or otherwise, group, notes, tuple(swept))
+    return Labels(name_of(told), group[:MOST_CHARACTERS], notes, tuple(told))
+
+
+def _parsed(swept: Mapping[str, object]) -> dict[str, object]:
+    """Return values by hyperparameter; one that is invalid stays as it is."""
+    values: dict[str, object] = {}
+    for name, value in innermost(swept):
+        plain = name.replace("-", "_")
+        values[plain] = value
+        if plain in HYPERPARAMETERS:
+            with suppress(ConfigError):
+                values[plain] = HYPERPARAMETERS[plain].parse(value)
+    return values
 
 
 def _varied(parameters: object) -> Iterator[str]:
-    """Yield the hyperparameters of a sweep that have more than one value."""
-    if not isinstance(parameters, Mapping):
-        return
-    for name, entry in parameters.items():
+    """Yield the hyperparameters to which a sweep gives more than one value."""
+    for name, entry in parameters.items() if isinstance(parameters, Mapping) else ():
         if not isinstance(entry, Mapping):
             continue
+        values = entry.get("values")
         if "parameters" in entry:
             yield from _varied(entry["parameters"])
-        elif "value" not in entry and len(_sized(entry.get("values"))) != 1:
-            yield str(name).replace("-", "_")
-
-
-def _sized(values: object) -> Sequence[object]:
-    return values if isinstance(values, list) else ()
+        elif "value" not in entry and not (isinstance(values, list) and len(values) == 1):
+            inside = [each for each in values or () if isinstance(each, Mapping)]
+            for each in inside or [{name: None}]:
+                yield from (inner.replace("-", "_") for inner, _ in innermost(each))
 
 
 def _default(name: str) -> object:
@@ -100,17 +119,19 @@ def config(
 
     Args:
         settings: Content of config.yaml.
-        facts: Facts about the run that are no settings, e.g. `parameters`.
+        facts: More about the run; `FACTS` among it are shown.
         swept: Values of the sweep by its own names, which W&B sets; None outside a sweep.
         varied: Hyperparameters that the sweep varies.
     """
     theirs = {name.replace("-", "_") for name, _ in innermost(swept or {})}
     own = {name: value for name, value in settings.items() if name not in theirs}
-    ours: dict[str, object] = {"version": __version__, **facts}
+    ours: dict[str, object] = {"version": __version__}
+    ours |= {name: facts[name] for name in FACTS if name in facts}
     if sha256 := own.pop("data_sha256", None):
         ours["data_sha256"] = sha256
     if varied:
         ours["swept"] = list(varied)
+    # W&B hands a requeued run its whole config.
     return own if OWN_GROUP in (swept or {}) else {**own, OWN_GROUP: ours}
 
 
@@ -153,12 +174,12 @@ def model_artifact(
     return artifact, ["best", "latest", f"step-{summary['best_step']}"]
 
 
-def alert(summary: Mapping[str, object]) -> dict[str, str] | None:
+def divergence_alert(summary: Mapping[str, object]) -> dict[str, Any] | None:
     """Return the arguments of an alert on divergence, which W&B sends to users who asked for it."""
     if summary.get("status") != RunStatus.DIVERGED:
         return None
-    text = f"{summary.get('stopped_by', '')} (step {summary.get('step', 0)})"
-    return {"title": "Run diverged", "text": text, "level": "WARN"}
+    why = str(summary.get("stopped_by", ""))
+    return {"title": "Run diverged", "text": why, "level": "WARN"}
 
 
 # The browser's scheme decides, with a background of our own, since a frame's may be the other one.

@@ -10,8 +10,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fundamentallm import exit_codes
@@ -32,6 +32,19 @@ from fundamentallm.trackers.wandb_identity import (
     state_on_wandb,
     store_place,
     stored_place,
+    sweep_on_wandb,
+)
+from fundamentallm.trackers.wandb_presentation import (
+    AXES,
+    Labels,
+    config,
+    display_name,
+    divergence_alert,
+    end_tags,
+    model_artifact,
+    samples_page,
+    summary_numbers,
+    sweep_labels,
 )
 
 # After wandb_client, which sets a variable that the client reads when it is imported.
@@ -44,19 +57,21 @@ FINISH_SECONDS = 30.0
 FINISH_SECONDS_WITH_MODEL = 120.0
 FLUSH_SECONDS = 1.0  # between writes of the file that `wandb sync` sends
 EXIT_SECONDS = 1.0  # for the client's process to end after its connection broke
-SAMPLE_COLUMNS: list[str | int] = ["step", "prompt", "temperature", "text"]
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Appearance of a run on W&B, and what is sent there."""
 
-    name: str = ""
-    """Name shown on W&B, unless WANDB_NAME is set."""
+    labels: Labels = field(default_factory=Labels)
+    """Names under which people find the run; WANDB_NAME and others change them."""
     tags: Sequence[str] = ()
     """Tags beside those of WANDB_TAGS."""
-    swept: Sequence[str] | None = None
-    """Names of the sweep's parameters, which only W&B may set; None outside a sweep."""
+    swept: Mapping[str, Any] | None = None
+    """Values that the sweep set, by its own names, which only W&B may change; None outside a sweep
+    on W&B."""
+    asks_for_labels: bool = False
+    """True if only W&B knows the sweep file, which names the run."""
     log_model: bool = False
     """True if best.pt becomes an artifact."""
     cache: str = ""
@@ -75,6 +90,7 @@ class WandbSession:
         folder: RunFolder,
         options: RunOptions,
         settings: Mapping[str, object],
+        facts: Mapping[str, object],
         on_stop: Callable[[], None],
     ) -> None:
         """Start or resume the run on W&B; start it offline if W&B cannot be reached.
@@ -83,9 +99,11 @@ class WandbSession:
             folder: The run's folder.
             options: How the run appears on W&B.
             settings: Contents of config.yaml.
+            facts: More about the run, for its config.
             on_stop: Called by another thread at any time once W&B asks the run to stop.
         """
-        self.folder, self.options, self.settings = folder, options, settings
+        self.folder, self.options = folder, options
+        self.settings, self.facts = settings, facts
         self.on_stop = on_stop
         self.why_offline = ""
         """Why nothing is sent, "" if rows are."""
@@ -96,6 +114,8 @@ class WandbSession:
         self.unsent_samples = ""
         """Why samples were not sent, in one line; "" if they were."""
         self.run = self._begin()
+        for axis in AXES:
+            self.run.define_metric(**axis)
         self.files = wandb_client.ClientFiles(self.run, options.cache)
         if self.run.resumed:
             self.sent_step = self.run.starting_step - 1
@@ -131,8 +151,8 @@ class WandbSession:
     def _logged(self, samples: Sequence[Sample], step: int) -> dict[str, Any]:
         if not samples:
             return {}
-        data: list[Any] = [[step, s.prompt, s.temperature, s.text] for s in samples]
-        return {"samples": wandb.Table(columns=SAMPLE_COLUMNS, data=data)}
+        page = samples_page([(step, sample) for sample in samples])
+        return {"samples": wandb.Html(page, inject=False)}
 
     def was_asked_to_stop(self) -> bool:
         """Ask W&B now whether the run is to stop; the client asks only every 15 s."""
@@ -161,17 +181,21 @@ class WandbSession:
             raise ConnectionError("its process has ended")
         in_sweep = self.options.swept is not None or bool(run.sweep_id)
         code = exit_codes.of_run(status, stopped_by, in_sweep=in_sweep)
-        if status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE):
-            run.tags = tuple(dict.fromkeys((*(run.tags or ()), status)))
-            if not summary.get("best_step"):  # never evaluated, but a sweep needs a score
-                score = {name: summary[name] for name in OF_EVALUATIONS if name in summary}
-                self.send(score, [], run.step)
-        # The client would write an enum's name.
-        run.summary.update({**summary, "status": status, "stopped_by": stopped_by})
+        requeued = preempted and code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP)
+        if (tags := end_tags(run.tags or (), status, requeued=requeued)) != run.tags:
+            run.tags = tags
+        if status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE) and not summary.get("best_step"):
+            # Never evaluated, but a sweep needs a score.
+            score = {name: summary[name] for name in OF_EVALUATIONS if name in summary}
+            self.send(score, [], run.step)
         folder = self.folder.moved()
+        rows = folder.rows() if folder else ()
+        run.summary.update(summary_numbers({**summary, "stopped_by": stopped_by}, rows))
+        if not (in_sweep or self.options.in_sweep) and (alert := divergence_alert(summary)):
+            run.alert(**alert)
         if self.options.log_model and summary.get("best_step") and folder and folder.best.exists():
             self._log_model(folder, summary)
-        if preempted and code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP):
+        if requeued:
             run.mark_preempting()
         problem = self._end(code)
         self.files.clear(sent=not problem)
@@ -206,15 +230,15 @@ class WandbSession:
         """Start online, or else offline, so that the run can be sent later."""
         known = wandb_client.start()
         stored = stored_place(self.folder)
-        options = self._init_options(known, stored)
         if known.mode in wandb_client.OFFLINE:
             self.why_offline, self.offline_by_choice = f"WANDB_MODE is {known.mode}", True
         elif not (known.http_proxy or known.https_proxy) and (
             reason := unreachable(known.base_url, ASK_SECONDS)
         ):
             self.why_offline = reason
-        else:
-            editable = ("name", "tags", "group")  # keep changes made on W&B
+        options = self._init_options(known, stored)
+        if not self.why_offline:
+            editable = ("name", "tags", "group", "notes")  # keep changes made on W&B
             sent = {k: v for k, v in options.items() if not stored.run_id or k not in editable}
             known_there = self.options.swept is not None or known.run_id or stored.run_id
             resume: Any = os.environ.get("WANDB_RESUME") or ("allow" if known_there else None)
@@ -248,12 +272,13 @@ class WandbSession:
             stored: Place in the run's folder.
         """
         mine, swept = self.options, self.options.swept
-        ours = {key: value for key, value in self.settings.items() if key not in (swept or ())}
+        labels = self._sweep_labels(known) if mine.asks_for_labels else mine.labels
         options: dict[str, Any] = {
-            "config": ours,
-            "group": known.run_group or Path(str(self.settings.get("data", ""))).stem or None,
+            "config": config(self.settings, self.facts, swept, labels.varied),
+            "group": known.run_group or labels.group or None,
             "job_type": known.run_job_type or "train",
-            "name": known.run_name or mine.name or None,
+            "name": display_name(known.run_name, labels, in_sweep=mine.in_sweep),
+            "notes": known.run_notes or labels.notes or None,
             "tags": [*(known.run_tags or ()), *mine.tags],
         }
         if swept is None:
@@ -265,6 +290,16 @@ class WandbSession:
             self._store_place(place)  # W&B may have the run before the client answers
             options |= {"project": place.project, "entity": place.entity, "id": place.run_id}
         return options
+
+    def _sweep_labels(self, known: Any) -> Labels:
+        """Return the labels of an agent's run: of its sweep, which W&B knows, or of its values."""
+        content: Mapping[str, Any] = {}
+        sweep = os.environ.get("WANDB_SWEEP_ID", "")
+        if not self.why_offline:
+            with suppress(WandbApiError):
+                content = sweep_on_wandb(known.entity, known.project, sweep)
+        labels = sweep_labels(content, self.options.swept or {}, sweep=sweep)
+        return labels if labels.name else replace(labels, name=self.options.labels.name)
 
     def _store_place(self, place: Place) -> None:
         store_place(self.folder, place, consented=self.options.own_consent)
@@ -286,11 +321,11 @@ class WandbSession:
         return wandb_client.run_settings(**limits)
 
     def _log_model(self, folder: RunFolder, summary: Mapping[str, Any]) -> None:
-        metadata = {key: summary[key] for key in ("best_val_loss", "best_step")}
+        described, aliases = model_artifact(self.run.id, self.settings, summary)
         with self.files.used():
-            artifact = wandb.Artifact(f"model-{self.run.id}", type="model", metadata=metadata)
+            artifact = wandb.Artifact(**described)
             artifact.add_file(str(folder.best), name="best.pt")
-            self.run.log_artifact(artifact, aliases=["best", "latest"])
+            self.run.log_artifact(artifact, aliases=aliases)
 
 
 def finish_seconds(*, log_model: bool) -> float:

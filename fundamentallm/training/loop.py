@@ -170,7 +170,20 @@ class TrainLoop:
         """Start every tracker."""
         config = vars(self.config) | {"data": self.dataset.name, "data_sha256": self.dataset.sha256}
         for tracker in self.trackers:
-            tracker.start(dict(config), total_steps=self.plan.total_steps, step=self.progress.step)
+            tracker.start(
+                dict(config),
+                total_steps=self.plan.total_steps,
+                step=self.progress.step,
+                facts=self.facts(),
+            )
+
+    def facts(self) -> dict[str, object]:
+        """Return sizes and device of the run, which are known from its start."""
+        return {
+            "parameters": sum(weights.numel() for weights in self.model.parameters()),
+            "vocabulary_size": len(self.dataset.vocabulary),
+            "device": str(self.device),
+        }
 
     def check_stop(self) -> None:
         """Raise StopRequestedError if the run was asked to stop."""
@@ -326,11 +339,9 @@ class TrainLoop:
             **({} if p.best_step else guess.metrics),  # a sweep needs a score, whatever its metric
             "total_steps": self.plan.total_steps,
             "seconds": time.perf_counter() - self.started,
-            "parameters": sum(weights.numel() for weights in self.model.parameters()),
-            "vocabulary_size": len(data.vocabulary),
+            **self.facts(),
             "characters_per_token": guess.characters_per_token,
             **summary_of_unknown(data.unknown),
-            "device": str(self.device),
             "threads": team(),
             "precision": str(self.train_step.precision).removeprefix("torch."),
             "kernels": self.device.type == "cpu" and not p.compiled and kernels() is not None,

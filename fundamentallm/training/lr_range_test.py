@@ -70,7 +70,7 @@ def find_learning_rate(
     torch_device = pick_device(device)
     settings = {**vars(config), "data": dataset.name, "data_sha256": dataset.sha256}
     for tracker in trackers:
-        tracker.start(settings, total_steps=STEPS, step=0)
+        tracker.start(settings, total_steps=STEPS, step=0, facts={})
     began = time.perf_counter()
     rates: list[float] = []
     losses: list[float] = []

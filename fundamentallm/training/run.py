@@ -138,7 +138,7 @@ def record_untrained(
 ) -> None:
     """Record the end of a run that took no step in this process."""
     for tracker in trackers:
-        tracker.start(settings, total_steps=0, step=step)
+        tracker.start(settings, total_steps=0, step=step, facts={})
         tracker.finish(summary)
 
 

@@ -26,11 +26,11 @@ def test_offline_runs_are_one_group_once_synced(tmp_path: Path, text_file: Path)
         assert len(left) == 2
         client.run("wandb", "sync", *left)
         runs = {run.display_name: run for run in server.store.runs.values()}
-        assert sorted(runs) == ["g-1", "g-2"]
+        assert sorted(runs) == ["lr1e-3", "lr2e-3"]
         assert {run.group for run in runs.values()} == {"g"}
         assert {run.project for run in runs.values()} == {"shelf"}
         for name, run in runs.items():
-            check_same(server, run, tmp_path / f"out/run-000{name[-1]}", synced=True)
+            check_same(server, run, tmp_path / f"out/run-000{name[2]}", synced=True)
 
 
 @pytest.mark.nightly

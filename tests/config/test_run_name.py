@@ -25,6 +25,7 @@ from fundamentallm.config.run_name import ABBREVIATIONS, MOST_CHARACTERS, name_o
             "d128-l6-h8-lr1e-3-step-decay0.5-at10,20",
         ),
         (Config(early_stopping=True, patience=2), "d128-l6-h8-lr1e-3-early-pat2"),
+        (Config(learning_rate=1000.0), "d128-l6-h8-lr1000"),
         (Config(eval_every=7, compile="false"), "d128-l6-h8-lr1e-3"),
     ],
 )

@@ -60,8 +60,8 @@ def test_a_grid_to_its_end(client: Client) -> None:
         "learning_rate": {"values": [0.001, 0.003]},
         "num_heads": {"values": [2, 3]},
     }
-    sweep = client.sweep(sweep_of("grid", parameters))
-    finish(client, sweep)
+    sweep = client.sweep(sweep_of("grid", parameters, description="Which rate?"))
+    finish(client, sweep, WANDB_NAME="mine")
     assert [(r.values["learning_rate"], r.values["num_heads"]) for r in sweep.runs] == [
         (0.001, 2),
         (0.001, 3),
@@ -73,7 +73,10 @@ def test_a_grid_to_its_end(client: Client) -> None:
         folder = client.folder / "runs" / run.name
         if run.values["num_heads"] == 2:
             check_same(client.server, run, folder)
-            assert run.display_name.startswith("d16-l2-h2-lr")
+            rate = {0.001: "1e-3", 0.003: "3e-3"}[run.values["learning_rate"]]
+            assert run.display_name == f"mine-h2-lr{rate}"
+            assert (run.notes, run.group, run.tags) == ("Which rate?", None, [])
+            assert run.values["fundamentallm"]["swept"] == ["learning_rate", "num_heads"]
             assert not [a for a in client.server.store.artifacts.values() if a.kind == "model"]
         else:
             assert run.tags == ["impossible"]
@@ -128,7 +131,7 @@ def test_every_form_of_command_is_the_same_run(client: Client) -> None:
         (run,) = sweep.runs
         folder = "elsewhere" if name == "fixed_folder" else "runs"
         check_same(client.server, run, client.folder / folder / run.name)
-        assert run.values["learning_rate"] == 0.002
+        assert run.values["optimizer"] == {"learning-rate": 0.002}
         rows.append(without_varying(client.folder / folder / run.name))
     assert all(other == rows[0] for other in rows)
 
@@ -210,18 +213,20 @@ def test_a_stop_by_the_agents_signal_ends_well(client: Client) -> None:
     output, _ = agent.communicate(timeout=100)
     run = sweep.runs[0]
     assert (run.state, run.exit_code, run.summary["stopped_by"]) == ("finished", 0, "wandb"), output
+    assert run.tags == ["stopped"]
     check_all(client, sweep)
 
 
 @pytest.mark.nightly
 def test_two_agents_share_a_grid(client: Client) -> None:
-    parameters = FIXED | {"seed": {"values": [1, 2, 3, 4, 5, 6]}}
+    parameters = FIXED | {"dropout": {"values": [0, 0.1]}, "seed": {"values": [1, 2, 3]}}
     sweep = client.sweep(sweep_of("grid", parameters))
     agents = [client.agent(sweep), client.agent(sweep)]
     for agent in agents:
         output, _ = agent.communicate(timeout=300)
         assert agent.returncode == 0, output
-    assert sorted(run.values["seed"] for run in sweep.runs) == [1, 2, 3, 4, 5, 6]
+    assert sorted(run.values["seed"] for run in sweep.runs) == [1, 1, 2, 2, 3, 3]
+    assert {run.group for run in sweep.runs} == {f"{sweep.name}-do{d}" for d in ("0", "0.1")}
     check_all(client, sweep)
 
 
@@ -274,7 +279,8 @@ def test_a_run_that_comes_back_with_its_whole_config_goes_on(
     sweep = client.sweep(config)
     run = preempt(client, sweep, signal.SIGTERM, at_least=5)
     assert (run.state, run.exit_code) == ("preempted", 143)
-    assert {"_wandb", "data", "data_sha256", "max_steps", "max-steps"} <= set(run.config)
+    assert {"_wandb", "data", "fundamentallm", "max-steps"} <= set(run.config)
+    assert run.tags == []
     output = finish(client, sweep)
     assert (run.state, run.exit_code, run.starts) == ("finished", 0, 2), output
     (folder,) = client.folder.glob(f"*/{run.name}/summary.json")

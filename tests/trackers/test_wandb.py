@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import signal
 import sys
@@ -15,10 +16,14 @@ from conftest import ROOT, TEXT, TINY, nightly
 from wandb_client import VARYING, Client, check_same, wait_until, without_varying
 from wandb_server import WandbServer
 
+from fundamentallm import __version__
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.training.loop import train
+
+HIDDEN = 2
+"""Option of `define_metric` in the client's own config entry."""
 
 
 @pytest.fixture
@@ -46,10 +51,20 @@ def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: li
     run, folder = client.only_run(), client.folder / "out"
     check_same(client.server, run, folder)
     assert run.display_name == "d16-l2-h2-lr1e-3-b4-s16-steps24"
-    assert (run.state, run.group, run.job_type, run.tags) == ("finished", "cats", "train", ["mine"])
-    assert isinstance(run.summary["val_loss"], float)
+    assert (run.state, run.group, run.job_type, run.tags) == ("finished", None, "train", ["mine"])
+    about = run.values["fundamentallm"]
+    assert (about["version"], about["device"], about["vocabulary_size"]) == (__version__, "cpu", 32)
+    metrics = {metric["1"]: metric["6"] for metric in run.config["_wandb"]["value"]["m"]}
+    assert {name for name, options in metrics.items() if HIDDEN in options} == {"epoch", "tokens"}
+    assert run.events > 0  # of the machine
+    assert "requirements.txt" in run.files
+    summary = json.loads((folder / "summary.json").read_text())
     (model,) = [a for a in client.server.store.artifacts.values() if a.kind == "model"]
-    assert set(model.aliases) == {"best", "latest"}
+    assert (model.collection, model.state) == (f"model-{run.name}", "COMMITTED")
+    assert set(model.aliases) == {"best", "latest", f"step-{summary['best_step']}"}
+    metadata = json.loads(model.metadata or "")
+    assert metadata["best_val_loss"] == summary["best_val_loss"]
+    assert metadata["config"]["model_dim"] == 16
     kept = hashlib.sha256((folder / "best.pt").read_bytes()).digest()
     sent = client.server.store.artifact_files(model)
     assert {name: hashlib.sha256(data).digest() for name, data in sent.items()} == {"best.pt": kept}
@@ -59,6 +74,20 @@ def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: li
     assert "the model (best.pt); --no-log-model leaves out the model" in done.stdout
     before, _, _ = done.stdout.partition("Tracking run with wandb")
     assert "sent to W&B: " in before  # there is time to press Ctrl-C
+
+
+def test_a_diverged_run_sends_an_alert_and_code_is_saved_where_the_user_allows_it(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    flags = ["--learning-rate=1000", "--gradient-clip=0", "--max-steps=200", "--eval-every=200"]
+    own = (sys.executable, "train.py", text_file, *tiny_flags, *flags)
+    client.run(*own, code=1, WANDB_SAVE_CODE="true", WANDB_NOTES="why")
+    run = client.only_run()
+    assert (run.tags, run.notes) == (["diverged"], "why")
+    ((title, text, severity),) = run.alerts
+    assert (title, severity) == ("Run diverged", "WARN")
+    assert re.fullmatch(r"train_loss is \w+ at step \d+", text)
+    assert "code/train.py" in run.files
 
 
 def test_what_is_sent_without_the_model(
@@ -123,8 +152,8 @@ def test_what_was_not_sent_before_a_kill_is_sent_after_it(
     whole.history_lines = 3
     whole.summary["_step"] = whole.history[-1]["_step"]
     stored = client.server.store.blobs
-    for path in [path for path in stored if "/media/table/" in path]:
-        del stored[path]  # a table's file travels apart from its row, and can be later
+    for path in [path for path in stored if "/media/html/" in path]:
+        del stored[path]  # a page travels apart from its row, and can be later
     folder = RunFolder(client.folder / "out")
     client.train("--output-dir=out", "--resume", "--max-steps=70")
     check_same(client.server, whole, folder.path)

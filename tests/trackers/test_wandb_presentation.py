@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Any
 
 import pytest
 
@@ -24,31 +23,42 @@ SWEEP = {
         "epochs": {"value": 5},
     },
 }
-VALUES = {"learning_rate": 0.3, "num_layers": 2, "model_dim": 8, "seed": 1, "epochs": 5}
+VALUES = {
+    "learning-rate": "0.3", "model": {"num_layers": 2, "model_dim": 8}, "seed": 1, "epochs": 5
+}  # fmt: skip
 
 
 def test_a_run_of_a_sweep_is_named_by_what_the_sweep_varies() -> None:
-    labels = seen.sweep_labels(SWEEP, VALUES, "other")
+    labels = seen.sweep_labels(SWEEP, VALUES, sweep="ab1")
     assert labels.name == "l2-lr0.3-seed1"
-    assert labels.group == "l2-lr0.3"  # repetitions with other seeds
+    assert labels.group == "ab1-l2-lr0.3"  # repetitions with other seeds
     assert (labels.notes, list(labels.varied)) == (
         "Which rate?",
         ["learning_rate", "num_layers", "seed"],
     )
 
 
-@pytest.mark.parametrize("content", [{}, {"parameters": 3}, {"parameters": {"seed": None}}])
-def test_an_unknown_sweep_names_runs_by_values_that_are_not_defaults(
-    content: dict[str, Any],
+def test_an_unknown_sweep_names_runs_by_values_that_are_not_defaults() -> None:
+    values = {"num_layers": 3, "epochs": 5, "seed": 0, "dropout": "much"}
+    assert seen.sweep_labels({}, values, sweep="ab1") == Labels(
+        "l3-domuch-ep5", varied=("num_layers", "epochs", "dropout")
+    )
+
+
+def test_a_choice_of_several_settings_names_a_run_by_all_of_them() -> None:
+    choices = [{"model_dim": 8, "num-layers": 2}, {"model_dim": 16, "num-layers": 4}]
+    content = {"parameters": {"size": {"values": choices}, "epochs": {"values": [5]}}}
+    swept = {"size": choices[1], "epochs": 5}
+    assert seen.sweep_labels(content, swept, sweep="ab1").name == "d16-l4"
+
+
+@pytest.mark.parametrize("parameters", [3, {"seed": None}, {"seed": {"values": [0, 1]}}])
+def test_runs_without_repetitions_are_a_group_only_if_nothing_else_holds_them(
+    parameters: object,
 ) -> None:
-    labels = seen.sweep_labels(content, {"epochs": 5, "seed": 0}, "other", "mine")
-    assert labels.name == ("other" if content else "ep5")
-    assert (labels.group, labels.notes) == ("mine", "")
-
-
-def test_seeds_alone_form_no_group() -> None:
-    labels = seen.sweep_labels({"parameters": {"seed": {"values": [0, 1]}}}, {"seed": 1}, "other")
-    assert (labels.name, labels.group) == ("seed1", "")
+    content = {"parameters": parameters}
+    assert seen.sweep_labels(content, {"seed": 1}, sweep="lr", is_group=True).group == "lr"
+    assert seen.sweep_labels(content, {"seed": 1}, sweep="lr").group == ""
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,8 @@ def test_the_config_has_every_name_once_and_reads_back() -> None:
     settings = {"learning_rate": 0.3, "num_layers": 2, "dropout": 0.1, "data": "a.txt"}
     swept = {"learning-rate": 0.3, "model": {"num_layers": 2}}
     facts = {"parameters": 1234, "device": "cpu"}
-    config = seen.config({**settings, "data_sha256": "1f"}, facts, swept, ["learning_rate"])
+    more = {**facts, "threads": 2}
+    config = seen.config({**settings, "data_sha256": "1f"}, more, swept, ["learning_rate"])
     about = {"version": __version__, **facts, "data_sha256": "1f", "swept": ["learning_rate"]}
     assert config == {"dropout": 0.1, "data": "a.txt", "fundamentallm": about}
     requeued = {**swept, **config, "_wandb": {}}
@@ -124,11 +135,11 @@ def test_the_model_says_what_it_is() -> None:
 
 def test_only_divergence_raises_an_alert() -> None:
     why = {"stopped_by": "train_loss is nan at step 7", "step": 7}
-    alert = seen.alert({"status": RunStatus.DIVERGED, **why})
+    alert = seen.divergence_alert({"status": RunStatus.DIVERGED, **why})
     assert alert is not None
-    assert alert["text"] == "train_loss is nan at step 7 (step 7)"
+    assert alert["text"] == "train_loss is nan at step 7"
     assert len(alert["title"]) < 64
-    assert seen.alert({"status": RunStatus.DONE, **why}) is None
+    assert seen.divergence_alert({"status": RunStatus.DONE, **why}) is None
 
 
 ODD = [

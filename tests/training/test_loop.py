@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -40,7 +41,14 @@ class Recorder:
         self.samples: list[Sample] = []
         self.summary: Mapping[str, object] = {}
 
-    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+    def start(
+        self,
+        settings: Mapping[str, object],
+        *,
+        total_steps: int,
+        step: int,
+        facts: Mapping[str, object],
+    ) -> None:
         self.settings = settings
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
@@ -364,7 +372,8 @@ def test_a_run_that_is_scored_again_is_shown(tiny: Config, text: str, tmp_path: 
             trackers=[FolderTracker(folder), ConsoleTracker()],
         )  # fmt: skip
     assert again.status == "done"
-    assert f"step 10/10  val_loss {again.val_loss:.4f}" in shown.getvalue()
+    row = rf"step 10/10  epoch [\d.]+  val_loss {again.val_loss:.4f}"
+    assert re.search(row, shown.getvalue())
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])

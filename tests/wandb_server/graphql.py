@@ -141,6 +141,11 @@ class Operations:
         ]
         return {"createRunFiles": {"runID": run.id, "uploadHeaders": [], "files": files}}
 
+    def NotifyScriptableRunAlert(self, v: Variables) -> dict[str, Any]:
+        run = self.store.run_or_new(v.get("projectName"), v["runName"])
+        run.alerts.append((v["title"], v["text"], v["severity"]))
+        return {"notifyScriptableRunAlert": {"success": True}}
+
     def MarkRunFilesUploaded(self, v: Variables) -> dict[str, Any]:
         return {"markRunFilesUploaded": {"success": True}}
 

@@ -53,6 +53,8 @@ class Run:
     preempting: bool = False
     exit_code: int | None = None
     files: list[str] = field(default_factory=list)
+    alerts: list[tuple[str, str, str]] = field(default_factory=list)
+    """Title, text and severity of each alert."""
     starts: int = 0
     """Number of times a process started or resumed the run."""
 

@@ -123,8 +123,9 @@ def _send(run: EndedRun, wandb: Any) -> int:
             warn(reason)
             return FAILED
         tracker = wandb.WandbTracker(folder, wandb.RunOptions(**run.options))
-        tracker.start(folder.read_config(), total_steps=0, step=0)
-        tracker.finish(folder.read_summary(), preempted=False)
+        summary = folder.read_summary()
+        tracker.start(folder.read_config(), total_steps=0, step=0, facts=summary)
+        tracker.finish(summary, preempted=False)
     if tracker.undelivered:
         show(f"{path}: {tracker.undelivered}", err=True)
         return FAILED

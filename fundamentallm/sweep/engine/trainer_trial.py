@@ -46,7 +46,14 @@ class PipeTracker:
         self.pipe = pipe
         self.total_steps = 0
 
-    def start(self, settings: Mapping[str, object], *, total_steps: int, step: int) -> None:
+    def start(
+        self,
+        settings: Mapping[str, object],
+        *,
+        total_steps: int,
+        step: int,
+        facts: Mapping[str, object],
+    ) -> None:
         """Note how long the run will be."""
         self.total_steps = total_steps
 
