@@ -99,7 +99,7 @@ class WandbTracker:
         Args:
             folder: The run's folder; W&B receives from it what it lacks.
             options: How the run appears on W&B.
-            required: Whether `start` fails if the client cannot log.
+            required: Whether `start`, or `log` at its first row, fails if the client cannot log.
         """
         self.folder, self.options, self.required = folder, options or RunOptions(), required
         self.stopped_by_wandb = False
@@ -115,7 +115,7 @@ class WandbTracker:
         self.given_up = ""
         """Why nothing more is sent, in one line; "" while rows are sent."""
         self.refused: FundamentallmError | None = None
-        self.killed = self.is_ending = False
+        self.killed = self.is_ending = self.has_logged = False
 
     def start(
         self,
@@ -138,16 +138,23 @@ class WandbTracker:
             self._stop_sender(f"W&B's client did not start within {seconds:g} s")
         if self.refused is not None:
             raise self.refused
+        self._fail_if_required()
+        if self.given_up:
+            LOG.warning("%s; the run continues without W&B", self.given_up)
+
+    def _fail_if_required(self) -> None:
         if self.given_up and self.required:
             raise TrackerError(
                 f"{self.given_up}, so this run would train for nothing; install another version of "
                 "wandb, or run the sweep without W&B: fundamentallm sweep"
             )
-        if self.given_up:
-            LOG.warning("%s; the run continues without W&B", self.given_up)
 
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
-        """Send a row with the samples of the same step, unless W&B has it."""
+        """Send a row with the samples of the same step, unless W&B has it.
+
+        Raises:
+            TrackerError: The client does not take the first row, and the tracker is required.
+        """
         samples, self.samples = self.samples, []
         if self.given_up or self.sender is None:
             return
@@ -155,6 +162,11 @@ class WandbTracker:
             self._unblock()
         row = dict(metrics)
         self.sender.put(partial(self._attempt, lambda session: session.send(row, samples, step)))
+        if self.required and not self.has_logged:
+            if not self.sender.wait(HUNG_SECONDS):
+                self._stop_sender(f"W&B's client did not take a row within {HUNG_SECONDS:g} s")
+            self._fail_if_required()
+            self.has_logged = True
 
     def log_samples(self, samples: Sequence[Sample], *, step: int) -> None:
         """Keep the samples for the next row, since a kill could split a step sent in two parts."""
