@@ -43,7 +43,21 @@ def read_sources(sources: Sequence[str], metric: str) -> Results:
     Raises:
         FundamentallmError: There is no run, or all have ended without the metric.
     """
-    results = _read(sources, metric)
+    return _checked(_read(sources, metric), metric)
+
+
+def read_wandb_source(address: str, metric: str) -> Results:
+    """Read the sweep at `ENTITY/PROJECT/SWEEP` on W&B, even if there is a folder of this name.
+
+    Raises:
+        FundamentallmError: This is no such address; or as in `read_sources`.
+    """
+    if not ON_WANDB.fullmatch(address):
+        raise FundamentallmError(f"{address}: give a sweep on W&B: ENTITY/PROJECT/SWEEP")
+    return _checked(_read_wandb(address, metric), metric)
+
+
+def _checked(results: Results, metric: str) -> Results:
     runs = results.runs
     if metric and all(run.score is None and run.status != RunStatus.UNFINISHED for run in runs):
         from fundamentallm.report.results import missing_metric_note
@@ -60,12 +74,15 @@ def _read(sources: Sequence[str], metric: str) -> Results:
     addresses = [source for source in sources if _is_on_wandb(source)]
     folders = [source for source in sources if source not in addresses]
     parts = [_read_folders(folders, metric)] if folders else []
-    for address in addresses:
-        from fundamentallm.report.read_wandb import read_wandb_sweep
-
-        with progress_line(f"{address}: ") as show_progress:
-            parts.append(read_wandb_sweep(address, metric, progress=show_progress))
+    parts += [_read_wandb(address, metric) for address in addresses]
     return combine(parts, metric)
+
+
+def _read_wandb(address: str, metric: str) -> Results:
+    from fundamentallm.report.read_wandb import read_wandb_sweep
+
+    with progress_line(f"{address}: ") as show_progress:
+        return read_wandb_sweep(address, metric, progress=show_progress)
 
 
 def _read_folders(sources: Sequence[str], metric: str) -> Results:

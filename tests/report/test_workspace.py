@@ -179,6 +179,7 @@ def test_a_second_call_replaces_both_and_renamed_ones_stay(tmp_path: Path) -> No
         for number in range(4):  # the server gives three to a page
             other = View("p", f"V{number}", f"nw-{number}-v", "project-view", spec="{}")
             server.store.views[other.id] = other
+        (tmp_path / sweep.path).mkdir(parents=True)  # a folder of this name is none of its sources
         client.run("fundamentallm", "workspace", sweep.path)
         others = [server.store.views[f"V{number}"] for number in range(4)]
         view, report = [each for each in server.store.views.values() if each not in others]

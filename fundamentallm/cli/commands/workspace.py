@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fundamentallm.cli.messages import show
-from fundamentallm.cli.result_sources import ON_WANDB, metric_option, read_sources, show_notes
+from fundamentallm.cli.result_sources import metric_option, read_wandb_source, show_notes
 from fundamentallm.errors import FundamentallmError
 
 
@@ -18,8 +18,6 @@ def workspace(address: str, metric: str) -> int:
     The view shows this sweep alone, the best runs first; the report says what `explain` says. Run
     it again to replace both; rename one on W&B to keep it.
     """
-    if not ON_WANDB.fullmatch(address):
-        raise FundamentallmError(f"{address}: give a sweep on W&B: ENTITY/PROJECT/SWEEP")
     try:
         from fundamentallm.report.workspace import SweepAddress, save_report, save_view
     except ModuleNotFoundError as error:
@@ -29,7 +27,7 @@ def workspace(address: str, metric: str) -> int:
         ) from None
     from fundamentallm.trackers.wandb_api import WandbApi, address_and_key
 
-    results = read_sources([address], metric)
+    results = read_wandb_source(address, metric)
     api, parts = WandbApi(*address_and_key()), SweepAddress(*address.split("/"))
     show(f"writing a saved view and a report to {parts.entity}/{parts.project} on W&B", err=True)
     view = save_view(results, parts, api)
