@@ -176,6 +176,7 @@ def test_more_runs(tmp_path: Path) -> None:
         if case.truth.more_runs == "waste":
             claims = explain(read_results([case.write(tmp_path / str(number))]))
             verdicts["waste"] |= {c.verdict for c in claims if c.rule == "more_runs"}
+            assert not any(" 0.0 times" in c.says or " 0.0000" in c.says for c in claims)
     assert verdicts["waste"] == {"waste"}
 
 

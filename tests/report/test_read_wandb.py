@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from client_environments import environment
+from conftest import nightly
 from results_on_disk import write_sweep
 from tiny_sweep import FLAGS
 from wandb_client import VARYING, Client
@@ -55,7 +56,8 @@ for step in range(3):
 
 
 @pytest.mark.slow
-def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
+@pytest.mark.parametrize("version", ["", nightly("0.28.2"), nightly("0.21.4")])
+def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path, version: str) -> None:
     parameters = {
         "learning_rate": {"values": [0.001, 0.003]},
         "shape": {"values": [{"num_heads": 2}, {"num_heads": 5}]},  # 5 is impossible
@@ -64,7 +66,7 @@ def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path) -> None:
     flags = [flag for flag in FLAGS if "heads" not in flag] + ["--max-steps=24", "--eval-every=8"]
     metric = {"name": "val_loss", "goal": "minimize"}
     with WandbServer() as server:
-        client = Client(server, tmp_path)
+        client = Client(server, tmp_path, environment(version) if version else sys.executable)
         sweep = client.sweep(
             {"method": "grid", "metric": metric, "parameters": parameters,
              "command": ["${env}", "${interpreter}", "${program}", "${args}", *flags]}

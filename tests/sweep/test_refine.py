@@ -94,6 +94,7 @@ def test_what_is_nearly_a_better_configuration_is_no_finalist() -> None:
         ([(1.0,), (2.0,)], "this may be chance: no seed was repeated"),
         ([(1.0, 1.1)], "nothing to compare it with"),
         ([(1.0, 1.0), (2.0, 2.0)], "repeated seeds gave equal scores"),
+        ([(1.0, 2.0), (2.0, 1.0)], "A and B tie at 1.5000; nothing tells them apart"),
     ],
 )  # fmt: skip
 def test_the_verdict_says_what_the_numbers_allow(
