@@ -46,6 +46,10 @@ class ReportError(FundamentallmError):
     """There is nothing to report on."""
 
 
+class NoAnswerError(ReportError):
+    """W&B does not answer; it may later."""
+
+
 def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
     """Read all runs in `paths`.
 

@@ -17,7 +17,7 @@ from fundamentallm.errors import one_line
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import finite
 from fundamentallm.report.choices import with_choices
-from fundamentallm.report.read_runs import ReportError
+from fundamentallm.report.read_runs import NoAnswerError, ReportError
 from fundamentallm.report.results import (
     Curve,
     Results,
@@ -44,6 +44,8 @@ MOST_SAMPLED = 6
 SAMPLES = "samples"
 SAMPLES_PATH = re.compile(r"media/(?:html/[\w-]+\.html|table/[\w-]+\.table\.json)")
 LARGEST_SAMPLES = 1_000_000
+READ: dict[str, tuple[int | None, dict[str, Curve]]] = {}
+"""Number of rows and curves of runs that were read before, which `report --watch` reads again."""
 STATES = {
     "finished": RunStatus.DONE,
     "running": RunStatus.UNFINISHED,
@@ -79,7 +81,8 @@ def read_wandb_sweep(
         reason = f"{error}"
         if error.missing:
             reason += "; check the address, and see wandb login"
-        raise ReportError(f"{address}: cannot be read from W&B: {reason}") from None
+        kind = NoAnswerError if error.temporary else ReportError
+        raise kind(f"{address}: cannot be read from W&B: {reason}") from None
 
 
 def _read(download: WandbDownload, address: str, metric: str) -> Results:
@@ -93,19 +96,13 @@ def _read(download: WandbDownload, address: str, metric: str) -> Results:
     compared_by = choose_metric(metric, own)
     is_ours = any({OWN_GROUP, "data_sha256"} & set(run.config) for run in found)
     program = "" if is_ours else (sweep.program if sweep else "") or "another program"
-    curves: dict[str, dict[str, Curve]] = {}
-    unread: dict[str, str] = {}
-    for identity, answer in download.histories(found, _curves):
-        if isinstance(answer, WandbApiError):
-            unread[identity] = one_line(answer)
-        else:
-            curves[identity] = answer
+    curves, unread = _read_curves(download, found)
     names = Counter(run.name for run in found)
     runs = [
         _run(
             run,
             f"{run.name} ({run.id})" if names[run.name] > 1 else run.name,
-            f"{address.rpartition('/')[0]}/{run.id}",
+            run.path,
             compared_by,
             program,
             curves.get(run.id),
@@ -132,6 +129,29 @@ def _read(download: WandbDownload, address: str, metric: str) -> Results:
         notes.append(missing_metric_note(runs, compared_by, sweep))
     notes += unscored_notes(runs)
     return replace(results, runs=with_choices(runs, sweep))
+
+
+def _read_curves(
+    download: WandbDownload, runs: Sequence[WandbRun]
+) -> tuple[dict[str, dict[str, Curve]], dict[str, str]]:
+    """Return the curves of each run by its id, and why those of others cannot be read."""
+
+    def place(run: WandbRun) -> str:
+        return f"{download.api.base_url}/{run.path}"
+
+    curves: dict[str, dict[str, Curve]] = {}
+    unread: dict[str, str] = {}
+    for run in runs:
+        rows, known = READ.get(place(run), (None, {}))
+        if rows is not None and rows == run.rows:
+            curves[run.id] = known
+    for run, answer in download.histories([run for run in runs if run.id not in curves], _curves):
+        if isinstance(answer, WandbApiError):
+            unread[run.id] = one_line(answer)
+        else:
+            curves[run.id] = answer
+            READ[place(run)] = run.rows, answer
+    return curves, unread
 
 
 def _sweep(text: str, address: str) -> tuple[SweepFile | None, list[str]]:

@@ -67,6 +67,8 @@ class WandbRun:
     """A run as W&B has it, without its history."""
 
     id: str
+    path: str
+    """`ENTITY/PROJECT/ID`."""
     name: str
     """Name that people see; the id of a run that has none yet."""
     state: str
@@ -131,21 +133,43 @@ class WandbDownload:
                 raise WandbApiError(f"{error}, after {len(found):,} runs") from None
             with self._understood():
                 page, total = project["runs"], int(project["runCount"])
-                read = [_run(edge["node"]) for edge in page["edges"]]
+                read = [self._run(edge["node"]) for edge in page["edges"]]
                 more, cursor = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
             found |= {run.id: run for run in read}
             self.progress(f"{len(found):,} of {total:,} runs")
             if not (more and read):
                 return list(found.values())
 
+    def _run(self, node: Mapping[str, Any]) -> WandbRun:
+        config, summary = _object(node.get("config")), _object(node.get("summaryMetrics"))
+        keys = node.get("historyKeys")
+        steps = [_object(keys).get("lastStep"), summary.get("_step")]
+        rows = finite(node.get("historyLineCount"))
+        last = max((int(step) for step in map(finite, steps) if step is not None), default=-1)
+        identity = str(node["name"])
+        return WandbRun(
+            id=identity,
+            path=f"{self.entity}/{self.project}/{identity}",
+            name=str(node.get("displayName") or identity),
+            state=str(node.get("state") or ""),
+            tags=[str(tag) for tag in node.get("tags") or []],
+            config={
+                name: entry["value"] if isinstance(entry, Mapping) and "value" in entry else entry
+                for name, entry in config.items()
+            },
+            summary=summary,
+            last_step=last if last >= 0 or not rows else ROWS_PER_PAGE - 1,
+            rows=None if rows is None else int(rows),
+        )
+
     def histories(
         self, runs: Sequence[WandbRun], read: Callable[[Iterator[dict[str, Any]]], Answer]
-    ) -> Iterator[tuple[str, Answer | WandbApiError]]:
-        """Yield the id of each run with its rows, as `read` returns them, or the error."""
+    ) -> Iterator[tuple[WandbRun, Answer | WandbApiError]]:
+        """Yield each run with its rows, as `read` returns them, or the error."""
         answers = _at_once(lambda run: read(self._rows(run)), runs)
         for done, (run, answer) in enumerate(answers, 1):
             self.progress(f"{len(runs):,} runs, curves of {done:,}")
-            yield run.id, answer
+            yield run, answer
 
     def _rows(self, run: WandbRun) -> Iterator[dict[str, Any]]:
         """Yield all rows.
@@ -270,28 +294,6 @@ def _at_once(
         if isinstance(answer, Exception) and not isinstance(answer, WandbApiError):
             raise answer
         yield item, answer
-
-
-def _run(node: Mapping[str, Any]) -> WandbRun:
-    config, summary = _object(node.get("config")), _object(node.get("summaryMetrics"))
-    keys = node.get("historyKeys")
-    steps = [_object(keys).get("lastStep"), summary.get("_step")]
-    rows = finite(node.get("historyLineCount"))
-    last = max((int(step) for step in map(finite, steps) if step is not None), default=-1)
-    identity = str(node["name"])
-    return WandbRun(
-        id=identity,
-        name=str(node.get("displayName") or identity),
-        state=str(node.get("state") or ""),
-        tags=[str(tag) for tag in node.get("tags") or []],
-        config={
-            name: entry["value"] if isinstance(entry, Mapping) and "value" in entry else entry
-            for name, entry in config.items()
-        },
-        summary=summary,
-        last_step=last if last >= 0 or not rows else ROWS_PER_PAGE - 1,
-        rows=None if rows is None else int(rows),
-    )
 
 
 def _object(content: object) -> dict[str, Any]:

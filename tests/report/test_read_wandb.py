@@ -460,6 +460,39 @@ def test_no_advice_that_a_sweep_on_wandb_refuses(server: WandbServer) -> None:
     assert winner.says.endswith("by 0.1000; this may be chance: no seed was repeated")
 
 
+def test_only_runs_that_have_more_rows_are_read_again(server: WandbServer) -> None:
+    sweep = new_sweep(server)
+    for name in "ab":
+        grown = add_run(server, sweep, name, [2.0, 1.5])
+    read_wandb_sweep(sweep.path)
+    grown.history.append({"_step": 16, "val_loss": 1.4})
+    grown.history_lines += 1
+    server.requests.clear()
+    assert [run.score for run in read_wandb_sweep(sweep.path).runs] == [1.5, 1.4]
+    assert server.requests.count("HistoryPage") == 1
+
+
+def test_watching_through_an_outage(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., str], tmp_path: Path
+) -> None:
+    sweep = new_sweep(server, parameters={"learning_rate": {"value": 0.001}}, run_cap=1)
+    run = add_run(server, sweep, "a", [1.5], state="running", summary={"status": ""})
+    asked: list[str] = []
+
+    def fault(operation: str) -> int:
+        asked.append(operation)
+        if asked.count("Sweep") == 2:
+            return 503
+        if asked.count("Sweep") == 3:
+            run.state = "finished"
+        return 0
+
+    server.fault = fault
+    said = cli("report", sweep.path, "--output", tmp_path / "r.html", "--watch", 1)
+    assert said.count("r.html: 1 run") == 2
+    assert said.count("HTTP 503: fault set by the test; the page stays as it is") == 1
+
+
 def test_progress_in_a_terminal(server: WandbServer) -> None:
     sweep = new_sweep(server)
     add_run(server, sweep, "a", [1.5])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fundamentallm.cli.messages import show
+from fundamentallm.cli.messages import show, warn
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.report_file import REPORT_NAME, save_report
 from fundamentallm.cli.result_sources import (
@@ -50,10 +50,19 @@ def report(sources: tuple[str, ...], metric: str, output: str | None, watch: int
 
     SWEEP_OR_RUNS are folders of sweeps or runs, or sweeps on W&B: ENTITY/PROJECT/SWEEP.
     """
+    from fundamentallm.report.read_runs import NoAnswerError
+
     file = followed(Path(output)) if output else _default_file(sources)
     previous_count = 0
     while True:
-        results = read_sources(sources, metric)
+        try:
+            results = read_sources(sources, metric)
+        except NoAnswerError as error:
+            if not (watch and previous_count):
+                raise
+            warn(f"{error}; the page stays as it is")
+            time.sleep(watch)
+            continue
         in_progress = bool(watch) and _is_in_progress(results, previous_count)
         previous_count = len(results.runs)
         save_report(results, file, refresh=watch if watch and in_progress else 0)
