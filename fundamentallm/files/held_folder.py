@@ -140,6 +140,19 @@ class HeldFolder:
         self.remove(name)
         return self.open(name, "xb")
 
+    def probe(self, size: int = 0) -> os.stat_result:
+        """Write a file of `size` bytes and remove it: the folder is writable, and has room."""
+        name = f".writable-{os.getpid()}"
+        try:
+            with self.new(name) as file:
+                if size:
+                    file.write(bytes(size))
+                    file.flush()
+                    os.fsync(file.fileno())
+                return os.fstat(file.fileno())
+        finally:
+            self.remove(name)
+
     def read(self, name: str, most: int) -> bytes:
         """Read a regular file of at most `most` bytes."""
         with self.open(name, "rb") as file:
@@ -351,13 +364,8 @@ def why_other_owner(folder: Path, *, files: str) -> str:
 
 def _owner_of_new(folder: Path) -> int:
     """Return the owner of files that this process creates in `folder`."""
-    name = f".writable-{os.getpid()}"
     with HeldFolder(folder) as held:
-        try:
-            with held.new(name) as file:
-                return os.fstat(file.fileno()).st_uid
-        finally:
-            held.remove(name)
+        return held.probe().st_uid
 
 
 def _user(number: int) -> str:

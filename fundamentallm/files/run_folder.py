@@ -98,12 +98,10 @@ class RunFolder:
         Raises:
             RunFolderError: It cannot be created or written; the message says why.
         """
-        probe = f".writable-{os.getpid()}"
         try:
             make_folder(self.path, self.root)
             with HeldFolder(self.path, self.root) as folder:
-                folder.new(probe).close()
-                folder.remove(probe)
+                folder.probe()
         except OSError as error:
             reason = error.strerror or error
             raise RunFolderError(

@@ -113,6 +113,23 @@ def test_hyperband_stops_a_program_that_keeps_its_score(goal: str, tmp_path: Pat
     assert "failed" not in output
 
 
+def test_a_program_that_removes_its_own_folder_fails(tmp_path: Path) -> None:
+    """A new start would remove it again, and a full disk is another matter."""
+    file = write(
+        tmp_path,
+        """
+        import shutil
+        shutil.rmtree(run_dir.parent)
+        log(0, 1.0)
+        """,
+        parameters={"lr": {"values": [0.01]}},
+    )
+    output = foreign.run(tmp_path, "sweep", file, "--workers=1", code=1)
+    assert "run 1 of 1 failed: its folder was removed while it ran" in output
+    assert "waiting for room" not in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.nightly
 def test_a_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     file = write(

@@ -142,6 +142,27 @@ def test_lines_before_the_client_starts_are_no_rows_after_a_kill_either(tmp_path
     assert len(list((run / "abandoned").iterdir())) == 1
 
 
+def test_a_worker_killed_while_it_stops_a_run_leaves_no_program(tmp_path: Path) -> None:
+    """The program, which ignores SIGINT, is killed at once, before it is sent SIGTERM."""
+    (tmp_path / "train.py").write_text(
+        "import pathlib, signal, time\n"
+        "for each in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(each, lambda number, _: pathlib.Path(f'got-{number}').touch())\n"
+        "pathlib.Path('ready').touch()\n"
+        "while True: time.sleep(0.1)\n"
+    )
+    (tmp_path / "sweep.yaml").write_text(
+        "program: train.py\nmethod: grid\nmetric: {name: loss}\nparameters: {x: {values: [1]}}\n"
+    )
+    process = foreign.start(tmp_path, "sweep", "sweep.yaml")
+    wait_for((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGINT)
+    wait_for((tmp_path / f"got-{signal.SIGINT:d}").exists)
+    kill(process.pid)
+    wait_for(lambda: not foreign.programs(tmp_path))
+    assert not (tmp_path / f"got-{signal.SIGTERM:d}").exists()
+
+
 @pytest.mark.nightly
 def test_a_sweep_of_a_foreign_program_waits_for_space(small_disk: Path) -> None:
     (small_disk / "train.py").write_text(

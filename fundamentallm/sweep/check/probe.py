@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from fundamentallm.sweep.engine.trial_process import ForkServer
 
 SECONDS = 90
-"""Timeout for one extreme of the sweep."""
+"""Timeout for one extreme of the sweep, once its text is read."""
 START_SECONDS = 120
-"""Timeout for the server's import of torch."""
+"""Timeout for the server's import of torch, and for reading the text."""
 STEPS_PER_ROW = 10
 """Steps between two rows of a run."""
 TIMED = 1.0
@@ -181,7 +181,7 @@ def probe(workers: ForkServer, jobs: Sequence[TrainerJob]) -> list[Probe]:
         probes.append(Probe(process, ours))
     try:
         deadline = time.monotonic() + START_SECONDS
-        has_started = False
+        have_read = False
         while (left := deadline - time.monotonic()) > 0:
             busy = [each for each in probes if not each.is_over]
             if not busy:
@@ -192,14 +192,14 @@ def probe(workers: ForkServer, jobs: Sequence[TrainerJob]) -> list[Probe]:
                     each.pipe.send("go")
             for pipe in wait([each.pipe for each in busy], left):
                 next(each for each in busy if each.pipe is pipe).listen()
-            if not has_started:  # the server has imported its modules
-                has_started, deadline = True, time.monotonic() + SECONDS
+            if not have_read and all(each.parts or each.is_over for each in probes):
+                have_read, deadline = True, time.monotonic() + SECONDS
         return probes
     finally:
         for each in probes:
             each.ended = time.monotonic()
             if each.parts is None and each.problem is None:
-                each.problem = Problem(f"reading its text takes more than {SECONDS} s")
+                each.problem = Problem(f"reading its text takes more than {START_SECONDS} s")
             each.process.kill()
             each.process.join()
             each.pipe.close()

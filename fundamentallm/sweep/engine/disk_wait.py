@@ -74,16 +74,11 @@ class DiskWait:
         Raises:
             DiskError: The disk is too full or cannot be written.
         """
-        probe = f".writable-{os.getpid()}"
-        with writing(self.folder / probe), HeldFolder(self.folder) as folder:
+        with writing(self.folder), HeldFolder(self.folder) as folder:
             largest = max(map(_size, checkpoints(self.folder)), default=0)
             if shutil.disk_usage(self.folder).free < largest:
                 raise DiskError(f"{self.folder}: {os.strerror(errno.ENOSPC)}")
-            try:
-                with folder.new(probe) as file:
-                    file.write(bytes(PROBE_BYTES))
-            finally:
-                folder.remove(probe)
+            folder.probe(PROBE_BYTES)
 
     def _advice(self, reason: str) -> str:
         return f"{reason}; make room, then resume with: fundamentallm agent {self.folder}"

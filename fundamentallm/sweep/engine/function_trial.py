@@ -23,14 +23,14 @@ from types import FrameType
 from typing import Any, TextIO, cast
 
 from fundamentallm.errors import FundamentallmError, type_and_message
-from fundamentallm.files.atomic import DiskError, writing
+from fundamentallm.files.atomic import writing
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.printable import printable
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Outcome, Row
 from fundamentallm.sweep.engine.program_job import ProgramJob
-from fundamentallm.sweep.engine.program_trial import RELEASE_SECONDS
+from fundamentallm.sweep.engine.program_trial import RELEASE_SECONDS, outcome_of
 from fundamentallm.sweep.engine.run_record import (
     LOG_SECONDS,
     Record,
@@ -107,10 +107,8 @@ class FunctionTrial:
         """Turn an error of the run's folder into the trial's outcome, and end the call."""
         try:
             yield
-        except DiskError as error:
-            self.outcome = Outcome(RunStatus.INTERRUPTED, str(error), disk=True)
         except FundamentallmError as error:
-            self.outcome = Outcome(RunStatus.FAILED, str(error))
+            self.outcome = outcome_of(error)
         if self.outcome is not None:
             self.stop(self.outcome.stopped_by)
 

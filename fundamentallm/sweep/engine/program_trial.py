@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.status import RunStatus
+from fundamentallm.sweep.engine.disk_wait import PROBE_BYTES
 from fundamentallm.sweep.engine.job import Outcome, Row, Started
 from fundamentallm.sweep.engine.run_record import (
     LOG_SECONDS,
@@ -22,7 +22,7 @@ from fundamentallm.sweep.engine.run_record import (
     earlier_logs,
     write_parameters,
 )
-from fundamentallm.sweep.engine.trial_pipe import WORKER_GONE, TrialPipe
+from fundamentallm.sweep.engine.trial_pipe import TrialPipe
 from fundamentallm.sweep.program.environment import OWN_FILES, RUN_DIR
 from fundamentallm.sweep.program.json_lines import JsonFile, JsonLines
 from fundamentallm.sweep.program.logged import Logged
@@ -41,6 +41,7 @@ MOST_READS = 64
 OUTPUT_SECONDS = 1.0
 """Time for the rest of the output after the program has ended: others may hold its pipe open."""
 TIMED_OUT = "--trial-timeout"
+REMOVED = f"its folder was removed while it ran; let the program write into {RUN_DIR} alone"
 KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that come from outside; others are the program's own fault."""
 BY_A_SHELL = 128
@@ -48,20 +49,23 @@ BY_A_SHELL = 128
 
 
 def run_program(job: ProgramJob, start: Callable[[], RunningProgram], pipe: TrialPipe) -> Outcome:
-    """Start the program of a job and follow it to its end, in the current folder.
-
-    Raises:
-        DiskError: The run's folder cannot be written.
-    """
+    """Start the program of a job and follow it to its end, in the current folder."""
     folder = RunFolder(".")
     try:
         with folder.held(wait=RELEASE_SECONDS):
             kill_leftovers(RUN_DIR, job.environment[RUN_DIR])
             return Supervisor(job, folder, pipe).run(start)
-    except DiskError:  # the worker waits for room
-        raise
     except FundamentallmError as error:
+        return outcome_of(error)
+
+
+def outcome_of(error: FundamentallmError) -> Outcome:
+    """Return the end of a run that an error ended; on a full disk, the worker waits for room."""
+    if not isinstance(error, DiskError):
         return Outcome(RunStatus.FAILED, str(error))
+    if isinstance(error.__cause__, FileNotFoundError):
+        return Outcome(RunStatus.FAILED, REMOVED)
+    return Outcome(RunStatus.INTERRUPTED, str(error), disk=True)
 
 
 class Supervisor:
@@ -119,11 +123,11 @@ class Supervisor:
             if not self._copy_output() and self.process.output in waited_for:
                 waited_for.remove(self.process.output)
             self._record_new()
-            reason = reason or self.pipe.stop_received()
+            stopped_by = self.pipe.stop_received()
+            reason = reason or stopped_by
             if not reason and timeout and time.monotonic() - self.started_at > timeout:
                 reason = TIMED_OUT
-            if reason == WORKER_GONE and self.pipe.pipe in waited_for:
-                waited_for.remove(self.pipe.pipe)
+            if self.pipe.worker_is_gone:
                 self.process.kill()
             elif reason:
                 self.stop.advance()
@@ -179,8 +183,9 @@ class Supervisor:
     def _conclude(self, code: int, stopped_by: str) -> Outcome:
         """Write the end of the run, and return it."""
         status, reason = self._end(code, stopped_by)
-        if status == RunStatus.FAILED and not stopped_by:
-            self._check_disk()
+        if status == RunStatus.FAILED and not stopped_by:  # perhaps for lack of room
+            with writing(self.folder.path), HeldFolder(self.folder.path, self.folder.root) as held:
+                held.probe(PROBE_BYTES)
         warning = ""
         if status == RunStatus.FAILED:
             warning = "\n".join(["the last lines of its output:", *self._last_lines()])
@@ -210,19 +215,3 @@ class Supervisor:
 
     def _last_lines(self) -> list[str]:
         return [f"    {line}" for line in self.output.last_lines()] or ["    (it printed nothing)"]
-
-    def _check_disk(self) -> None:
-        """Check that the disk has room: a program that failed may have lacked it.
-
-        Raises:
-            DiskError: It has none.
-        """
-        probe = f".writable-{os.getpid()}"
-        with writing(self.folder.path), HeldFolder(self.folder.path, self.folder.root) as folder:
-            try:
-                with folder.new(probe) as file:
-                    file.write(bytes(1 << 16))
-                    file.flush()
-                    os.fsync(file.fileno())
-            finally:
-                folder.remove(probe)

@@ -27,7 +27,8 @@ class TrialPipe:
         self.pipe = pipe
         self.sending = threading.Lock()
         self.stop = ""
-        """Reason to end the trial, or ""."""
+        """First reason to end the trial, or ""."""
+        self.worker_is_gone = False
         self.hang_timeout = hang_timeout
         self.last_step_at = math.inf
         """Time of the last step; infinite before the first and after the last."""
@@ -42,7 +43,7 @@ class TrialPipe:
             with self.sending:
                 self.pipe.send(message)
         except OSError:
-            self.stop = self.stop or WORKER_GONE
+            self._lose_worker()
 
     def stop_requested(self) -> str:
         """Return the reason to end the trial, or ""; called at every step."""
@@ -54,13 +55,17 @@ class TrialPipe:
     def stop_received(self) -> str:
         """Return the reason to end the trial, or "", without noting a step."""
         try:
-            while not self.stop and self.pipe.poll():
+            while not self.worker_is_gone and self.pipe.poll():
                 message = self.pipe.recv()
                 if isinstance(message, Stop):
-                    self.stop = message.reason
+                    self.stop = self.stop or message.reason
         except (EOFError, OSError):
-            self.stop = self.stop or WORKER_GONE
+            self._lose_worker()
         return self.stop
+
+    def _lose_worker(self) -> None:
+        self.worker_is_gone = True
+        self.stop = self.stop or WORKER_GONE
 
     def over(self) -> None:
         """Note that there are no more steps."""
