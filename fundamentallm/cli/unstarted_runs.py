@@ -65,7 +65,7 @@ def _record(
     folder.create()
     with folder.held():
         trained = folder.last.exists() or folder.best.exists()
-        wandb = wandb_tracker(folder, None, request) if on_wandb else None
+        wandb = wandb_tracker(folder, request) if on_wandb else None
         trackers = [] if trained else [FolderTracker(folder)]
         # Above step 0, W&B receives the rows that it lacks from the folder.
         record_untrained(

@@ -123,7 +123,7 @@ class WandbRuns:
             self.sweep.content, nested, sweep=self.sweep.name, is_group=not self.sweep_id
         )
         tracker: dict[str, Any] = {
-            "labels": labels if labels.name else replace(labels, name=f"run-{number + 1}"),
+            "labels": labels,
             "cache": str(cache),
             "in_sweep": True,
             "own_consent": False,

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 
 from fundamentallm.cli.messages import show, warn
 from fundamentallm.cli.train_request import TrainRequest
-from fundamentallm.config.hyperparameters import Config
-from fundamentallm.config.run_name import run_name
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.trackers.base import TrackerError
-from fundamentallm.trackers.wandb_presentation import Labels
 
 if TYPE_CHECKING:
     from fundamentallm.trackers.wandb import WandbTracker
@@ -30,9 +27,7 @@ def load_wandb() -> ModuleType | None:
     return wandb
 
 
-def wandb_tracker(
-    folder: RunFolder, config: Config | None, request: TrainRequest
-) -> WandbTracker | None:
+def wandb_tracker(folder: RunFolder, request: TrainRequest) -> WandbTracker | None:
     """Return the tracker for W&B; None without consent or with a message if W&B is unusable.
 
     Raises:
@@ -59,10 +54,8 @@ def wandb_tracker(
     if request.sweep is None and wandb.is_online():
         _show_what_is_sent(log_model)
     options = wandb.RunOptions(
-        labels=Labels(run_name(config) if config else ""),
         tags=[request.preset] if request.preset else [],
         swept=request.sweep.parameters if request.sweep else None,
-        asks_for_labels=request.sweep is not None,
         log_model=log_model,
         in_sweep=request.sweep is not None,
     )

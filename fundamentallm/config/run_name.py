@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from fundamentallm.config.hyperparameters import Config
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import DATA
 
 ABBREVIATIONS = {
@@ -48,16 +48,18 @@ MOST_CHARACTERS = 128
 """Length of the longest name that W&B accepts."""
 
 
-def run_name(config: Config) -> str:
-    """Join sizes, learning rate and every other hyperparameter that is not at its default."""
-    told = {name: value for name, value in vars(config).items() if name not in LEFT_OUT}
-    return name_of(
-        {
-            name: value
-            for name, value in told.items()
-            if name in ALWAYS or value != getattr(Config, name)
-        }
-    )
+def run_name(settings: Mapping[str, object]) -> str:
+    """Join sizes, learning rate and every other hyperparameter that is not at its default.
+
+    `settings` are the contents of config.yaml; "" without any.
+    """
+    if not settings:
+        return ""
+    told = {name: settings.get(name, HYPERPARAMETERS[name].default) for name in ALWAYS}
+    for name, known in HYPERPARAMETERS.items():
+        if name not in LEFT_OUT and settings.get(name, known.default) != known.default:
+            told[name] = settings[name]
+    return name_of(told)
 
 
 def name_of(values: Mapping[str, object]) -> str:

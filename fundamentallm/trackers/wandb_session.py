@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fundamentallm import exit_codes
+from fundamentallm.config.run_name import run_name
 from fundamentallm.errors import one_line, type_and_message
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
@@ -63,15 +64,13 @@ EXIT_SECONDS = 1.0  # for the client's process to end after its connection broke
 class RunOptions:
     """Appearance of a run on W&B, and what is sent there."""
 
-    labels: Labels = field(default_factory=Labels)
-    """Names under which people find the run; WANDB_NAME and others change them."""
+    labels: Labels | None = None
+    """Names under which people find the run; None if its settings, or only W&B's sweep, name it."""
     tags: Sequence[str] = ()
     """Tags beside those of WANDB_TAGS."""
     swept: Mapping[str, Any] | None = None
     """Values that the sweep set, by its own names, which only W&B may change; None outside a sweep
     on W&B."""
-    asks_for_labels: bool = False
-    """True if only W&B knows the sweep file, which names the run."""
     log_model: bool = False
     """True if best.pt becomes an artifact."""
     cache: str = ""
@@ -238,8 +237,10 @@ class WandbSession:
             self.why_offline = reason
         options = self._init_options(known, stored)
         if not self.why_offline:
-            editable = ("name", "tags", "group", "notes")  # keep changes made on W&B
-            sent = {k: v for k, v in options.items() if not stored.run_id or k not in editable}
+            kept = {"name", "tags", "group", "notes"} if stored.run_id else set[str]()
+            if known.run_name:  # the client would send it as it is typed
+                kept.discard("name")
+            sent = {k: v for k, v in options.items() if k not in kept}  # keep changes made on W&B
             known_there = self.options.swept is not None or known.run_id or stored.run_id
             resume: Any = os.environ.get("WANDB_RESUME") or ("allow" if known_there else None)
             try:
@@ -272,7 +273,8 @@ class WandbSession:
             stored: Place in the run's folder.
         """
         mine, swept = self.options, self.options.swept
-        labels = self._sweep_labels(known) if mine.asks_for_labels else mine.labels
+        labels = mine.labels or (Labels() if swept is None else self._sweep_labels(known, swept))
+        labels = labels if labels.name else replace(labels, name=run_name(self.settings))
         options: dict[str, Any] = {
             "config": config(self.settings, self.facts, swept, labels.varied),
             "group": known.run_group or labels.group or None,
@@ -291,15 +293,14 @@ class WandbSession:
             options |= {"project": place.project, "entity": place.entity, "id": place.run_id}
         return options
 
-    def _sweep_labels(self, known: Any) -> Labels:
-        """Return the labels of an agent's run: of its sweep, which W&B knows, or of its values."""
+    def _sweep_labels(self, known: Any, swept: Mapping[str, Any]) -> Labels:
+        """Return the labels of an agent's run, whose sweep only W&B knows."""
         content: Mapping[str, Any] = {}
         sweep = os.environ.get("WANDB_SWEEP_ID", "")
         if not self.why_offline:
             with suppress(WandbApiError):
                 content = sweep_on_wandb(known.entity, known.project, sweep)
-        labels = sweep_labels(content, self.options.swept or {}, sweep=sweep)
-        return labels if labels.name else replace(labels, name=self.options.labels.name)
+        return sweep_labels(content, swept, sweep=sweep)
 
     def _store_place(self, place: Place) -> None:
         store_place(self.folder, place, consented=self.options.own_consent)

@@ -30,7 +30,9 @@ from fundamentallm.config.run_name import ABBREVIATIONS, MOST_CHARACTERS, name_o
     ],
 )
 def test_names_of_runs_are_unique(config: Config, name: str) -> None:
-    assert run_name(config) == name
+    assert run_name({**vars(config), "data": "cats.txt"}) == name
+    changed = {name: v for name, v in vars(config).items() if v != getattr(Config, name)}
+    assert run_name(changed) == (name if changed else "")
 
 
 @pytest.mark.parametrize(

@@ -277,12 +277,14 @@ def test_a_run_that_comes_back_with_its_whole_config_goes_on(
     config = sweep_of("grid", parameters, command=command)
     del config["parameters"]["data"]  # which is typed
     sweep = client.sweep(config)
+    client.environment["WANDB_NAME"] = "mine"
     run = preempt(client, sweep, signal.SIGTERM, at_least=5)
     assert (run.state, run.exit_code) == ("preempted", 143)
     assert {"_wandb", "data", "fundamentallm", "max-steps"} <= set(run.config)
     assert run.tags == []
     output = finish(client, sweep)
     assert (run.state, run.exit_code, run.starts) == ("finished", 0, 2), output
+    assert run.display_name == "mine-d16-l2-h2-lr2e-3-b4-s16-steps1600"
     (folder,) = client.folder.glob(f"*/{run.name}/summary.json")
     check_same(client.server, run, folder.parent)
 

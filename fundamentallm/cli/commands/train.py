@@ -169,7 +169,7 @@ class RunTrackers:
         """Show what is about to run, and return the trackers."""
         from fundamentallm.trackers.folder import FolderTracker
 
-        self.wandb = wandb_tracker(self.folder, self.run.config, self.request)
+        self.wandb = wandb_tracker(self.folder, self.request)
         self.console.print(
             printable(
                 f"{self.text.name}: {self.text.length:,} characters, a vocabulary of "
