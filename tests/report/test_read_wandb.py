@@ -493,6 +493,20 @@ def test_watching_through_an_outage(
     assert said.count("HTTP 503: fault set by the test; the page stays as it is") == 1
 
 
+def test_a_sweep_is_read_without_the_client_and_torch(server: WandbServer) -> None:
+    sweep = new_sweep(server)
+    add_run(server, sweep, "a", [1.5])
+    code = (
+        "import sys\n"
+        "sys.modules['wandb'] = sys.modules['torch'] = None\n"
+        "from fundamentallm.cli.main import main\n"
+        f"main(['explain', {sweep.path!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "best val_loss: 1.5000" in done.stdout
+    assert done.stderr == ""
+
+
 def test_progress_in_a_terminal(server: WandbServer) -> None:
     sweep = new_sweep(server)
     add_run(server, sweep, "a", [1.5])

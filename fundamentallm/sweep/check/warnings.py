@@ -221,13 +221,13 @@ def _better_not_searched(
         diagnostics.warn(
             parameter.key,
             "the longest run nearly always wins, so the search learns little else; give one "
-            "value, and train the best for longer with fundamentallm refine",
+            "value, and train the best for longer (fundamentallm refine, on your machine)",
         )
     elif name == "seed" and space.sweep.method != "grid":
         diagnostics.warn(
             parameter.key,
             f"{space.sweep.method} would search for a lucky seed; give one value, and repeat the "
-            "best with several seeds by fundamentallm refine --seeds",
+            "best with several seeds (fundamentallm refine, on your machine)",
         )
 
 
