@@ -31,6 +31,7 @@ from sweeps.params import HyperParameter
 from fundamentallm.sweep.file.diagnostics import Diagnostics
 from fundamentallm.sweep.file.hyperband import Reached, read_hyperband
 from fundamentallm.sweep.file.parameters import read_distribution, read_parameters
+from fundamentallm.sweep.file.scheduler import check_scheduler
 from fundamentallm.sweep.file.schema import DISTRIBUTIONS
 from fundamentallm.sweep.file.sweep_file import examine_sweep
 from fundamentallm.sweep.search.base import Grid
@@ -143,6 +144,15 @@ PARAMETERS = [
     "x: {distribution: q_uniform, min: 1, max: 3, q: 0}", "x: {distribution: normal, sigma: -1}",
     "a: {parameters: {x: {min: 0, max: 0.5}}}", "a: {parameters: {x: {value: 1}}, note: 1}",
 ]  # fmt: skip
+SCHEDULERS = [
+    "engine: optuna", "engine: ax", "engine: wandb", "engine: hyperopt", "",
+    "engine: optuna, source: 3", "engine: optuna, optimizer: f", "engine: optuna, search_space: f",
+    "engine: optuna, source: a.py, optimiser: f", "engine: optuna, terminator: f",
+]  # fmt: skip
+BESIDE_SCHEDULERS = [
+    "{}", "early_terminate: {type: hyperband, min_iter: 1}",
+    "controller: {type: local}", "controller: {type: cloud}",
+]  # fmt: skip
 START, METHOD = "program: train.py\nrun_cap: 5\n", "metric: {name: m}\nmethod: random\n"
 RANGE = "parameters: {x: {min: 1, max: 9}}\n"
 FILES = [f"{START}{METHOD}early_terminate: {{type: hyperband, {e}}}\n{RANGE}" for e in HYPERBANDS]
@@ -186,6 +196,18 @@ for text in FILES:
     theirs = their_verdict(yaml.safe_load(text))
     # We may warn about files that W&B accepts silently.
     compare(text, ours, ours if (ours, theirs) == ("warns", "runs") else theirs)
+
+ours = "engine: optuna, source: a.py, optimizer: bayes, search_space: configuration"
+for fields in (ours, *SCHEDULERS):
+    for method in ("custom", "bayes"):
+        for beside in BESIDE_SCHEDULERS:
+            text = f"method: {method}\nscheduler: {{{fields}}}\n"
+            content = yaml.safe_load(f"{START}metric: {{name: m}}\n{RANGE}{text}")
+            content |= yaml.safe_load(beside)
+            found = Diagnostics("x", {})
+            check_scheduler(content, found)
+            violations = schema_violations_from_proposed_config(content)
+            compare(f"{content}", bool(found.errors), bool(violations))
 
 print(
     *mismatches[:20],
