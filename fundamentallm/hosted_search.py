@@ -39,6 +39,7 @@ from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.space import SearchSpace, check_space, hyperparameter_name
 from fundamentallm.sweep.store.records import Run, Trial, past_runs
 from fundamentallm.sweep.store.score_cap import score_of_guess
+from fundamentallm.sweep.store.stored_values import StoredError, ValueCheck
 from fundamentallm.trackers.wandb_api import WandbApi, WandbApiError, address_and_key
 
 __all__ = ["bayes", "configuration", "grid", "random"]
@@ -141,6 +142,7 @@ class _HostedStudy(Study):
         named = optuna.create_study(storage=storage, direction=direction)
         super().__init__(named.study_name, storage, _Sampler(), NopPruner())
         self.space, self.metric, self.search, self.hosted = space, metric, search, hosted
+        self.check_values = ValueCheck(space.sweep.parameters)
         self.summaries: dict[str, Mapping[str, Any]] = {}
         """Summaries of our trainer's runs by `key_of` their values, as W&B last gave them."""
         self.following: Values | None = None
@@ -174,7 +176,7 @@ class _HostedStudy(Study):
         """Enqueue a run that W&B has, by its whole config.
 
         Raises:
-            ValueError: The config lacks a parameter of the sweep, so nothing can be learned.
+            ValueError: Its values are not those of the sweep, so nothing can be learned.
         """
         attributes = {**(user_attrs or {}), VALUES: self._values(params)}
         super().enqueue_trial({}, attributes, skip_if_exists)
@@ -234,11 +236,15 @@ class _HostedStudy(Study):
             best = finite(summary.get("best_val_loss"))
             if self.metric.name == "val_loss" and best is not None:
                 score = best  # of all its values; those that are told are a sample
-        guess = score_of_guess(self.metric, summary)
         record = Trial(
-            *(trial.number, trial.number, values, status),
-            *("", score, tuple(history)),
-            guess=guess,
+            id=trial.number,
+            run=trial.number,
+            values=values,
+            status=status,
+            owner="",
+            score=score,
+            history=tuple(history),
+            guess=score_of_guess(self.metric, summary),
         )
         return Run(trial.number, (record,))
 
@@ -268,16 +274,22 @@ class _HostedStudy(Study):
 
     def _keep_summary(self, run: Mapping[str, Any]) -> None:
         config, summary = (json.loads(run[name] or "{}") for name in ("config", "summaryMetrics"))
-        with suppress(ValueError):  # a run of which the study knows nothing either
-            self.summaries[key_of(self._values(unwrapped(config) or {}))] = summary
+        if isinstance(summary, dict):
+            with suppress(ValueError):  # a run of which the study knows nothing either
+                self.summaries[key_of(self._values(unwrapped(config) or {}))] = summary
 
     def _values(self, config: Mapping[str, Any]) -> Values:
         """Return the values of a run by its config on W&B.
 
         Raises:
-            ValueError: It lacks a parameter of the sweep.
+            ValueError: They are not those of the sweep, so nothing can be learned.
         """
-        return {each.name: self._value(each, config) for each in self.sweep.parameters}
+        values = {each.name: self._value(each, config) for each in self.sweep.parameters}
+        try:
+            self.check_values(values)
+        except StoredError as error:
+            raise ValueError(str(error)) from None
+        return values
 
     def _reached_target(self, runs: Sequence[Run]) -> bool:
         """Return whether a run, finished or not, has reached the metric's target."""
@@ -290,13 +302,15 @@ class _HostedStudy(Study):
     def _value(self, parameter: Parameter, config: Mapping[str, Any]) -> Any:
         """Return a parameter's value in the config of a run on W&B."""
         found: Any = config
-        for name in parameter.path:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        if found is None and self.space.is_ours:  # our trainer adds all by their own names
-            found = config.get(hyperparameter_name(parameter))
-        if found is None:
-            raise ValueError(f"its config has no {parameter.name}")
-        return found
+        try:
+            for name in parameter.path:
+                found = found[name]
+            return found
+        except (KeyError, TypeError):
+            name = hyperparameter_name(parameter)
+            if self.space.is_ours and name in config:  # our trainer adds all by their own names
+                return config[name]
+        raise ValueError(f"its config has no {parameter.name}")
 
 
 class _Sampler(RandomSampler):

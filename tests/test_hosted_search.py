@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,47 @@ def test_a_scheduler_that_is_started_again_continues() -> None:
     assert ask(again) is None  # its run_cap
 
 
-def test_a_run_without_the_values_of_the_sweep_is_left_out() -> None:
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"form": None}, "its form is not a value of the sweep"),
+        ({"form": "c"}, "its form is not a value of the sweep"),
+        ({"lr": "fast"}, "its lr is not a value of the sweep"),
+        ({"optimizer": [1]}, "its config has no optimizer.beta"),
+        ({"optimizer": {"alpha": 1}}, "its config has no optimizer.beta"),
+    ],
+)
+def test_a_run_without_values_of_the_sweep_is_left_out(
+    config: dict[str, Any], message: str
+) -> None:
     asked = optimizer(CONFIG)
-    with pytest.raises(ValueError, match="its config has no form"):
-        asked.tell_existing_finished_run(result({"lr": 0.1}, RunState.FINISHED, [1.0]))
-    assert ask(asked) == ask(optimizer(CONFIG))
+    first = ask(optimizer(CONFIG))
+    assert first is not None
+    whole = first | config
+    with pytest.raises(ValueError, match=re.escape(message)):
+        asked.tell_existing_finished_run(result(whole, RunState.FINISHED, [1.0]))
+    assert ask(asked) == first
+
+
+def test_an_empty_value_and_a_mapping_are_values() -> None:
+    mappings = [{"model_dim": 16}, {"model_dim": 32}]
+    parameters = {"lr-decay": {"values": [None, 0.5]}, "model": {"values": mappings}}
+    config = CONFIG | {"method": "grid", "parameters": parameters}
+    asked = optimizer(config)
+    first = ask(asked)
+    assert first == {"lr-decay": None, "model": {"model_dim": 16}}
+    again = optimizer(config)
+    again.tell_existing_finished_run(result(first, RunState.FINISHED, [1.0]))
+    assert ask(again) == ask(asked) == {"lr-decay": None, "model": {"model_dim": 32}}
+
+
+def test_a_run_of_our_trainer_may_have_its_own_names_only() -> None:
+    first = ask(optimizer(OURS))
+    assert first is not None
+    asked = optimizer(OURS)
+    own = {name.replace("-", "_"): value for name, value in first.items()}
+    asked.tell_existing_finished_run(result(own, RunState.FINISHED, [1.0], "val_loss"))
+    assert ask(asked) != first
 
 
 def test_a_grid_fills_its_gaps_and_ends() -> None:
@@ -192,6 +229,32 @@ def test_a_seed_and_a_sampler_are_chosen_in_the_users_file(tmp_path: Path) -> No
     other = optimizer(CONFIG)
     ask(other)
     assert ask(asked) != ask(other)
+
+
+def test_a_pruner_stops_runs_early(tmp_path: Path) -> None:
+    """Their best value so far counts, as that of a run that hyperband stops here."""
+    (tmp_path / "mine.py").write_text(
+        "from optuna.pruners import MedianPruner\n"
+        "from fundamentallm import hosted_search\n"
+        "from fundamentallm.hosted_search import configuration\n"
+        "def bayes(sweep):\n"
+        "    study = hosted_search.bayes(sweep)\n"
+        "    study.pruner = MedianPruner(n_startup_trials=1, n_warmup_steps=0)\n"
+        "    return study\n"
+    )
+    asked = optimizer(CONFIG, source="mine.py")
+    plain = optimizer(CONFIG)
+    for number, losses in enumerate([[2.0, 1.0], [5.0, 4.0], [1.5, 0.5], [1.2, 0.4]]):
+        config = ask(asked)
+        assert config is not None
+        assert ask(plain) == config
+        running = result(config, RunState.RUNNING, losses)
+        asked.tell_run(str(number), running)
+        assert asked.prune_runs([str(number)], [running]) == (["1"] if number == 1 else [])
+        ended = result(config, RunState.FINISHED, losses)
+        asked.tell_run(str(number), ended)
+        plain.tell_run(str(number), ended)
+    assert ask(asked) == ask(plain)
 
 
 def maximized() -> dict[str, Any]:
