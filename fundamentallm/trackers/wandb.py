@@ -115,7 +115,7 @@ class WandbTracker:
         self.given_up = ""
         """Why nothing more is sent, in one line; "" while rows are sent."""
         self.refused: FundamentallmError | None = None
-        self.killed = self.is_ending = self.has_logged = False
+        self.killed = self.is_training = self.has_logged = False
 
     def start(
         self,
@@ -141,6 +141,7 @@ class WandbTracker:
         self._fail_if_required()
         if self.given_up:
             LOG.warning("%s; the run continues without W&B", self.given_up)
+        self.is_training = True
 
     def _fail_if_required(self) -> None:
         if self.given_up and self.required:
@@ -184,7 +185,7 @@ class WandbTracker:
         if self.given_up and not wandb_client.hangs():
             self.given_up, self.restarts_left = "", 1  # W&B may take the run now
         if not self.given_up:
-            self.is_ending = True
+            self.is_training = False
             began_with, seconds = self.restarts_left, self._finish_seconds()
             self.sender.put(partial(self._attempt, partial(self._finish, summary, preempted)))
             ended = self.sender.wait(seconds)
@@ -228,7 +229,7 @@ class WandbTracker:
                     LOG.warning("%s and is started again", reason)
                     continue
                 self.given_up = reason
-                if not self.is_ending and failed is not None:
+                if self.is_training:
                     LOG.warning("%s; the run continues, and is sent at its end", reason)
 
     def _finish(

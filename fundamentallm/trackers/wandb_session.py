@@ -138,8 +138,7 @@ class WandbSession:
             return
         row: dict[str, Any] = dict(metrics)
         try:
-            with self.files.used():
-                self.run.log({**row, **self._logged(samples, step)}, step=step, commit=True)
+            self.run.log({**row, **self._logged(samples, step)}, step=step, commit=True)
         except Exception as error:
             if not samples or wandb_client.is_gone(wait=EXIT_SECONDS):
                 raise
