@@ -42,7 +42,7 @@ def sync(folders: Sequence[str]) -> int:
     wandb = load_wandb()
     if wandb is None:
         raise FundamentallmError(f"{MISSING}; install it with: pip install wandb")
-    with _without(VARIABLES_OF_ANOTHER_RUN):
+    with _environment(dict.fromkeys(VARIABLES_OF_ANOTHER_RUN)):
         if (reason := wandb.why_unusable()) is not None:
             raise FundamentallmError(reason or "WANDB_MODE is disabled; unset it to send runs")
         runs = [run for folder in folders for run in _runs(Path(folder))]
@@ -117,8 +117,7 @@ def _check(folder: RunFolder) -> None:
 def _send(run: EndedRun, wandb: Any) -> int:
     """Send one run, show the outcome, and return the exit code."""
     folder, path = run.folder, display_path(run.folder.path)
-    with _without(()), folder.held():
-        os.environ.update(run.environment)
+    with _environment(run.environment), folder.held():
         if not run.options and (reason := wandb.why_not_trusted(folder)):
             warn(reason)
             return FAILED
@@ -134,13 +133,19 @@ def _send(run: EndedRun, wandb: Any) -> int:
 
 
 @contextmanager
-def _without(names: Sequence[str]) -> Iterator[None]:
-    """Remove variables of the environment; at the end, restore all."""
-    before = dict(os.environ)
-    for name in names:
-        os.environ.pop(name, None)
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables, or remove those whose value is None; at the end, restore these only."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set(changes)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
