@@ -39,13 +39,15 @@ from fundamentallm.sweep.program.logged import settings as flat_settings
 from fundamentallm.trackers.wandb_api import WandbApi, WandbApiError, address_and_key
 from fundamentallm.trackers.wandb_presentation import samples_of_page
 
+TIMEOUT_SECONDS = 60
+"""Time for one page, which may be large."""
 MOST_SAMPLED = 6
 """Best runs whose last samples are read, with two requests each."""
 SAMPLES = "samples"
 SAMPLES_PATH = re.compile(r"media/(?:html/[\w-]+\.html|table/[\w-]+\.table\.json)")
 LARGEST_SAMPLES = 1_000_000
 READ: dict[str, tuple[int | None, dict[str, Curve]]] = {}
-"""Number of rows and curves of runs that were read before, which `report --watch` reads again."""
+"""Number of rows, and curves, of runs read before, so that `report --watch` reads only new ones."""
 STATES = {
     "finished": RunStatus.DONE,
     "running": RunStatus.UNFINISHED,
@@ -74,9 +76,8 @@ def read_wandb_sweep(
         ReportError: W&B does not answer, or has no such sweep, or the sweep has no run.
     """
     try:
-        return _read(
-            WandbDownload(WandbApi(*address_and_key()), address, progress), address, metric
-        )
+        api = WandbApi(*address_and_key(), timeout=TIMEOUT_SECONDS)
+        return _read(WandbDownload(api, address, progress), address, metric)
     except WandbApiError as error:
         reason = f"{error}"
         if error.missing:
@@ -143,7 +144,7 @@ def _read_curves(
     unread: dict[str, str] = {}
     for run in runs:
         rows, known = READ.get(place(run), (None, {}))
-        if rows is not None and rows == run.rows:
+        if rows and rows == run.rows:
             curves[run.id] = known
     for run, answer in download.histories([run for run in runs if run.id not in curves], _curves):
         if isinstance(answer, WandbApiError):
@@ -185,7 +186,8 @@ def _run(
     """
     logged = {key: value for key, value in run.summary.items() if key[:1] != "_"}
     if program:
-        known = {"seconds": run.summary.get("_runtime"), "step": run.last_step, "program": program}
+        step = run.last_step if run.last_step >= 0 else None
+        known = {"seconds": run.summary.get("_runtime"), "step": step, "program": program}
         summary = plain_summary({**known, "summary": numbers(logged)})
     else:
         summary = plain_summary(logged)

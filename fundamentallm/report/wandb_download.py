@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import queue
 import threading
 import time
@@ -76,7 +77,7 @@ class WandbRun:
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     last_step: int
-    """Last step of the history; -1 without rows."""
+    """Last step of the history; -1 without rows, or if W&B does not say."""
     rows: int | None
     """Number of rows of the history; None if W&B does not say."""
 
@@ -97,7 +98,7 @@ class WandbDownload:
         self.start = time.monotonic()
         self.last_answer: float | None = None
         self.given_up: WandbApiError | None = None
-        self.told: float | None = None
+        self.told = -math.inf
         self.lock = threading.Lock()
 
     def sweep_file(self) -> str:
@@ -130,20 +131,21 @@ class WandbDownload:
             except WandbApiError as error:
                 if not found:
                     raise
-                raise WandbApiError(f"{error}, after {len(found):,} runs") from None
+                message = f"{error}, after {len(found):,} runs"
+                raise WandbApiError(message, temporary=error.temporary) from None
+            before = len(found)
             with self._understood():
                 page, total = project["runs"], int(project["runCount"])
                 read = [self._run(edge["node"]) for edge in page["edges"]]
                 more, cursor = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
             found |= {run.id: run for run in read}
             self.progress(f"{len(found):,} of {total:,} runs")
-            if not (more and read):
+            if not more or len(found) == before:
                 return list(found.values())
 
     def _run(self, node: Mapping[str, Any]) -> WandbRun:
         config, summary = _object(node.get("config")), _object(node.get("summaryMetrics"))
-        keys = node.get("historyKeys")
-        steps = [_object(keys).get("lastStep"), summary.get("_step")]
+        steps = [_object(node.get("historyKeys")).get("lastStep"), summary.get("_step")]
         rows = finite(node.get("historyLineCount"))
         last = max((int(step) for step in map(finite, steps) if step is not None), default=-1)
         identity = str(node["name"])
@@ -158,7 +160,7 @@ class WandbDownload:
                 for name, entry in config.items()
             },
             summary=summary,
-            last_step=last if last >= 0 or not rows else ROWS_PER_PAGE - 1,
+            last_step=last,
             rows=None if rows is None else int(rows),
         )
 
@@ -176,9 +178,10 @@ class WandbDownload:
 
         W&B samples a page that has more rows than asked for, so no page may.
         """
-        whole = run.rows is not None and run.rows <= ROWS_PER_PAGE // 2  # it may still grow
-        steps = run.last_step + 1 if whole else ROWS_PER_PAGE
-        for first in range(0, run.last_step + 1, max(1, steps)):
+        last = ROWS_PER_PAGE - 1 if run.rows and run.last_step < 0 else run.last_step
+        whole = 0 < (run.rows or 0) <= ROWS_PER_PAGE // 2  # a run in progress adds to it
+        steps = max(1, last + 1) if whole else ROWS_PER_PAGE
+        for first in range(0, last + 1, steps):
             variables = {
                 "run": run.id,
                 "minStep": first,
@@ -253,15 +256,16 @@ class WandbDownload:
             else:
                 self.last_answer = time.monotonic()
                 if self.last_answer > self.start + TOTAL_SECONDS:
-                    self.given_up = WandbApiError(f"not within {TOTAL_SECONDS} s")
+                    self.given_up = WandbApiError(f"not within {TOTAL_SECONDS} s", temporary=True)
                 return answer
 
     def _tell(self, error: WandbApiError) -> None:
-        """Warn once per outage."""
+        """Warn once per outage, however many requests it hits."""
         with self.lock:
-            told, self.told = self.told, self.last_answer
-        if told != self.last_answer:
-            LOG.warning("%s; trying again for at most %s s", error, OUTAGE_SECONDS)
+            if time.monotonic() < self.told + OUTAGE_SECONDS:
+                return
+            self.told = time.monotonic()
+        LOG.warning("%s; trying again for at most %s s", error, OUTAGE_SECONDS)
 
 
 def _at_once(

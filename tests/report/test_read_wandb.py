@@ -264,7 +264,8 @@ def test_many_runs_over_a_network_that_breaks(
     assert results.notes == []
     assert lines[:3] == ["100 of 250 runs", "200 of 250 runs", "250 of 250 runs"]
     assert lines[-1] == "250 runs, curves of 250"
-    assert "trying again for at most 90 s" in caplog.messages[0]
+    (warning,) = caplog.messages
+    assert warning.endswith("HTTP 500: fault set by the test; trying again for at most 90 s")
 
 
 def lost_from(operation: str, number: int = 1) -> Callable[[str], int]:
@@ -519,3 +520,27 @@ def test_progress_in_a_terminal(server: WandbServer) -> None:
     assert "tester/p/s: 1 of 1 runs " in shown
     assert "tester/p/s: 1 runs, curves of 1 " in shown
     assert shown.endswith(" \r")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_long_histories_come_whole(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """W&B samples a page with more rows than asked for, and may not say how many there are."""
+    monkeypatch.setattr(wandb_download, "ROWS_PER_PAGE", 20)
+    sweep = new_sweep(server)
+    losses = [2 - n / 100 for n in range(50)]
+    run = add_run(server, sweep, "a", losses)
+    history_page = server.operations.HistoryPage
+
+    def sampled(v: dict[str, Any]) -> dict[str, Any]:
+        answer = history_page(v)
+        rows = answer["project"]["run"]["history"]
+        rows[:] = rows[:: -(-len(rows) // v["pageSize"]) or 1]
+        return answer
+
+    monkeypatch.setattr(server.operations, "HistoryPage", sampled, raising=False)
+    if not told:
+        run.history_lines = 0
+    (found,) = read_wandb_sweep(sweep.path).runs
+    assert list(found.curve("val_loss").values) == losses
