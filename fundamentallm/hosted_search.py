@@ -30,6 +30,7 @@ from fundamentallm.config.parsing import unwrapped
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.metrics import finite
 from fundamentallm.status import FINISHED, RunStatus
+from fundamentallm.sweep.file.distributions import Categorical, Continuous, IntUniform, value_key
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, examine_mapping
 from fundamentallm.sweep.program.ownership import is_ours
@@ -130,8 +131,8 @@ def configuration(trial: optuna.Trial) -> dict[str, Any]:
 class _HostedStudy(Study):
     """Study whose trials get their values from our search.
 
-    The values are an attribute of a trial, not its parameters, for Optuna does not know all of
-    W&B's distributions.
+    The values are an attribute of a trial, for Optuna does not know all of W&B's distributions. Its
+    parameters show them to people and to Optuna's pruners and terminators.
     """
 
     def __init__(
@@ -145,8 +146,6 @@ class _HostedStudy(Study):
         self.check_values = ValueCheck(space.sweep.parameters)
         self.summaries: dict[str, Mapping[str, Any]] = {}
         """Summaries of our trainer's runs by `key_of` their values, as W&B last gave them."""
-        self.following: Values | None = None
-        """Values of the next trial, if they are known."""
 
     @property
     def sweep(self) -> SweepFile:
@@ -154,17 +153,16 @@ class _HostedStudy(Study):
         return self.space.sweep
 
     def is_exhausted(self) -> bool:
-        """Find the next values; return whether there are none."""
-        self.following = self._suggest()
-        return self.following is None
+        """Enqueue the next trial; return whether there is none."""
+        values = self._suggest()
+        if values is not None:
+            self._enqueue(values)
+        return values is None
 
     def configuration(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Return the values of a new trial, or those with which it was enqueued."""
-        if VALUES not in trial.user_attrs:
-            if self.following is None and self.is_exhausted():
-                raise FundamentallmError("no configuration is left")
-            trial.set_user_attr(VALUES, self.following)
-            self.following = None
+        """Return the values of an enqueued trial."""
+        for parameter in self.space.searched:
+            _record(trial, parameter)
         return self.sweep.nested(trial.user_attrs[VALUES])
 
     def enqueue_trial(
@@ -178,8 +176,11 @@ class _HostedStudy(Study):
         Raises:
             ValueError: Its values are not those of the sweep, so nothing can be learned.
         """
-        attributes = {**(user_attrs or {}), VALUES: self._values(params)}
-        super().enqueue_trial({}, attributes, skip_if_exists)
+        self._enqueue(self._values(params))
+
+    def _enqueue(self, values: Values) -> None:
+        shown = {each.name: _shown(each, values[each.name]) for each in self.space.searched}
+        super().enqueue_trial(shown, {VALUES: values})
 
     def tell(
         self,
@@ -320,6 +321,23 @@ class _Sampler(RandomSampler):
         """Return whether the search has no more values."""
         assert isinstance(study, _HostedStudy)
         return study.is_exhausted()
+
+
+def _shown(parameter: Parameter, value: Any) -> Any:
+    """Return a value as Optuna takes it: a number, or a choice as text."""
+    is_choice = isinstance(parameter.distribution, Categorical)
+    return value_key(value) if is_choice else value
+
+
+def _record(trial: optuna.Trial, parameter: Parameter) -> None:
+    """Let an enqueued trial take its value of a parameter."""
+    name, distribution = parameter.name, parameter.distribution
+    if isinstance(distribution, Categorical):
+        trial.suggest_categorical(name, list(dict.fromkeys(map(value_key, distribution.values))))
+    elif isinstance(distribution, IntUniform):
+        trial.suggest_int(name, distribution.low, distribution.high)
+    elif isinstance(distribution, Continuous):
+        trial.suggest_float(name, *distribution.bounds)
 
 
 def _first_left(configurations: Sequence[Values], known: Sequence[PastRun]) -> Values | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
@@ -15,6 +16,7 @@ from conftest import ROOT
 from wandb_server import Store, Sweep, WandbServer
 
 from fundamentallm import run_sweep
+from fundamentallm.sweep.file.schema import DISTRIBUTIONS
 from fundamentallm.sweep.file.sweep_file import examine_mapping
 from fundamentallm.sweep.search.base import PastRun
 from fundamentallm.sweep.search.choose import choose_search
@@ -50,6 +52,10 @@ OURS = CONFIG | {
         "num-heads": {"values": [2, 3, 4]},
     },
 }
+EXAMPLES: dict[str, Any] = {
+    "value": 7, "values": ["a", "b"], "probabilities": [0.5, 0.5], "min": 1, "max": 9, "mu": 1.0,
+    "sigma": 0.5, "a": 2.0, "b": 5.0, "q": 2,
+}  # fmt: skip
 NAMES = "bayes, configuration, grid, random"
 
 
@@ -159,6 +165,33 @@ def test_a_run_without_values_of_the_sweep_is_left_out(
     with pytest.raises(ValueError, match=re.escape(message)):
         asked.tell_existing_finished_run(result(whole, RunState.FINISHED, [1.0]))
     assert ask(asked) == first
+
+
+def test_a_study_shows_the_values_of_every_distribution(tmp_path: Path) -> None:
+    """Optuna's terminator reads them, and W&B's scheduler prints them."""
+    (tmp_path / "mine.py").write_text(
+        "from fundamentallm import hosted_search\n"
+        "from fundamentallm.hosted_search import configuration\n"
+        "def random(sweep):\n"
+        "    return hosted_search.random(sweep), lambda study: len(study.trials) >= 4\n"
+    )
+    entries: dict[str, Any] = {}
+    for kind, (fields, _) in DISTRIBUTIONS.items():
+        entries[kind] = {name: EXAMPLES[name] for name in fields} | {"distribution": kind}
+    config = CONFIG | {"method": "random", "parameters": entries}
+    asked = optimizer(config, source="mine.py")
+    for number in range(4):
+        config = ask(asked)
+        assert config is not None
+        assert asked.should_terminate_sweep() == (number == 3)
+        asked.tell_run(str(number), result(config, RunState.FINISHED, [1.0]))
+        shown = asked.study.trials[number].params
+        texts = ("categorical", "categorical_w_probabilities")
+        assert shown == {
+            name: json.dumps(value) if name in texts else value
+            for name, value in config.items()
+            if name != "constant"
+        }
 
 
 def test_an_empty_value_and_a_mapping_are_values() -> None:
