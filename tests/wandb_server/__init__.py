@@ -9,6 +9,8 @@ are our reading of what the client accepts. Only W&B's docs and its users' repor
 - when a preempted run is queued again, with its whole config (wandb issues 4237 and 9143);
 - how `stop`, `cancel` and `pause` of a sweep act on its runs, and in which state a run ends;
 - how hyperband counts its bands;
+- how a run that `wandb sweep-scheduler` enqueues reaches an agent, whether `run_cap` or the end of
+  the sweep keeps it from one, and in which order the scheduler reads the runs of a sweep;
 - that a step which `wandb sync` sends twice replaces the first.
 
 The server limits no rates, checks no permissions, and delays no writes.
