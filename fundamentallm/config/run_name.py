@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import DATA
+from fundamentallm.printable import printable
 
 ABBREVIATIONS = {
     DATA: "",
@@ -68,7 +69,7 @@ def name_of(values: Mapping[str, object]) -> str:
     known = sorted((name for name in values if name in ABBREVIATIONS), key=order.index)
     others = sorted(name for name in values if name not in ABBREVIATIONS)
     parts = [_part(ABBREVIATIONS.get(name, name), name, values[name]) for name in known + others]
-    return "-".join(filter(None, parts))[:MOST_CHARACTERS]
+    return printable("-".join(filter(None, parts)), lines=False)[:MOST_CHARACTERS]
 
 
 def _part(short: str, name: str, value: object) -> str:

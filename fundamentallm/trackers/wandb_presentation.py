@@ -70,7 +70,8 @@ def sweep_labels(
         repeated = {name: value for name, value in told.items() if name != "seed"}
         group = f"{sweep}-{name_of(repeated)}"
     notes = str(content.get("description") or "")
-    return Labels(name_of(told), group[:MOST_CHARACTERS], notes, tuple(told))
+    marked = tuple(told) if content else ()
+    return Labels(name_of(told), group[:MOST_CHARACTERS], notes, marked)
 
 
 def _parsed(swept: Mapping[str, object]) -> dict[str, object]:

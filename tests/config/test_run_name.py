@@ -42,6 +42,7 @@ def test_names_of_runs_are_unique(config: Config, name: str) -> None:
         ({"seed": 1, "dropout": 0.0, "data": "texts/my book.txt"}, "my book-do0-seed1"),
         ({"early_stopping": False, "mixed_precision": True}, "noearly-amp"),
         ({"optimizer": "sgd", "batch_size": 8}, "b8-optimizersgd"),
+        ({"data": "\x1b]0;a\n.txt"}, "\ufffd]0;a\ufffd"),
         ({}, ""),
     ],
 )
