@@ -82,7 +82,7 @@ def run_sweep(
         KeyboardInterrupt: You stopped it; the run in progress is stored as interrupted.
     """
     from fundamentallm.sweep.engine.function_trial import FunctionExecutor
-    from fundamentallm.trackers import wandb_client
+    from fundamentallm.trackers.installed import load_client
 
     if not callable(function):
         raise TypeError(f"function: got {function!r}; give a function without arguments")
@@ -97,7 +97,8 @@ def run_sweep(
             executor.call_all(work.done)
         finally:
             executor.interrupts.received |= not work.done()  # the engine then ends the sweep
-            wandb_client.end()
+            if (client := load_client()) is not None:
+                client.end()
     stopped_by, failed = work.result()
     if executor.interrupts.received:
         view.notify("stopped by Ctrl-C; the same call resumes the sweep")
@@ -117,9 +118,10 @@ def _only_sweep() -> Iterator[None]:
     Raises:
         RunSweepError: Another sweep or a run of the user has them.
     """
-    from fundamentallm.trackers import wandb_client
+    from fundamentallm.trackers.installed import load_client
 
-    if run := wandb_client.active_run():
+    client = load_client()
+    if client is not None and (run := client.active_run()):
         raise RunSweepError(
             f"the W&B run {run} is active in this process, and each run of a sweep is a W&B run "
             "of its own; call wandb.finish() first"

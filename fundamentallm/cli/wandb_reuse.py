@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fundamentallm.cli.train_request import TrainRequest
-from fundamentallm.cli.wandb_tracking import load_wandb
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import OWN_GROUP
+from fundamentallm.trackers.installed import load_tracker
 from fundamentallm.trackers.wandb_api import WandbApiError
 from fundamentallm.trackers.wandb_identity import stored_place
 from fundamentallm.training.checkpoint import MAY_CHANGE
@@ -35,7 +35,7 @@ def check_run_id(request: TrainRequest, config: Config, sha256: str) -> None:
     mode = os.environ.get("WANDB_MODE", "online")
     if not run_id or request.no_wandb or request.sweep is not None or mode != "online":
         return
-    wandb = load_wandb()
+    wandb = load_tracker()
     if wandb is None or wandb.why_unusable() is not None:
         return
     try:

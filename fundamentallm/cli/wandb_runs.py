@@ -19,6 +19,7 @@ from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.search.base import Values
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.trackers.installed import MISSING, load_tracker
 from fundamentallm.trackers.wandb_presentation import sweep_labels
 
 OFF = "off"
@@ -34,6 +35,16 @@ def wandb_location(sweep: SweepFile, sweep_id: str) -> tuple[str, str, str]:
         for key, part in (("entity", entity), ("project", project))
     )
     return entity, project, own
+
+
+def check_client(definition: SweepDefinition) -> None:
+    """Check that W&B's client is there if our trainer needs it; a program has its own.
+
+    Raises:
+        SweepError: It is missing.
+    """
+    if definition.wandb and definition.program is None and load_tracker() is None:
+        raise SweepError(f"this sweep sends its runs to W&B, but {MISSING}")
 
 
 def remember_wandb(definition: SweepDefinition, folder: SweepFolder) -> None:

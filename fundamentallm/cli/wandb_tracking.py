@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import os
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fundamentallm.cli.messages import show, warn
 from fundamentallm.cli.train_request import TrainRequest
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.trackers.base import TrackerError
+from fundamentallm.trackers.installed import MISSING, load_tracker
 
 if TYPE_CHECKING:
     from fundamentallm.trackers.wandb import WandbTracker
-
-
-MISSING = "wandb is not installed"
-
-
-def load_wandb() -> ModuleType | None:
-    """Return the module of W&B's tracker; None if W&B's client is not installed."""
-    try:
-        from fundamentallm.trackers import wandb
-    except (ImportError, AttributeError):  # a folder ./wandb passes for an empty package
-        return None
-    return wandb
 
 
 def wandb_tracker(folder: RunFolder, request: TrainRequest) -> WandbTracker | None:
@@ -35,7 +23,7 @@ def wandb_tracker(folder: RunFolder, request: TrainRequest) -> WandbTracker | No
     """
     if request.no_wandb or os.environ.get("WANDB_MODE") == "disabled":
         return None
-    wandb = load_wandb()
+    wandb = load_tracker()
     reason = wandb.why_unusable() if wandb is not None else MISSING
     if wandb is None or reason is not None:
         if reason and request.sweep is not None:

@@ -217,22 +217,6 @@ def test_a_key_or_a_mode_that_is_none_is_one_line(
     assert done.stdout.count("W&B cannot be used (") == 1
 
 
-@pytest.mark.parametrize("how", ["flag", "variable"])
-def test_a_machine_without_the_client_trains(
-    client: Client, text_file: Path, tiny_flags: list[str], how: str
-) -> None:
-    (client.folder / "wandb.py").write_text("raise ImportError('there is no wandb here')\n")
-    flags = [text_file, *tiny_flags, "--output-dir=out"]
-    own = {"PYTHONPATH": str(client.folder)}
-    if how == "flag":
-        done = client.train(*flags, "--no-wandb", **own)
-    else:
-        done = client.train(*flags, **own, WANDB_MODE="disabled")
-    assert "is not installed" not in done.stdout
-    missing = client.train(*flags, "--overwrite", **own)
-    assert "wandb is not installed, so this run stays on this machine" in missing.stdout
-
-
 def test_offline_is_kept_and_sent_later(
     client: Client, text_file: Path, tiny_flags: list[str]
 ) -> None:

@@ -11,7 +11,7 @@ from fundamentallm.cli.program_sweep import check_program_allowed
 from fundamentallm.cli.result_sources import refuse_wandb
 from fundamentallm.cli.storage import open_sweep, storage_url
 from fundamentallm.cli.sweep_texts import local_text
-from fundamentallm.cli.wandb_runs import with_allowed_wandb
+from fundamentallm.cli.wandb_runs import check_client, with_allowed_wandb
 from fundamentallm.cli.worker import check_file, work
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
@@ -57,6 +57,7 @@ def agent(
             raise click.UsageError("--data: this sweep starts its own program; leave it out")
         check_program_allowed(definition, sweep_folder, file)
         definition = with_allowed_wandb(definition, sweep_folder, wandb)
+        check_client(definition)
         check_file(sweep_folder, definition.sweep)
         return work(
             definition, store, sweep_folder, search=definition.search(), data=data, **options

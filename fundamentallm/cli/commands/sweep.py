@@ -15,6 +15,7 @@ from fundamentallm.cli.program_sweep import first_commands
 from fundamentallm.cli.storage import lease_seconds, storage_url, study_name
 from fundamentallm.cli.sweep_flags import SharedSettings
 from fundamentallm.cli.sweep_texts import named_texts, with_texts
+from fundamentallm.cli.wandb_runs import check_client
 from fundamentallm.cli.worker import start_sweep
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.file.scheduler import hosted_method
@@ -120,6 +121,7 @@ def sweep(
         wandb_sweep_id=wandb_sweep_id or "",
         program=None if shared else ProgramSettings(metrics or "", trial_timeout or 0.0, warm),
     )
+    check_client(definition)
     if shared is not None:
         data = _choose_text(read, data, shared)
         definition = with_texts(definition, data)

@@ -14,11 +14,11 @@ from fundamentallm.cli.messages import display_path, show, warn
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import storage_url, study_name
 from fundamentallm.cli.wandb_runs import WandbRuns, with_allowed_wandb
-from fundamentallm.cli.wandb_tracking import MISSING, load_wandb
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import DONE, FAILED
 from fundamentallm.files.run_folder import RunFolder, RunFolderError
 from fundamentallm.sweep.store.sweep_folder import SweepFolder, run_folder_name
+from fundamentallm.trackers.installed import MISSING, load_tracker
 
 VARIABLES_OF_ANOTHER_RUN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
 
@@ -39,9 +39,9 @@ def sync(folders: Sequence[str]) -> int:
     RUN_OR_SWEEP is the folder of a run, or of a sweep with its runs. W&B keeps every row that it
     has, and gets no row twice. The model stays here.
     """
-    wandb = load_wandb()
+    wandb = load_tracker()
     if wandb is None:
-        raise FundamentallmError(f"{MISSING}; install it with: pip install wandb")
+        raise FundamentallmError(f"sync: {MISSING}")
     with _environment(dict.fromkeys(VARIABLES_OF_ANOTHER_RUN)):
         if (reason := wandb.why_unusable()) is not None:
             raise FundamentallmError(reason or "WANDB_MODE is disabled; unset it to send runs")

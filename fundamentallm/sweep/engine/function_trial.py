@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -38,11 +39,12 @@ from fundamentallm.sweep.engine.run_record import (
     write_parameters,
 )
 from fundamentallm.sweep.engine.trial_main import VARIABLES_OF_A_RUN
+from fundamentallm.sweep.program.json_lines import JsonLines
 from fundamentallm.sweep.program.logged import Logged
 from fundamentallm.sweep.program.output import Output
 from fundamentallm.sweep.program.process import GRACE_SECONDS
 from fundamentallm.sweep.program.transaction_log import TransactionLogs
-from fundamentallm.trackers import wandb_client
+from fundamentallm.trackers.installed import load_client
 
 POLL_SECONDS = 0.2
 INTERRUPTED = "SIGINT"
@@ -77,6 +79,9 @@ class FunctionTrial:
         """Error that the function raised."""
         self.outcome: Outcome | None = None
         """End of the trial, if the run's folder could not be written."""
+        self.printed: deque[bytes] = deque()
+        """Pieces of what the function printed and the engine's thread has not yet read."""
+        self.lines = JsonLines()
         self.resources = ExitStack()
         self.folder = RunFolder(job.folder)
         with self._recording():
@@ -123,14 +128,24 @@ class FunctionTrial:
         has_ended = self.has_ended.is_set()
         if self.outcome is None:
             with self._recording():
-                found += self._record(
-                    self.logs.finish(LOG_SECONDS) if has_ended else self.logs.read()
-                )
+                found += self._record(self._new(has_ended))
                 if has_ended:
                     self.outcome = self._conclude()
         if has_ended and self.outcome is not None:
             found.append(self.outcome)
         return found
+
+    def _new(self, has_ended: bool) -> Logged:
+        """Return what the function logged: with W&B, or else as lines of JSON that it printed."""
+        had_logs, printed = self.logs.exists, Logged()
+        logged = self.logs.finish(LOG_SECONDS) if has_ended else self.logs.read()
+        while self.printed:
+            printed.add(self.lines.feed(self.printed.popleft()))
+        if has_ended:
+            printed.add(self.lines.finish())
+        if self.logs.exists and not had_logs:
+            self.record.drop_rows()  # lines that it printed before, which only looked like rows
+        return logged if self.logs.exists else printed
 
     def _record(self, logged: Logged) -> list[Row]:
         self.record.add(logged)
@@ -186,6 +201,7 @@ class FunctionTrial:
 
     def call(self, function: Callable[[], object], interrupts: Interrupts) -> None:
         """Call the function as this run, unless it was stopped before; its errors are stored."""
+        client = load_client()
         try:
             if interrupts.received:
                 self.stop_reason = self.stop_reason or INTERRUPTED
@@ -193,22 +209,31 @@ class FunctionTrial:
                 return
             with (
                 _variables(self.job.environment, without=VARIABLES_OF_A_RUN),
-                _copied(sys.stdout, self.output) as stdout,
-                _copied(sys.stderr, self.output) as stderr,
+                _copied(sys.stdout, self._write) as stdout,
+                _copied(sys.stderr, self._write) as stderr,
                 redirect_stdout(stdout),
                 redirect_stderr(stderr),
             ):
                 try:
-                    wandb_client.end()
+                    if client is not None:
+                        client.end()
                     self._call(function, interrupts)
                     if interrupts.received:  # even if the function caught the exception
                         self.stop_reason = self.stop_reason or INTERRUPTED
-                    wandb_client.finish_active_run(int(self.error is not None))
-                    wandb_client.end()
+                    if client is not None:
+                        client.finish_active_run(int(self.error is not None))
+                        client.end()
                 except Exception as error:  # of W&B's client
                     self.error = self.error or error
         finally:
             self.has_ended.set()
+
+    def _write(self, text: str) -> None:
+        """Take what the function printed."""
+        data = text.encode("utf-8", "backslashreplace")
+        self.printed.append(data)
+        with suppress(OSError):  # a full disk is no error of what the function prints
+            self.output.write(data)
 
     def _call(self, function: Callable[[], object], interrupts: Interrupts) -> None:
         try:
@@ -313,19 +338,18 @@ class Interrupts:
 
 
 class _Copied:
-    """A stream that also writes into a run's output.txt, until the run ends.
+    """A stream that also hands its text to a run, until the run ends.
 
     Others may keep it longer, such as a logger that the function set up.
     """
 
-    def __init__(self, stream: TextIO, output: Output) -> None:
+    def __init__(self, stream: TextIO, copy: Callable[[str], None]) -> None:
         self.stream = stream
-        self.output: Output | None = output
+        self.copy: Callable[[str], None] | None = copy
 
     def write(self, text: str) -> int:
-        if self.output is not None:
-            with suppress(OSError):  # a full disk is no error of what the function prints
-                self.output.write(text.encode("utf-8", "backslashreplace"))
+        if self.copy is not None:
+            self.copy(text)
         return self.stream.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -337,12 +361,12 @@ class _Copied:
 
 
 @contextmanager
-def _copied(stream: TextIO, output: Output) -> Iterator[TextIO]:
-    copied = _Copied(stream, output)
+def _copied(stream: TextIO, copy: Callable[[str], None]) -> Iterator[TextIO]:
+    copied = _Copied(stream, copy)
     try:
         yield cast(TextIO, copied)
     finally:
-        copied.output = None
+        copied.copy = None
 
 
 @contextmanager
