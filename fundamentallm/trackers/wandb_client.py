@@ -114,10 +114,9 @@ def _hide_lost_connection(args: threading.ExceptHookArgs) -> None:
     garbage collector finds, so it can meet the lost connection at any moment.
     """
     thread = args.thread.name if args.thread else ""
-    if not (
-        thread.startswith(("wandb-", "NetStatThr", "ChkStopThr", "IntMsgThr"))
-        and isinstance(args.exc_value, ConnectionError)
-    ):
+    is_clients = thread.startswith(("wandb-", "NetStatThr", "ChkStopThr", "IntMsgThr"))
+    is_lost = isinstance(args.exc_value, ConnectionError)  # or an error of the client's own
+    if not (is_clients and (is_lost or args.exc_type.__module__.startswith("wandb."))):
         show_thread_error(args)
 
 
