@@ -1,6 +1,7 @@
 """Generates parts of the docs from the code.
 
-Writes docs/commands.md and the tables of hyperparameters, presets, metrics and sweep-file fields.
+Writes docs/commands.md, the tables of hyperparameters, presets, metrics and sweep-file fields, and
+the table of W&B's clients, from what tests/client_operations.py found.
 
 python docs/generate.py            # write
 python docs/generate.py --check    # exit 1 if a page is stale, as tests/docs/test_docs.py does
@@ -8,11 +9,13 @@ python docs/generate.py --check    # exit 1 if a page is stale, as tests/docs/te
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import mdformat
@@ -143,6 +146,29 @@ def draw(kind: str) -> tuple[str, str, str, str]:
     return ", ".join(f"`{name}`" for name in fields), meaning, f"`{written}`", shown
 
 
+def wandb_page() -> str:
+    """Return the W&B page with an up-to-date table of the client's versions."""
+    found = json.loads((DOCS / "wandb_clients.json").read_text("utf-8"))
+    numbers = list(next(iter(found.values())))[::-1]  # the newest first
+    rows = {shown: clients(marks, numbers) for shown, marks in found.items()}
+    heads = ["with client", *numbers, "note"]
+    if not any(row[-1] for row in rows.values()):
+        heads.pop()
+        rows = {shown: row[:-1] for shown, row in rows.items()}
+    return with_tables("wandb.md", table(heads, rows))
+
+
+def clients(marks: Mapping[str, Mapping[str, Any]], numbers: Sequence[str]) -> list[str]:
+    """Return a mark for each version of the client, and what the marks mean."""
+    notes: dict[str, list[str]] = {}
+    for number in numbers:
+        if note := marks[number]["note"]:
+            notes.setdefault(note, []).append(number)
+    said = "; ".join(f"{', '.join(those)}: {note}" for note, those in notes.items())
+    signs = {(True, True): "✓", (True, False): "(✓)", (False, False): "✗"}
+    return [*(signs[marks[n]["works"], not marks[n]["note"]] for n in numbers), said]
+
+
 def table(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     """Return a Markdown table; `rows` maps the first column to the others."""
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
@@ -172,6 +198,7 @@ PAGES = {
     "hyperparameters.md": hyperparameters_page,
     "metrics.md": metrics_page,
     "sweep-file.md": sweep_file_page,
+    "wandb.md": wandb_page,
 }
 
 

@@ -2,6 +2,7 @@
 
     python tests/client_environments.py 0.28.2    # prints the environment's interpreter
     python tests/client_environments.py none      # one without a client
+    python tests/client_environments.py           # of the oldest client that keeps every promise
 
 A test runs `environment("0.28.2")`; whole test files run with `-m pytest` of that interpreter.
 Environments are kept in $CLIENT_ENVIRONMENTS, or in `.venv-clients/` of this checkout.
@@ -101,5 +102,5 @@ def without_client(packages: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:]:
+    for wanted in sys.argv[1:] or [OLDEST_FULL]:
         print(environment(wanted))

@@ -47,7 +47,8 @@ def sync(client: Client, output: str) -> None:
 
 
 def test_a_run_is_there_in_whole(client: Client, text_file: Path, tiny_flags: list[str]) -> None:
-    done = client.train(text_file, *tiny_flags, "--output-dir=out", WANDB_TAGS="mine")
+    more = {"WANDB_TAGS": "mine", "WANDB_X_STATS_SAMPLING_INTERVAL": "0.2"}  # default: 15 s
+    done = client.train(text_file, *tiny_flags, "--output-dir=out", **more)
     run, folder = client.only_run(), client.folder / "out"
     check_same(client.server, run, folder)
     assert run.display_name == "d16-l2-h2-lr1e-3-b4-s16-steps24"
@@ -183,7 +184,7 @@ def test_what_the_kill_took_back_is_not_sent_twice(
     )
 
 
-@pytest.mark.parametrize("variables", [{"WANDB_API_KEY": ""}, {}])
+@pytest.mark.parametrize("variables", [nightly({"WANDB_API_KEY": ""}), {}])
 def test_no_key_is_one_line_and_no_prompt(
     client: Client, text_file: Path, tiny_flags: list[str], variables: dict[str, str]
 ) -> None:
@@ -203,7 +204,7 @@ def test_no_key_is_one_line_and_no_prompt(
     ("key", "mode"),
     [
         ("0123456789" * 4 + "\n", "online"),
-        ("0123456789" * 4, "off"),
+        nightly("0123456789" * 4, "off"),
     ],
 )
 def test_a_key_or_a_mode_that_is_none_is_one_line(
