@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from conftest import ROOT, Run, nightly
 from tiny_sweep import grid
 
 from fundamentallm.cli.main import main
@@ -87,7 +87,7 @@ PRINTING = (
     ["report", "tiny"],
     ["next", "tiny"],
     ["compare", "tiny"],
-    ["agent", "tiny", "--data=cats.txt"],
+    nightly(["agent", "tiny", "--data=cats.txt"]),
     ["--version"],
     ["sweep", "--help"],
 )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from conftest import ROOT, Run, nightly
 from tiny_sweep import grid
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m fundamentallm"
@@ -46,9 +46,9 @@ def test_from_another_folder_the_error_says_how_to_name_the_text(
     ("script", "name"),
     [
         ("cat cats.txt | fundamentallm train - FLAGS", "/dev/stdin"),
-        ("fundamentallm train /dev/stdin FLAGS < cats.txt", "/dev/stdin"),
+        nightly("fundamentallm train /dev/stdin FLAGS < cats.txt", "/dev/stdin"),
         ("fundamentallm train <(cat cats.txt) FLAGS", "/dev/fd/"),
-        ("mkfifo p; cat cats.txt > p & fundamentallm train p FLAGS", "p"),
+        nightly("mkfifo p; cat cats.txt > p & fundamentallm train p FLAGS", "p"),
     ],
 )
 def test_a_text_that_is_read_once_can_be_resumed_from_a_file(

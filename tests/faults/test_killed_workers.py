@@ -115,6 +115,7 @@ def test_a_worker_paused_past_its_lease_loses_its_run(tmp_path: Path, text_file:
     wait_for(lambda: not processes(str(tmp_path)))
 
 
+@pytest.mark.nightly
 def test_a_trial_that_does_not_respond_is_killed_and_retried(
     tmp_path: Path, text_file: Path
 ) -> None:

@@ -146,7 +146,7 @@ def test_clock_jumps_do_not_affect_heartbeats(tmp_path: Path) -> None:
     storage.engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_postgres_outage(tmp_path: Path, postgres: Server) -> None:
     (tmp_path / "cats.txt").write_text(TEXT)
     (tmp_path / "tiny.yaml").write_text(grid(rates=4, seeds=2, steps=400, every=20))

@@ -176,6 +176,7 @@ def test_configurations_that_differ_in_the_last_digits_are_two() -> None:
     assert _labels([], [()]) == {(): "the configuration"}
 
 
+@pytest.mark.nightly
 def test_refining_is_gone_on_with_though_others_are_the_best_now(
     run: Run, tmp_path: Path, text_file: Path
 ) -> None:

@@ -50,6 +50,7 @@ def machine(tmp_path: Path, name: str) -> Path:
     return place
 
 
+@pytest.mark.nightly
 def test_a_killed_machine_s_run_is_taken_over(tmp_path: Path, server: str, run: Run) -> None:
     one, two = machine(tmp_path, "one"), machine(tmp_path, "two")
     (one / "taken.yaml").write_text(grid(rates=2, seeds=1, steps=1200, every=50))
