@@ -33,6 +33,8 @@ FACTS = ("parameters", "vocabulary_size", "device")
 
 END_TAGS = (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE, RunStatus.STOPPED)
 """Tags that say how a run ended."""
+RESUMED = "resumed"
+"""Tag in place of those, as the client cannot remove the last tag."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,14 @@ def config(
 
 def end_tags(tags: Iterable[str], status: str, *, requeued: bool) -> tuple[str, ...]:
     """Return the tags of a run that has ended; one that is `requeued` is not stopped."""
-    kept = [tag for tag in tags if tag not in END_TAGS]
     if status == RunStatus.INTERRUPTED and not requeued:
         status = RunStatus.STOPPED
-    return tuple(dict.fromkeys([*kept, *(str(tag) for tag in END_TAGS if tag == status)]))
+    before = list(tags)
+    kept = [tag for tag in before if tag not in END_TAGS]
+    added = [str(tag) for tag in END_TAGS if tag == status]
+    if not added and len(kept) < len(before):
+        added = [RESUMED]
+    return tuple(dict.fromkeys([*kept, *added]))
 
 
 def summary_numbers(

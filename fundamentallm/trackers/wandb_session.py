@@ -180,7 +180,8 @@ class WandbSession:
         in_sweep = self.options.swept is not None or bool(run.sweep_id)
         code = exit_codes.of_run(status, stopped_by, in_sweep=in_sweep)
         requeued = preempted and code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP)
-        if (tags := end_tags(run.tags or (), status, requeued=requeued)) != run.tags:
+        before = tuple(run.tags or ())
+        if (tags := end_tags(before, status, requeued=requeued)) != before:
             run.tags = tags
         if status in (RunStatus.DIVERGED, RunStatus.IMPOSSIBLE) and not summary.get("best_step"):
             # Never evaluated, but a sweep needs a score.

@@ -109,6 +109,7 @@ def test_stopped_and_resumed_is_one_run(
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output
+    assert client.only_run().tags == ["stopped"]
     step = (
         RunFolder(client.folder / "out").read_config()
         and list(RunFolder(client.folder / "out").rows())[-1]["step"]
@@ -117,7 +118,7 @@ def test_stopped_and_resumed_is_one_run(
     client.train(*again, WANDB_PROJECT="")  # as in another shell, which knows of no project
     run = client.only_run()
     check_same(client.server, run, client.folder / "out")
-    assert run.starts == 2
+    assert (run.starts, run.tags) == (2, ["resumed"])
     assert run.values["max_steps"] == step + 20
 
 
