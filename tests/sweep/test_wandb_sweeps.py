@@ -291,7 +291,7 @@ def test_a_run_that_comes_back_with_its_whole_config_goes_on(
 
 @pytest.mark.parametrize("forwards", [True, nightly(False)])
 def test_a_scheduler_that_signals_the_agent_alone(client: Client, forwards: bool) -> None:
-    """SLURM and Kubernetes as docs/wandb.md has them, with and without the flag."""
+    """SLURM and Kubernetes as docs/cluster.md has them, with and without the flag."""
     sweep = client.sweep(sweep_of("grid", UNENDING | {"seed": {"values": [1]}}))
     agent = client.agent(sweep, *(["--forward-signals"] if forwards else []))
     wait_until(lambda: sweep.runs and len(sweep.runs[0].history) > 2, agent)
