@@ -34,7 +34,13 @@ try:
 except ModuleNotFoundError:
     print("none")
 """
-COMMAND = "#!{python}\nfrom fundamentallm.__main__ import main\n\nmain()\n"
+COMMAND = """\
+#!{python}
+from fundamentallm.__main__ import main
+
+if __name__ == "__main__":
+    main()
+"""
 
 
 def environment(version: str) -> Path:
