@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fundamentallm.errors import FundamentallmError, one_line, type_and_message
+from fundamentallm.errors import FundamentallmError, type_and_message
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample
 from fundamentallm.status import RunStatus
@@ -39,6 +39,7 @@ HUNG_SECONDS = 60.0
 """Timeout for a row; the client takes rows at once, so it hangs."""
 GRACE_SECONDS = 3.0
 """Extra time to finish, and time for a call to fail once the client's process is killed."""
+LONGEST_REASON = 200
 RESTARTS = 3
 """Restarts of the client per run, whose process may be killed."""
 
@@ -51,7 +52,7 @@ def why_unusable() -> str | None:
     try:
         return wandb_client.within(LOGIN_SECONDS, _why_unusable)
     except Exception as error:  # an invalid key, a service that cannot start, ...
-        return f"W&B cannot be used ({one_line(error, 200)})"
+        return f"W&B cannot be used ({wandb_client.why(error)[:LONGEST_REASON]})"
 
 
 def _why_unusable() -> str | None:

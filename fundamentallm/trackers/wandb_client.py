@@ -24,6 +24,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 import wandb
 from wandb.sdk import wandb_setup
 
+from fundamentallm.errors import one_line
 from fundamentallm.trackers.wandb_api import address_and_key
 
 Result = TypeVar("Result")
@@ -92,6 +93,22 @@ def _setup() -> Any:
     if setup is not None and "start_service" in inspect.signature(setup).parameters:
         return setup(start_service=False)
     return wandb.setup()
+
+
+def why(error: Exception) -> str:
+    """Return an error of the client on one line; for invalid settings, which ones and why."""
+    listed = getattr(error, "errors", None)
+    if callable(listed):  # pydantic's error, whose own text speaks of pydantic
+        with suppress(LookupError, TypeError):
+            invalid: Any = listed()
+            error = ValueError(
+                "; ".join(
+                    f"setting {'.'.join(map(str, one['loc']))}: "
+                    + str(one["msg"]).removeprefix("Value error, ")
+                    for one in invalid
+                )
+            )
+    return one_line(error).partition(" Consider increasing")[0]
 
 
 def start() -> Any:

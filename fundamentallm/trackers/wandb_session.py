@@ -252,7 +252,7 @@ class WandbSession:
             except Exception as error:  # the client raises many types
                 if wandb_client.is_gone(wait=EXIT_SECONDS):
                     raise
-                self.why_offline = one_line(error).partition(" Consider increasing")[0]
+                self.why_offline = wandb_client.why(error)
                 wandb_client.end()  # the failed attempt would keep the id in use
             else:
                 self._store_place(Place(run.entity, run.project, run.id))

@@ -217,6 +217,9 @@ def test_a_key_or_a_mode_that_is_none_is_one_line(
     assert "Traceback" not in done.stdout
     assert (client.folder / "out/best.pt").exists()
     assert done.stdout.count("W&B cannot be used (") == 1
+    if mode == "off":
+        assert "W&B cannot be used (setting mode: Input should be 'online'" in done.stdout
+        assert "pydantic" not in done.stdout
 
 
 def test_offline_is_kept_and_sent_later(
