@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -91,7 +92,8 @@ def _read(download: WandbDownload, address: str, metric: str) -> Results:
     found = download.runs()
     if not found:
         raise ReportError(
-            f"{address}: no run of this sweep has started; start one with wandb agent {address}"
+            f"{address}: no run of this sweep has started; start one with wandb agent "
+            f"{shlex.quote(address)}"
         )
     own = None if sweep is None else sweep.metric
     compared_by = choose_metric(metric, own)

@@ -66,13 +66,15 @@ def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path, version: str) -> None
     flags = [flag for flag in FLAGS if "heads" not in flag] + ["--max-steps=24", "--eval-every=8"]
     metric = {"name": "val_loss", "goal": "minimize"}
     with WandbServer() as server:
-        client = Client(server, tmp_path, environment(version) if version else sys.executable)
+        python = environment(version) if version else sys.executable
+        client = Client(server, tmp_path, python, WANDB_PROJECT="my p")
         sweep = client.sweep(
             {"method": "grid", "metric": metric, "parameters": parameters,
              "command": ["${env}", "${interpreter}", "${program}", "${args}", *flags]}
         )  # fmt: skip
         empty = client.run("fundamentallm", "report", sweep.path, code=2)
-        assert "no run of this sweep has started" in empty.stdout
+        assert "no run of this sweep has started; start one with wandb agent " in empty.stdout
+        assert f"wandb agent '{sweep.path}'" in empty.stdout
         client.run("wandb", "agent", sweep.path)
 
         client.run("fundamentallm", "report", sweep.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ def agent(
     the sweep's database as --storage.
     """
     if storage is None:
-        refuse_wandb(folder, f"start runs with wandb agent {folder}")
+        refuse_wandb(folder, f"start runs with wandb agent {shlex.quote(folder)}")
     sweep_folder = SweepFolder(folder)
     with open_sweep(storage_url(storage, sweep_folder), sweep_folder, minutes=options["wait"]) as (
         definition,
