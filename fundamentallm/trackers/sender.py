@@ -12,7 +12,7 @@ class Sender:
     """A thread that does tasks; a task handles its own errors."""
 
     def __init__(self, name: str) -> None:
-        self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.put_count = self.done_count = 0
         self.changed = threading.Condition()
         self.began: float | None = None
@@ -23,6 +23,10 @@ class Sender:
         """Add a task."""
         self.put_count += 1
         self.tasks.put(task)
+
+    def end(self) -> None:
+        """End the thread once all tasks are done."""
+        self.tasks.put(None)
 
     def wait(self, seconds: float) -> bool:
         """Return whether all tasks are done, at the latest after that many seconds."""
@@ -35,8 +39,7 @@ class Sender:
         return 0.0 if began is None else time.monotonic() - began
 
     def _work(self) -> None:
-        while True:
-            task = self.tasks.get()
+        while (task := self.tasks.get()) is not None:
             self.began = time.monotonic()
             try:
                 task()

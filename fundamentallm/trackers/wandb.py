@@ -194,6 +194,7 @@ class WandbTracker:
                 ended = self.sender.wait(START_SECONDS + _init_seconds())
             if not ended:
                 self._stop_sender(f"W&B did not receive everything within {seconds:g} s")
+        self.sender.end()
         if self.given_up:
             self._note_undelivered(self.given_up)
 
