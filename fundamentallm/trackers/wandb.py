@@ -174,13 +174,8 @@ class WandbTracker:
         """Keep the samples for the next row, since a kill could split a step sent in two parts."""
         self.samples = list(samples)
 
-    def finish(self, summary: Mapping[str, object], *, preempted: bool = True) -> None:
-        """Send the summary and the model, and wait for the upload up to a time limit.
-
-        Args:
-            summary: Content of summary.json.
-            preempted: Whether a run that a signal stopped is to be run again.
-        """
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """Send the summary and the model, and wait for the upload up to a time limit."""
         if self.sender is None:
             return
         if self.given_up and not wandb_client.hangs():
@@ -188,7 +183,7 @@ class WandbTracker:
         if not self.given_up:
             self.is_training = False
             began_with, seconds = self.restarts_left, self._finish_seconds()
-            self.sender.put(partial(self._attempt, partial(self._finish, summary, preempted)))
+            self.sender.put(partial(self._attempt, partial(self._finish, summary)))
             ended = self.sender.wait(seconds)
             if not ended and self.restarts_left < began_with:  # the restart takes its own time
                 ended = self.sender.wait(START_SECONDS + _init_seconds())
@@ -234,9 +229,7 @@ class WandbTracker:
                 if self.is_training:
                     LOG.warning("%s; the run continues, and is sent at its end", reason)
 
-    def _finish(
-        self, summary: Mapping[str, object], preempted: bool, session: WandbSession
-    ) -> None:
+    def _finish(self, summary: Mapping[str, object], session: WandbSession) -> None:
         status, stopped_by = str(summary["status"]), str(summary.get("stopped_by", ""))
         if status == RunStatus.INTERRUPTED:
             unclear = ("SIGTERM",) if wandb_client.tells_stops() else ("SIGTERM", "SIGINT")
@@ -244,7 +237,7 @@ class WandbTracker:
                 self.stopped_by_wandb = session.was_asked_to_stop()
             if self.stopped_by_wandb:
                 stopped_by = "wandb"
-        problem = session.finish(summary, stopped_by, preempted=preempted)
+        problem = session.finish(summary, stopped_by)
         if problem and not self.given_up:
             self._note_undelivered(problem, session)
 

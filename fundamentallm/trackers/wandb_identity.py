@@ -93,7 +93,7 @@ def why_not_trusted(folder: RunFolder, settings: Any) -> str:
     words = (f"{name}={shlex.quote(part)}" for name, part in zip(names, place, strict=True) if part)
     return (
         f"{folder.wandb_id}: this run is on W&B, and no record on this machine says that you "
-        f"started it, so nothing is sent; to resume it there, set {' '.join(words)}"
+        f"started it, so nothing is sent; to send it there, set {' '.join(words)}"
     )
 
 

@@ -159,13 +159,12 @@ class WandbSession:
         except Exception:  # W&B is unreachable, so it did not ask for a stop
             return False
 
-    def finish(self, summary: Mapping[str, Any], stopped_by: str, *, preempted: bool) -> str:
+    def finish(self, summary: Mapping[str, Any], stopped_by: str) -> str:
         """Send the summary and the model, and end the run.
 
         Args:
             summary: Content of summary.json.
             stopped_by: What stopped the run.
-            preempted: Whether an agent may run it again.
 
         Returns:
             What W&B did not receive, in one line; "" if it has everything.
@@ -179,7 +178,7 @@ class WandbSession:
             raise ConnectionError("its process has ended")
         in_sweep = self.options.swept is not None or bool(run.sweep_id)
         code = exit_codes.of_run(status, stopped_by, in_sweep=in_sweep)
-        requeued = preempted and code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP)
+        requeued = code in (exit_codes.PREEMPTED, exit_codes.HUNG_UP)
         before = tuple(run.tags or ())
         if (tags := end_tags(before, status, requeued=requeued)) != before:
             run.tags = tags

@@ -37,6 +37,15 @@ def test_runs_of_a_sweep_that_w_and_b_never_saw(client: Client, text_file: Path)
             run_id = (folder / "wandb-id.txt").read_text().strip().rpartition("/")[2]
             (run,) = (run for run in runs if run.name == run_id)
             check_same(client.server, run, folder)
+    none = client.run("fundamentallm", "sync", "runs/g/run-0099", code=2)
+    assert "runs/g/run-0099: no run that has ended was found" in none.stdout
+    client.server.store.runs.clear()
+    (client.folder / "runs/g/run-0001/config.yaml").write_text("a: [b\n")
+    damaged = client.run("fundamentallm", "sync", "runs/g", code=2)
+    assert damaged.stdout.count("config.yaml") == 1
+    assert len(client.server.store.runs) == 1, damaged.stdout  # the other is sent
+    (run,) = client.server.store.runs.values()
+    assert run.name in (client.folder / "runs/g/run-0002/wandb-id.txt").read_text()
 
 
 @pytest.mark.slow

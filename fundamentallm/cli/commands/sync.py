@@ -14,10 +14,10 @@ from fundamentallm.cli.messages import display_path, show, warn
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.storage import storage_url, study_name
 from fundamentallm.cli.wandb_runs import WandbRuns, with_allowed_wandb
-from fundamentallm.errors import FundamentallmError
+from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.exit_codes import DONE, FAILED
 from fundamentallm.files.run_folder import RunFolder, RunFolderError
-from fundamentallm.sweep.store.sweep_folder import SweepFolder, run_folder_name
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 from fundamentallm.trackers.installed import MISSING, load_tracker
 
 VARIABLES_OF_ANOTHER_RUN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
@@ -46,26 +46,33 @@ def sync(folders: Sequence[str]) -> int:
         if (reason := wandb.why_unusable()) is not None:
             raise FundamentallmError(reason or "WANDB_MODE is disabled; unset it to send runs")
         runs = [run for folder in folders for run in _runs(Path(folder))]
-        return max([_send(run, wandb) for run in runs], default=DONE)
+        if len(runs) == 1:
+            return _send(runs[0], wandb)
+        return max(_send_one_of_many(run, wandb) for run in runs)
 
 
-def _runs(path: Path) -> Iterator[EndedRun]:
-    """Yield the runs of a folder.
+def _runs(path: Path) -> Sequence[EndedRun]:
+    """Return the runs of a folder, at least one.
 
     Raises:
         FundamentallmError: The folder has no run of ours, or this user did not choose its project.
     """
-    if SweepFolder(path).exists:
-        yield from _runs_of_sweep(SweepFolder(path), only=None)
-    elif SweepFolder(path.absolute().parent).exists:
-        yield from _runs_of_sweep(SweepFolder(path.absolute().parent), only=path.name)
+    sweep, parent = SweepFolder(path), SweepFolder(path.absolute().parent)
+    if sweep.exists:
+        runs = [run for run in _runs_of_sweep(sweep) if _may_have_ended(run.folder)]
+    elif parent.exists:
+        runs = [run for run in _runs_of_sweep(parent) if run.folder.path.name == path.name]
     else:
-        folder = RunFolder(path)
-        _check(folder)
-        yield EndedRun(folder, {}, {})
+        runs = [EndedRun(RunFolder(path), {}, {})]
+    if not runs:
+        raise RunFolderError(
+            f"{display_path(path)}: no run that has ended was found; give the folder of a run, or "
+            "of a sweep that was started with --wandb"
+        )
+    return runs
 
 
-def _runs_of_sweep(sweep: SweepFolder, only: str | None) -> Iterator[EndedRun]:
+def _runs_of_sweep(sweep: SweepFolder) -> Iterator[EndedRun]:
     from fundamentallm.sweep.store.run_store import read_study
 
     sweep.check_is_ours()
@@ -86,11 +93,15 @@ def _runs_of_sweep(sweep: SweepFolder, only: str | None) -> Iterator[EndedRun]:
     )
     for run in runs:
         folder = sweep.run(run.number)
-        if only is None and not (folder.wandb_id.exists() and folder.has_ended()):
-            continue
-        if only in (None, run_folder_name(run.number)):
-            _check(folder)
+        if folder.holds_a_run():
             yield EndedRun(folder, *wandb(run.number, run.values))
+
+
+def _may_have_ended(folder: RunFolder) -> bool:
+    try:
+        return folder.has_ended()
+    except FundamentallmError:  # shown when the run is sent
+        return True
 
 
 def _check(folder: RunFolder) -> None:
@@ -108,15 +119,32 @@ def _check(folder: RunFolder) -> None:
             f"{path}: a run of another program; send a log of W&B's client with wandb sync"
         )
     if not folder.has_ended():
+        sweep = folder.path.absolute().parent
+        resume = f"fundamentallm train --output-dir {path} --resume"
+        if SweepFolder(sweep).exists:
+            resume = f"fundamentallm agent {display_path(sweep)}"
         raise RunFolderError(
-            f"{path}: this run has not ended; resume it, which sends it too, with: "
-            f"fundamentallm train --output-dir {path} --resume"
+            f"{path}: this run has not ended; resume it, which sends it too, with: {resume}"
         )
 
 
+def _send_one_of_many(run: EndedRun, wandb: Any) -> int:
+    """Send a run as `_send`, but only show an error of its folder: others have to be sent too."""
+    try:
+        return _send(run, wandb)
+    except FundamentallmError as error:
+        show(f"fundamentallm: {one_line(error)}", err=True)
+        return error.exit_code
+
+
 def _send(run: EndedRun, wandb: Any) -> int:
-    """Send one run, show the outcome, and return the exit code."""
+    """Send a run, show the outcome, and return the exit code.
+
+    Raises:
+        FundamentallmError: It cannot be read or has not ended, or its folder is in use.
+    """
     folder, path = run.folder, display_path(run.folder.path)
+    _check(folder)
     with _environment(run.environment), folder.held():
         if not run.options and (reason := wandb.why_not_trusted(folder)):
             warn(reason)
@@ -124,7 +152,7 @@ def _send(run: EndedRun, wandb: Any) -> int:
         tracker = wandb.WandbTracker(folder, wandb.RunOptions(**run.options))
         summary = folder.read_summary()
         tracker.start(folder.read_config(), total_steps=0, step=0, facts=summary)
-        tracker.finish(summary, preempted=False)
+        tracker.finish(summary)
     if tracker.undelivered:
         show(f"{path}: {tracker.undelivered}", err=True)
         return FAILED
