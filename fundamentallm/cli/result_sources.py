@@ -55,7 +55,7 @@ def read_wandb_source(address: str, metric: str) -> Results:
     Raises:
         FundamentallmError: This is no such address; or as in `read_sources`.
     """
-    address = _without_host(address)
+    address = plain_address(address)
     if not ON_WANDB.fullmatch(address):
         raise FundamentallmError(f"{address}: give a sweep on W&B: ENTITY/PROJECT/SWEEP")
     return _checked(_read_wandb(address, metric), metric)
@@ -74,7 +74,7 @@ def _checked(results: Results, metric: str) -> Results:
 def _read(sources: Sequence[str], metric: str) -> Results:
     from fundamentallm.report.combine import combine
 
-    sources = list(dict.fromkeys(map(_without_host, sources)))
+    sources = list(dict.fromkeys(map(plain_address, sources)))
     addresses = [source for source in sources if _is_on_wandb(source)]
     folders = [source for source in sources if source not in addresses]
     parts = [_read_folders(folders, metric)] if folders else []
@@ -113,11 +113,11 @@ def refuse_wandb(source: str, instead: str) -> None:
     Raises:
         FundamentallmError: It is the address of one; the message says what to do `instead`.
     """
-    if _is_on_wandb(_without_host(source)):
+    if _is_on_wandb(plain_address(source)):
         raise FundamentallmError(f"{source}: no such folder; for a sweep on W&B, {instead}")
 
 
-def _without_host(source: str) -> str:
+def plain_address(source: str) -> str:
     """Return ENTITY/PROJECT/SWEEP of a sweep's page on W&B; any other source as it is."""
     page = PAGE.fullmatch(source)
     return unquote("/".join(page.groups())) if page else source

@@ -150,7 +150,7 @@ def test_a_run_killed_at_its_start_is_ours(tmp_path: Path) -> None:
             folder = Killed(tmp_path / f"{len(settings)}-{most}")
             folder.create()
             with pytest.raises(KeyboardInterrupt):
-                FolderTracker(folder).start(settings, total_steps=steps, step=0)
+                FolderTracker(folder).start(settings, total_steps=steps, step=0, facts={})
             files.append(" ".join(sorted(path.name for path in folder.path.iterdir())))
             assert why_foreign(folder.path) == ""
     assert files[:3] == ["", "summary.json", "config.yaml summary.json"]

@@ -14,7 +14,7 @@ from conftest import ROOT, Run
 
 from fundamentallm.training.checkpoint import Checkpoint
 
-VERSIONS = sorted(path.name for path in (ROOT / "tests/fixtures").iterdir())
+VERSIONS = sorted(path.parent.name for path in (ROOT / "tests/fixtures").glob("*/run"))
 
 
 @pytest.fixture(params=VERSIONS)

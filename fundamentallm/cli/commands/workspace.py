@@ -5,12 +5,18 @@ from __future__ import annotations
 import click
 
 from fundamentallm.cli.messages import show
-from fundamentallm.cli.result_sources import metric_option, read_wandb_source, show_notes
+from fundamentallm.cli.options import PATH
+from fundamentallm.cli.result_sources import (
+    metric_option,
+    plain_address,
+    read_wandb_source,
+    show_notes,
+)
 from fundamentallm.errors import FundamentallmError
 
 
 @click.command()
-@click.argument("address", metavar="ENTITY/PROJECT/SWEEP")
+@click.argument("address", metavar="ENTITY/PROJECT/SWEEP", type=PATH)
 @metric_option
 def workspace(address: str, metric: str) -> int:
     """Write a saved view and a report of a sweep to its project on W&B.
@@ -27,6 +33,7 @@ def workspace(address: str, metric: str) -> int:
         ) from None
     from fundamentallm.trackers.wandb_api import WandbApi, address_and_key
 
+    address = plain_address(address)
     results = read_wandb_source(address, metric)
     api, parts = WandbApi(*address_and_key()), SweepAddress(*address.split("/"))
     show(f"writing a saved view and a report to {parts.entity}/{parts.project} on W&B", err=True)
