@@ -141,7 +141,7 @@ class WandbTracker:
             raise self.refused
         self._fail_if_required()
         if self.given_up:
-            LOG.warning("%s; the run continues without W&B", self.given_up)
+            self._warn_of_retry()
         self.is_training = True
 
     def _fail_if_required(self) -> None:
@@ -227,7 +227,7 @@ class WandbTracker:
                     continue
                 self.given_up = reason
                 if self.is_training:
-                    LOG.warning("%s; the run continues, and is sent at its end", reason)
+                    self._warn_of_retry()
 
     def _finish(self, summary: Mapping[str, object], session: WandbSession) -> None:
         status, stopped_by = str(summary["status"]), str(summary.get("stopped_by", ""))
@@ -247,6 +247,9 @@ class WandbTracker:
         if session is not None and session.offline_by_choice:
             command = f"wandb sync {_path(session.run.settings.sync_dir)}"
         self.undelivered = f"{problem}; the whole run is kept; send it with: {command}"
+
+    def _warn_of_retry(self) -> None:
+        LOG.warning("%s; the run continues, and is sent at its end", self.given_up)
 
     def _note_stop(self) -> None:
         self.stopped_by_wandb = True

@@ -122,6 +122,7 @@ def test_stopped_and_resumed_is_one_run(
     assert run.values["max_steps"] == step + 20
 
 
+@pytest.mark.slow
 def test_an_id_of_another_run_is_refused(
     client: Client, text_file: Path, tiny_flags: list[str]
 ) -> None:
