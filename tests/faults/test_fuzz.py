@@ -18,7 +18,7 @@ def test_no_input_breaks_a_reader(name: str) -> None:
     assert 0 < refused < fed or name == "metrics.jsonl"
 
 
-@pytest.mark.parametrize("folders", [pytest.param(50, marks=pytest.mark.slow), nightly(20_000)])
+@pytest.mark.parametrize("folders", [pytest.param(25, marks=pytest.mark.slow), nightly(20_000)])
 def test_no_folder_breaks_a_command(folders: int, ordinary_user: Sequence[str]) -> None:
     fuzz = [sys.executable, ROOT / "tests/faults/fuzz.py", f"--folders={folders}"]
     done = subprocess.run([*ordinary_user, *fuzz], capture_output=True, text=True, check=False)

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from client_environments import environment
-from conftest import nightly
 from results_on_disk import write_sweep
 from tiny_sweep import FLAGS
 from wandb_client import VARYING, Client
@@ -55,8 +54,8 @@ for step in range(3):
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("version", ["", nightly("0.28.2"), nightly("0.21.4")])
+@pytest.mark.nightly
+@pytest.mark.parametrize("version", ["", "0.28.2", "0.21.4"])
 def test_a_sweep_on_wandb(tmp_path: Path, text_file: Path, version: str) -> None:
     parameters = {
         "learning_rate": {"values": [0.001, 0.003]},

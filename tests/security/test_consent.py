@@ -206,7 +206,7 @@ def test_a_run_is_sent_to_the_project_of_its_sweep(tmp_path: Path, text_file: Pa
         assert client.only_run().project == "shelf"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_untrusted_run_is_resumed_without_wandb(
     tmp_path: Path, text_file: Path, tiny_flags: list[str]
 ) -> None:

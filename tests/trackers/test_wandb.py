@@ -274,7 +274,7 @@ def mend(server: WandbServer, name: str) -> None:
         server.up()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_with_an_id_is_kept_where_w_and_b_fails_at_its_start(
     client: Client, text_file: Path, tiny_flags: list[str]
 ) -> None:
