@@ -34,7 +34,7 @@ MOVES: dict[str, tuple[Callable[[Path], object], str | None]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "move_kind",
-    [nightly("renamed"), "its parent renamed", "removed"],
+    [nightly("renamed"), nightly("its parent renamed"), "removed"],
 )
 def test_a_folder_moved_during_a_sweep(
     move_kind: str, run: Run, tmp_path: Path, text_file: Path
