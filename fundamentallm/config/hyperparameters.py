@@ -162,7 +162,7 @@ class Config:
         "constant",
         "Change the learning rate over the run by this schedule.",
         group="Schedule",
-        choices=("constant", "cosine", "step", "exponential", "linear"),
+        choices=("constant", "cosine", "step", "exponential", "linear", "wsd"),
         also_called=("schedule", "scheduler", "lr_scheduler"),
     )
     warmup_steps: int = hyperparameter(
@@ -187,10 +187,17 @@ class Config:
     )
     min_lr_ratio: float = hyperparameter(
         0.1,
-        "End cosine and linear schedules at this fraction of the peak.",
+        "End cosine, linear and wsd schedules at this fraction of the peak.",
         group="Schedule",
         possible="[0, 1]",
         also_called=("min_lr",),
+    )
+    decay_fraction: float = hyperparameter(
+        0.2,
+        "Decay over this last fraction of the run, in the wsd schedule.",
+        group="Schedule",
+        possible="(0, 1]",
+        also_called=("cooldown_fraction", "decay_frac"),
     )
     # --- Run ---
     eval_every: int = hyperparameter(

@@ -28,6 +28,7 @@ ABBREVIATIONS = {
     "lr_decay": "decay",
     "lr_steps": "at",
     "min_lr_ratio": "minlr",
+    "decay_fraction": "frac",
     "epochs": "ep",
     "max_steps": "steps",
     "max_minutes": "min",

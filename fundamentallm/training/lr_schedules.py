@@ -15,8 +15,10 @@ def learning_rate(config: Config, step: int, *, total_steps: int, steps_per_epoc
     Every schedule starts with a straight warm-up: step k of the first `warmup_steps` takes
     (k + 1) / warmup_steps of the peak, so the first is above 0 and the last is the peak.
     Cosine and linear then fall from the peak, one step after warm-up, to
-    `min_lr_ratio * learning_rate` at the last step of the run. Step and exponential count
-    from the start of the run, so warm-up does not move their milestones.
+    `min_lr_ratio * learning_rate` at the last step of the run. Wsd (warm-up, stable, decay;
+    Hägele et al., arXiv 2405.18392) stays at the peak until `decay_start`, then falls linearly to
+    the same end. Step and exponential count from the start of the run, so warm-up does not move
+    their milestones.
 
     Args:
         config: The run's hyperparameters.
@@ -30,6 +32,16 @@ def learning_rate(config: Config, step: int, *, total_steps: int, steps_per_epoc
     )
 
 
+def decay_start(config: Config, total_steps: int) -> int:
+    """Return the first step of wsd's decay: the number of steps of its stable part.
+
+    The decay takes the last `decay_fraction` of the run, at least one step, but begins after
+    warm-up. A run that is shorter than its warm-up has no decay.
+    """
+    stable = round(total_steps * (1 - config.decay_fraction))
+    return max(min(stable, total_steps - 1), config.warmup_steps)
+
+
 def _without_warmup(config: Config, step: int, total_steps: int, steps_per_epoch: float) -> float:
     """Return the schedule without its warm-up, as a fraction of the peak."""
     decay = config.lr_decay or DEFAULT_DECAY.get(config.lr_schedule, 1.0)
@@ -39,6 +51,12 @@ def _without_warmup(config: Config, step: int, total_steps: int, steps_per_epoch
             return _between(config.min_lr_ratio, (1 + math.cos(math.pi * progress)) / 2)
         case "linear":
             return _between(config.min_lr_ratio, 1 - _progress(config, step, total_steps))
+        case "wsd":
+            begin = decay_start(config, total_steps)
+            if step < begin:
+                return 1.0
+            left = max(total_steps - 1 - step, 0) / max(total_steps - begin, 1)
+            return _between(config.min_lr_ratio, left)
         case "step":
             return decay ** sum(step >= milestone for milestone in config.lr_milestones)
         case "exponential":

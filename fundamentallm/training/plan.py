@@ -98,6 +98,12 @@ class Plan:
                 f"--warmup-steps {config.warmup_steps} is not shorter than the run, {total} steps: "
                 "the learning rate never leaves its warm-up"
             )
+        stable = round(total * (1 - config.decay_fraction))
+        if config.lr_schedule == "wsd" and stable < config.warmup_steps < total:
+            lines.append(
+                f"--warmup-steps {config.warmup_steps} is longer than the stable part, "
+                f"{stable} steps: the decay starts late and is shorter than --decay-fraction says"
+            )
         late = [step for step in config.lr_milestones if step >= total]
         if config.lr_schedule == "step" and late:
             lines.append(f"--lr-steps {late[0]} comes after the run's end, {total} steps")
@@ -127,8 +133,9 @@ class Plan:
                 schedule in ("step", "exponential"),
             ),
             "min_lr_ratio": (
-                "--lr-schedule cosine or linear",
-                schedule in ("cosine", "linear"),
+                "--lr-schedule cosine, linear or wsd",
+                schedule in ("cosine", "linear", "wsd"),
             ),
+            "decay_fraction": ("--lr-schedule wsd", schedule == "wsd"),
             "patience": ("--early-stopping", self.config.early_stopping),
         }

@@ -27,7 +27,12 @@ def test_steps_are_counted_in_whole_numbers() -> None:
     [
         ({"lr_steps": "10,20"}, "--lr-steps does nothing without --lr-schedule step"),
         ({"lr_decay": 0.5, "lr_schedule": "linear"}, "--lr-decay does nothing without"),
-        ({"min_lr_ratio": 0.5}, "--min-lr-ratio does nothing without --lr-schedule cosine or"),
+        ({"min_lr_ratio": 0.5}, "--min-lr-ratio does nothing without --lr-schedule cosine, lin"),
+        ({"decay_fraction": 0.5}, "--decay-fraction does nothing without --lr-schedule wsd"),
+        (
+            {"lr_schedule": "wsd", "max_steps": 100, "warmup_steps": 90},
+            "--warmup-steps 90 is longer than the stable part, 80 steps",
+        ),
         ({"patience": 2}, "--patience does nothing without --early-stopping"),
         ({"gradient_accumulation": 101}, "--gradient-accumulation 101 is more than the 100 batch"),
     ],

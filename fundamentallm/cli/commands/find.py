@@ -25,7 +25,10 @@ from fundamentallm.status import RunStatus
 if TYPE_CHECKING:
     from fundamentallm.data.text import Text
 
-SCHEDULE = ("learning_rate", "lr_schedule", "warmup_steps", "lr_decay", "lr_steps", "min_lr_ratio")
+SCHEDULE = (
+    "learning_rate", "lr_schedule", "warmup_steps", "lr_decay", "lr_steps", "min_lr_ratio",
+    "decay_fraction",
+)  # fmt: skip
 LENGTH = ("epochs", "max_steps", "max_minutes", "eval_every", "early_stopping", "patience")
 UNUSED = (*SCHEDULE, *LENGTH, "compile")  # hyperparameters that a range test does without
 
