@@ -19,7 +19,7 @@ from results_on_disk import write_sweep
 PACKAGE = ROOT / "fundamentallm"
 LAYERS = (  # bottom layer first: a package imports only from its own layer and earlier ones
     ("errors", "exit_codes", "metrics", "printable", "status", "warning_lines"),
-    ("config", "machine"),
+    ("config", "machine", "scaling"),
     ("files",),
     ("data", "trackers"),
     ("model",),
