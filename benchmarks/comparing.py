@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import multiprocessing
+import os
 import platform
 import re
 import statistics
@@ -70,10 +71,15 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     return f"{middle:.2f} ({min(each):.2f}-{max(each):.2f})"
 
 
+def seconds_since_start() -> float:
+    """Return the seconds since this process started, before any import; Linux only."""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    now = float(Path("/proc/uptime").read_text().split()[0])
+    return now - started / os.sysconf("SC_CLK_TCK")
+
+
 def machine() -> str:
     """Return date, processor and torch version for a caption."""
-    import os
-
     import torch
 
     processor = (

@@ -15,6 +15,7 @@ half, in windows of the model's context without overlap.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -22,6 +23,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +41,7 @@ from fundamentallm import Config
 from fundamentallm.config.presets import PRESETS
 from fundamentallm.data.dataset import Dataset, prepare, scoring_windows, training_batch
 from fundamentallm.data.text import read_text
+from fundamentallm.data.vocabulary import UNKNOWN_TOKEN, Tokens
 
 CONTEXT = 64
 RECIPE = {"batch": 12, "rate": 1e-3}
@@ -45,22 +49,39 @@ TUNED = {"batch": 6, "rate": 4e-3}
 TARGETS = (1.88, 1.70)
 
 
-def train_nanogpt(
-    module: Any, data: Dataset, steps: int, seed: int, *, batch: int, rate: float
-) -> tuple[float, float, float]:
-    """Return nanoGPT's loss on both halves and the processor seconds."""
-    torch.manual_seed(seed)
+def nanogpt_model(module: Any, data: Dataset) -> Any:
+    """Return a new model of the recipe's shape."""
     shape = module.GPTConfig(
         block_size=CONTEXT, vocab_size=len(data.vocabulary), n_layer=4, n_head=4, n_embd=128,
         dropout=0.0, bias=False,
     )  # fmt: skip
-    model = module.GPT(shape)
+    return module.GPT(shape)
+
+
+def nanogpt_steps(
+    module: Any,
+    data: Dataset,
+    seed: int,
+    *,
+    batch: int,
+    rate: float,
+    warmup: int,
+    progress: Callable[[int], float],
+) -> Iterator[Any]:
+    """Train nanoGPT's recipe; yield the model after every step.
+
+    `progress(step)` is the fraction of the decay before a step; at 1 the training ends.
+    """
+    torch.manual_seed(seed)
+    model = nanogpt_model(module, data)
     optimizer = model.configure_optimizers(0.1, rate, (0.9, 0.99), "cpu")
     windows = Config(max_seq_len=CONTEXT, batch_size=batch, seed=seed)
-    warmup, floor = min(100, steps // 10), rate / 10
-    start = time.process_time()
-    for step in range(steps):
-        decay = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    floor = rate / 10
+    for step in itertools.count():
+        done = progress(step)
+        if done >= 1:
+            return
+        decay = 0.5 * (1 + math.cos(math.pi * max(done, 0)))
         now = rate * (step + 1) / (warmup + 1) if step < warmup else floor + decay * (rate - floor)
         for group in optimizer.param_groups:
             group["lr"] = now
@@ -70,23 +91,39 @@ def train_nanogpt(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        yield model
+
+
+def train_nanogpt(
+    module: Any, data: Dataset, steps: int, seed: int, *, batch: int, rate: float
+) -> tuple[float, float, float]:
+    """Return nanoGPT's loss on both halves and the processor seconds."""
+    warmup = min(100, steps // 10)
+    trained = nanogpt_steps(
+        module, data, seed, batch=batch, rate=rate, warmup=warmup,
+        progress=lambda step: (step - warmup) / (steps - warmup),
+    )  # fmt: skip
+    start = time.process_time()
+    model = deque(trained, maxlen=1).pop()
     seconds = time.process_time() - start
-    model.eval()
     middle = len(data.val) // 2
-    first, second = (_score(model, part) for part in (data.val[:middle], data.val[middle:]))
+    first, second = (score_nanogpt(model, part) for part in (data.val[:middle], data.val[middle:]))
     return first, second, seconds
 
 
 @torch.no_grad()
-def _score(model: Any, tokens: Any) -> float:
-    total = 0.0
+def score_nanogpt(model: Any, tokens: Tokens) -> float:
+    """Return the loss of nanoGPT's model; as with ours, unknown characters are no targets."""
+    model.eval()
+    total, count = 0.0, int((tokens[1:] != UNKNOWN_TOKEN).sum())
     for inputs, targets in scoring_windows(tokens, CONTEXT, 64):
         logits, _ = model(inputs, targets)
         loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), reduction="sum"
+            logits.flatten(0, 1), targets.flatten(), ignore_index=UNKNOWN_TOKEN, reduction="sum"
         )
         total += loss.item()
-    return total / (len(tokens) - 1)
+    model.train()
+    return total / count
 
 
 def train_recipe(

@@ -179,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         if request.get("complete"):
             sweeps.finish(sweep, run, request.get("exitcode") or 0)
         elif sweep is not None:
-            sweeps.stop_early(sweep)
+            sweeps.stop_early(sweep, store.search)
         limits = {"rate_limit_seconds": 0}
         return {"exitcode": run.exit_code, "limits": limits, "stopped": run.stopped}
 

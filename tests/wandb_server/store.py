@@ -8,7 +8,7 @@ import secrets
 import string
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 ENTITY = "tester"
 ALPHABET = string.ascii_lowercase + string.digits
@@ -157,6 +157,16 @@ class View:
     saves: int = 0
 
 
+class Search(Protocol):
+    """Search and early termination of sweeps, in place of the server's own."""
+
+    def suggest(self, sweep: Sweep) -> dict[str, Any] | None:
+        """Return the next configuration, `{name: {"value": ...}}`, or None at the end."""
+
+    def stop_early(self, sweep: Sweep) -> None:
+        """Stop the runs that the sweep's hyperband ends."""
+
+
 class Store:
     """All data, in memory; the listener holds a lock during each request."""
 
@@ -171,6 +181,8 @@ class Store:
         """Uploaded files by path."""
         self.stop_timeout = 40.0
         """Seconds for a run to stop by itself before its agent has to stop it."""
+        self.search: Search | None = None
+        """Search of all sweeps; None for the server's own, which suggests at random."""
 
     def run(self, project: str | None, name: str) -> Run | None:
         """Return a run, or None if it is unknown."""

@@ -12,7 +12,7 @@ import random
 import time
 from typing import Any
 
-from wandb_server.store import Agent, Run, Store, Sweep, new_name
+from wandb_server.store import Agent, Run, Search, Store, Sweep, new_name
 
 UNFINISHED = ("running", "pending")
 
@@ -29,7 +29,7 @@ def commands(
     for run in agent.runs:
         if run.name not in alive and run.state == "pending":
             run.state = "crashed"  # its process ended without a report
-    stop_early(sweep)
+    stop_early(sweep, store.search)
     overdue = [
         run
         for run in sweep.runs
@@ -49,7 +49,7 @@ def commands(
     elif "scheduler" in sweep.config:
         return []  # the scheduler may enqueue more
     else:
-        suggested = suggest(sweep)
+        suggested = store.search.suggest(sweep) if store.search else suggest(sweep)
         if suggested is None:
             if any(run.state in (*UNFINISHED, "preempting") for run in sweep.runs):
                 return []  # a running one may be preempted and queued
@@ -120,13 +120,17 @@ def draw(spec: dict[str, Any], rng: random.Random) -> Any:
     return rng.uniform(low, high)
 
 
-def stop_early(sweep: Sweep) -> None:
+def stop_early(sweep: Sweep, search: Search | None) -> None:
     """Apply W&B's hyperband as documented, with bands at `min_iter * eta ** k`.
 
     At each band a run continues if its metric is among the best 1/eta of all runs that reached it.
+    A `search` applies its own.
     """
     rule = sweep.config.get("early_terminate")
     if not rule:
+        return
+    if search is not None:
+        search.stop_early(sweep)
         return
     metric = sweep.config["metric"]["name"]
     sign = -1 if sweep.config["metric"].get("goal") == "maximize" else 1
