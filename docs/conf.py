@@ -28,7 +28,7 @@ NAVIGATION = {
     "Models": "writing metrics performance",
     "Reference": "commands reliability",
     "For maintainers": "dev/how-it-works dev/decisions dev/experiments dev/performance"
-    " dev/search dev/explain dev/the-guide /benchmarks/README",
+    " dev/search dev/explain dev/scaling dev/the-guide /benchmarks/README",
     "Project": "/CONTRIBUTING /CHANGELOG /SECURITY",
 }
 

@@ -161,12 +161,14 @@ def test_training_imports_neither_the_torch_compiler_nor_unused_libraries(
     assert loaded_by(["generate", "runs/cats-1", "--max-tokens=5"], heavy) == ["torch"]
 
 
-@pytest.mark.parametrize("command", [["check", "sweeps/bayes.yaml"], ["report"], ["explain"]])
+@pytest.mark.parametrize(
+    "command", [["check", "sweeps/bayes.yaml"], ["report"], ["explain"], ["predict", "--longer=2"]]
+)
 def test_checks_and_reports_import_no_torch(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    if len(command) == 1:
+    if command[0] != "check":
         command = [*command, str(write_sweep(tmp_path, {0.001: [1.5, 1.6], 0.01: [1.7, 1.8]}))]
     assert loaded_by(command, ("torch", "wandb", "optuna")) == []
 

@@ -22,6 +22,7 @@ from fundamentallm.cli.commands.explain import explain
 from fundamentallm.cli.commands.find import find
 from fundamentallm.cli.commands.generate import generate
 from fundamentallm.cli.commands.next import next_
+from fundamentallm.cli.commands.predict import predict
 from fundamentallm.cli.commands.refine import refine
 from fundamentallm.cli.commands.report import report
 from fundamentallm.cli.commands.sweep import sweep
@@ -61,6 +62,7 @@ COMMANDS = (
     refine,
     report,
     explain,
+    predict,
     workspace,
     next_,
     compare,
