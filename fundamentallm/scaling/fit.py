@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -10,35 +11,36 @@ import numpy as np
 from fundamentallm.scaling.law import Law, Observation, losses
 
 PRIOR = Law(
-    offset=1.0,
-    size_scale=0.12,
-    size_exponent=0.4,
-    token_scale=0.35,
-    token_exponent=0.5,
+    offset=1.2,
+    size_scale=0.11,
+    size_exponent=0.35,
+    token_scale=0.2,
+    token_exponent=0.6,
     repeats=15.0,
-    memorization=0.003,
-    overcapacity=0.5,
-    repetition=1.3,
+    memorization=0.0003,
+    overcapacity=1.0,
+    repetition=1.8,
 )
 """Law of this package's trainer on English, with its default dropout. Provisional."""
 
 COMMON_SPREAD = 1.0
-"""Standard deviation of the logarithm of a factor common to offset and scales: texts differ most
-in how many nats there are to learn and to lose."""
+"""Standard deviation of the logarithm of a factor of all coefficients in nats: texts differ most
+in how much there is to learn."""
 SPREAD = Law(
-    offset=0.25,
-    size_scale=0.4,
-    size_exponent=0.2,
+    offset=0.2,
+    size_scale=0.5,
+    size_exponent=0.3,
     token_scale=0.3,
     token_exponent=0.2,
     repeats=0.3,
-    memorization=1.0,
-    overcapacity=0.2,
-    repetition=0.2,
+    memorization=0.7,
+    overcapacity=0.15,
+    repetition=0.15,
 )
 """Standard deviation of the logarithm of each coefficient between texts and settings."""
 
-_scales = np.array([field.name in ("offset", "size_scale", "token_scale") for field in fields(Law)])
+_in_nats = ("offset", "size_scale", "token_scale", "memorization")
+_scales = np.array([field.name in _in_nats for field in fields(Law)], float)
 COVARIANCE = np.diag(np.exp(SPREAD.logs) ** 2) + COMMON_SPREAD**2 * np.outer(_scales, _scales)
 """Covariance of the logarithms of a law's coefficients."""
 STEP = 1e-5
@@ -47,9 +49,12 @@ ENOUGH = 1e-3
 """Gain in a round, as predicted, that is not worth it."""
 NOISE = 0.012
 """Standard deviation of a run's loss between seeds, in nats."""
-POINT_NOISE = 0.01
-"""Standard deviation of an observation from the law beside that: the law is not exact, and at a
-constant rate points of a curve scatter."""
+MISFIT = 0.006
+"""Standard deviation of an expected loss from the law, in nats."""
+EARLY_MISFIT = 0.06
+"""The same as a share of the distance from the lowest loss: short runs follow the law less."""
+SCATTER = 0.012
+"""Standard deviation of a point of a curve at a constant rate."""
 OUTLIER = 2.0
 """Standard deviations beyond which a residual counts by its size, no longer by its square."""
 DRAWS = 400
@@ -115,7 +120,8 @@ def forecast(
     priors = random.multivariate_normal(law.logs, COVARIANCE, DRAWS)
     target = np.array([[parameters, tokens, characters]], dtype=float)
     expected = losses(_fit(priors, seen, drawn), target)[:, 0]
-    low, high = np.quantile(expected + noise * random.standard_normal(DRAWS), (0.05, 0.95))
+    last = math.hypot(noise, SCATTER if any(each.run for each in observations) else 0)
+    low, high = np.quantile(expected + last * random.standard_normal(DRAWS), (0.05, 0.95))
     return Forecast(float(np.median(expected)), float(low), float(high))
 
 
@@ -123,13 +129,14 @@ class _Seen:
     """Observations as arrays."""
 
     def __init__(self, observations: Sequence[Observation], noise: float) -> None:
-        self.points = np.array(
-            [(o.parameters, o.tokens, o.characters) for o in observations], float
-        )
-        self.losses = np.array([o.loss for o in observations])
-        names = np.array([o.run or str(index) for index, o in enumerate(observations)])
-        covariance = noise**2 * (names[:, None] == names) + POINT_NOISE**2 * np.eye(len(names))
-        self.root = np.linalg.cholesky(covariance)
+        points = [(each.parameters, each.tokens, each.characters) for each in observations]
+        self.points = np.array(points, float)
+        self.losses = np.array([each.loss for each in observations])
+        names = np.array([each.run or str(index) for index, each in enumerate(observations)])
+        above = self.losses - self.losses.min()
+        own = MISFIT**2 + (EARLY_MISFIT * above) ** 2
+        own += [SCATTER**2 if each.run else 0 for each in observations]
+        self.root = np.linalg.cholesky(noise**2 * (names[:, None] == names) + np.diag(own))
 
 
 def _fit(priors: np.ndarray, seen: _Seen, drawn: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from fundamentallm.report.predict import UNKNOWN_VOCABULARY, UnpredictableError,
 from fundamentallm.report.read_runs import read_results
 from fundamentallm.scaling.fit import PRIOR
 
-LAW = replace(PRIOR, offset=1.2, token_scale=0.5)
+LAW = replace(PRIOR, offset=1.4, size_scale=0.15, token_scale=0.25)
 MODEL = {"num_layers": 2, "num_heads": 4, "batch_size": 8, "max_seq_len": 128}
 LENGTHS, WIDTHS = (250, 500, 1000), (32, 64, 128)
 MANY = 1e15

@@ -64,6 +64,7 @@ def test_few_runs_set_the_scale_and_leave_the_exponents() -> None:
         offset=2 * PRIOR.offset,
         size_scale=2 * PRIOR.size_scale,
         token_scale=2 * PRIOR.token_scale,
+        memorization=2 * PRIOR.memorization,
     )
     found = updated(PRIOR, observed(doubled)[:2])
     assert found.loss(4e5, 1e6, MANY) == pytest.approx(doubled.loss(4e5, 1e6, MANY), rel=0.05)
