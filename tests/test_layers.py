@@ -32,13 +32,14 @@ LAYERS = (  # bottom layer first: a package imports only from its own layer and 
     ("sweep.check",),
     ("sweep",),
     ("report",),
+    ("tune",),
     ("cli",),
     ("api", "hosted_search"),
 )
 ONLY_IN = {  # library: the only packages that import it
     "click": ("cli", "hosted_search"),
     "yaml": ("files.bounded_yaml", "files.run_folder", "sweep", "report", "cli"),
-    "scipy": ("sweep.file.distributions", "report"),
+    "scipy": ("sweep.file.distributions", "report", "tune"),
     "torch": ("data.dataset", "machine.device", "model", "training", "sweep.engine.trainer_trial"),
     "tqdm": ("trackers.console",),
     "requests": ("trackers.wandb_api",),

@@ -19,11 +19,14 @@ from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data import token_cache
 from fundamentallm.data.text import DataError, Text
 from fundamentallm.data.unknown_characters import describe_unscored
-from fundamentallm.data.vocabulary import Tokens, Vocabulary, train_length, vocabulary_of
+from fundamentallm.data.vocabulary import (
+    MOST_SCORED,
+    Tokens,
+    Vocabulary,
+    train_length,
+    vocabulary_of,
+)
 from fundamentallm.files.atomic import followed
-
-MOST_SCORED = 1 << 20
-"""Maximum tokens of the validation part to evaluate, so that an evaluation ends on any text."""
 
 
 class TooShortError(DataError, ImpossibleCombinationError):

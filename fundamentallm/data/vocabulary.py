@@ -19,6 +19,8 @@ Tokens = NDArray[np.uint8 | np.uint16]
 UNKNOWN = "\ufffd"  # shown for an unknown character
 UNKNOWN_TOKEN = 0  # of a `char` vocabulary
 MOST_CHARACTERS = 65_534
+MOST_SCORED = 1 << 20
+"""Maximum tokens of the validation part to evaluate, so that an evaluation ends on any text."""
 
 
 @dataclass(frozen=True)

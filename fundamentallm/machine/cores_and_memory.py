@@ -10,6 +10,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the cores that this process may use, within a container's or job's CPU quota.
@@ -74,6 +79,27 @@ def free_gb(root: Path = Path("/")) -> float:
         fields = dict(line.split(":") for line in lines)
         free = int(fields["MemAvailable"].split()[0]) * 1024.0
     return min([free, *_left_by_limits(root)]) / 1e9
+
+
+def free_each_gb(root: Path = Path("/")) -> float:
+    """Return the memory available to one process, also within its own limits (`ulimit -d`, `-v`).
+
+    `root` is the folder that holds /proc and /sys.
+    """
+    return min([free_gb(root), *_left_by_own_limits(root)])
+
+
+def _left_by_own_limits(root: Path) -> Iterator[float]:
+    """Yield the GB that each limit of this process leaves to it."""
+    if resource is None:
+        return
+    for name, used in (("RLIMIT_DATA", "VmData"), ("RLIMIT_AS", "VmSize")):
+        limit = resource.getrlimit(getattr(resource, name))[0]
+        if limit != resource.RLIM_INFINITY:
+            with suppress(OSError, KeyError, ValueError):
+                lines = (root / "proc/self/status").read_text("ascii", "replace").splitlines()
+                fields = dict(line.split(":", 1) for line in lines)
+                yield max(0.0, limit - int(fields[used].split()[0]) * 1024.0) / 1e9
 
 
 def _left_by_limits(root: Path) -> Iterator[float]:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.machine.cores_and_memory import free_gb
+from fundamentallm.machine.cores_and_memory import free_each_gb
 
 Device = torch.device
 
@@ -88,7 +88,7 @@ def free_memory_gb(device: torch.device) -> float:
             if is_out_of_memory(error):  # other processes use it all
                 return 0.0
             raise
-    return free_gb() if device.type == "cpu" else math.inf
+    return free_each_gb() if device.type == "cpu" else math.inf
 
 
 def peak_memory_gb(device: torch.device) -> float:

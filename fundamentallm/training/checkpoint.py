@@ -25,7 +25,7 @@ from fundamentallm.files.atomic import opened, read_file, replacing
 from fundamentallm.files.held_folder import Root, why_misplaced
 from fundamentallm.files.ownership import FILES, MARK, ends_with_mark
 from fundamentallm.files.run_folder import RunFolder
-from fundamentallm.machine.cores_and_memory import free_gb
+from fundamentallm.machine.cores_and_memory import free_each_gb
 from fundamentallm.model.size import parameter_count
 from fundamentallm.model.transformer import Transformer
 from fundamentallm.training.state import TrainingState
@@ -103,7 +103,7 @@ class Checkpoint:
         """
         try:
             whole = _is_whole(path, root)
-            raw = read_file(path, int(1e9 * free_gb()), root=root) if whole else b""
+            raw = read_file(path, int(1e9 * free_each_gb()), root=root) if whole else b""
         except OSError as error:
             raise UnreadError(f"{path}: {error.strerror}; give a run or a checkpoint") from None
         body, footer = raw[:-FOOTER], raw[-FOOTER:]

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fundamentallm.machine.cores_and_memory import busy_cores, busy_warning, free_gb, usable_cores
+from fundamentallm.machine.cores_and_memory import (
+    busy_cores,
+    busy_warning,
+    free_each_gb,
+    free_gb,
+    usable_cores,
+)
 
 GB = 10**9
 
@@ -57,6 +63,17 @@ def test_free_memory_respects_limits(
     line: str, groups: dict[str, tuple[object, int, int]], v1: bool, free: float, tmp_path: Path
 ) -> None:
     assert free_gb(machine(tmp_path, line, groups, v1)) == pytest.approx(free, rel=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what is used")
+@pytest.mark.parametrize("limit", ["-d", "-v"])
+def test_memory_of_a_process_respects_its_own_limits(limit: str) -> None:
+    code = "from fundamentallm.machine.cores_and_memory import *; print(free_gb(), free_each_gb())"
+    words = ["sh", "-c", f'ulimit {limit} 900000; exec "$@"', "sh", sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    free, each = map(float, done.stdout.split())
+    assert 0.3 < each < min(0.9216, free)
+    assert free_each_gb() <= free_gb() * 1.1
 
 
 QUOTA, PERIOD = "cpu/a/cpu.cfs_quota_us", "cpu/a/cpu.cfs_period_us"

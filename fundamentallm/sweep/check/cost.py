@@ -21,12 +21,12 @@ from typing import Any
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import DATA
-from fundamentallm.machine.cores_and_memory import free_gb
+from fundamentallm.machine.cores_and_memory import free_each_gb, free_gb
 from fundamentallm.metrics import runs_text
-from fundamentallm.sweep.check.probe import probe
+from fundamentallm.sweep.check.probe import Effort, job_to_measure, probe
 from fundamentallm.sweep.check.warnings import extremes, size
 from fundamentallm.sweep.engine.concurrency import FIRST_ROW_SECONDS, Resources, fitting
-from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJob
+from fundamentallm.sweep.engine.trainer_job import TextSource
 from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Grid, RandomSearch
@@ -35,6 +35,8 @@ from fundamentallm.training.plan import sequences_at_once
 
 COST_PARAMETERS = ("model_dim", "num_layers", "max_seq_len", "batch_size", "gradient_accumulation")
 LENGTH_PARAMETERS = ("epochs", "max_steps")
+EFFORT = Effort()
+"""Effort for each extreme of the sweep."""
 A_TEXT = 1_000_000
 """Characters of a text, to compare the work of settings."""
 VALUES_PER_END = 64
@@ -157,7 +159,8 @@ def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs 
     if not tried:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(TextSource(data, text.name, text.sha256), resources, Path(folder))
+        source = TextSource(data, text.name, text.sha256)
+        bench = _Bench(source, text.length, resources, Path(folder))
         # The dearest first, and alone, as in the sweep: memory limits the number at a time.
         dearest = bench.corner(tried[-1], 1)
         start = bench.started
@@ -188,14 +191,14 @@ def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs 
     return Costs(
         _shown(cheapest),
         _shown(dearest),
-        [_shown(corner) for corner in _unfit(dearest, tried, bench.free)],
+        [_shown(corner) for corner in _unfit(dearest, tried, bench.free_each)],
         hours,
         expected,
         workers=at_once,
         threads=resources.threads,
         disk_gb=disk,
         free_disk_gb=shutil.disk_usage(".").free / 1e9,
-        free_gb=bench.free,
+        free_gb=bench.free_each,
         stops_early=space.sweep.hyperband is not None
         or (space.sweep.metric is not None and space.sweep.metric.target is not None)
         or any(settings.get("early_stopping") for settings in tried),
@@ -205,9 +208,12 @@ def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs 
 class _Bench:
     """Measures extremes on one text, with the resources of the sweep."""
 
-    def __init__(self, data: TextSource, resources: Resources, folder: Path) -> None:
-        self.data, self.resources, self.folder = data, resources, folder
-        self.free = free_gb()
+    def __init__(
+        self, data: TextSource, characters: int, resources: Resources, folder: Path
+    ) -> None:
+        self.data, self.characters = data, characters
+        self.resources, self.folder = resources, folder
+        self.free, self.free_each = free_gb(), free_each_gb()
         self.server = ForkServer(threads=resources.threads)
         self.started = 0.0
         """Seconds until the first process started."""
@@ -215,9 +221,20 @@ class _Bench:
     def corner(self, settings: dict[str, Any], count: int) -> Corner:
         """Measure `count` runs at the same time, unless memory is far too small for one."""
         needed, on_gpu = _memory_gb(settings), bool(self.resources.gpus)
-        if not on_gpu and needed > HOPELESS_FACTOR * self.free:
+        if not on_gpu and needed > HOPELESS_FACTOR * self.free_each:
             return Corner(settings, None, needed, f"does not fit: it needs about {needed:.0f} GB")
-        probes = probe(self.server, [self._job(settings, slot) for slot in range(count)])
+        jobs = [
+            job_to_measure(
+                settings,
+                self.data,
+                self.resources,
+                slot=slot,
+                folder=self.folder,
+                tokens=self.folder / "tokens",
+            )
+            for slot in range(count)
+        ]
+        probes = probe(self.server, jobs, replace(EFFORT, characters=self.characters))
         self.started = self.started or max(each.started for each in probes)
         for each in probes:
             if each.problem is not None:
@@ -225,7 +242,7 @@ class _Bench:
                 return Corner(settings, None, memory, each.problem.message)
         found = [each.estimate() for each in probes]
         memory = max(each.memory_gb for each in found)
-        if not on_gpu and memory > MEMORY_SHARE * self.free:
+        if not on_gpu and memory > MEMORY_SHARE * self.free_each:
             return Corner(settings, None, memory, f"does not fit: it needs {memory:.0f} GB")
         seconds = sum(each.seconds for each in found) / len(found)
         return Corner(
@@ -235,22 +252,6 @@ class _Bench:
             at_least=any(each.at_least for each in found),
             disk_gb=found[0].disk_gb,
             first_row=max(each.first_row for each in found),
-        )
-
-    def _job(self, settings: dict[str, Any], slot: int) -> TrainerJob:
-        path, name, sha256 = self.data.text(None)
-        gpus = self.resources.gpus
-        return TrainerJob(
-            folder=self.folder,
-            settings=settings,
-            data=path,
-            data_name=name,
-            data_sha256=sha256,
-            tokens=self.folder / "tokens",
-            threads=self.resources.threads,
-            device=self.resources.device.partition(":")[0] if gpus else self.resources.device,
-            visible_gpu=gpus[slot % len(gpus)] if gpus else None,
-            hang_timeout=0.0,
         )
 
 

@@ -12,9 +12,10 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,26 +23,44 @@ from typing import TYPE_CHECKING, Any
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.machine.cores_and_memory import keep_freed_memory, own_memory_gb
-from fundamentallm.sweep.engine.trainer_job import TrainerJob
+from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJob
 from fundamentallm.training.plan import sequences_at_once
 from fundamentallm.warning_lines import print_warnings
 
 if TYPE_CHECKING:
     from fundamentallm.machine.device import Device
+    from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.engine.trial_process import ForkServer
 
-SECONDS = 90
-"""Timeout for one extreme of the sweep, once its text is read."""
 START_SECONDS = 120
-"""Timeout for the server's import of torch, and for reading the text."""
+"""Timeout for the server's import of torch, and for reading a text of no length."""
+SECONDS_PER_GB = 300
+"""More time to read a text, for each 10^9 characters."""
 STEPS_PER_ROW = 10
 """Steps between two rows of a run."""
-TIMED = 1.0
-"""Seconds of steps to measure, if they are short."""
 STEPS = range(3, 200)
 """Number of steps to measure."""
 BYTES_OF_A_ROW = 600
 BYTES_OF_A_SAMPLE = 1_500
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Effort that a measurement is worth."""
+
+    seconds: float = 90.0
+    """Timeout, once the text is read."""
+    timed: float = 1.0
+    """Seconds of steps to measure, if they are short."""
+    whole_run: bool = True
+    """Measure also the sample and the checkpoints."""
+    characters: int = 0
+    """Length of the text."""
+
+    @property
+    def start_seconds(self) -> float:
+        """Timeout until the text is read."""
+        return START_SECONDS + SECONDS_PER_GB * self.characters / 1e9
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,7 @@ class Parts:
     max_seconds: float
     """Time limit of the run; infinite without one."""
     weights: int
+    vocabulary: int
     setup: float
     """Time from the job to the first step: tokens and model."""
     step: float | None = None
@@ -123,6 +143,8 @@ class Probe:
     is_ready: bool = False
     """True while it waits for the others."""
     last_message_at: float = 0.0
+    read_at: float = 0.0
+    """Time when it had read its text; 0 before."""
     ended: float = 0.0
     parts: Parts | None = None
     problem: Problem | None = None
@@ -146,6 +168,7 @@ class Probe:
         self.started = self.started or self.last_message_at - self.started_at
         if isinstance(message, Parts):
             self.parts = message
+            self.read_at = self.read_at or self.last_message_at
             self.own_memory_gb = max(self.own_memory_gb, own_memory_gb(self.process.pid))
         elif isinstance(message, Problem):
             self.problem, self.is_over = message, True
@@ -168,19 +191,50 @@ class Probe:
         )
 
 
-def probe(workers: ForkServer, jobs: Sequence[TrainerJob]) -> list[Probe]:
+def job_to_measure(
+    settings: Mapping[str, Any],
+    data: TextSource,
+    resources: Resources,
+    *,
+    slot: int,
+    folder: Path,
+    tokens: Path,
+) -> TrainerJob:
+    """Return the job of a run with `settings` in a slot.
+
+    Args:
+        settings: Hyperparameters that differ from their defaults.
+        data: Text of the run.
+        resources: Part of this machine that all runs use.
+        slot: Number of the slot; it determines the GPU.
+        folder: Folder for temporary files.
+        tokens: Folder of encoded texts.
+    """
+    path, name, sha256 = data.text(None)
+    gpus = resources.gpus
+    return TrainerJob(
+        folder=folder,
+        settings=settings,
+        data=path,
+        data_name=name,
+        data_sha256=sha256,
+        tokens=tokens,
+        threads=resources.threads,
+        device=resources.device.partition(":")[0] if gpus else resources.device,
+        visible_gpu=gpus[slot % len(gpus)] if gpus else None,
+        hang_timeout=0.0,
+    )
+
+
+def probe(
+    workers: ForkServer, jobs: Sequence[TrainerJob], effort: Effort = Effort()
+) -> list[Probe]:
     """Measure all jobs at the same time; return what each measured before the timeout."""
     probes: list[Probe] = []
-    for job in jobs:
-        ours, theirs = workers.context.Pipe()
-        # A class attribute of each context; BaseContext does not declare it.
-        start: Any = workers.context.Process  # pyright: ignore[reportAttributeAccessIssue]
-        process = start(target=main, args=(job, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        probes.append(Probe(process, ours))
     try:
-        deadline = time.monotonic() + START_SECONDS
+        for job in jobs:
+            probes.append(workers.started(partial(_start, workers, job, effort)))
+        deadline = time.monotonic() + effort.start_seconds
         have_read = False
         while (left := deadline - time.monotonic()) > 0:
             busy = [each for each in probes if not each.is_over]
@@ -189,23 +243,36 @@ def probe(workers: ForkServer, jobs: Sequence[TrainerJob]) -> list[Probe]:
             if all(each.is_ready for each in busy):
                 for each in busy:
                     each.is_ready = False
-                    each.pipe.send("go")
+                    with suppress(OSError):  # killed meanwhile: its pipe shows that next
+                        each.pipe.send("go")
             for pipe in wait([each.pipe for each in busy], left):
                 next(each for each in busy if each.pipe is pipe).listen()
             if not have_read and all(each.parts or each.is_over for each in probes):
-                have_read, deadline = True, time.monotonic() + SECONDS
+                have_read, deadline = True, time.monotonic() + effort.seconds
         return probes
     finally:
         for each in probes:
             each.ended = time.monotonic()
             if each.parts is None and each.problem is None:
-                each.problem = Problem(f"reading its text takes more than {START_SECONDS} s")
+                each.problem = Problem(
+                    f"reading its text takes more than {effort.start_seconds:.0f} s"
+                )
             each.process.kill()
             each.process.join()
             each.pipe.close()
 
 
-def main(job: TrainerJob, pipe: Connection) -> None:
+def _start(workers: ForkServer, job: TrainerJob, effort: Effort) -> Probe:
+    ours, theirs = workers.context.Pipe()
+    # A class attribute of each context; BaseContext does not declare it.
+    new: Any = workers.context.Process  # pyright: ignore[reportAttributeAccessIssue]
+    process = new(target=main, args=(job, effort, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return Probe(process, ours)
+
+
+def main(job: TrainerJob, effort: Effort, pipe: Connection) -> None:
     """Measure a run in the child process, and send what is known after each part."""
     from fundamentallm.machine.device import is_out_of_memory
     from fundamentallm.training.train_step import OutOfMemoryError
@@ -216,7 +283,7 @@ def main(job: TrainerJob, pipe: Connection) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.visible_gpu
     try:
         pipe.send("started")
-        for parts in _measured(job, pipe):
+        for parts in _measured(job, effort, pipe):
             pipe.send(parts)
         pipe.send("over")
         pipe.recv()  # the parent reads its memory, and then kills it
@@ -232,17 +299,19 @@ def main(job: TrainerJob, pipe: Connection) -> None:
         pipe.send(Problem(f"does not fit: {one_line(error)}", no_memory=True))
 
 
-def _measured(job: TrainerJob, pipe: Connection) -> Iterator[Parts]:
+def _measured(job: TrainerJob, effort: Effort, pipe: Connection) -> Iterator[Parts]:
     from fundamentallm.machine.device import pick_device
     from fundamentallm.training.isolation import run_alone
 
     keep_freed_memory()
     config, device = Config(**job.settings), pick_device(job.device)
     with run_alone(config, device, job.threads):
-        yield from _parts(job, config, device, pipe)
+        yield from _parts(job, config, device, effort, pipe)
 
 
-def _parts(job: TrainerJob, whole: Config, device: Device, pipe: Connection) -> Iterator[Parts]:
+def _parts(
+    job: TrainerJob, whole: Config, device: Device, effort: Effort, pipe: Connection
+) -> Iterator[Parts]:
     from fundamentallm.data.dataset import training_batch
     from fundamentallm.data.text import DataError
     from fundamentallm.machine.device import peak_memory_gb
@@ -258,7 +327,7 @@ def _parts(job: TrainerJob, whole: Config, device: Device, pipe: Connection) -> 
     started_at = time.perf_counter()
     dataset = dataset_of(job, whole)
     plan = Plan(whole, dataset.batches_per_epoch(whole))
-    part = _part(whole, on_cpu=device.type == "cpu")
+    part = measured_part(whole, on_cpu=device.type == "cpu")
     scorings = sum(plan.evaluates_after(step) for step in range(1, min(plan.total_steps, 10_000)))
     scorings = math.ceil(scorings * max(1.0, plan.total_steps / 10_000)) + 1
     tokens = part.batch_size * whole.max_seq_len
@@ -270,6 +339,7 @@ def _parts(job: TrainerJob, whole: Config, device: Device, pipe: Connection) -> 
         scored=len(dataset.scored) / tokens,
         max_seconds=60 * whole.max_minutes or math.inf,
         weights=parameter_count(whole, len(dataset.vocabulary)),
+        vocabulary=len(dataset.vocabulary),
         setup=0.0,
         on_gpu=device.type == "cuda",
     )
@@ -294,7 +364,7 @@ def _parts(job: TrainerJob, whole: Config, device: Device, pipe: Connection) -> 
     pipe.send("ready")
     pipe.recv()
     timed: list[float] = []
-    while len(timed) < STEPS.start or (sum(timed) < TIMED and len(timed) < STEPS.stop):
+    while len(timed) < STEPS.start or (sum(timed) < effort.timed and len(timed) < STEPS.stop):
         timed.append(step(before + len(timed)))
         parts = replace(parts, step=sum(timed) / len(timed), memory_gb=peak_memory_gb(device))
         if len(timed) <= STEPS.start:
@@ -307,6 +377,8 @@ def _parts(job: TrainerJob, whole: Config, device: Device, pipe: Connection) -> 
         score(train_step.model, few, len(few), whole, device)
         seconds = (time.perf_counter() - started_at) * tokens / (len(few) - 1)
         yield (parts := replace(parts, scoring=seconds))
+    if not effort.whole_run:
+        return
     started_at = time.perf_counter()
     continue_text(train_step.model, dataset.vocabulary, dataset.val, seed=0)
     yield (parts := replace(parts, sample=time.perf_counter() - started_at))
@@ -320,7 +392,7 @@ def _parts(job: TrainerJob, whole: Config, device: Device, pipe: Connection) -> 
         yield replace(parts, save=time.perf_counter() - started_at, checkpoints=size)
 
 
-def _part(config: Config, *, on_cpu: bool) -> Config:
+def measured_part(config: Config, *, on_cpu: bool) -> Config:
     """Return the config with a number of sequences that is quick, but long enough to measure."""
     count = config.batch_size
     if on_cpu:  # a step processes no more at once

@@ -13,13 +13,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
@@ -28,6 +28,8 @@ from fundamentallm.machine.system_limits import starting_processes
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine import trial_main
 from fundamentallm.sweep.engine.job import Heartbeat, Job, Outcome, Row, Started, Stop
+
+Process = TypeVar("Process")
 
 SEARCH_PATH = "fundamentallm.sweep.program.search_path"
 TRAINER = ("fundamentallm.cli.main", "fundamentallm.sweep.engine.trainer_trial")
@@ -177,12 +179,21 @@ class ForkServer:
             SystemLimitError: The system allows no more processes or files.
             ForkServerError: The server does not start.
         """
+        return self.started(lambda: TrialProcess(self.context, job))
+
+    def started(self, start: Callable[[], Process]) -> Process:
+        """Return what `start` starts in this server's context; replace the server if it was killed.
+
+        Raises:
+            SystemLimitError: The system allows no more processes or files.
+            ForkServerError: The server does not start.
+        """
         for _ in range(ATTEMPTS):
             try:
                 with starting_processes():
                     if sys.platform == "linux":
                         self._ensure_running()
-                    return TrialProcess(self.context, job)
+                    return start()
             except (EOFError, ConnectionError):
                 time.sleep(0.1)  # killed just now; the next start notices
         raise ForkServerError(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fundamentallm.sweep.check import probe
+from fundamentallm.sweep.check import cost
 from fundamentallm.sweep.check.cost import corners, measure_costs, wall_clock
+from fundamentallm.sweep.check.probe import Effort
 from fundamentallm.sweep.engine.concurrency import Resources
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace
@@ -36,7 +37,7 @@ def test_a_run_that_takes_too_long_to_try_has_a_bound(
 ) -> None:
     """Not one step is over in the time for it, so the run takes longer than so many."""
     (tmp_path / "long.txt").write_text(text * 10)
-    monkeypatch.setattr(probe, "SECONDS", 2.0)
+    monkeypatch.setattr(cost, "EFFORT", Effort(seconds=2.0))
     sweep = parse_sweep(
         START + "method: grid\nparameters: {num_layers: {values: [1, 48]}}\n", "s.yaml"
     )
