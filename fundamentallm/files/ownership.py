@@ -152,6 +152,7 @@ JUDGES: Mapping[str, Callable[[bytes], Verdict]] = {
     "samples.txt": _judge_samples,
     "best.pt": _judge_checkpoint,
     "last.pt": _judge_checkpoint,
+    "trunk.pt": _judge_checkpoint,
     "wandb-id.txt": _judge_wandb_id,
     LOCK: _judge_lock,
 }

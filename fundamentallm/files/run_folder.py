@@ -48,13 +48,14 @@ class RunFolder:
         self.samples = self.path / "samples.txt"
         self.best = self.path / "best.pt"
         self.last = self.path / "last.pt"
+        self.trunk = self.path / "trunk.pt"
         self.wandb_id = self.path / "wandb-id.txt"
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Files that a run writes."""
-        own = (self.config, self.metrics, self.summary, self.samples, self.best, self.last)
-        return (*own, self.wandb_id)
+        own = (self.config, self.metrics, self.summary, self.samples)
+        return (*own, self.best, self.last, self.trunk, self.wandb_id)
 
     def holds_a_run(self) -> bool:
         """Return whether a run has written here."""

@@ -46,6 +46,14 @@ class Tracker(Protocol):
 
 
 @runtime_checkable
+class ProgressTracker(Tracker, Protocol):
+    """A tracker that shows how much of the run is done."""
+
+    def set_total(self, total_steps: int) -> None:
+        """Note that the run ends after `total_steps` instead."""
+
+
+@runtime_checkable
 class RemoteTracker(Tracker, Protocol):
     """A tracker that sends the run to a service, which may be unreachable."""
 

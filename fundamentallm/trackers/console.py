@@ -51,6 +51,11 @@ class ConsoleTracker:
         if step:
             self.print(f"resuming after step {step:,} of {total_steps:,}")
 
+    def set_total(self, total_steps: int) -> None:
+        """Set the end of the bar."""
+        if self.bar is not None:
+            self.bar.total = total_steps
+
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Move the bar; print a line if the model was scored."""
         if self.bar is None:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class UnreadError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with its configuration and, in `last.pt`, the state to resume training.
+    """A model with its configuration and, in `last.pt` and `trunk.pt`, the state to train it on.
 
     `training` is empty in `best.pt`, which cannot be resumed.
     """
@@ -68,6 +68,8 @@ class Checkpoint:
     """Fields of `TrainingState`: plain numbers."""
     training: dict[str, Any]
     """States of the optimizers, the gradient scaler and the random generators."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """In `trunk.pt`, `model` and `progress` of the best checkpoint so far, if there is one."""
 
     def save(self, path: Path, root: Root | None = None) -> None:
         """Write to `path`, which holds the whole old state or the whole new one at every instant.
@@ -85,6 +87,7 @@ class Checkpoint:
             "model": self.model,
             "progress": self.progress,
             "training": self.training,
+            **({"best": self.best} if self.best else {}),
         }
         with replacing(path, root) as file:
             hashing = _HashingWriter(file)
@@ -245,8 +248,8 @@ def _add_share(weights: dict[str, torch.Tensor]) -> None:
 
 def _check_kinds(content: dict[str, Any]) -> None:
     """Check that the parts of a checkpoint are mappings, and the values of `data` strings."""
-    for name in ("data", "model", "progress", "training"):
-        part = content[name]
+    for name in ("data", "model", "progress", "training", "best"):
+        part = content.get(name, {}) if name == "best" else content[name]
         if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
             raise ValueError(f"{name} is not a mapping")
     if not all(isinstance(value, str) for value in content["data"].values()):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,13 +24,15 @@ from fundamentallm.machine.device import is_out_of_memory, peak_memory_gb, pick_
 from fundamentallm.model.native import kernels, team
 from fundamentallm.model.sampling import continue_text
 from fundamentallm.status import RunStatus
-from fundamentallm.trackers.base import Number, Tracker
-from fundamentallm.training.checkpoint import Checkpoint
+from fundamentallm.trackers.base import Number, ProgressTracker, Tracker
+from fundamentallm.training.checkpoint import Checkpoint, CheckpointError
 from fundamentallm.training.evaluate import perplexity, score, uniform_guess
 from fundamentallm.training.isolation import run_alone
 from fundamentallm.training.plan import Plan, compiles
 from fundamentallm.training.state import LOG_EVERY, Result, TrainingState
 from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, with_advice
+
+LOG = logging.getLogger(__name__)
 
 
 class StopRequestedError(Exception):
@@ -56,7 +60,7 @@ def train(
     Args:
         config: The hyperparameters.
         text: The text, or a dataset prepared from it for `config`.
-        folder: Folder for `best.pt` and `last.pt`; without one nothing is saved.
+        folder: Folder for `best.pt`, `last.pt` and `trunk.pt`; without one nothing is saved.
         trackers: Receive every row of metrics and every sample.
         device: auto, cpu, cuda, cuda:N or mps.
         checkpoint: A `last.pt` to resume: bit for bit on a CPU with the same number of threads.
@@ -76,6 +80,8 @@ def train(
     if checkpoint is not None:
         checkpoint.check_continues(config, dataset)
         progress = TrainingState.of(checkpoint.progress)
+        if checkpoint.config.max_minutes != config.max_minutes:
+            progress.last_step = 0
     with run_alone(config, torch_device, progress.threads if progress else 0):
         loop = TrainLoop(config, dataset, torch_device, folder, trackers, progress)
         if checkpoint is not None:
@@ -99,6 +105,7 @@ class TrainLoop:
         self.device, self.folder, self.trackers = device, folder, trackers
         self.plan = Plan(config, dataset.batches_per_epoch(config))
         self.progress = p = progress or self.new_state()
+        self.plan = replace(self.plan, last_step=p.last_step)
         self.train_step = TrainStep(len(dataset.vocabulary), config, device, compiled=p.compiled)
         self.model = self.train_step.model
         self.pending: list[Tensor] = []  # losses not yet fetched from the device
@@ -157,7 +164,10 @@ class TrainLoop:
                 self.close_step(due=True)
             while not self.stopped_by:
                 self.check_stop()
+                if p.step == self.plan.decay_start > 0:
+                    self.save_trunk()
                 self.take_step()
+                self.end_in_time()
                 self.stopped_by = self.limit_reached()
                 self.close_step(due=bool(self.stopped_by) or self.plan.evaluates_after(p.step))
         except StopRequestedError as asked:
@@ -214,12 +224,24 @@ class TrainLoop:
         self.progress.step += 1
         self.progress.seconds = time.perf_counter() - self.started
 
+    def end_in_time(self) -> None:
+        """Fix the last step of a wsd run once the stable part of its minutes is spent."""
+        p = self.progress
+        if last_step := self.plan.last_step_in_time(p.step, p.seconds):
+            p.last_step = last_step
+            self.plan = replace(self.plan, last_step=last_step)
+            for tracker in self.trackers:
+                if isinstance(tracker, ProgressTracker):
+                    tracker.set_total(self.plan.total_steps)
+
     def limit_reached(self) -> str:
         """Return the hyperparameter that ends the run now, or ""."""
         p, config = self.progress, self.config
         if p.step >= self.plan.total_steps:
             return self.plan.last_step_by
-        if config.max_minutes and p.seconds >= 60 * config.max_minutes:
+        # Time cuts no decay that was to end in time; one over the whole run was not.
+        decays = p.last_step or (p.step >= self.plan.decay_start and config.decay_fraction < 1)
+        if config.max_minutes and p.seconds >= 60 * config.max_minutes and not decays:
             return "max_minutes"
         if config.early_stopping and p.evaluations_since_best >= config.patience:
             return "early_stopping"
@@ -312,21 +334,36 @@ class TrainLoop:
         self.progress.losses, self.progress.row_seconds = [], 0.0
         self.row_started = time.perf_counter()
 
-    def save(self, name: str) -> None:
-        """Write `best.pt`, for inference, or `last.pt`, to resume."""
+    def save_trunk(self) -> None:
+        """Write `trunk.pt`: the state before the decay, with the best model so far."""
+        if self.folder is None:
+            return
+        best: dict[str, Any] = {}
+        if self.progress.best_step:
+            try:
+                saved = Checkpoint.load(self.folder.best, self.folder.root)
+            except CheckpointError as error:
+                LOG.warning("%s; no %s is written", error, self.folder.trunk.name)
+                return
+            best = {"model": saved.model, "progress": saved.progress}
+        self.save("trunk", best)
+
+    def save(self, name: str, best: Mapping[str, Any] | None = None) -> None:
+        """Write `best.pt`, for inference, or `last.pt` or `trunk.pt`, to continue training."""
         if self.folder is None:
             return
         self.fetch_losses()  # never save a state that has diverged
         training = {} if name == "best" else self.train_step.state_dict()
-        if name == "last":
+        if name != "best":
             self.folder.sync()  # a run resumed from here does not write its rows again
         checkpoint = Checkpoint(
             config=self.config, vocabulary=self.dataset.vocabulary,
             data={"name": self.dataset.name, "sha256": self.dataset.sha256},
             model=self.model.state_dict(), progress=asdict(self.progress), training=training,
+            best=dict(best or {}),
         )  # fmt: skip
-        file = self.folder.best if name == "best" else self.folder.last
-        checkpoint.save(file, self.folder.root)
+        files = {"best": self.folder.best, "last": self.folder.last, "trunk": self.folder.trunk}
+        checkpoint.save(files[name], self.folder.root)
         self.row_started = time.perf_counter()
 
     def finish(self, status: RunStatus, stopped_by: str) -> Result:

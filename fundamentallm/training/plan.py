@@ -48,6 +48,8 @@ class Plan:
 
     config: Config
     batches_per_epoch: int
+    last_step: int = 0
+    """Last step, fixed during the run so that it ends in time; 0 if it is not."""
 
     @property
     def steps_per_epoch(self) -> float:
@@ -59,12 +61,40 @@ class Plan:
         """Steps of the whole run, unless early stopping or `max_minutes` ends it sooner."""
         batches = self.batches_per_epoch * self.config.epochs
         steps = -(-batches // self.config.gradient_accumulation)  # rounded up
-        return min(steps, self.config.max_steps) if self.config.max_steps else steps
+        return min(each for each in (steps, self.config.max_steps, self.last_step) if each)
 
     @property
     def last_step_by(self) -> str:
         """Hyperparameter that determines `total_steps`."""
+        if self.total_steps == self.last_step:
+            return "max_minutes"
         return "max_steps" if self.total_steps == self.config.max_steps else "epochs"
+
+    @property
+    def decay_start(self) -> int:
+        """First step of wsd's decay; `total_steps` without one."""
+        if self.config.lr_schedule != "wsd":
+            return self.total_steps
+        return lr_schedules.decay_start(self.config, self.total_steps)
+
+    def last_step_in_time(self, step: int, seconds: float) -> int:
+        """Return the last step of a wsd run, so that its decay ends with `max_minutes`.
+
+        It is known once the stable part of the minutes is spent: the decay begins now, and takes
+        its fraction of the steps.
+
+        Args:
+            step: Steps done.
+            seconds: Training time so far.
+
+        Returns:
+            The last step; 0 if it is not known yet, or if the decay has begun.
+        """
+        config, stable = self.config, 1 - self.config.decay_fraction
+        limit = 60 * config.max_minutes * stable
+        if config.lr_schedule != "wsd" or not limit or self.last_step or step >= self.decay_start:
+            return 0
+        return round(step / stable) if seconds >= limit else 0
 
     def epoch(self, step: int) -> float:
         """Epochs completed after `step` steps."""

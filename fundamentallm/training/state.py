@@ -66,6 +66,8 @@ class TrainingState:
     """Training losses since the last row of metrics."""
     row_seconds: float = 0.0
     """Duration of those steps."""
+    last_step: int = 0
+    """Last step of the run, fixed when its decay began so that it ends in time; 0 if it is not."""
 
     @classmethod
     def of(cls, stored: Mapping[str, object]) -> TrainingState:

@@ -194,7 +194,7 @@ def test_a_run_killed_while_it_is_cleared_is_ours(
 
     monkeypatch.setattr("fundamentallm.files.run_folder.HeldFolder", Watched)
     folder.clear()
-    assert len(seen) == 7
+    assert len(seen) == 8
     assert not any(seen)
     assert not list(folder.path.iterdir())
 

@@ -232,7 +232,9 @@ def _report(result: Result, stopped_by: str, folder: RunFolder, plan: Plan, resu
             f"best val_loss {score_text(result.best_val_loss)} at step {result.best_step:,} "
             f"({result.step:,} done, ended by {stopped_by}); try: fundamentallm generate {where}"
         )
-        falls = plan.config.lr_schedule in ("cosine", "linear")
+        config = plan.config
+        all_wsd = config.lr_schedule == "wsd" and config.decay_fraction == 1
+        falls = config.lr_schedule in ("cosine", "linear") or all_wsd
         if stopped_by == "max_minutes" and falls and result.step < plan.total_steps:
             warn(
                 "time ran out before the learning rate had decayed, at step "

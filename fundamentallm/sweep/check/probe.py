@@ -92,6 +92,8 @@ class Parts:
     """Bytes of both checkpoints."""
     memory_gb: float = 0.0
     on_gpu: bool = False
+    has_trunk: bool = False
+    """True if the run writes trunk.pt."""
 
     def seconds(self, step: float, steps: int) -> float:
         """Return the seconds of setup and `steps` steps, if a measured step takes `step`."""
@@ -106,6 +108,7 @@ class Parts:
         """Return the size of the run's folder."""
         # Weights once in best.pt, and in last.pt with an average and up to two moments.
         kept = self.checkpoints if self.checkpoints is not None else 5 * 4 * self.weights
+        kept *= 2 if self.has_trunk else 1  # the same again
         rows = (self.steps / STEPS_PER_ROW + self.scorings) * BYTES_OF_A_ROW
         return (kept + rows + self.samples * BYTES_OF_A_SAMPLE) / 1e9
 
@@ -342,6 +345,7 @@ def _parts(
         vocabulary=len(dataset.vocabulary),
         setup=0.0,
         on_gpu=device.type == "cuda",
+        has_trunk=plan.decay_start < plan.total_steps,
     )
     yield parts
     train_step = TrainStep(len(dataset.vocabulary), part, device)

@@ -57,6 +57,10 @@ class PipeTracker:
         """Note how long the run will be."""
         self.total_steps = total_steps
 
+    def set_total(self, total_steps: int) -> None:
+        """Note the new length."""
+        self.total_steps = total_steps
+
     def log(self, metrics: Mapping[str, Number], *, step: int) -> None:
         """Send the row."""
         self.pipe.send(Row(step, self.total_steps, dict(metrics)))
