@@ -43,6 +43,8 @@ MAX_BEYOND = 1.5
 """Largest factor beyond the runs, in units of the factor that they span."""
 MAX_WIDTH = 0.25
 """Width in nats from which an interval says nothing."""
+MAX_STRAIN = 4.0
+"""Mean square of the deviations from the law, in variances, from which it does not hold."""
 SURE = 2.0
 """Rise of a loss that counts as one, in standard deviations between seeds."""
 USUAL_FREEDOM = 4
@@ -113,6 +115,11 @@ def predict(
     expected = forecast(
         prior, family.observations, parameters, tokens, best.characters, noise=family.noise
     )
+    if expected.strain > MAX_STRAIN:
+        raise UnpredictableError(
+            f"{results.title}: its losses follow no power law of length and size; short runs often "
+            "do not, so train longer ones"
+        )
     if expected.width > MAX_WIDTH:
         between = f"{score_text(expected.low)} and {score_text(expected.high)}"
         family.refuse(f"{LOSS} may be anything between {between}", longer, wider)

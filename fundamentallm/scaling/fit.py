@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -51,8 +50,9 @@ NOISE = 0.012
 """Standard deviation of a run's loss between seeds, in nats."""
 MISFIT = 0.006
 """Standard deviation of an expected loss from the law, in nats."""
-EARLY_MISFIT = 0.06
-"""The same as a share of the distance from the lowest loss: short runs follow the law less."""
+MISFIT_SHARE = 0.06
+"""The same as a share of the distance from the lowest loss: short runs follow the law less, and
+it is less sure the farther it leads beyond them."""
 SCATTER = 0.012
 """Standard deviation of a point of a curve at a constant rate."""
 OUTLIER = 2.0
@@ -71,6 +71,9 @@ class Forecast:
     low: float
     high: float
     """Ends of the interval, between which the loss of that run lies with 90%."""
+    strain: float
+    """Mean square of what the law has to explain by noise and by leaving the prior, an
+    observation, in variances: about 1, and far above it where the losses follow no such law."""
 
     @property
     def width(self) -> float:
@@ -87,7 +90,8 @@ def updated(law: Law, observations: Sequence[Observation], *, noise: float = NOI
     if not observations:
         return law
     seen = _Seen(observations, noise)
-    return Law.of_logs(_fit(law.logs[None], seen, seen.losses[None])[0])
+    laws, _ = _fit(law.logs[None], seen, seen.losses[None])
+    return Law.of_logs(laws[0])
 
 
 def forecast(
@@ -119,10 +123,14 @@ def forecast(
     drawn = seen.losses + random.standard_normal((DRAWS, len(seen.losses))) @ seen.root.T
     priors = random.multivariate_normal(law.logs, COVARIANCE, DRAWS)
     target = np.array([[parameters, tokens, characters]], dtype=float)
-    expected = losses(_fit(priors, seen, drawn), target)[:, 0]
-    last = math.hypot(noise, SCATTER if any(each.run for each in observations) else 0)
-    low, high = np.quantile(expected + last * random.standard_normal(DRAWS), (0.05, 0.95))
-    return Forecast(float(np.median(expected)), float(low), float(high))
+    expected = losses(_fit(priors, seen, drawn)[0], target)[:, 0]
+    own = noise**2 + MISFIT**2 + (MISFIT_SHARE * (expected - seen.losses.min())) ** 2
+    own += SCATTER**2 * any(each.run for each in observations)
+    drawn = expected + np.sqrt(own) * random.standard_normal(DRAWS)
+    low, high = np.quantile(drawn, (0.05, 0.95))
+    _, cost = _fit(law.logs[None], seen, seen.losses[None])
+    strain = 2 * float(cost[0]) / len(observations)
+    return Forecast(float(np.median(expected)), float(low), float(high), strain)
 
 
 class _Seen:
@@ -134,13 +142,13 @@ class _Seen:
         self.losses = np.array([each.loss for each in observations])
         names = np.array([each.run or str(index) for index, each in enumerate(observations)])
         above = self.losses - self.losses.min()
-        own = MISFIT**2 + (EARLY_MISFIT * above) ** 2
+        own = MISFIT**2 + (MISFIT_SHARE * above) ** 2
         own += [SCATTER**2 if each.run else 0 for each in observations]
         self.root = np.linalg.cholesky(noise**2 * (names[:, None] == names) + np.diag(own))
 
 
-def _fit(priors: np.ndarray, seen: _Seen, drawn: np.ndarray) -> np.ndarray:
-    """Return the most probable laws (K, 9), as logarithms, for losses `drawn` (K, n).
+def _fit(priors: np.ndarray, seen: _Seen, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the most probable laws (K, 9), as logarithms, for losses (K, n), and their costs (K,).
 
     By the method of Levenberg and Marquardt, for all draws at once.
     """
@@ -165,7 +173,7 @@ def _fit(priors: np.ndarray, seen: _Seen, drawn: np.ndarray) -> np.ndarray:
         residuals = np.where(is_better[:, None], then[0], residuals)
         cost = np.where(is_better, then[1], cost)
         damping = np.where(is_better, damping / 3, damping * 5)
-    return laws
+    return laws, cost
 
 
 def _residuals(

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from results_on_disk import FOREIGN, write_foreign_run, write_run
+from tiny_sweep import start
 
 from fundamentallm.cli.main import cli
 from fundamentallm.config.hyperparameters import Config
@@ -154,6 +155,14 @@ def test_wide_intervals_are_refused(tmp_path: Path) -> None:
     assert "may be anything between" in refusal(folder, longer=4)
 
 
+def test_losses_that_follow_no_power_law_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    for number, (steps, loss) in enumerate([(250, 3.0), (500, 2.9), (1000, 1.0)], 1):
+        settings = {**MODEL, "model_dim": 64, "lr_schedule": "cosine", "max_steps": steps}
+        write_run(folder / f"run-{number:04}", settings, [loss], every=steps)
+    assert "follow no power law" in refusal(folder, longer=2)
+
+
 def test_another_program_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     write_foreign_run(folder / "run-0001", {"lr": 1}, [{"eval/acc": 0.5}])
@@ -174,4 +183,19 @@ def test_the_command_prints_a_line(tmp_path: Path) -> None:
     assert line
     loss, low, high = map(float, line.groups())
     assert low < loss < high
-    assert "--longer" in CliRunner().invoke(cli, ["predict", str(folder)]).output
+    assert "give --longer" in CliRunner().invoke(cli, ["predict", str(folder)]).output
+
+
+@pytest.mark.slow
+def test_a_sweep_that_ran(tmp_path: Path, text_file: Path) -> None:
+    """The folder has all that a prediction needs; runs as short as these follow no law."""
+    (tmp_path / "s.yaml").write_text(
+        "program: train.py\nmethod: grid\nmetric: {name: val_loss, goal: minimize}\n"
+        "parameters:\n  max_steps: {values: [20, 40, 80]}\n  lr_schedule: {value: wsd}\n"
+    )
+    tiny = ["--model-dim=16", "--num-layers=1", "--num-heads=2", "--max-seq-len=16"]
+    sweep = start(tmp_path, "sweep", "s.yaml", text_file, "--output-dir", "s", "--", *tiny)
+    sweep.communicate()
+    done = start(tmp_path, "predict", "s", "--longer", "2")
+    assert "s: its losses follow no power law" in done.communicate()[0]
+    assert done.returncode == 2
