@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,48 +249,37 @@ def run_optuna_worker(folder: Path, text: Path, minutes: float, seed: int, worke
 def run_nanogpt(
     folder: Path, text: Path, minutes: float, seed: int, cores: Sequence[int], nanogpt: Path
 ) -> None:
-    """Try pairs of rate and batch size, one run on each core, then train the best to the end."""
+    """Try pairs of rate and batch size, a process on each core, then train the best to the end."""
     seconds = 60 * minutes
-    each = NANOGPT_SEARCH * seconds / -(-len(NANOGPT_PAIRS) // len(cores))
-    waiting, running = list(NANOGPT_PAIRS), dict[int, subprocess.Popen[bytes]]()
+    shares = [NANOGPT_PAIRS[number :: len(cores)] for number in range(len(cores))]
+    each = NANOGPT_SEARCH * seconds / len(shares[0])
 
-    def start(core: int, pair: tuple[float, int]) -> subprocess.Popen[bytes]:
-        rate, batch = pair
-        run = folder / f"rate-{rate:g}-batch-{batch}"
-        words = [sys.executable, __file__, "nanogpt-run", run, "--text", text, "--nanogpt", nanogpt]
-        words += ["--minutes", each / 60, "--seed", seed, "--cores", core]
-        words += ["--pair", rate, batch]
-        with on_core(core):
-            return subprocess.Popen(list(map(str, words)))
+    def start(
+        name: str, seconds: float, pairs: Sequence[tuple[float, int]], used: Sequence[int]
+    ) -> subprocess.Popen[bytes]:
+        words = [sys.executable, __file__, "nanogpt-runs", folder / name, "--text", text]
+        words += ["--nanogpt", nanogpt, "--minutes", seconds / 60, "--seed", seed]
+        words += ["--cores", ",".join(map(str, used)), "--pairs", json.dumps(pairs)]
+        return subprocess.Popen(list(map(str, words)))
 
-    while waiting or running:
-        for core in cores:
-            if core in running and running[core].poll() is not None:
-                del running[core]
-            if core not in running and waiting:
-                running[core] = start(core, waiting.pop(0))
-        time.sleep(0.1)
-    tried = [json.loads(file.read_text()) for file in folder.glob("rate-*/result.json")]
+    searches = [
+        start("tried", each, *job) for job in zip(shares, ([c] for c in cores), strict=True)
+    ]
+    for search in searches:
+        search.wait()
+    tried = [json.loads(file.read_text()) for file in folder.glob("tried/*/result.json")]
     best = min(tried, key=lambda result: result["first"])
-    loading = max(result["loading"] for result in tried)
-    left = seconds - seconds_since_start() - loading
-    words = [sys.executable, __file__, "nanogpt-run", folder / "final", "--nanogpt", nanogpt]
-    words += ["--text", text, "--minutes", left / 60, "--seed", seed]
-    words += ["--cores", ",".join(map(str, cores)), "--pair", best["rate"], best["batch"]]
-    subprocess.run(list(map(str, words)), check=True)
+    left = seconds - seconds_since_start() - max(result["loading"] for result in tried)
+    start("final", left, [(best["rate"], best["batch"])], cores).wait()
 
 
-def run_nanogpt_once(
-    folder: Path, text: Path, minutes: float, seed: int, pair: tuple[float, int],
-    threads: Sequence[int], nanogpt: Path,
+def run_nanogpt_pairs(
+    folder: Path, text: Path, minutes: float, seed: int, pairs: Sequence[tuple[float, int]],
+    cores: Sequence[int], nanogpt: Path,
 ) -> None:  # fmt: skip
-    """Train nanoGPT's recipe for a time, with the fastest of the numbers of threads.
-
-    Loading torch is not part of the time.
-    """
-    import torch
-    from time_to_loss import nanogpt_steps, score_nanogpt
-    from timed_run import EVALUATIONS, SAFE
+    """Train nanoGPT's recipe with each pair for that many minutes; loading is not part of them."""
+    os.sched_setaffinity(0, cores)
+    from time_to_loss import nanogpt_steps
 
     from fundamentallm import Config
     from fundamentallm.data.dataset import prepare
@@ -300,57 +290,70 @@ def run_nanogpt_once(
     sys.path.insert(0, str(nanogpt))
     import model as module
 
-    folder.mkdir(parents=True)
     data = prepare(read_text(str(text)), Config())
-    rate, batch = pair
-
-    def steps(progress: Callable[[int], float], warmup: int) -> Iterator[Any]:
-        return nanogpt_steps(
-            module, data, seed, batch=batch, rate=rate, warmup=warmup, progress=progress
-        )
-
     loading = seconds_since_start()
-    planned_end = time.perf_counter() + SAFE * 60 * minutes
-    speed = {count: seconds_a_step(data, steps, count) for count in threads}
+    is_final = folder.name == "final"
+    for rate, batch in pairs:
+        run = folder / f"rate-{rate:g}-batch-{batch}"
+        run.mkdir(parents=True)
+        recipe = partial(nanogpt_steps, module, data, seed, batch=batch, rate=rate)
+        facts = train_nanogpt_for(run, data, 60 * minutes, recipe, len(cores), evaluates=is_final)
+        facts |= {"rate": rate, "batch": batch, "loading": loading}
+        (run / "result.json").write_text(json.dumps(facts))
+
+
+def train_nanogpt_for(
+    run: Path, data: Dataset, seconds: float, recipe: Callable[..., Iterator[Any]],
+    most_threads: int, *, evaluates: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Train for a time with the fastest number of threads, and save the best model.
+
+    If it `evaluates`, it does so at equal intervals, else at the end alone.
+    """
+    import torch
+    from time_to_loss import score_nanogpt
+    from timed_run import EVALUATIONS
+
+    planned_end = time.perf_counter() + 0.98 * seconds  # its schedule follows the clock
+    speed = {count: seconds_a_step(recipe, count) for count in range(1, most_threads + 1)}
     torch.set_num_threads(min(speed, key=speed.__getitem__))
     begin = time.perf_counter()
     end = max(planned_end, begin + 1)
     warmup = min(100, int((end - begin) / min(speed.values()) / 10))
-    is_final = folder.name == "final"  # the others are evaluated at their end
-    best, next_evaluation, model = float("inf"), begin, None
+    best, next_evaluation = float("inf"), begin
+    step = 0
 
-    def evaluate(step: int) -> None:
+    def evaluate(model: Any) -> None:
         nonlocal best
         loss = score_nanogpt(model, data.val)
-        with (folder / "metrics.jsonl").open("a") as file:
+        with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "val_loss": loss}) + "\n")
         if loss < best:
             best = loss
-            torch.save(model.state_dict(), folder / "new.pt")  # pyright: ignore
-            (folder / "new.pt").replace(folder / "model.pt")
+            torch.save(model.state_dict(), run / "new.pt")  # pyright: ignore
+            (run / "new.pt").replace(run / "model.pt")
 
     def progress(step: int) -> float:
         return (time.perf_counter() - begin) / (end - begin)
 
-    step = 0
-    for step, model in enumerate(steps(progress, warmup), 1):  # noqa: B007 - used after the loop
-        if is_final and time.perf_counter() > next_evaluation:
+    model: Any = None
+    for model in recipe(warmup=warmup, progress=progress):
+        step += 1
+        if evaluates and time.perf_counter() > next_evaluation:
             next_evaluation += (end - begin) / EVALUATIONS
-            evaluate(step)
-    evaluate(step)
+            evaluate(model)
+    evaluate(model)
     first = score_nanogpt(model, data.val[: len(data.val) // 2])
-    result = {"rate": rate, "batch": batch, "first": first, "steps": step}
-    result |= {"threads": torch.get_num_threads(), "loading": loading}
-    (folder / "result.json").write_text(json.dumps(result))
+    return {"first": first, "steps": step, "threads": torch.get_num_threads()}
 
 
-def seconds_a_step(data: Dataset, steps: Callable[..., Iterator[Any]], threads: int) -> float:
+def seconds_a_step(recipe: Callable[..., Iterator[Any]], threads: int) -> float:
     """Return the median seconds of a few steps with that many threads."""
     import torch
 
     torch.set_num_threads(threads)
     times: list[float] = []
-    for _ in steps(lambda step: float(step >= 8), 0):
+    for _ in recipe(warmup=0, progress=lambda step: float(step >= 8)):
         times.append(time.perf_counter())
     return statistics.median(b - a for a, b in itertools.pairwise(times))
 
@@ -365,10 +368,10 @@ def seconds_a_step(data: Dataset, steps: Callable[..., Iterator[Any]], threads: 
 @click.option("--wandb-python", default="")
 @click.option("--nanogpt", type=click.Path(path_type=Path), default=Path())
 @click.option("--worker", default=0)
-@click.option("--pair", type=(float, int), default=(0.0, 0))
+@click.option("--pairs", default="[]")
 def main(
     peer: str, folder: Path, text: Path, minutes: float, seed: int, cores: str, wandb_python: str,
-    nanogpt: Path, worker: int, pair: tuple[float, int],
+    nanogpt: Path, worker: int, pairs: str,
 ) -> None:  # fmt: skip
     """Run one peer."""
     numbers = [int(core) for core in cores.split(",")]
@@ -381,9 +384,9 @@ def main(
             run_optuna_worker(folder, text, minutes, seed, worker)
         case "nanogpt":
             run_nanogpt(folder, text, minutes, seed, numbers, nanogpt)
-        case "nanogpt-run":
-            threads = range(1, len(numbers) + 1)
-            run_nanogpt_once(folder, text, minutes, seed, pair, threads, nanogpt)
+        case "nanogpt-runs":
+            tried = json.loads(pairs)
+            run_nanogpt_pairs(folder, text, minutes, seed, tried, numbers, nanogpt)
         case _:
             raise click.UsageError(f"no peer is named {peer}")
 
