@@ -34,7 +34,7 @@ from fundamentallm.cli.terminal import survive_terminal_loss
 from fundamentallm.config.parsing import nearest_name
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
-from fundamentallm.machine.system_limits import limit_reached
+from fundamentallm.machine.system_limits import limit_reached, memory_ran_out
 from fundamentallm.warning_lines import print_warnings
 
 
@@ -113,6 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = INTERRUPTED
     except OSError as error:
         code = _show_os_error(error)
+    except (MemoryError, ImportError) as error:
+        if not (why := memory_ran_out(error)):
+            raise
+        _show_error(why)
+        code = FAILED
     _leave(code if isinstance(code, int) else DONE)
 
 

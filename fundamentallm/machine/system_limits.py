@@ -45,6 +45,35 @@ def limit_reached(error: OSError) -> str:
     return ""
 
 
+def memory_ran_out(error: BaseException) -> str:
+    """Return that an error means too little memory, and what to do; "" if it does not.
+
+    An import of torch under a limit fails by either class of error.
+    """
+    unmapped = isinstance(error, ImportError) and "failed to map segment" in str(error)
+    if not (unmapped or isinstance(error, MemoryError)):
+        return ""
+    advice = memory_limit() or "end other programs, or give a smaller model"
+    return f"memory ran out; {advice}"
+
+
+def memory_limit() -> str:
+    """Return the lowest limit on this process's memory, and how to raise it; "" without one."""
+    if resource is None:
+        return ""
+    flags = {"RLIMIT_DATA": "-d", "RLIMIT_AS": "-v"}
+    limits = {resource.getrlimit(getattr(resource, name))[0]: flag for name, flag in flags.items()}
+    limits.pop(resource.RLIM_INFINITY, None)
+    if not limits:
+        return ""
+    most = min(limits)
+    flag = limits[most]
+    return (
+        f"this process may have {most / 1e9:.2g} GB; raise the limit, e.g. by: "
+        f"ulimit {flag} unlimited"
+    )
+
+
 @contextmanager
 def starting_processes() -> Iterator[None]:
     """Turn the error of a process that cannot start into one line.

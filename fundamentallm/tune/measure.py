@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import mean, median, median_low
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ class Measurements:
     def setup_seconds(self) -> float:
         """Time from the start of a trial until its first step."""
         found = [each.setup_seconds for each in self._without_problem]
-        return START_SECONDS + (median_low(found) if found else 0.0)  # the first encoded the text
+        return START_SECONDS + (median(found) if found else 0.0)
 
     def memory_gb(self, config: Config) -> float:
         """Return the peak memory of a run."""

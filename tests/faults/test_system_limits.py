@@ -73,3 +73,14 @@ def test_the_limit_of_processes() -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
     with pytest.raises(FileNotFoundError), starting_processes():
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+
+def test_too_little_memory_to_import_torch(text_file: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "fundamentallm", "train", str(text_file), *FLAGS]
+    words = ["sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *words]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "fundamentallm: memory ran out; this process may have 0.41 GB; raise the limit, e.g. by: "
+        "ulimit -v unlimited"
+    ]

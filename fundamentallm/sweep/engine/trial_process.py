@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.exit_codes import FAILED
 from fundamentallm.machine.cores_and_memory import group_memory_gb, own_memory_gb
-from fundamentallm.machine.system_limits import starting_processes
+from fundamentallm.machine.system_limits import memory_limit, starting_processes
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine import trial_main
 from fundamentallm.sweep.engine.job import Heartbeat, Job, Outcome, Row, Started, Stop
@@ -196,9 +196,10 @@ class ForkServer:
                     return start()
             except (EOFError, ConnectionError):
                 time.sleep(0.1)  # killed just now; the next start notices
+        advice = memory_limit() or "run python -c 'import MODULE' to see why"
         raise ForkServerError(
             f"the process that starts runs ended {ATTEMPTS} times while it imported "
-            f"{', '.join(self.preload)}; run python -c 'import MODULE' to see why"
+            f"{', '.join(self.preload)}; {advice}"
         )
 
     def wait(self, trials: Sequence[TrialProcess], seconds: float) -> None:
