@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.engine.engine import Engine
     from fundamentallm.sweep.engine.job import JobMaker
+    from fundamentallm.sweep.engine.trainer_job import Reuse
     from fundamentallm.sweep.search.choose import ChosenSearch
     from fundamentallm.sweep.search.space import SearchSpace
     from fundamentallm.sweep.store.run_store import RunStore
@@ -85,18 +86,19 @@ def start_sweep(
     storage: str | None,
     *,
     data: str | None,
-    prepare: Callable[[], None] = lambda: None,
+    reuse: Reuse | None = None,
     **options: Any,
 ) -> int:
-    """Create the sweep, or resume the same one in its folder; call `prepare`, then work.
+    """Create the sweep, or resume the same one in its folder; then work.
+
+    `reuse` returns earlier runs that the sweep's runs may continue from.
 
     Raises:
         SweepError: The folder holds another sweep, or one with different settings.
     """
     search = definition.search()  # may refuse, before anything is written
     with created_sweep(definition, folder, storage, minutes=options["wait"]) as (defined, store):
-        prepare()
-        return work(defined, store, folder, search=search, data=data, **options)
+        return work(defined, store, folder, search=search, data=data, reuse=reuse, **options)
 
 
 @contextmanager
@@ -191,6 +193,7 @@ def engine_for(
     retries: int,
     count: int | None,
     wait: float,
+    reuse: Reuse | None = None,
 ) -> Engine:
     """Return an engine for the sweep."""
     from fundamentallm.sweep.engine.engine import Engine, EngineSettings
@@ -219,8 +222,9 @@ def engine_for(
     if definition.program is None:
         texts = TextSource.of(definition, data)
         jobs = TrainerJobs(
-            folder, definition.space, texts, resources, hang_timeout=2 * store.lease, wandb=wandb
-        )
+            folder, definition.space, texts, resources,
+            hang_timeout=2 * store.lease, wandb=wandb, reuse=reuse,
+        )  # fmt: skip
         preload, failures = [*TRAINER, *(PRELOADED if wandb else ())], TRAINER_FAILURES
     else:
         script = warm_script(definition, view.notify)
@@ -254,6 +258,7 @@ def work(
     retries: int,
     count: int | None,
     wait: float,
+    reuse: Reuse | None = None,
 ) -> int:
     """Run the sweep from here, show it, and return the exit code."""
     from fundamentallm.cli.terminal_view import open_view
@@ -266,7 +271,7 @@ def work(
         )
         engine = engine_for(
             definition, store, folder, view, search,
-            resources=resources, data=data, retries=retries, count=count, wait=wait,
+            resources=resources, data=data, retries=retries, count=count, wait=wait, reuse=reuse,
         )  # fmt: skip
         runs = "runs" if engine.limit is None else runs_text(engine.limit)
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"

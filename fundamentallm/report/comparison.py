@@ -36,6 +36,8 @@ def compare_runs(results: Results) -> list[Row]:
     rows.append(_scores(results.metric.name, [run.score for run in runs]))
     rows.append(_row("best_step", [run.best_step(results.metric) for run in runs]))
     rows.append(_row("step", [run.summary.get("step") for run in runs]))
+    rows.append(_row("reused_steps", [run.summary.get("reused_steps") for run in runs]))
+    rows.append(_row("reused_from", [run.summary.get("reused_from") for run in runs]))
     rows.append(_scores("train_loss at the end", [_last(run, "train_loss") for run in runs]))
     speeds = [_median(run, "perf/tokens_per_second") for run in runs]
     rows.append(_numbers("tokens a second", speeds, 0))

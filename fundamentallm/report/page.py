@@ -143,7 +143,7 @@ def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
     texts = [
         score_text(run.score),
         _text(best_step),
-        _text(summary.get("step")),
+        _steps_text(summary),
         f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
     ]
     cells = [(_shortened(run.name), run.name[:200]), (run.status, run.status)]
@@ -152,6 +152,12 @@ def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
         value = run.settings.get(name)
         cells.append((_text(value), _key(value)))
     return cells
+
+
+def _steps_text(summary: Mapping[str, Any]) -> str:
+    """Return the steps of a run, and how many of them it reused: `400 (80 reused)`."""
+    steps, reused = _text(summary.get("step")), summary.get("reused_steps")
+    return f"{steps} ({_text(reused)} reused)" if reused else steps
 
 
 def _sample_rows(results: Results) -> list[dict[str, Any]]:

@@ -35,9 +35,9 @@ PROGRESS_ORDER: Mapping[str, int] = {
     RunStatus.IMPOSSIBLE: 2,
 }
 """Statuses by how far runs of them came; all others came less far."""
-TEXT_FIELDS = ("status", "stopped_by", "device", "precision", "program")
+TEXT_FIELDS = ("status", "stopped_by", "device", "precision", "program", "reused_from")
 NUMBER_FIELDS = (
-    *("best_step", "step", "total_steps", "seconds", "parameters"),
+    *("best_step", "step", "total_steps", "reused_steps", "seconds", "parameters"),
     *("vocabulary_size", "characters_per_token", "unknown_characters", "exit_code"),
 )
 """Fields of a run's summary that hold numbers."""

@@ -20,6 +20,8 @@ class Standing:
     scores: tuple[float, ...]
     diverged: int = 0
     """Number of seeds that diverged, beside those with a score."""
+    reused: int = 0
+    """Number of runs that continued from a shorter one."""
 
     @property
     def mean(self) -> float:

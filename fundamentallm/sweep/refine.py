@@ -9,24 +9,17 @@ from typing import Any
 
 import yaml
 
-from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
-from fundamentallm.config.parsing import DATA, read_config
-from fundamentallm.errors import FundamentallmError
-from fundamentallm.files.held_folder import HeldFolder
-from fundamentallm.files.ownership import ends_with_mark
-from fundamentallm.files.run_folder import MOST_STEPS, RunFolder
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.sweep.check.warnings import LENGTHS
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform, value_key
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_names
 from fundamentallm.sweep.store.records import Run, loss_by
-from fundamentallm.training.plan import Plan
 
 NEAR = 0.05
 """Distance below which two values count as the same, as a share of their range's scale."""
-MOST_COMPARED = 10_000_000
-"""Most steps whose learning rates are compared with those of a longer run."""
+SEED = "seed"
 REFINED = "# The best of"
 """First words of the file of a refined sweep."""
 
@@ -57,7 +50,7 @@ def finalists(runs: Sequence[Run], space: SearchSpace, metric: Metric) -> list[F
         if not run.is_ranked:
             continue
         own = {**absent, **space.settings(run.values)}
-        own = {name: own[name] for name in sorted(own) if name not in ("seed", *LENGTHS)}
+        own = {name: own[name] for name in sorted(own) if name not in (SEED, *LENGTHS)}
         groups.setdefault(repr(own), []).append(run)
         settings[repr(own)] = own
     if not groups:
@@ -79,7 +72,7 @@ def _by_seed(
 ) -> dict[Any, float]:
     """Return the loss of each seed: the same configuration and seed is the same run."""
     return {
-        space.settings(run.values).get("seed"): loss(run, run.last.score)
+        space.settings(run.values).get(SEED): loss(run, run.last.score)
         for run in reversed(runs)
         if run.last.score is not None
     }
@@ -141,52 +134,15 @@ def is_refined(sweep: SweepFile) -> bool:
     return sweep.text.startswith(REFINED)
 
 
-def continue_from(before: RunFolder, after: RunFolder, settings: Mapping[str, Any]) -> bool:
-    """Copy a shorter run's checkpoint to a longer run, if the schedule allows it.
-
-    It does if every step so far has the same learning rate in the longer run: with a constant rate,
-    say, but not with a cosine, whose end moves.
-
-    Returns:
-        Whether it was copied.
-    """
-    rows = [row for row in before.rows() if row.get("epoch")]
-    if after.path.exists() or not rows or not before.last.exists():
-        return False
-    last = rows[-1]
-    try:
-        known = read_config(before.read_config(), str(before.config))
-        known = {name: value for name, value in known.items() if not name.startswith(DATA)}
-        old, new = Config(**known), Config(**{**known, **settings})
-    except FundamentallmError:  # no run of this version wrote these files
-        return False
-    batches = last["step"] / last["epoch"] * old.gradient_accumulation
-    if not 0.5 < batches < MOST_STEPS or last["step"] > MOST_COMPARED:
-        return False
-    plans = Plan(old, round(batches)), Plan(new, round(batches))
-    if min(plan.total_steps for plan in plans) < last["step"]:
-        return False
-    for step in range(last["step"]):
-        if plans[0].learning_rate(step) != plans[1].learning_rate(step):
-            return False
-    if not all(_is_whole(before, file.name) for file in (before.best, before.last)):
-        return False
-    after.create()
-    # A checkpoint first: if this process is killed, it marks the folder as a run's.
-    with (
-        HeldFolder(before.path, before.root) as source,
-        HeldFolder(after.path, after.root) as target,
-    ):
-        for file in (before.best, before.last, before.metrics, before.samples):
-            if source.has(file.name):
-                source.copy(file.name, target)
-    return True
+def earlier_runs(found: Sequence[Finalist], space: SearchSpace) -> dict[str, Run]:
+    """Return the run of every configuration and seed, by its `reuse_key`."""
+    return {
+        reuse_key({**each.settings, SEED: space.settings(run.values).get(SEED, 0)}): run
+        for each in found
+        for run in each.runs
+    }
 
 
-def _is_whole(folder: RunFolder, name: str) -> bool:
-    """Return whether a checkpoint, if present, is complete; no run resumes from another."""
-    with HeldFolder(folder.path, folder.root) as held:
-        if not held.has(name):
-            return True
-        with held.open(name, "rb") as file:
-            return ends_with_mark(file)
+def reuse_key(settings: Mapping[str, Any]) -> str:
+    """Return a key that is the same for settings that differ only in length."""
+    return repr(sorted((name, each) for name, each in settings.items() if name not in LENGTHS))

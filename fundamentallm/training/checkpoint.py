@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,16 @@ class Checkpoint:
         model.load_state_dict(self.model)
         return model.eval()
 
+    def best_so_far(self) -> Checkpoint:
+        """Return the best checkpoint so far, of a `trunk.pt`.
+
+        Raises:
+            CheckpointError: It has none.
+        """
+        if not self.best:
+            raise CheckpointError("trunk.pt: the best model so far is missing")
+        return replace(self, **self.best, training={}, best={})
+
     def _check_count(self) -> None:
         """Count weights before the model is built: a configuration may ask for any size."""
         tensors = [each for each in self.model.values() if isinstance(each, torch.Tensor)]
@@ -248,8 +258,10 @@ def _add_share(weights: dict[str, torch.Tensor]) -> None:
 
 def _check_kinds(content: dict[str, Any]) -> None:
     """Check that the parts of a checkpoint are mappings, and the values of `data` strings."""
-    for name in ("data", "model", "progress", "training", "best"):
-        part = content.get(name, {}) if name == "best" else content[name]
+    best = content.get("best", {})
+    inner = {f"best {name}": best[name] for name in ("model", "progress")} if best else {}
+    parts = {name: content[name] for name in ("data", "model", "progress", "training")}
+    for name, part in {**parts, "best": best, **inner}.items():
         if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
             raise ValueError(f"{name} is not a mapping")
     if not all(isinstance(value, str) for value in content["data"].values()):

@@ -371,11 +371,13 @@ class TrainLoop:
         p, data = self.progress, self.dataset
         result = Result(status, stopped_by, p.step, p.best_val_loss, p.best_step, p.val_loss)
         guess = uniform_guess(len(data.vocabulary), data.val_characters / len(data.val))
+        reused = {"reused_from": p.reused_from, "reused_steps": p.reused_steps}
         summary: Mapping[str, object] = {
             **asdict(result),
             **({} if p.best_step else guess.metrics),  # a sweep needs a score, whatever its metric
             "total_steps": self.plan.total_steps,
-            "seconds": time.perf_counter() - self.started,
+            "seconds": time.perf_counter() - self.started - p.reused_seconds,
+            **(reused if p.reused_from else {}),
             **self.facts(),
             "characters_per_token": guess.characters_per_token,
             **summary_of_unknown(data.unknown),

@@ -22,6 +22,7 @@ from fundamentallm.trackers.base import RemoteTracker, Tracker
 from fundamentallm.training.checkpoint import Checkpoint, CheckpointError, UnreadError
 from fundamentallm.training.loop import train
 from fundamentallm.training.plan import Plan
+from fundamentallm.training.reuse import adopt
 from fundamentallm.training.state import Result
 from fundamentallm.training.train_step import check_fits
 
@@ -94,6 +95,7 @@ def execute(
     *,
     resume: Resume,
     stop_requested: Callable[[], str],
+    reuse: RunFolder | None = None,
 ) -> FinishedRun:
     """Train `run` in `folder`.
 
@@ -104,6 +106,8 @@ def execute(
             loaded.
         resume: Treatment of a run that is already in the folder.
         stop_requested: Returns the reason to stop, or ""; called before every step.
+        reuse: Folder of an earlier run, to continue from its state if `folder` has none and both
+            are the same so far.
 
     Raises:
         CheckpointError: The checkpoint cannot be used, and `resume` requires it.
@@ -115,6 +119,8 @@ def execute(
     for warning in run.plan.warnings():
         LOG.warning("%s", warning)
     checkpoint = load_or_clear(folder, run.config, run.dataset, resume)
+    if checkpoint is None and reuse is not None:
+        checkpoint = adopt(reuse, folder, run.config, run.dataset)
     trackers = open_trackers()
     result = train(
         run.config,

@@ -68,6 +68,11 @@ class TrainingState:
     """Duration of those steps."""
     last_step: int = 0
     """Last step of the run, fixed when its decay began so that it ends in time; 0 if it is not."""
+    reused_from: str = ""
+    """Earlier run whose steps this one continues, e.g. `lr/run-0003`; "" without one."""
+    reused_steps: int = 0
+    reused_seconds: float = 0.0
+    """Training time of the reused steps, which is part of `seconds`."""
 
     @classmethod
     def of(cls, stored: Mapping[str, object]) -> TrainingState:
@@ -122,8 +127,8 @@ class TrainingState:
 def _has_type(value: object, name: str) -> bool:
     if name == "list[float]":
         return isinstance(value, list) and all(_has_type(each, "float") for each in value)
-    if name == "bool":
-        return isinstance(value, bool)
+    if name in ("bool", "str"):
+        return type(value).__name__ == name
     if name == "float" and isinstance(value, float):
         return True
     return name in ("int", "float") and type(value) is int and -1 <= value <= MOST_STEPS

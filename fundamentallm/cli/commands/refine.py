@@ -15,11 +15,21 @@ from fundamentallm.cli.storage import open_sweep, storage_url
 from fundamentallm.cli.sweep_texts import local_text
 from fundamentallm.cli.worker import start_sweep
 from fundamentallm.config.fields import shown
+from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.metrics import score_text
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.refine import NEAR, continue_from, distinct, finalists, refined_sweep
+from fundamentallm.sweep.refine import (
+    NEAR,
+    SEED,
+    Finalist,
+    distinct,
+    earlier_runs,
+    finalists,
+    refined_sweep,
+    reuse_key,
+)
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.records import Run, loss_by
@@ -70,8 +80,8 @@ def refine(
 ) -> int:
     """Train the best configurations longer, with several seeds.
 
-    Ends with a table of means and spreads, and a verdict on the winner. A run continues from its
-    checkpoint where the learning-rate schedule allows it.
+    Ends with a table of means and spreads, and a verdict on the winner. A run continues from the
+    shorter one where the learning-rate schedule allows it, with wsd from before the decay.
     """
     if (epochs is None) == (max_steps is None):
         raise click.UsageError("give either --epochs N or --max-steps N")
@@ -88,7 +98,8 @@ def refine(
         )
     data = local_text(definition, data)
     fine = SweepFolder(output_dir or coarse.path.with_name(f"{coarse.name}-refined"))
-    new, sources = _refined(definition, coarse, fine, runs, top, seeds, epochs, max_steps)
+    found = finalists(runs, definition.space, definition.sweep.ranks_by)
+    new = _refined(definition, found, coarse, fine, top, seeds, epochs, max_steps)
     if fine.file.exists():
         with open_sweep(storage_url(storage, fine), fine, minutes=options["wait"]) as (stored, _):
             if _differs_only_in_configurations(new, stored):
@@ -97,34 +108,30 @@ def refine(
                     err=True,
                 )
                 new = replace(new, space=stored.space, configurations=stored.configurations)
-                sources = {}  # of other configurations
+    earlier, space = earlier_runs(found, definition.space), new.space
 
-    def continue_checkpoints() -> None:
-        continued = 0
-        for number, run in sources.items():
-            changed = {k: v for k, v in new.configurations[number].items() if k != "data"}
-            continued += continue_from(coarse.run(run.number), fine.run(number), changed)
-        if continued:
-            show(f"{continued} of {len(new.configurations)} runs continue from their checkpoints")
+    def reuse(run: Run) -> RunFolder | None:
+        source = earlier.get(reuse_key(space.settings(run.values)))
+        return None if source is None else coarse.run(source.number)
 
-    code = start_sweep(new, fine, storage, data=data, prepare=continue_checkpoints, **options)
+    code = start_sweep(new, fine, storage, data=data, reuse=reuse, **options)
     _show_standings(fine, storage_url(storage, fine))
     return code
 
 
 def _refined(
     definition: SweepDefinition,
+    found: Sequence[Finalist],
     coarse: SweepFolder,
     fine: SweepFolder,
-    runs: Sequence[Run],
     top: int,
     seeds: int,
     epochs: int | None,
     max_steps: int | None,
-) -> tuple[SweepDefinition, dict[int, Run]]:
-    """Return the new sweep's definition, and the source runs of those that may continue."""
+) -> SweepDefinition:
+    """Return the new sweep's definition."""
     space, metric = definition.space, definition.sweep.ranks_by
-    best, passed_over = distinct(finalists(runs, space, metric), space, top)
+    best, passed_over = distinct(found, space, top)
     if passed_over:
         show(
             f"{len(best)} configurations; left out: {passed_over} that differ from a better one by "
@@ -133,16 +140,13 @@ def _refined(
         )
     length = {"epochs": epochs or 1_000_000, "max_steps": max_steps or 0}
     configurations: list[dict[str, Any]] = []
-    sources: dict[int, Run] = {}
     for finalist in best:
-        first = space.settings(finalist.runs[0].values).get("seed", 0)
-        for seed in range(first, first + seeds):
-            for run in finalist.runs:
-                if space.settings(run.values).get("seed", 0) == seed:
-                    sources[len(configurations)] = run
-            configurations.append({**finalist.settings, **length, "seed": seed})
+        first = space.settings(finalist.runs[0].values).get(SEED, 0)
+        configurations += [
+            {**finalist.settings, **length, SEED: seed} for seed in range(first, first + seeds)
+        ]
     text = refined_sweep(fine.name, configurations, metric, coarse.name)
-    new = replace(
+    return replace(
         definition,
         space=SearchSpace(parse_sweep(text, f"{fine.name}/sweep.yaml"), {}),
         sampler="auto",
@@ -150,7 +154,6 @@ def _refined(
         wandb_sweep_id="",
         configurations=tuple(configurations),
     )
-    return new, sources
 
 
 def _differs_only_in_configurations(new: SweepDefinition, stored: SweepDefinition) -> bool:
@@ -171,9 +174,7 @@ def _show_standings(fine: SweepFolder, url: str) -> None:
         runs = store.runs()
     metric, configurations = definition.sweep.ranks_by, definition.configurations
     varying = [
-        n
-        for n in configurations[0]
-        if n != "seed" and len({repr(p[n]) for p in configurations}) > 1
+        n for n in configurations[0] if n != SEED and len({repr(p[n]) for p in configurations}) > 1
     ]
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -188,6 +189,7 @@ def _show_standings(fine: SweepFolder, url: str) -> None:
             labels[values],
             tuple(metric.sign * loss(run, run.last.score or 0.0) for run in group if run.is_ranked),
             sum(run.last.status == RunStatus.DIVERGED for run in group),
+            sum("reused_from" in fine.run(run.number).read_summary() for run in group),
         )
         for values, group in groups.items()
     ]
@@ -203,6 +205,7 @@ def _show_standings(fine: SweepFolder, url: str) -> None:
             f"{score_text(low)} to {score_text(high)}  "
             f"{len(each.scores)}  {each.label}"
             f"{f'; {each.diverged} more diverged' if each.diverged else ''}"
+            f"{f'; {each.reused} continued from a shorter run' if each.reused else ''}"
         )
     show(verdict(standings, metric))
 

@@ -14,6 +14,7 @@ from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.engine.job import Job, Outcome
 
 if TYPE_CHECKING:  # a trial's process imports this file and has to start fast
+    from fundamentallm.files.run_folder import RunFolder
     from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.engine.trial_pipe import TrialPipe
     from fundamentallm.sweep.search.base import Values
@@ -21,6 +22,12 @@ if TYPE_CHECKING:  # a trial's process imports this file and has to start fast
     from fundamentallm.sweep.store.definition import SweepDefinition
     from fundamentallm.sweep.store.records import Run
     from fundamentallm.sweep.store.sweep_folder import SweepFolder
+
+
+Reuse = Callable[["Run"], "RunFolder | None"]
+"""Returns the folder of an earlier run that a run may continue from; None without one.
+
+The trial checks that both are the same so far, and else trains from the start."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class TrainerJob(Job):
     device: str
     wandb: Mapping[str, Any] | None = None
     """`WandbTracker`'s arguments; None without W&B."""
+    reuse: Path | None = None
+    """Absolute path of an earlier run's folder, to continue from if both are the same so far."""
 
     @property
     def in_wandb_run(self) -> bool:
@@ -101,6 +110,7 @@ class TrainerJobs:
         *,
         hang_timeout: float,
         wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         """Store what all jobs share.
 
@@ -111,9 +121,10 @@ class TrainerJobs:
             resources: Part of this machine that the sweep uses.
             hang_timeout: Least time without a step after which a trial counts as hung.
             wandb: Returns a run's environment and tracker arguments; None without W&B.
+            reuse: Returns an earlier run that a run may continue from.
         """
         self.folder, self.space, self.data, self.resources = folder, space, data, resources
-        self.hang_timeout, self.wandb = hang_timeout, wandb
+        self.hang_timeout, self.wandb, self.reuse = hang_timeout, wandb, reuse
 
     def job(self, run: Run, slot: int) -> TrainerJob:
         """Return the job of a run in a slot.
@@ -127,6 +138,7 @@ class TrainerJobs:
         path, name, sha256 = self.data.text(None if named is None else str(named))
         environment, wandb = self.wandb(run.number, run.values) if self.wandb else ({}, None)
         folder = self.folder.run(run.number)
+        reused = self.reuse(run) if self.reuse else None
         gpus, device = self.resources.gpus, self.resources.device
         if gpus:  # a trial sees only one, as its first
             device = device.partition(":")[0]
@@ -144,6 +156,7 @@ class TrainerJobs:
             visible_gpu=gpus[slot % len(gpus)] if gpus else None,
             environment=environment,
             wandb=wandb,
+            reuse=reused and reused.path.absolute(),
         )
 
     def resumes(self, run: Run) -> bool:

@@ -103,6 +103,7 @@ def _execute(folder: RunFolder, job: TrainerJob, pipe: TrialPipe) -> Outcome:
         open_trackers,
         resume=Resume.IF_POSSIBLE,
         stop_requested=pipe.stop_requested,
+        reuse=None if job.reuse is None else RunFolder(job.reuse, job.reuse.parent),
     )
     undelivered = finished.undelivered
     if job.environment.get("WANDB_MODE") == "offline":
