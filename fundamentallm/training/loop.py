@@ -105,6 +105,7 @@ class TrainLoop:
         self.device, self.folder, self.trackers = device, folder, trackers
         self.plan = Plan(config, dataset.batches_per_epoch(config))
         self.progress = p = progress or self.new_state()
+        p.threads = p.threads or team()
         self.plan = replace(self.plan, last_step=p.last_step)
         self.train_step = TrainStep(len(dataset.vocabulary), config, device, compiled=p.compiled)
         self.model = self.train_step.model

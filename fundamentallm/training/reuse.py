@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
+import torch
+
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.dataset import Dataset
 from fundamentallm.files.atomic import replace_text
@@ -16,7 +18,7 @@ from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.files.samples import Sample, format_sample
 from fundamentallm.status import RunStatus
 from fundamentallm.training.checkpoint import Checkpoint, CheckpointError
-from fundamentallm.training.plan import Plan
+from fundamentallm.training.plan import Plan, compiles
 from fundamentallm.training.state import TrainingState
 
 LOG = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ LOG = logging.getLogger(__name__)
 class Start:
     """Start of a run, as an earlier one left it."""
 
+    total_steps: int
     last: Checkpoint
     best: Checkpoint | None
     rows: Sequence[dict[str, Any]]
@@ -33,7 +36,7 @@ class Start:
 
 
 def adopt(
-    source: RunFolder, folder: RunFolder, config: Config, dataset: Dataset
+    source: RunFolder, folder: RunFolder, config: Config, dataset: Dataset, device: torch.device
 ) -> Checkpoint | None:
     """Copy the start of an earlier run to `folder`, and return the checkpoint to continue from.
 
@@ -47,6 +50,7 @@ def adopt(
         folder: Folder of the new run, which holds none yet.
         config: Hyperparameters of the new run.
         dataset: Text of the new run.
+        device: Device of the new run.
 
     Returns:
         The checkpoint; None if nothing can be reused, and then the log says why.
@@ -57,18 +61,20 @@ def adopt(
     reason = ""
     for file in ("last", "trunk"):
         try:
-            start = _read_start(source, file, config, dataset)
+            start = _read_start(source, file, config, dataset, device)
         except CheckpointError as error:
             if not reason or source.trunk.exists():
                 reason = str(error).removeprefix("--resume: ")
         else:
-            _write_start(start, folder, Plan(config, dataset.batches_per_epoch(config)))
+            _write_start(start, folder)
             return start.last
     LOG.warning("%s is not reused: %s", _name(source), reason)
     return None
 
 
-def _read_start(source: RunFolder, file: str, config: Config, dataset: Dataset) -> Start:
+def _read_start(
+    source: RunFolder, file: str, config: Config, dataset: Dataset, device: torch.device
+) -> Start:
     """Read the start of a run from an earlier one, as the new one would have written it.
 
     Raises:
@@ -98,6 +104,8 @@ def _read_start(source: RunFolder, file: str, config: Config, dataset: Dataset) 
     state = replace(
         state,
         **steps_before(state.step + 1),
+        threads=0,  # as many as a new run
+        compiled=compiles(config, plan.total_steps, on_cuda=device.type == "cuda"),
         reused_from=_name(source),
         reused_steps=state.step,
         reused_seconds=state.seconds,
@@ -106,7 +114,8 @@ def _read_start(source: RunFolder, file: str, config: Config, dataset: Dataset) 
         progress = {**best.progress, **steps_before(state.best_step)}
         best = replace(best, **own, progress=progress)
     last = replace(found, **own, progress=asdict(state))
-    return Start(last, best, rows, [each for each in samples if each[0] in sampled])
+    kept = [each for each in samples if each[0] in sampled]
+    return Start(plan.total_steps, last, best, rows, kept)
 
 
 def _check_same_start(
@@ -143,9 +152,9 @@ def _sampled(rows: Sequence[dict[str, Any]], present: set[int], plan: Plan) -> l
     return sampled[1:]
 
 
-def _write_start(start: Start, folder: RunFolder, plan: Plan) -> None:
+def _write_start(start: Start, folder: RunFolder) -> None:
     # The summary first: it proves that the files beside it belong to a run.
-    folder.write_summary({"status": RunStatus.RUNNING, "total_steps": plan.total_steps})
+    folder.write_summary({"status": RunStatus.RUNNING, "total_steps": start.total_steps})
     if start.best is not None:
         start.best.save(folder.best, folder.root)
     rows = "".join(json.dumps(row) + "\n" for row in start.rows)

@@ -120,7 +120,7 @@ def execute(
         LOG.warning("%s", warning)
     checkpoint = load_or_clear(folder, run.config, run.dataset, resume)
     if checkpoint is None and reuse is not None:
-        checkpoint = adopt(reuse, folder, run.config, run.dataset)
+        checkpoint = adopt(reuse, folder, run.config, run.dataset, run.device)
     trackers = open_trackers()
     result = train(
         run.config,

@@ -57,7 +57,7 @@ class TrainingState:
     evaluating: bool = False
     """True if the run was stopped between a step and its evaluation."""
     threads: int = 0
-    """Number of CPU threads, fixed for the run: it determines the order of sums."""
+    """Number of CPU threads, fixed for the run: it determines the order of sums. 0 before it is."""
     compiled: bool = False
     """True if the model is compiled, fixed for the run."""
     train_loss: float = 0.0

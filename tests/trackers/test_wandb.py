@@ -338,3 +338,41 @@ def test_w_and_b_away(
     else:
         assert name == "slow"  # and yet in time
     check_same(server, client.only_run(), client.folder / "out")
+
+
+LONGER = """\
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import Text
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.trackers.folder import FolderTracker
+from fundamentallm.trackers.wandb import WandbTracker
+from fundamentallm.training.checkpoint import Checkpoint
+from fundamentallm.training.run import PreparedRun, Resume, execute
+source, folder = RunFolder("source"), RunFolder("longer")
+folder.create()
+config = replace(Checkpoint.load(source.last).config, max_steps=40)
+dataset = prepare(Text.of(Path(sys.argv[1]).read_text("utf-8")), config)
+with folder.held():
+    execute(
+        PreparedRun(config, dataset, torch.device("cpu")), folder,
+        lambda: [FolderTracker(folder), WandbTracker(folder)],
+        resume=Resume.IF_POSSIBLE, stop_requested=lambda: "", reuse=source,
+    )
+"""
+
+
+@pytest.mark.nightly
+def test_a_run_that_continues_another_has_all_rows(
+    client: Client, text_file: Path, tiny_flags: list[str]
+) -> None:
+    flags = ("--lr-schedule=wsd", "--no-wandb", "--output-dir=source")
+    client.train(text_file, *tiny_flags, *flags)
+    client.run("python", "-c", LONGER, text_file)
+    run = client.only_run()
+    check_same(client.server, run, client.folder / "longer")
+    assert run.summary["reused_from"] == f"{client.folder.name}/source"
+    assert run.summary["reused_steps"] == 19
