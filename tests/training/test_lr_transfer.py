@@ -21,8 +21,19 @@ def test_the_same_run_keeps_its_rate() -> None:
 
 
 def test_a_longer_run_has_a_lower_rate_and_a_larger_batch_a_higher() -> None:
-    assert 0.0004 < scaled(0.001, batch=(16, 16), tokens=(1000, 8000)) < 0.001
-    assert 0.001 < scaled(0.001, batch=(16, 64), tokens=(1000, 1000)) < 0.004
+    assert 0.0002 < scaled(0.001, batch=(16, 16), tokens=(1000, 8000)) < 0.0005
+    assert 0.002 < scaled(0.001, batch=(16, 64), tokens=(1000, 1000)) < 0.004
+
+
+def test_the_batch_hardly_matters_at_the_same_number_of_steps() -> None:
+    assert scaled(0.001, batch=(8, 64), tokens=(1000, 8000)) == pytest.approx(0.001, rel=0.3)
+
+
+def test_a_wider_model_has_a_slightly_lower_rate() -> None:
+    rate = scaled_learning_rate(
+        0.001, batch_from=1, batch_to=1, tokens_from=1, tokens_to=1, width_from=64, width_to=256
+    )
+    assert 0.0007 < rate < 0.0008
 
 
 def test_two_steps_are_as_good_as_one() -> None:
