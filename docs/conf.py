@@ -23,7 +23,7 @@ html_show_copyright = False
 html_show_sphinx = False
 
 NAVIGATION = {
-    "Start": "getting-started training data hyperparameters troubleshooting coming-from",
+    "Start": "getting-started tune training data hyperparameters troubleshooting coming-from",
     "Sweeps": "your-program /sweeps/README sweeps sweep-file wandb cluster search results",
     "Models": "writing metrics performance",
     "Reference": "commands reliability",

@@ -28,6 +28,7 @@ from fundamentallm.cli.commands.report import report
 from fundamentallm.cli.commands.sweep import sweep
 from fundamentallm.cli.commands.sync import sync
 from fundamentallm.cli.commands.train import train
+from fundamentallm.cli.commands.tune import tune
 from fundamentallm.cli.commands.workspace import workspace
 from fundamentallm.cli.messages import show, warn
 from fundamentallm.cli.terminal import survive_terminal_loss
@@ -52,6 +53,7 @@ def cli() -> None:
 
 
 COMMANDS = (
+    tune,
     train,
     generate,
     evaluate,

@@ -29,6 +29,8 @@ LARGEST_METRICS = 1 << 27
 """Bytes of metrics.jsonl: half a million rows of ours."""
 LARGEST_SAMPLES = 1 << 24
 MOST_STEPS = 2**53
+TUNING = "tune.json"
+"""File of a tuning, whose folder holds the best of its runs' models beside them."""
 
 
 class RunFolderError(FundamentallmError):
@@ -58,8 +60,9 @@ class RunFolder:
         return (*own, self.best, self.last, self.trunk, self.wandb_id)
 
     def holds_a_run(self) -> bool:
-        """Return whether a run has written here."""
-        return any(os.path.lexists(file) for file in self.files)
+        """Return whether a run has written here; a tuning only copies its best model."""
+        files = (file for file in self.files if os.path.lexists(file))
+        return any(file != self.best or not os.path.lexists(self.path / TUNING) for file in files)
 
     def check_ownership(self) -> None:
         """Check that a run may overwrite or remove the files here.

@@ -1,9 +1,9 @@
 """Runs every `fundamentallm` command in the shell blocks of README and docs, page by page.
 
-One rule keeps runs short: `train` and `sweep` get the flags SHORT, a tiny model for few steps, and
-`refine` trains for one epoch. The quickstart and the program of your-program.md are short as they
-are. Commands of other programs are tested elsewhere: CI installs, faults/test_signals.py runs
-SLURM's, test_wandb_sweeps.py W&B's.
+One rule keeps runs short: `train` and `sweep` get the flags SHORT, a tiny model for few steps,
+`refine` trains for one epoch, and `tune` gets a thousandth of a run for each hour. The quickstart
+and the program of your-program.md are short as they are. Commands of other programs are tested
+elsewhere: CI installs, faults/test_signals.py runs SLURM's, test_wandb_sweeps.py W&B's.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def shortened(command: str) -> str:
         command = f"{command}{' ' if ' -- ' in command else ' -- '}{SHORT}"
     elif command.startswith("fundamentallm refine"):
         command = re.sub(r"--epochs \d+", "--epochs 1", command)
+    elif command.startswith("fundamentallm tune"):
+        command = re.sub(r"--hours (\d+)", r"--runs 0.00\1 --max-parameters 110000", command)
     return command + arrow + file
 
 

@@ -43,9 +43,7 @@ class SuccessiveHalving:
     @property
     def size(self) -> int:
         """Return the most runs that there can be."""
-        return sum(
-            self.configurations // self.factor**rung for rung, _ in enumerate(self.lengths)
-        )
+        return sum(self.configurations // self.factor**rung for rung, _ in enumerate(self.lengths))
 
     def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
         """Return a run to promote, or a new configuration; None while neither is possible."""

@@ -1,0 +1,135 @@
+"""End of a tuning: its best model, its report, and one paragraph about it."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fundamentallm import exit_codes
+from fundamentallm.cli.messages import display_path, show, warn
+from fundamentallm.cli.report_file import save_report
+from fundamentallm.cli.result_sources import read_sources
+from fundamentallm.config.fields import setting_text
+from fundamentallm.errors import FundamentallmError
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.metrics import runs_text, score_text
+from fundamentallm.model.size import parameter_count
+from fundamentallm.report.explain import by_heading
+from fundamentallm.report.explain import explain as explain_results
+
+if TYPE_CHECKING:
+    from fundamentallm.cli.tuning import Phases
+    from fundamentallm.report.results import Results, RunResult
+    from fundamentallm.tune.tune_folder import Request
+
+SHOWN = ("learning_rate", "dropout", "weight_decay", "batch_size", "max_seq_len")
+GAIN = 2.0
+"""Factor of the budget whose gain is told."""
+WORTH_TELLING = 0.002
+"""Nats below which a gain is none."""
+
+
+def conclude(phases: Phases) -> int:
+    """Keep the best model, write the report, print what was found; return the exit code."""
+    folder = phases.tuning.folder
+    places = [str(folder.path / phase) for phase in phases.started]
+    results = read_sources(places, "") if places else None
+    best = None if results is None else _best(results)
+    if results is None or best is None:
+        show(
+            f"no run has finished: see output.txt in {display_path(folder.path)}/*/run-*, or give "
+            "a larger budget",
+            err=True,
+        )
+        return exit_codes.FAILED
+    folder.keep_best(RunFolder(best.location))
+    for heading, sentences in by_heading(explain_results(results)).items():
+        click.secho(heading, bold=True)
+        for each in sentences:
+            show(click.wrap_text(each, 100, "  ", "  "))
+    try:
+        save_report(results, folder.report)
+    except FundamentallmError as error:
+        warn(f"no report was written: {error}")
+    show("")
+    show(click.wrap_text(paragraph(phases, results, best), 100))
+    show("")
+    where = display_path(folder.path)
+    show(f"try: fundamentallm generate {where}; report: {display_path(folder.report)}")
+    show(f"continue with: {command(phases.tuning.request, folder.path, GAIN)}")
+    return exit_codes.DONE
+
+
+def _best(results: Results) -> RunResult | None:
+    """Return the run with the best model; one that was interrupted may have it."""
+    kept = [run for run in results.runs if RunFolder(run.location).best.exists()]
+    scored = [run for run in kept if run.score is not None]
+    return min(scored, key=lambda run: run.score or 0.0, default=None)
+
+
+def command(request: Request, folder: Path, factor: float = 1.0) -> str:
+    """Return the command that resumes a tuning, or continues it with a larger budget."""
+    words = ["fundamentallm", "tune"]
+    words += [shlex.quote(request.text)] if request.text else []
+    words += [request.budget.times(factor).text, f"--output-dir {display_path(folder)}"]
+    for name in ("max_parameters", "max_memory", "seed"):
+        value = getattr(request, "max_memory_gb" if name == "max_memory" else name)
+        words += [f"--{name.replace('_', '-')} {value}"] if value else []
+    return " ".join(words)
+
+
+def paragraph(phases: Phases, results: Results, best: RunResult) -> str:
+    """Return what was tried and found, how sure that is, and what more budget would gain."""
+    request, facts = phases.tuning.request, phases.planner.facts
+    said = [
+        f"{request.text_name} was tuned for {_spent(phases)}: "
+        f"{runs_text(len(results.runs))} in {_listed(phases.started)}."
+    ]
+    config = phases.config_of(best.settings)
+    size = parameter_count(config, facts.vocabulary)
+    chosen = ", ".join(setting_text(name, getattr(config, name)) for name in SHOWN)
+    epochs = float(best.summary.get("step", 0)) * config.tokens_per_step / facts.characters
+    said.append(
+        f"The best model has {config.num_layers} layers of width {config.model_dim} "
+        f"({size:,} parameters), {chosen}; it has read the text {epochs:.1f} times and reaches "
+        f"val_loss {score_text(best.score)}, a perplexity of "
+        f"{score_text(2.718281828459045 ** (best.score or 0.0))}."
+    )
+    said.append(_sureness(results, best))
+    now, then = (
+        phases.law.loss(size, factor * epochs * facts.characters, facts.characters)
+        for factor in (1.0, GAIN)
+    )
+    gain = now - then
+    if gain < WORTH_TELLING:
+        said.append("Twice the budget would gain next to nothing: the text is learned.")
+    else:
+        said.append(f"Twice the budget should lower it by about {score_text(gain)}.")
+    return " ".join(said)
+
+
+def _sureness(results: Results, best: RunResult) -> str:
+    """Say how far another seed may be from the best run."""
+    same = next((group for group in results.configurations if best in group), [best])
+    scores = [run.score for run in same if run.score is not None]
+    if len(scores) < 2:
+        return "It was trained with one seed: another may differ by about 0.01."
+    spread = statistics.stdev(scores)
+    return f"{len(scores)} seeds of it differ by {score_text(spread)} (standard deviation)."
+
+
+def _spent(phases: Phases) -> str:
+    seconds = phases.tuning.seconds
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _listed(phases: Sequence[str]) -> str:
+    words = [f"`{phase}`" for phase in phases]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -1,0 +1,227 @@
+"""Plans of a tuning: shapes, lengths, and the division of the budget."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cache
+
+import pytest
+
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
+from fundamentallm.scaling.fit import PRIOR
+from fundamentallm.sweep.check.warnings import check_meaning
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.tune.budget import NominalSpeed, multiplications, seconds_of_default_run
+from fundamentallm.tune.phases import (
+    SEARCH_SHARE,
+    SHAPES_SHARE,
+    Found,
+    Planner,
+    SearchPlan,
+    ShapesPlan,
+    TrainPlan,
+    stored,
+)
+from fundamentallm.tune.plan import TextFacts, dropout_for, for_length, parameters_of
+from fundamentallm.tune.sweep_files import SweepFiles
+
+
+class TwoCores:
+    """Speed of two cores of 2e10 multiplications a second; more runs than two share them."""
+
+    setup_seconds = 0.5
+
+    def best_workers(self, config: Config) -> int:
+        return 2
+
+    def step_seconds(self, config: Config, workers: int) -> float:
+        return multiplications(config) / 2e10 / (1.6 if workers == 1 else 2 / workers)
+
+    def scoring_seconds(self, config: Config, workers: int) -> float:
+        return 0.5
+
+    def fits(self, config: Config) -> bool:
+        return True
+
+
+class Small(TwoCores):
+    """A machine on which only models up to width 64 fit."""
+
+    def fits(self, config: Config) -> bool:
+        return config.model_dim <= 64
+
+
+MEGABYTE = TextFacts(characters=1_000_000, vocabulary=66)
+FILES = SweepFiles("tune-x", None)
+
+
+def planner(facts: TextFacts = MEGABYTE, speed: TwoCores | None = None) -> Planner:
+    return Planner(facts, speed or TwoCores())
+
+
+def test_more_time_buys_larger_models_and_a_lower_loss() -> None:
+    found = [planner().candidates(PRIOR, seconds)[0] for seconds in (60, 600, 6000)]
+    sizes = [parameters_of(each.recipe, MEGABYTE) for each in found]
+    assert sizes == sorted(set(sizes))
+    assert found[0].loss > found[1].loss > found[2].loss
+
+
+def test_limits_hold() -> None:
+    limited = Planner(MEGABYTE, TwoCores(), max_parameters=150_000)
+    sizes = [parameters_of(c.recipe, MEGABYTE) for c in limited.candidates(PRIOR, 600)]
+    assert sizes
+    assert 100_000 < max(sizes) <= 150_000
+    smallest = Planner(MEGABYTE, TwoCores(), max_parameters=20_000).candidates(PRIOR, 600)
+    assert {c.recipe.model_dim for c in smallest} == {16, 32}
+    widths = {c.recipe.model_dim for c in planner(speed=Small()).candidates(PRIOR, 6000)}
+    assert max(widths) == 64
+    assert Planner(MEGABYTE, TwoCores(), max_parameters=10).candidates(PRIOR, 600) == []
+
+
+@pytest.mark.parametrize("characters", [40, 300, 10_000, 1_000_000, 300_000_000])
+def test_every_recipe_is_possible_on_its_text(characters: int) -> None:
+    facts = TextFacts(characters, 30)
+    for seconds in (1.0, 60.0, 3600.0):
+        for each in planner(facts).candidates(PRIOR, seconds):
+            assert each.recipe.config.max_seq_len < characters  # Config checks the rest
+            assert each.steps > 0
+
+
+def test_phases_keep_to_their_shares() -> None:
+    total = 1800.0
+    found = planner().candidates(PRIOR, 0.65 * total)
+    shapes = planner().shapes(found, total)
+    speed = TwoCores()
+    spent = sum(
+        run.steps * speed.step_seconds(run.recipe.config, shapes.workers) + 1.0
+        for run in shapes.runs
+    )
+    assert len(shapes.runs) == 3
+    assert spent / shapes.workers <= SHAPES_SHARE * total * 1.001
+    search = planner().search(found[0].recipe, total)
+    assert search.configurations % 4 == 0
+    assert search.lengths[1] == 4 * search.lengths[0]
+    assert 0.8 * SEARCH_SHARE * total < search.seconds <= SEARCH_SHARE * total
+
+
+def test_a_budget_of_a_minute_only_trains() -> None:
+    found = planner().candidates(PRIOR, 60.0)
+    assert planner().shapes(found, 60.0).runs == ()
+    assert planner().search(found[0].recipe, 20.0).lengths == ()
+    plan = planner().training(
+        Found(found[0].recipe, 0), PRIOR, 50.0, is_time=True, budget="x", first_seed=0
+    )
+    assert 0.5 < plan.minutes * 60 / 50 <= 1
+    assert plan.steps == 0
+
+
+def test_plans_survive_their_storage() -> None:
+    found = planner().candidates(PRIOR, 1800.0)
+    recipe = found[0].recipe
+    plans = (
+        planner().shapes(found, 1800.0),
+        planner().search(recipe, 1800.0),
+        planner().training(
+            Found(recipe, 0), PRIOR, 900.0, is_time=True, budget="--hours 1", first_seed=3
+        ),
+        Found(recipe, 5),
+    )
+    for plan in plans:
+        assert type(plan).of(json.loads(json.dumps(stored(plan)))) == plan
+
+
+def test_seeds_are_repeated_only_where_they_cost_little() -> None:
+    short, long = (
+        planner(facts).training(
+            Found(planner(facts).candidates(PRIOR, seconds)[0].recipe, 0),
+            PRIOR, seconds, is_time=True, budget="x", first_seed=7,
+        )
+        for facts, seconds in ((MEGABYTE, 300.0), (TextFacts(10_000, 60), 200_000.0))
+    )  # fmt: skip
+    assert short.seeds == (7,)
+    assert long.seeds == (7, 8, 9)
+
+
+def test_a_longer_run_gets_more_dropout_and_a_lower_rate_than_the_runs_of_the_search() -> None:
+    center = for_length(planner().candidates(PRIOR, 1800.0)[0].recipe, MEGABYTE, 1_000_000)
+    found = Found(center, 1_000_000)
+    plan = planner().training(found, PRIOR, 6000.0, is_time=False, budget="x", first_seed=0)
+    assert plan.expected_tokens > 4_000_000
+    assert plan.recipe.dropout > center.dropout
+    assert plan.recipe.learning_rate < center.learning_rate
+    assert plan.recipe.weight_decay == center.weight_decay
+
+
+def test_another_round_continues_with_the_same_recipe() -> None:
+    recipe = planner().candidates(PRIOR, 600.0)[0].recipe
+    plan = planner().training(
+        Found(recipe, 0), PRIOR, 600.0, is_time=False, budget="x", first_seed=0, reused=1000
+    )
+    assert plan.recipe == recipe
+    assert plan.steps > 1000
+
+
+def test_dropout_follows_the_repetitions() -> None:
+    assert [dropout_for(epochs) for epochs in (0.1, 1, 4, 1e9)] == [0.0, 0.0, 0.1, 0.3]
+
+
+def test_a_budget_of_runs_buys_the_same_steps_on_every_machine() -> None:
+    for workers in (1, 2, 8):
+        speed = NominalSpeed(TwoCores())
+        config = Config()
+        assert speed.step_seconds(config, workers) == workers * speed.step_seconds(config, 1)
+    steps = -(-1_000_000 // Config().tokens_per_step) * 20
+    assert seconds_of_default_run(1_000_000) == pytest.approx(
+        steps * NominalSpeed(TwoCores()).step_seconds(Config(), 1)
+    )
+
+
+@cache
+def files() -> dict[str, str]:
+    """Return every kind of file of a tuning."""
+    found = planner().candidates(PRIOR, 1500.0)
+    recipe = found[0].recipe
+    shapes, search = planner().shapes(found, 3600.0), planner().search(recipe, 3600.0)
+    assert isinstance(shapes, ShapesPlan)
+    assert isinstance(search, SearchPlan)
+    texts = {"shapes": FILES.shapes(shapes, epochs=20)}
+    for repeats in (0.5, 3.0):
+        texts[f"search {repeats}"] = FILES.search(search, repeats=repeats, epochs=20)
+    for name, is_time in (("minutes", True), ("steps", False)):
+        plan = planner().training(
+            Found(recipe, 0), PRIOR, 900.0, is_time=is_time, budget="x", first_seed=0
+        )
+        assert isinstance(plan, TrainPlan)
+        texts[name] = FILES.train("train", plan, epochs=20)
+    runs = [{**recipe.settings, "max_steps": steps, "data": "built-in"} for steps in (10, 20)]
+    texts["runs"] = FILES.runs("search", runs)
+    texts["one run"] = FILES.runs("train", runs[:1])
+    return texts
+
+
+@pytest.mark.parametrize("name", files())
+def test_check_passes_every_file(name: str) -> None:
+    sweep = parse_sweep(files()[name], "x")
+    space = SearchSpace(sweep, {})
+    diagnostics = sweep.diagnostics
+    check_meaning(space, diagnostics, MEGABYTE.characters)
+    assert not diagnostics.errors
+    warnings = [each.text("x") for each in diagnostics.warnings]
+    # By itself this file is a search over lengths too, as its heading says.
+    assert warnings == [] or (name.startswith("search") and "max_steps" in warnings[0])
+    assert space.is_possible(space.defaults())
+    used = {*HYPERPARAMETERS, "shape", "run", "data"}
+    assert {parameter.name for parameter in sweep.parameters} <= used
+
+
+def test_the_file_of_the_runs_repeats_them_exactly() -> None:
+    recipe = planner().candidates(PRIOR, 3600.0)[0].recipe
+    runs = [{**asdict(recipe), "max_steps": steps, "dropout": 0.1 * steps} for steps in (1, 2)]
+    sweep = parse_sweep(FILES.runs("search", runs), "x")
+    space = SearchSpace(sweep, {})
+    options = next(p for p in sweep.parameters if p.name == "run").distribution.grid() or ()
+    constants = space.defaults()
+    found = [space.settings({**constants, "run": option}) for option in options]
+    assert [{name: each[name] for name in runs[0]} for each in found] == runs
