@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fundamentallm.cli.messages import notify
 from fundamentallm.cli.signals import StopSignals
@@ -19,11 +22,11 @@ from fundamentallm.metrics import runs_text, score_text
 from fundamentallm.model.size import parameter_count
 from fundamentallm.scaling.fit import PRIOR, updated
 from fundamentallm.scaling.law import Law, Observation
-from fundamentallm.status import RunStatus
+from fundamentallm.status import FINISHED, RunStatus
 from fundamentallm.sweep.engine.concurrency import Resources
 from fundamentallm.sweep.engine.trainer_job import TextSource
 from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.search.base import Search
+from fundamentallm.sweep.search.base import Search, key_of
 from fundamentallm.sweep.search.bayes import BayesSearch
 from fundamentallm.sweep.search.choose import ChosenSearch
 from fundamentallm.sweep.search.halving import SuccessiveHalving
@@ -47,6 +50,11 @@ from fundamentallm.tune.phases import (
 from fundamentallm.tune.plan import Candidate, Recipe, TextFacts, neighbors, parameters_of
 from fundamentallm.tune.sweep_files import SweepFiles
 from fundamentallm.tune.tune_folder import Tuning
+
+if TYPE_CHECKING:
+    from fundamentallm.files.run_folder import RunFolder
+    from fundamentallm.sweep.store.run_store import RunStore
+    from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 RESERVE_SECONDS = 4.0
 RESERVE_SHARE = 0.01
@@ -235,13 +243,15 @@ class Phases:
             number, before = number + 1, plan
         plan = TrainPlan.of(self.tuning.decide(name, lambda: self._plan_training(found, before)))
         text = self.files.train(name, plan, epochs=self.planner.epochs(plan.expected_tokens))
-        self._run(name, text, plan.workers, reuse_from=_round(number - 1) if before else "")
+        self._run(
+            name,
+            text,
+            plan.workers,
+            reuse_from=_round(number - 1) if before else "",
+            shares_time=plan.minutes > 0,
+        )
 
     def _plan_training(self, found: Found, before: TrainPlan | None) -> dict[str, object]:
-        reused = 0
-        if before is not None:
-            found = Found(before.recipe, 0)
-            reused = round(before.expected_steps * (1 - before.recipe.config.decay_fraction))
         plan = self.planner.training(
             found,
             self.law,
@@ -249,7 +259,7 @@ class Phases:
             is_time=self.tuning.request.budget.is_time,
             budget=self.tuning.request.budget.text,
             first_seed=self.tuning.request.seed,
-            reused=reused,
+            before=before,
         )
         return stored(plan)
 
@@ -272,6 +282,7 @@ class Phases:
         until: float = math.inf,
         search: SuccessiveHalving | None = None,
         reuse_from: str = "",
+        shares_time: bool = False,
     ) -> list[Run]:
         """Run a phase's sweep, or what is left of it; return its runs that are done.
 
@@ -283,6 +294,7 @@ class Phases:
             until: Share of the budget at whose end the phase stops, if the budget is a time.
             search: Search other than the file's own.
             reuse_from: Phase with the same seeds, whose runs are continued.
+            shares_time: Whether the runs share the time that is left, also after a kill.
         """
         folder = self.tuning.folder.sweep(phase)
         request = self.tuning.request
@@ -316,6 +328,9 @@ class Phases:
                     engine = engine_for(
                         defined, store, folder, view, chosen,
                         resources=resources, data=None, retries=1, count=None, wait=10.0,
+                        tokens=self.tuning.folder.tokens,
+                        reuse=partial(self._reused, store, folder, search, reuse_from),
+                        end_by=partial(self._end_by, store, chosen, workers, shares_time),
                     )  # fmt: skip
                     engine.run(stop_requested)
                     folder.check_in_place()
@@ -326,6 +341,32 @@ class Phases:
         done = [run for run in runs if run.last.status == RunStatus.DONE and run.is_ranked]
         self._note(phase, definition.space, done)
         return done
+
+    def _reused(
+        self,
+        store: RunStore,
+        folder: SweepFolder,
+        search: SuccessiveHalving | None,
+        reuse_from: str,
+        run: Run,
+    ) -> RunFolder | None:
+        """Return the folder of the run that a run continues; None if it begins anew."""
+        if reuse_from:
+            return self.tuning.folder.sweep(reuse_from).run(run.number)
+        shorter = search.shorter(run.values) if search else None
+        if shorter is None:
+            return None
+        numbers = {key_of(each.values): each.number for each in store.runs()}
+        return folder.run(numbers[key_of(shorter)])
+
+    def _end_by(
+        self, store: RunStore, chosen: ChosenSearch, workers: int, shares_time: bool
+    ) -> float:
+        """Return the time by which a run that starts now should end."""
+        if not shares_time:
+            return math.inf
+        left = (chosen.search.size or 1) - store.runs().how_many(*FINISHED)
+        return time.time() + self.seconds_left / math.ceil(max(left, 1) / workers)
 
     def _note(self, phase: str, space: SearchSpace, done: list[Run]) -> None:
         """Add runs to the observations, and write the file that repeats them."""
@@ -365,7 +406,7 @@ def _measure(
             characters,
             resources,
             seconds=seconds,
-            tokens=tuning.folder.path / "tokens",
+            tokens=tuning.folder.tokens,
             max_memory_gb=request.max_memory_gb,
         )
 

@@ -193,9 +193,9 @@ def engine_for(
     retries: int,
     count: int | None,
     wait: float,
-    reuse: Reuse | None = None,
+    **trainer: Any,
 ) -> Engine:
-    """Return an engine for the sweep."""
+    """Return an engine for the sweep; `trainer` are options of `TrainerJobs`."""
     from fundamentallm.sweep.engine.engine import Engine, EngineSettings
     from fundamentallm.sweep.engine.program_job import ProgramJobs
     from fundamentallm.sweep.engine.trainer_job import TextSource, TrainerJobs
@@ -223,7 +223,7 @@ def engine_for(
         texts = TextSource.of(definition, data)
         jobs = TrainerJobs(
             folder, definition.space, texts, resources,
-            hang_timeout=2 * store.lease, wandb=wandb, reuse=reuse,
+            hang_timeout=2 * store.lease, wandb=wandb, **trainer,
         )  # fmt: skip
         preload, failures = [*TRAINER, *(PRELOADED if wandb else ())], TRAINER_FAILURES
     else:

@@ -52,6 +52,7 @@ def train(
     device: str = "auto",
     checkpoint: Checkpoint | None = None,
     stop_requested: Callable[[], str] = lambda: "",
+    end_by: float = math.inf,
 ) -> Result:
     """Train a model on `text` and evaluate it on the last `val_split`.
 
@@ -66,6 +67,7 @@ def train(
         checkpoint: A `last.pt` to resume: bit for bit on a CPU with the same number of threads.
         stop_requested: Called before every step and during an evaluation. If it returns a reason,
             the run is saved and ends, with that reason as its `stopped_by`.
+        end_by: Time of `time.time` by which the run should end, if that is before `max_minutes`.
 
     Raises:
         DataError: The text is too short.
@@ -84,6 +86,7 @@ def train(
             progress.last_step = 0
     with run_alone(config, torch_device, progress.threads if progress else 0):
         loop = TrainLoop(config, dataset, torch_device, folder, trackers, progress)
+        loop.plan = replace(loop.plan, most_seconds=loop.progress.seconds + end_by - time.time())
         if checkpoint is not None:
             loop.train_step.load_state_dict(checkpoint.model, checkpoint.training)
         return loop.run(stop_requested)
@@ -242,7 +245,7 @@ class TrainLoop:
             return self.plan.last_step_by
         # Time cuts no decay that was to end in time; one over the whole run was not.
         decays = p.last_step or (p.step >= self.plan.decay_start and config.decay_fraction < 1)
-        if config.max_minutes and p.seconds >= 60 * config.max_minutes and not decays:
+        if p.seconds >= self.plan.seconds and not decays:
             return "max_minutes"
         if config.early_stopping and p.evaluations_since_best >= config.patience:
             return "early_stopping"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -50,6 +51,13 @@ class Plan:
     batches_per_epoch: int
     last_step: int = 0
     """Last step, fixed during the run so that it ends in time; 0 if it is not."""
+    most_seconds: float = math.inf
+    """Training time of the run, if it is less than `max_minutes`."""
+
+    @property
+    def seconds(self) -> float:
+        """Longest training time of the run; infinite without a limit."""
+        return min(60 * self.config.max_minutes or math.inf, self.most_seconds)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -78,9 +86,9 @@ class Plan:
         return lr_schedules.decay_start(self.config, self.total_steps)
 
     def last_step_in_time(self, step: int, seconds: float) -> int:
-        """Return the last step of a wsd run, so that its decay ends with `max_minutes`.
+        """Return the last step of a wsd run, so that its decay ends with its time.
 
-        It is known once the stable part of the minutes is spent: the decay begins now, and takes
+        It is known once the stable part of the time is spent: the decay begins now, and takes
         its fraction of the steps.
 
         Args:
@@ -91,10 +99,9 @@ class Plan:
             The last step; 0 if it is not known yet, or if the decay has begun.
         """
         config, stable = self.config, 1 - self.config.decay_fraction
-        limit = 60 * config.max_minutes * stable
-        if config.lr_schedule != "wsd" or not limit or self.last_step or step >= self.decay_start:
+        if config.lr_schedule != "wsd" or not stable or self.last_step or step >= self.decay_start:
             return 0
-        return round(step / stable) if seconds >= limit else 0
+        return round(step / stable) if seconds >= self.seconds * stable else 0
 
     def epoch(self, step: int) -> float:
         """Epochs completed after `step` steps."""

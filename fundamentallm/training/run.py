@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -96,6 +97,7 @@ def execute(
     resume: Resume,
     stop_requested: Callable[[], str],
     reuse: RunFolder | None = None,
+    end_by: float = math.inf,
 ) -> FinishedRun:
     """Train `run` in `folder`.
 
@@ -108,6 +110,7 @@ def execute(
         stop_requested: Returns the reason to stop, or ""; called before every step.
         reuse: Folder of an earlier run, to continue from its state if `folder` has none and both
             are the same so far.
+        end_by: Time of `time.time` by which the run should end, if that is before `max_minutes`.
 
     Raises:
         CheckpointError: The checkpoint cannot be used, and `resume` requires it.
@@ -130,6 +133,7 @@ def execute(
         device=str(run.device),
         checkpoint=checkpoint,
         stop_requested=stop_requested,
+        end_by=end_by,
     )
     remote = (each.undelivered for each in trackers if isinstance(each, RemoteTracker))
     return FinishedRun(result, next(filter(None, remote), ""))

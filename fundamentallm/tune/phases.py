@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fundamentallm.scaling.law import Law
+from fundamentallm.training.lr_schedules import decay_start
 from fundamentallm.training.lr_transfer import scaled_learning_rate
 from fundamentallm.tune.budget import Speed
 from fundamentallm.tune.plan import (
@@ -97,6 +98,7 @@ class TrainPlan:
     minutes: float
     """0 for a budget of runs."""
     expected_steps: int
+    eval_every: int
     seeds: tuple[int, ...]
     workers: int
     seconds: float
@@ -108,11 +110,6 @@ class TrainPlan:
         """Read what `asdict` returned."""
         recipe, seeds = Recipe(**stored["recipe"]), tuple(stored["seeds"])
         return cls(**{**stored, "recipe": recipe, "seeds": seeds})
-
-    @property
-    def eval_every(self) -> int:
-        """Return the steps between evaluations."""
-        return max(1, math.ceil(self.expected_steps / EVALUATIONS))
 
     @property
     def expected_tokens(self) -> int:
@@ -187,7 +184,7 @@ class Planner:
         is_time: bool,
         budget: str,
         first_seed: int,
-        reused: int = 0,
+        before: TrainPlan | None = None,
     ) -> TrainPlan:
         """Plan the last phase.
 
@@ -198,9 +195,10 @@ class Planner:
             is_time: Whether the budget is a time.
             budget: The budget in words.
             first_seed: Seed of the first run.
-            reused: Steps of an earlier round that each seed continues from.
+            before: Earlier round, whose runs are continued.
         """
-        recipe = found.recipe
+        recipe = found.recipe if before is None else before.recipe
+        reused = 0 if before is None else decay_start(recipe.config, before.expected_steps)
         options = [self._steps(recipe, law, seconds, seeds) for seeds in range(1, MOST_SEEDS + 1)]
         parameters = parameters_of(recipe, self.facts)
         losses = [
@@ -211,7 +209,7 @@ class Planner:
         affordable, each = options[seeds - 1]
         steps = steps_worth(recipe, self.facts, law, reused + affordable)
         is_limited = steps < reused + affordable
-        if not reused:
+        if before is None:
             recipe = self._for_training(found, steps * recipe.tokens_per_step)
         workers = min(seeds, self.speed.best_workers(recipe.config))
         return TrainPlan(
@@ -219,6 +217,7 @@ class Planner:
             steps=steps if is_limited or not is_time else 0,
             minutes=round(each / 60, 3) if is_time else 0.0,
             expected_steps=steps,
+            eval_every=before.eval_every if before else max(1, math.ceil(steps / EVALUATIONS)),
             seeds=tuple(range(first_seed, first_seed + seeds)),
             workers=workers,
             seconds=seconds,

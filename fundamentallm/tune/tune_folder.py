@@ -95,6 +95,8 @@ class TuneFolder:
         self.file = self.path / TUNING
         self.clock = self.path / "clock.json"
         self.measurements = self.path / "measurements.json"
+        self.tokens = self.path / "tokens"
+        """Encoded text, for the runs of all phases."""
         self.best = self.path / "best.pt"
         self.report = self.path / "report.html"
 

@@ -155,12 +155,19 @@ def test_a_longer_run_gets_more_dropout_and_a_lower_rate_than_the_runs_of_the_se
 
 
 def test_another_round_continues_with_the_same_recipe() -> None:
-    recipe = planner().candidates(PRIOR, 600.0)[0].recipe
-    plan = planner().training(
-        Found(recipe, 0), PRIOR, 600.0, is_time=False, budget="x", first_seed=0, reused=1000
+    found = Found(planner().candidates(PRIOR, 600.0)[0].recipe, 0)
+    first, second = (
+        planner().training(
+            found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0, before=before
+        )
+        for before in (
+            None,
+            planner().training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0),
+        )
     )
-    assert plan.recipe == recipe
-    assert plan.steps > 1000
+    assert second.recipe == first.recipe
+    assert second.eval_every == first.eval_every  # or no run could continue
+    assert second.steps > 1.5 * first.steps
 
 
 def test_dropout_follows_the_repetitions() -> None:

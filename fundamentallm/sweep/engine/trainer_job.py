@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ class TrainerJob(Job):
     """`WandbTracker`'s arguments; None without W&B."""
     reuse: Path | None = None
     """Absolute path of an earlier run's folder, to continue from if both are the same so far."""
+    end_by: float = math.inf
+    """Time of `time.time` by which the run should end, if that is before its `max_minutes`."""
 
     @property
     def in_wandb_run(self) -> bool:
@@ -111,6 +114,8 @@ class TrainerJobs:
         hang_timeout: float,
         wandb: Callable[[int, Values], tuple[Mapping[str, str], Mapping[str, Any]]] | None = None,
         reuse: Reuse | None = None,
+        end_by: Callable[[], float] = lambda: math.inf,
+        tokens: Path | None = None,
     ) -> None:
         """Store what all jobs share.
 
@@ -122,9 +127,12 @@ class TrainerJobs:
             hang_timeout: Least time without a step after which a trial counts as hung.
             wandb: Returns a run's environment and tracker arguments; None without W&B.
             reuse: Returns an earlier run that a run may continue from.
+            end_by: Returns the time of `time.time` by which a run that starts now should end.
+            tokens: Folder of encoded texts; by default one in the sweep's folder.
         """
         self.folder, self.space, self.data, self.resources = folder, space, data, resources
         self.hang_timeout, self.wandb, self.reuse = hang_timeout, wandb, reuse
+        self.end_by, self.tokens = end_by, tokens or folder.tokens
 
     def job(self, run: Run, slot: int) -> TrainerJob:
         """Return the job of a run in a slot.
@@ -149,7 +157,7 @@ class TrainerJobs:
             data=path,
             data_name=name,
             data_sha256=sha256,
-            tokens=Path("..", self.folder.tokens.name),
+            tokens=Path(os.path.relpath(self.tokens, folder.path)),
             threads=self.resources.threads,
             device=device,
             hang_timeout=self.hang_timeout,
@@ -157,6 +165,7 @@ class TrainerJobs:
             environment=environment,
             wandb=wandb,
             reuse=reused and reused.path.absolute(),
+            end_by=self.end_by(),
         )
 
     def resumes(self, run: Run) -> bool:

@@ -104,6 +104,7 @@ def _execute(folder: RunFolder, job: TrainerJob, pipe: TrialPipe) -> Outcome:
         resume=Resume.IF_POSSIBLE,
         stop_requested=pipe.stop_requested,
         reuse=None if job.reuse is None else RunFolder(job.reuse, job.reuse.parent),
+        end_by=job.end_by,
     )
     undelivered = finished.undelivered
     if job.environment.get("WANDB_MODE") == "offline":

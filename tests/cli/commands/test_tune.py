@@ -68,5 +68,7 @@ def test_every_phase_runs_and_a_larger_budget_continues(
     again = summaries(folder / "train-2")
     assert {each["status"] for each in again.values()} == {"done"}
     assert again["run-0001"]["step"] > train["run-0001"]["step"]
+    assert again["run-0001"]["reused_from"] == "train/run-0001"
+    assert search["run-0005"]["reused_steps"] > 0
     assert tune("cats.txt", "--runs", 0.04, *TINY) == 2
     assert "a budget can only grow" in capfd.readouterr().err
