@@ -18,7 +18,7 @@ from fundamentallm.cli.worker import created_sweep, engine_for
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.errors import FundamentallmError
-from fundamentallm.metrics import runs_text, score_text
+from fundamentallm.metrics import runs_text
 from fundamentallm.model.size import parameter_count
 from fundamentallm.scaling.fit import PRIOR, updated
 from fundamentallm.scaling.law import Law, Observation
@@ -175,10 +175,12 @@ class Phases:
 
     def _notify_plan(self, best: Candidate, plan: ShapesPlan) -> None:
         size = parameters_of(best.recipe, self.planner.facts)
+        guess = math.log(self.planner.facts.vocabulary)
+        loss = f": val_loss about {best.loss:.2f}" if best.loss < guess else ""
         others = " and ".join(run.recipe.name for run in plan.runs[1:])
         notify(
-            f"plan: {best.recipe.name}, {size:,} parameters, {best.steps:,} steps: val_loss about "
-            f"{score_text(best.loss)}{f'; compared with {others}' if others else ''}"
+            f"plan: {best.recipe.name}, {size:,} parameters, {best.steps:,} steps{loss}"
+            f"{f'; compared with {others}' if others else ''}"
         )
 
     def search(self, recipe: Recipe) -> Found:

@@ -234,6 +234,8 @@ class TrainLoop:
         if last_step := self.plan.last_step_in_time(p.step, p.seconds):
             p.last_step = last_step
             self.plan = replace(self.plan, last_step=last_step)
+            if p.step > self.plan.decay_start:  # late: it enters in the middle of the decay
+                self.save_trunk()
             for tracker in self.trackers:
                 if isinstance(tracker, ProgressTracker):
                     tracker.set_total(self.plan.total_steps)

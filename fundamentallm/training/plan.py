@@ -15,6 +15,9 @@ SAMPLE_TIMES = 10
 WORTH_COMPILING = 5_000
 """Steps after which compiling, about a minute on a GPU, has paid off: a guess, not measured."""
 
+SHORT_DECAY = 0.9
+"""Share of its decay that a run must have time for; else it enters in the middle of a decay."""
+
 TOKENS_AT_ONCE = 4096
 """Tokens of a batch that a CPU processes at once, so that memory does not grow with the batch.
 Nearly as fast as the whole batch (docs/dev/experiments.md)."""
@@ -89,7 +92,7 @@ class Plan:
         """Return the last step of a wsd run, so that its decay ends with its time.
 
         It is known once the stable part of the time is spent: the decay begins now, and takes
-        its fraction of the steps.
+        its fraction of the steps. Of a run that lost time the decay is shorter.
 
         Args:
             step: Steps done.
@@ -101,7 +104,12 @@ class Plan:
         config, stable = self.config, 1 - self.config.decay_fraction
         if config.lr_schedule != "wsd" or not stable or self.last_step or step >= self.decay_start:
             return 0
-        return round(step / stable) if seconds >= self.seconds * stable else 0
+        if seconds < self.seconds * stable:
+            return 0
+        end = round(step / stable)
+        in_time = step + round((self.seconds - seconds) * step / seconds)
+        is_late = self.most_seconds < math.inf and in_time < step + SHORT_DECAY * (end - step)
+        return max(in_time, step + 1) if is_late and step else end
 
     def epoch(self, step: int) -> float:
         """Epochs completed after `step` steps."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +67,7 @@ def test_minutes_end_a_run_at_the_end_of_its_decay(wsd: Config, text: str, tmp_p
     done = start(config, text, tmp_path, checkpoint=last)
     assert (done.status, done.stopped_by, done.step) == ("done", "max_minutes", end)
     assert Checkpoint.load(trunk).progress["step"] == round(0.8 * end)
-    rates = {row["step"]: row["optim/learning_rate"] for row in repeatable(tmp_path)}
+    rates: dict[Any, Any] = {r["step"]: r["optim/learning_rate"] for r in repeatable(tmp_path)}
     plan = Plan(config, 1, last_step=end)
     assert rates == {step: plan.learning_rate(step - 1) for step in rates}
     assert rates[end] == pytest.approx(0.1 * config.learning_rate)
@@ -92,3 +94,40 @@ def test_a_decay_over_the_whole_run_is_cut_by_minutes(wsd: Config, text: str) ->
 
     config = replace(wsd, decay_fraction=1.0, warmup_steps=0, max_minutes=1e-9)
     assert train(config, text, device="cpu").stopped_by == "max_minutes"
+
+
+def test_a_run_that_lost_time_still_ends_in_time_and_decayed(
+    wsd: Config, text: str, tmp_path: Path
+) -> None:
+    config = replace(wsd, max_minutes=1000.0, max_steps=0, epochs=100_000, eval_every=1000)
+    asked: list[int] = []
+
+    def after_30_steps() -> str:
+        asked.append(1)
+        return "SIGTERM" if len(asked) > 30 else ""
+
+    stopped = start(config, text, tmp_path, stop_requested=after_30_steps)
+    assert stopped.status == "interrupted"
+    checkpoint = Checkpoint.load(tmp_path / "last.pt")
+    checkpoint.progress["seconds"] = 1000.0
+    # At 33 s a step, 100 s are less than a decay of 8 steps takes.
+    result = start(config, text, tmp_path, checkpoint=checkpoint, end_by=time.time() + 100)
+    last = Checkpoint.load(tmp_path / "last.pt").progress
+    assert (result.status, result.stopped_by) == ("done", "max_minutes")
+    assert 31 < result.step == last["last_step"] < 36
+    rates = [row["optim/learning_rate"] for row in RunFolder(tmp_path).rows()]
+    assert rates[-1] == pytest.approx(0.1 * config.learning_rate)
+
+
+def test_the_decay_fits_the_time_that_is_left(wsd: Config) -> None:
+    plan = Plan(replace(wsd, max_steps=0, epochs=1000), 10, most_seconds=100.0)
+    assert [plan.last_step_in_time(800, seconds) for seconds in (79.9, 80.0, 80.5)] == [
+        0,
+        1000,
+        1000,
+    ]
+    assert [plan.last_step_in_time(800, seconds) for seconds in (90.0, 99.99, 120)] == [
+        889,
+        801,
+        801,
+    ]
