@@ -12,7 +12,7 @@ billions of tokens it is -0.32 (Bjorck et al., "Scaling optimal LR across token 
 2409.19913)."""
 BATCH_EXPONENT = 0.7
 """Over the same tokens: a batch twice as large takes half the steps. Over the same steps the
-exponent is 0.11."""
+exponent is 0.12."""
 WIDTH_EXPONENT = -0.21
 """Left over by the optimizer's own scaling, which keeps the layers' steps independent of width."""
 
