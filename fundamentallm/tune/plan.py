@@ -29,10 +29,9 @@ LONG_SEQUENCE_TOKENS = 4_000_000
 STEP_TOKENS = 1024
 """Tokens of a step that suit a run of `STEP_TOKENS_AT` tokens; more for longer runs."""
 STEP_TOKENS_AT = 2_000_000
-LEARNING_RATE = 1e-3
-"""Best rate of runs of `RATE_TOKENS` tokens with `STEP_TOKENS` a step."""
-RATE_TOKENS = 1_000_000
-RATES = (1e-4, 4e-3)
+LEARNING_RATE, RATE_TOKENS, RATE_WIDTH = 1.1e-3, 307_200, 64
+"""Best rate of 300 steps of `STEP_TOKENS` in a model that wide (docs/dev/experiments.md)."""
+RATES = (3e-5, 4e-3)
 """Least and greatest rate to start from: the rule for the length was not measured beyond."""
 MOST_DROPOUT = 0.3
 WARMUP = 0.05
@@ -199,6 +198,8 @@ def for_length(recipe: Recipe, text: TextFacts, tokens: float) -> Recipe:
         batch_to=recipe.tokens_per_step,
         tokens_from=RATE_TOKENS,
         tokens_to=tokens,
+        width_from=RATE_WIDTH,
+        width_to=recipe.model_dim,
     )
     return replace(
         recipe,
