@@ -169,6 +169,7 @@ def test_refining_goes_on_where_the_schedule_allows_it(
     count = sum("reused_from" in each for each in found.values())
     table = [line for line in done.stdout.splitlines() if "1 continued from a shorter run" in line]
     assert len(table) == count
+    assert "40 (16 reused)" in (folder / "report.html").read_text("utf-8")
     assert "leads with" in done.stdout
     again = run(*refined)
     assert again.returncode == 0

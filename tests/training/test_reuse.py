@@ -17,6 +17,7 @@ from fundamentallm.data.dataset import prepare
 from fundamentallm.data.text import Text
 from fundamentallm.files.held_folder import HeldFolder
 from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.model import sampling
 from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.training.checkpoint import Checkpoint
 from fundamentallm.training.run import PreparedRun, Resume, execute
@@ -68,6 +69,12 @@ def assert_same_runs(one: Path, other: Path) -> None:
     assert (one / "samples.txt").read_text() == (other / "samples.txt").read_text()
     for file in one.glob("*.pt"):
         assert_same(*(vars(Checkpoint.load(run / file.name)) for run in (one, other)))
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write less at each evaluation, which is most of the work of such runs."""
+    monkeypatch.setattr(sampling, "SAMPLE_TOKENS", 10)
 
 
 @pytest.fixture
@@ -130,7 +137,7 @@ def test_a_kill_at_any_moment_of_the_copy_costs_nothing_but_the_copy(
         with pytest.raises(Killed):
             start(longer, text, killed, tmp_path / "source")
         assert not (killed / "last.pt").exists()
-    monkeypatch.undo()
+    monkeypatch.setattr(HeldFolder, "move", move)
     assert written[-4:] == ["summary.json", "best.pt", "metrics.jsonl", "samples.txt"]
     start(longer, text, killed, tmp_path / "source")
     assert_same_runs(tmp_path / "whole", killed)

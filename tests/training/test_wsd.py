@@ -13,8 +13,15 @@ from test_loop import repeatable, start
 
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.model import sampling
 from fundamentallm.training.checkpoint import Checkpoint
 from fundamentallm.training.plan import Plan
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write less at each evaluation, which is most of the work of such runs."""
+    monkeypatch.setattr(sampling, "SAMPLE_TOKENS", 10)
 
 
 @pytest.fixture
