@@ -23,6 +23,9 @@ from fundamentallm.training.state import TrainingState
 
 LOG = logging.getLogger(__name__)
 
+MOST_COMPARED = 10_000_000
+"""Most steps whose learning rates are compared, which takes seconds."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -127,6 +130,8 @@ def _check_same_start(
         CheckpointError: The new run is shorter, or a step has another learning rate. The rows show
             a rate that an earlier change of length left behind.
     """
+    if state.step > MOST_COMPARED:
+        raise CheckpointError(f"it has more than {MOST_COMPARED:,} steps")
     if state.step > plan.total_steps:
         raise CheckpointError(
             f"it has {state.step:,} steps, and this run only {plan.total_steps:,}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
+import torch
 
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import Config
-from fundamentallm.data.text import DataError, read_lasting_text
+from fundamentallm.data.dataset import prepare
+from fundamentallm.data.text import DataError, Text, read_lasting_text
 from fundamentallm.files.atomic import DiskError
 from fundamentallm.files.ownership import MARK
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_flat_yaml
@@ -23,10 +25,12 @@ from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.parameters import read_distribution
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.file.yaml_reader import parse_sweep_yaml
-from fundamentallm.sweep.refine import continue_from
 from fundamentallm.sweep.store.records import score_of
 from fundamentallm.sweep.wandb_agent import Assignment
+from fundamentallm.trackers.folder import FolderTracker
 from fundamentallm.training.checkpoint import Checkpoint, CheckpointError
+from fundamentallm.training.loop import train
+from fundamentallm.training.reuse import adopt
 
 LOSS = Metric("val_loss", "minimize")
 
@@ -201,47 +205,36 @@ def test_a_setting_out_of_range_is_dropped(name: str, value: str, tmp_path: Path
     assert any("config.yaml: " in note and "it is left out" in note for note in notes)
 
 
-ROW = {"step": 4, "epoch": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("row", "settings"),
-    [
-        ({**ROW, "step": 2**52}, {}),
-        ({**ROW, "step": 2**52, "epoch": 1e10}, {"epochs": 2**40}),
-        ({**ROW, "epoch": 5e-324}, {}),
-        ({**ROW, "epoch": -1}, {}),
-        (ROW, {"learning_rate": "x"}),
-        (ROW, {"mine": 1}),
-    ],
-)
-def test_an_invalid_run_is_not_continued(
-    row: dict[str, float], settings: dict[str, object], tmp_path: Path
-) -> None:
+def test_an_invalid_run_is_not_continued(tiny: Config, text: str, tmp_path: Path) -> None:
     before, after = RunFolder(tmp_path / "before"), RunFolder(tmp_path / "after")
-    before.path.mkdir()
-    before.metrics.write_text(json.dumps(row) + "\n")
-    before.config.write_text(
-        yaml.safe_dump({**vars(Config()), "lr_schedule": "constant", **settings})
-    )
-    before.last.write_bytes(MARK)
-    assert not continue_from(before, after, {"epochs": 2**41})
-    assert not after.path.exists()
+    before.create()
+    after.create()
+    config = replace(tiny, lr_schedule="wsd", max_steps=10, eval_every=5)
+    train(config, text, folder=before, trackers=[FolderTracker(before)], device="cpu")
+    longer = replace(config, max_steps=0, epochs=1_000_000)
+    dataset = prepare(Text.of(text), longer)
 
+    def adopted() -> Checkpoint | None:
+        return adopt(before, after, longer, dataset, torch.device("cpu"))
 
-def test_a_sparse_checkpoint_is_not_copied(tmp_path: Path) -> None:
-    before, after = RunFolder(tmp_path / "before"), RunFolder(tmp_path / "after")
-    before.path.mkdir()
-    before.metrics.write_text(json.dumps(ROW) + "\n")
-    before.config.write_text(yaml.safe_dump({**vars(Config()), "lr_schedule": "constant"}))
-    before.last.write_bytes(b"x" + MARK)
-    with before.best.open("wb") as file:
-        file.truncate(12 << 40)
-    assert not continue_from(before, after, {"epochs": 100})
-    assert not after.path.exists()
-    before.best.unlink()
-    assert continue_from(before, after, {"epochs": 100})
-    assert after.last.read_bytes() == before.last.read_bytes()
+    trunk = Checkpoint.load(before.trunk)
+    wide = {name: each.unsqueeze(0) for name, each in trunk.best["model"].items()}
+    bombs: list[dict[str, object]] = [
+        {"progress": {**trunk.progress, "step": 10**8}},
+        {"progress": {**trunk.progress, "reused_from": 1}},
+        {"best": {}},
+        {"best": {"model": 1, "progress": {}}},
+        {"best": {**trunk.best, "model": {}}},
+        {"best": {**trunk.best, "model": wide}},
+        {"best": {**trunk.best, "progress": {}}},
+    ]
+    for bomb in bombs:
+        replace(trunk, **bomb).save(before.trunk)  # pyright: ignore[reportArgumentType]
+        assert adopted() is None
+        assert list(after.path.iterdir()) == []
+    trunk.save(before.trunk)
+    assert adopted() is not None
+    assert after.last.exists()
 
 
 @pytest.mark.parametrize("text", ["a: &a {<<: *a}", "a: &a {<<: [*a, *a]}"])
