@@ -21,6 +21,7 @@ from fundamentallm.files.ownership import MARK
 from fundamentallm.files.run_folder import RunFolder, RunFolderError, read_flat_yaml
 from fundamentallm.report.read_runs import read_run
 from fundamentallm.report.results import plain_summary
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.parameters import read_distribution
 from fundamentallm.sweep.file.sweep_file import Metric
@@ -129,11 +130,11 @@ def test_a_metric_that_is_not_a_number_is_ignored(value: str, tmp_path: Path) ->
     rows = [f'{{"step": 1, "val_loss": {value}}}', '{"step": 2, "val_loss": 1.5}']
     folder.metrics.write_text("\n".join(rows) + "\n")
     assert list(folder.rows()) == [{"step": 1}, {"step": 2, "val_loss": 1.5}]
-    assert score_of(folder, "done", LOSS) == 1.5
+    assert score_of(folder, RunStatus.DONE, LOSS) == 1.5
     folder.metrics.write_text(rows[0] + "\n")
     folder.summary.write_text(f'{{"val_loss": {value}}}')
-    assert score_of(folder, "done", LOSS) is None
-    assert score_of(folder, "diverged", LOSS) is None
+    assert score_of(folder, RunStatus.DONE, LOSS) is None
+    assert score_of(folder, RunStatus.DIVERGED, LOSS) is None
 
 
 @pytest.mark.parametrize("step", [-1, 10**400, True, "1", None, 1.5])

@@ -11,6 +11,7 @@ from tiny_sweep import FLAGS, metric_rows, summaries
 
 from fundamentallm.cli.commands.refine import _labels
 from fundamentallm.report.standings import Standing, sort_standings, verdict
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
 from fundamentallm.sweep.refine import distinct, finalists
@@ -32,7 +33,7 @@ parameters:
 
 
 def finished(number: int, values: dict[str, object], score: float | None) -> SweepRun:
-    status = "failed" if score is None else "done"
+    status = RunStatus.FAILED if score is None else RunStatus.DONE
     return SweepRun(number, (Trial(number, number, values, status, "", score=score),))
 
 

@@ -68,7 +68,8 @@ def assert_same_runs(one: Path, other: Path) -> None:
     assert repeatable(one) == repeatable(other)
     assert (one / "samples.txt").read_text() == (other / "samples.txt").read_text()
     for file in one.glob("*.pt"):
-        assert_same(*(vars(Checkpoint.load(run / file.name)) for run in (one, other)))
+        whole, reused = (vars(Checkpoint.load(run / file.name)) for run in (one, other))
+        assert_same(whole, reused)
 
 
 @pytest.fixture(autouse=True)
