@@ -1,9 +1,12 @@
 """Regret of each search after a number of runs, on simulated training.
 
-    python benchmarks/search_quality.py --seeds 30 [--wandb-python ENV/bin/python] [--json FILE]
+    python benchmarks/search_quality.py --seeds 30 [--family training|programs|classics]
+        [--wandb-python ENV/bin/python] [--json FILE]
 
-Every method makes 30 runs on each of many landscapes (simulated_training.py). Regret is the loss of
-the run that it picks minus the best possible loss, in nats, without noise. Intervals are 95% of a
+Every method makes 30 runs on each of many landscapes: simulated trainings with good defaults
+(simulated_training.py), or simulated programs with poor ones or classic functions, the middle first
+(simulated_programs.py). Regret is the loss of the run that it picks minus the best possible loss,
+in nats, without noise. Intervals are 95% of a
 paired bootstrap over landscapes of the ratio to W&B's own bayes, or to random search without it.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import subprocess
@@ -22,39 +26,54 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from simulated_training import SWEEP, UNIFORM_GUESS, SimulatedTraining
+from simulated_programs import ClassicFunction, SimulatedProgram
+from simulated_training import SimulatedTraining
 
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.base import Values
+from fundamentallm.sweep.search.bayes import BayesSearch
 from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run, Trial, past_runs
 
 RUNS = 30
 SHOWN = (10, 20, 30)
-Suggest = Callable[[int, Sequence[Trial]], Values]
+Suggest = Callable[[int, Sequence[Trial]], Values | None]
+Landscape = SimulatedTraining | SimulatedProgram | ClassicFunction
+FAMILIES: dict[str, Callable[[int], Landscape]] = {
+    "training": SimulatedTraining,
+    "programs": SimulatedProgram,
+    "classics": ClassicFunction,
+}
+Make = Callable[[Landscape, int, bool], Suggest]
+"""Returns a search for a landscape with a seed, and whether the defaults come first."""
 
 
-def ours(sampler: str, seed: int) -> Suggest:
+def space_of(landscape: Landscape) -> SearchSpace:
+    return SearchSpace(parse_sweep(landscape.sweep, "simulated"), {}, is_ours=landscape.is_ours)
+
+
+def ours(sampler: str, landscape: Landscape, seed: int, defaults: bool) -> Suggest:
     """Return our search. It sees the runs as our storage has them, diverged ones included."""
-    space = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
+    space = space_of(landscape)
     metric = space.sweep.ranks_by
     search = choose_search(space, seed=seed, sampler=sampler).search
-    if hasattr(search, "defaults"):
-        search.defaults = None  # pyright: ignore  (the benchmark decides whether they come first)
+    if isinstance(search, BayesSearch) and not defaults:
+        search.defaults = None
 
-    def suggest(k: int, trials: Sequence[Trial]) -> Values:
+    def suggest(k: int, trials: Sequence[Trial]) -> Values | None:
         return search.suggest(k, past_runs([Run(each.run, (each,)) for each in trials], metric))
 
     return suggest
 
 
-def optuna_default(seed: int) -> Suggest:
+def optuna_default(landscape: Landscape, seed: int, defaults: bool) -> Suggest:
     """Return TPE as on Optuna's first page, with `values` as categories."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    fields = parse_sweep(SWEEP, "simulated").content["parameters"]
+    fields = parse_sweep(landscape.sweep, "simulated").content["parameters"]
 
     def suggest(k: int, trials: Sequence[Trial]) -> Values:
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed * 1000 + k))
@@ -82,7 +101,7 @@ def optuna_default(seed: int) -> Suggest:
     return suggest
 
 
-def wandb_bayes(python: str, seed: int) -> Suggest:
+def wandb_bayes(python: str, landscape: Landscape, seed: int, defaults: bool) -> Suggest:
     script = Path(__file__).with_name("wandb_bayes.py")
     process = subprocess.Popen(
         [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -94,7 +113,7 @@ def wandb_bayes(python: str, seed: int) -> Suggest:
     def suggest(k: int, trials: Sequence[Trial]) -> Values:
         runs = [[dict(run.values), run.score] for run in trials]
         print(
-            json.dumps({"sweep": SWEEP, "runs": runs, "seed": seed * 1000 + k}),
+            json.dumps({"sweep": landscape.sweep, "runs": runs, "seed": seed * 1000 + k}),
             file=pipe_in, flush=True,
         )  # fmt: skip
         return json.loads(pipe_out.readline())
@@ -102,27 +121,29 @@ def wandb_bayes(python: str, seed: int) -> Suggest:
     return suggest
 
 
-def study(make: Callable[[int], Suggest], workers: int, defaults: bool, seed: int) -> list[float]:
+def study(make: Make, family: str, workers: int, defaults: bool, seed: int) -> list[float]:
     """Return the regret of the picked run after each of RUNS runs."""
-    landscape = SimulatedTraining(seed)
-    suggest = make(seed)
-    first = SearchSpace(parse_sweep(SWEEP, "simulated"), {}).defaults()
+    landscape = FAMILIES[family](seed)
+    suggest = make(landscape, seed, defaults)
+    first = space_of(landscape).defaults()
     clock = random.Random(f"durations {seed}")
     trials: list[Trial] = []
     in_flight: list[tuple[float, int]] = []  # end, run
-    now, best, regrets = 0.0, (UNIFORM_GUESS + 1, UNIFORM_GUESS), []
+    now, best, regrets = 0.0, (math.inf, math.inf), []
     while len(regrets) < RUNS:
         while len(in_flight) < workers and len(trials) < RUNS:
             k = len(trials)
             values = first if defaults and k == 0 else suggest(k, trials)
-            trials.append(Trial(k, k, values, "running", ""))
+            assert values is not None
+            trials.append(Trial(k, k, values, RunStatus.RUNNING, ""))
             in_flight.append((now + clock.uniform(0.8, 1.2), k))
         now, k = min(in_flight)
         in_flight.remove((now, k))
         values = trials[k].values
         score = landscape.train(values, k)
-        status = "diverged" if score >= UNIFORM_GUESS else "done"
-        trials[k] = replace(trials[k], status=status, score=score, guess=UNIFORM_GUESS)
+        status = RunStatus.DIVERGED if score >= landscape.guess else RunStatus.DONE
+        guess = landscape.guess if landscape.is_ours else None
+        trials[k] = replace(trials[k], status=status, score=score, guess=guess)
         best = min(best, (score, landscape.regret(values)))
         regrets.append(best[1])
     return regrets
@@ -142,6 +163,7 @@ def ratio_interval(ours: list[float], theirs: list[float]) -> tuple[float, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--family", choices=list(FAMILIES), default="training")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--wandb-python", help="a Python with sweeps==0.3.0")
@@ -149,7 +171,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", dest="json_file")
     arguments = parser.parse_args()
-    makers: dict[str, tuple[Callable[[int], Suggest], int]] = {
+    makers: dict[str, tuple[Make, int]] = {
         "ours, gp": (partial(ours, "gp"), 1),
         "ours, gp, 4 workers": (partial(ours, "gp"), 4),
         "ours, tpe": (partial(ours, "tpe"), 1),
@@ -163,15 +185,15 @@ def main() -> None:
     for name, (make, workers) in makers.items():
         if arguments.only and arguments.only not in name:
             continue
-        for defaults in (True, False):
+        for defaults in (True, False) if arguments.family == "training" else (True,):
             start = time.time()
-            study_of_seed = partial(study, make, workers, defaults)
+            study_of_seed = partial(study, make, arguments.family, workers, defaults)
             with ProcessPoolExecutor(arguments.processes) as pool:
                 label = f"{name}, defaults first" if defaults else name
                 results[label] = list(pool.map(study_of_seed, seeds))
             print(f"# {label}: {time.time() - start:.0f} s", flush=True)
-    space = SearchSpace(parse_sweep(SWEEP, "simulated"), {})
-    defaults_regret = [SimulatedTraining(seed).regret(space.defaults()) for seed in seeds]
+    landscapes = [FAMILIES[arguments.family](seed) for seed in seeds]
+    defaults_regret = [each.regret(space_of(each).defaults()) for each in landscapes]
     peer = "W&B's bayes" if "W&B's bayes" in results else "random"
     report(results, defaults_regret, peer, len(seeds))
     if arguments.json_file:

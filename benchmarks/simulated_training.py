@@ -41,6 +41,11 @@ parameters:
 class SimulatedTraining:
     """One landscape of the loss."""
 
+    sweep = SWEEP
+    guess = UNIFORM_GUESS
+    """Score from which a run counts as diverged."""
+    is_ours = True
+
     def __init__(self, seed: int) -> None:
         dice = random.Random(f"landscape {seed}")
         self.seed = seed

@@ -24,7 +24,14 @@ Values = Mapping[str, Any]
 """Values of a run by `Parameter.name`."""
 IsPossible = Callable[[Values], bool]
 """Test whether a run can have these values together."""
+Groups = Sequence[tuple[tuple[str, ...], list[tuple[Any, ...]] | None]]
+"""Parameters that exclude each other, with their possible combinations if they can be listed."""
 
+ScoredRun = tuple[Values, float | None]
+"""Values of a run and its score; lower is better, None while there is none."""
+
+OFF = 1e-6
+"""Distance from an end that is impossible itself, as a share of the range."""
 MOST_CONFIGURATIONS = 100_000
 MOST_DRAWS = 10_000
 MOST_LISTED = 1_000

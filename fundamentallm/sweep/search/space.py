@@ -345,7 +345,7 @@ def _nearest(parameter: Parameter, default: Any) -> Any:
         return min(max(nearest, distribution.low), distribution.high)
     values = distribution.choices  # pyright: ignore
     if default in values:
-        return default
+        return values[values.index(default)]  # 0, if the default is False
     numbers = [v for v in values if type(v) in (int, float)]
     if is_number and len(numbers) == len(values):
         return min(numbers, key=lambda value: abs(value - default))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.base import PastRun
 from fundamentallm.sweep.search.bayes import GP_LONGEST, BayesSearch, scored
 from fundamentallm.sweep.search.choose import choose_search
+from fundamentallm.sweep.search.gp_sampler import GpSampler
 from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.search.tpe_sampler import TpeSampler
 
 
 def test_failures_count_as_the_worst_that_did_not_fail() -> None:
@@ -25,7 +25,6 @@ def test_failures_count_as_the_worst_that_did_not_fail() -> None:
 
 
 def test_bayes_takes_a_very_wide_range_of_whole_numbers() -> None:
-    """Optuna's Gaussian process would write down each of them."""
     text = (
         "program: train.py\nmethod: bayes\nrun_cap: 9\nmetric: {name: val_loss}\n"
         "parameters:\n  seed: {min: 0, max: 4294967295}\n"
@@ -56,10 +55,8 @@ def test_a_sweep_without_end_gives_way_to_tpe() -> None:
     space = SearchSpace(parse_sweep(f"{text}  dropout: {{min: 0.0, max: 0.5}}\n", "s.yaml"), {})
     search = choose_search(space, seed=0).search
     assert isinstance(search, BayesSearch)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as where it is called
-        kinds = [type(search._make_sampler(k)).__name__ for k in (GP_LONGEST - 1, GP_LONGEST)]
-    assert kinds == ["GPSampler", "TPESampler"]
+    kinds = [type(search.sampler_of(k)) for k in (GP_LONGEST - 1, GP_LONGEST)]
+    assert kinds == [GpSampler, TpeSampler]
     chosen = choose_search(space, seed=0, sampler="gp").search
     assert isinstance(chosen, BayesSearch)
     assert chosen.gp_longest is None

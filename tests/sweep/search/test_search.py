@@ -14,6 +14,7 @@ from fundamentallm.sweep.search.base import PastRun, key_of
 from fundamentallm.sweep.search.bayes import BayesSearch
 from fundamentallm.sweep.search.choose import ChosenSearch, choose_search
 from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.search.tpe_sampler import TpeSampler
 
 MIXED = """\
 program: train.py
@@ -134,9 +135,11 @@ def test_grids_leave_out_what_cannot_exist() -> None:
 
 
 def test_what_goes_together_is_one_choice_and_numbers_are_ranks() -> None:
-    space, method = make("gp")
+    space, method = make("tpe")
     assert isinstance(method.search, BayesSearch)
-    labels = {axis.label: type(axis).__name__ for axis in method.search.axes}
+    sampler = method.search.sampler_of(0)
+    assert isinstance(sampler, TpeSampler)
+    labels = {axis.label: type(axis).__name__ for axis in sampler.axes}
     assert labels == {
         "model_dim+num_heads": "Choice", "lr_schedule+lr_steps": "Choice",
         "learning_rate": "Share", "batch_size": "Rank",
