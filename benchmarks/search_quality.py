@@ -185,7 +185,7 @@ def main() -> None:
     for name, (make, workers) in makers.items():
         if arguments.only and arguments.only not in name:
             continue
-        for defaults in (True, False) if arguments.family == "training" else (True,):
+        for defaults in (True, False):
             start = time.time()
             study_of_seed = partial(study, make, arguments.family, workers, defaults)
             with ProcessPoolExecutor(arguments.processes) as pool:

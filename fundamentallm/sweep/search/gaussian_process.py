@@ -203,8 +203,10 @@ class GaussianProcess:
         left = self.kernel.covariances(running, running, self.fit)
         left -= covariances @ self.inverse @ covariances.T
         left += self.fit.noise * np.eye(len(running))
+        variances, directions = np.linalg.eigh(left)  # rounding may leave it no Cholesky factor
+        root = directions * np.sqrt(np.maximum(variances, 0))
         means, _ = self.predict(running)
-        draws = means + rng.normal(size=(count, len(running))) @ np.linalg.cholesky(left).T
+        draws = means + rng.normal(size=(count, len(running))) @ root.T
         known = np.repeat(self.scores, count, axis=0)
         points = np.vstack([self.points, running])
         return GaussianProcess(self.kernel, self.fit, points, np.hstack([known, draws]))
