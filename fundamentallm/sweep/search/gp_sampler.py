@@ -8,6 +8,7 @@ defaults save runs, and poor ones cost few.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -39,7 +40,10 @@ class GpSampler:
     ) -> None:
         """Set up the coordinates; arguments as of `BayesSearch`."""
         self.coordinates = Coordinates(parameters, groups)
-        self.defaults = None if defaults is None else self.coordinates.of(defaults)
+        self.defaults: Points | None = None
+        if defaults is not None:
+            with suppress(ValueError):  # defaults may lie outside the lists of the sweep
+                self.defaults = self.coordinates.of(defaults)
 
     def suggestions(self, runs: Sequence[ScoredRun], seed: int) -> Iterator[Values]:
         """Yield configurations, the best first; one at random while little is known."""

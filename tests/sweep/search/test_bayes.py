@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 
 from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.search.base import PastRun
+from fundamentallm.sweep.search.base import PastRun, Search, Values
 from fundamentallm.sweep.search.bayes import GP_LONGEST, BayesSearch, scored
 from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.gp_sampler import GpSampler
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.search.tpe_sampler import TpeSampler
+
+
+def suggest(search: Search, k: int, known: list[PastRun]) -> Values:
+    values = search.suggest(k, known)
+    assert values is not None
+    return values
 
 
 def test_failures_count_as_the_worst_that_did_not_fail() -> None:
@@ -33,7 +39,7 @@ def test_bayes_takes_a_very_wide_range_of_whole_numbers() -> None:
     search = choose_search(space, seed=0).search
     known: list[PastRun] = []
     for k in range(6):
-        values = search.suggest(k, known)
+        values = suggest(search, k, known)
         assert 0 <= values["seed"] <= 4294967295
         known.append(PastRun(values, float(k)))
 
@@ -44,9 +50,9 @@ def test_bayes_of_fractions_that_are_written_as_whole_numbers_begins() -> None:
         "parameters: {weight_decay: {min: 0, max: 1}, seed: {min: 0, max: 4294967295}}\n"
     )
     search = choose_search(SearchSpace(parse_sweep(text, "s.yaml"), {}), seed=0).search
-    first = search.suggest(0, [])
+    first = suggest(search, 0, [])
     assert first["weight_decay"] in (0, 1)
-    second = search.suggest(1, [PastRun(first, 1.0)])  # the seeds are not written out for it
+    second = suggest(search, 1, [PastRun(first, 1.0)])  # the seeds are not written out for it
     assert second != first
 
 
@@ -67,7 +73,7 @@ def test_bayes_over_steps_of_the_schedule() -> None:
     text += "  lr_schedule: {value: step}\n  lr_steps: {min: 1000, max: 10000}\n"
     space = SearchSpace(parse_sweep(text, "s"), {})
     assert space.defaults() == {"lr_schedule": "step", "lr_steps": 5500}
-    assert 1000 <= choose_search(space, seed=0).search.suggest(1, [])["lr_steps"] <= 10000
+    assert 1000 <= suggest(choose_search(space, seed=0).search, 1, [])["lr_steps"] <= 10000
 
 
 def test_bayes_never_tries_what_has_no_probability() -> None:
@@ -78,7 +84,7 @@ def test_bayes_never_tries_what_has_no_probability() -> None:
     assert space.defaults()["num_layers"] == 4  # 6 is the default, and has none
     search, known = choose_search(space, seed=0).search, []
     for k in range(9):
-        values = search.suggest(k, known)
+        values = suggest(search, k, known)
         known.append(PastRun(values, 3.0 - values["num_layers"] / 10, running=False, failed=False))
     assert {run.values["num_layers"] for run in known} == {2, 4}
 
@@ -95,8 +101,7 @@ def test_a_search_that_is_drawn_to_an_end_tries_the_end_itself() -> None:
     _, search = gp_of("dropout: {min: 0.0, max: 0.3}")
     done: list[PastRun] = []
     for k in range(8):
-        values = search.suggest(k, done)
-        assert values is not None
+        values = suggest(search, k, done)
         done.append(PastRun(values, 1.5 + values["dropout"]))
         assert len(str(values["dropout"])) <= len("0.12345")
     assert 0.0 in [run.values["dropout"] for run in done]
@@ -107,8 +112,7 @@ def test_an_end_that_cannot_be_is_come_near_to() -> None:
     space, search = gp_of("learning_rate: {min: 0.0, max: 0.1}")
     done: list[PastRun] = []
     for k in range(8):
-        values = search.suggest(k, done)
-        assert values is not None
+        values = suggest(search, k, done)
         assert space.is_possible(values)
         done.append(PastRun(values, 1.5 + values["learning_rate"]))
     assert min(run.values["learning_rate"] for run in done) <= 2e-7

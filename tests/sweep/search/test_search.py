@@ -10,7 +10,7 @@ import pytest
 
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.search.base import PastRun, key_of
+from fundamentallm.sweep.search.base import PastRun, Search, Values, key_of
 from fundamentallm.sweep.search.bayes import BayesSearch
 from fundamentallm.sweep.search.choose import ChosenSearch, choose_search
 from fundamentallm.sweep.search.space import SearchSpace
@@ -47,6 +47,12 @@ def make(name: str, seed: int = 0) -> tuple[SearchSpace, ChosenSearch]:
     return space, choose_search(space, seed=seed, sampler=sampler)
 
 
+def suggest(search: Search, k: int, known: list[PastRun]) -> Values:
+    values = search.suggest(k, known)
+    assert values is not None
+    return values
+
+
 def loss(values: Any) -> float:
     """Least at a rate of 0.002, in the widest model."""
     rate = math.log10(values["learning_rate"] / 0.002) ** 2
@@ -58,7 +64,7 @@ def study(name: str, runs: int, seed: int = 0, known: list[PastRun] | None = Non
     _, method = make(name, seed)
     done = list(known or [])
     while len(done) < min(runs, method.search.size or runs):
-        values = method.search.suggest(len(done), done)
+        values = suggest(method.search, len(done), done)
         done.append(PastRun(values, loss(values)))
     return done
 
@@ -106,10 +112,10 @@ def test_runs_in_progress_and_failures_are_taken(name: str) -> None:
         PastRun(done[2].values, None, failed=True),
         PastRun(done[3].values, 99.0, failed=True),
     ]
-    values = method.search.suggest(12, [*running, *failed, *done[4:]])
+    values = suggest(method.search, 12, [*running, *failed, *done[4:]])
     assert space.is_possible(values)
     nothing_good = [PastRun(each.values, None, failed=True) for each in done]
-    assert space.is_possible(method.search.suggest(10, nothing_good))
+    assert space.is_possible(suggest(method.search, 10, nothing_good))
 
 
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
@@ -129,7 +135,7 @@ def test_grids_leave_out_what_cannot_exist() -> None:
     space, method = make("grid")
     assert method.search.size == 2 * 2 * 10 * 5  # rates, batches, widths with heads, schedules
     assert method.left_out == 2 * 2 * (12 * 6 - 50)
-    every = [method.search.suggest(k, []) for k in range(method.search.size)]
+    every = [suggest(method.search, k, []) for k in range(method.search.size)]
     assert len({repr(each) for each in every}) == method.search.size
     assert all(space.is_possible(each) for each in every)
 
@@ -157,7 +163,7 @@ def test_too_many_to_list_are_moved_to_the_nearest_possible() -> None:
     assert dict(space.together())["model_dim", "num_heads"] is None
     done: list[PastRun] = []
     for k in range(14):
-        values = method.search.suggest(k, done)
+        values = suggest(method.search, k, done)
         assert space.is_possible(values)
         done.append(PastRun(values, float(values["model_dim"])))
 
