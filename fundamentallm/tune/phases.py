@@ -212,10 +212,11 @@ class Planner:
         if before is None:
             recipe = self._for_training(found, steps * recipe.tokens_per_step)
         workers = min(seeds, self.speed.best_workers(recipe.config))
+        earlier = 0.0 if before is None else before.minutes  # a continued run counts them too
         return TrainPlan(
             recipe=recipe,
             steps=steps if is_limited or not is_time else 0,
-            minutes=round(each / 60, 3) if is_time else 0.0,
+            minutes=round(each / 60 + earlier, 3) if is_time else 0.0,
             expected_steps=steps,
             eval_every=before.eval_every if before else max(1, math.ceil(steps / EVALUATIONS)),
             seeds=tuple(range(first_seed, first_seed + seeds)),

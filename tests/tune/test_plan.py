@@ -168,6 +168,11 @@ def test_another_round_continues_with_the_same_recipe() -> None:
     assert second.recipe == first.recipe
     assert second.eval_every == first.eval_every  # or no run could continue
     assert second.steps > 1.5 * first.steps
+    timed = planner().training(found, PRIOR, 600.0, is_time=True, budget="x", first_seed=0)
+    longer = planner().training(
+        found, PRIOR, 600.0, is_time=True, budget="x", first_seed=0, before=timed
+    )
+    assert longer.minutes > 1.9 * timed.minutes  # a run counts the time of what it continues
 
 
 def test_dropout_follows_the_repetitions() -> None:
