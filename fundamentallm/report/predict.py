@@ -35,7 +35,7 @@ SAME_LOSS = ("seed", "eval_every", "early_stopping", "patience", "compile")
 MIN_LENGTHS = 3
 MIN_POINTS = 4
 """Points that a curve at a constant rate needs."""
-LONGEST_SPAN = 16
+LONGEST_SPAN = 4
 """Part of a curve that is used, as the ratio of its lengths: its beginning follows no law."""
 APART = 1.2
 """Ratio from which two lengths count as different."""
