@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ def sweep_of(
     return folder
 
 
-def predicted(folder: Path, **factors: float) -> Any:
-    return predict(read_results([folder]), **factors)
+def predicted(folder: Path, *, longer: float = 1, wider: float = 1) -> Any:
+    return predict(read_results([folder]), longer=longer, wider=wider)
 
 
 def refusal(folder: Path, **factors: float) -> str:
@@ -184,6 +185,20 @@ def test_the_command_prints_a_line(tmp_path: Path) -> None:
     loss, low, high = map(float, line.groups())
     assert low < loss < high
     assert "give --longer" in CliRunner().invoke(cli, ["predict", str(folder)]).output
+
+
+@pytest.mark.slow
+def test_forty_predictions_of_real_runs() -> None:
+    """docs/dev/scaling.md has the table."""
+    # results_on_disk has made the benchmarks importable
+    import predictions  # pyright: ignore[reportMissingImports]
+
+    rows = predictions.read_rows()
+    judged = [predictions.judge(rows, case, PRIOR) for case in predictions.cases()]
+    told = [each for each in judged if each is not None and "silent" not in each]
+    assert len(judged) == 40
+    assert sum(each["held"] for each in told) >= 34
+    assert statistics.median(each["width"] for each in told) < 0.1
 
 
 @pytest.mark.slow
