@@ -105,7 +105,7 @@ def paragraph(phases: Phases, results: Results, best: RunResult) -> str:
         phases.law.loss(size, factor * epochs * facts.characters, facts.characters)
         for factor in (1.0, GAIN)
     )
-    gain = now - then
+    gain = (best.score or 0.0) * (1 - then / now)
     if gain < WORTH_TELLING:
         said.append("Twice the budget would gain next to nothing: the text is learned.")
     else:

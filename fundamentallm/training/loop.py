@@ -39,6 +39,10 @@ class StopRequestedError(Exception):
     """The run was asked to stop; caught in this module."""
 
 
+LEAST_SECONDS = 1e-3
+"""Training time after its end: one step, so that there is a model."""
+
+
 class DivergedError(Exception):
     """A loss is not finite; caught in this module."""
 
@@ -86,7 +90,7 @@ def train(
             progress.last_step = 0
     with run_alone(config, torch_device, progress.threads if progress else 0):
         loop = TrainLoop(config, dataset, torch_device, folder, trackers, progress)
-        loop.plan = replace(loop.plan, most_seconds=loop.progress.seconds + end_by - time.time())
+        loop.limit_time(max(end_by - time.time(), LEAST_SECONDS))
         if checkpoint is not None:
             loop.train_step.load_state_dict(checkpoint.model, checkpoint.training)
         return loop.run(stop_requested)
@@ -116,6 +120,14 @@ class TrainLoop:
         self.grad_norm = torch.tensor(p.grad_norm)
         self.row: dict[str, Number] = {}
         self.stopped_by = ""
+
+    def limit_time(self, seconds: float) -> None:
+        """Limit the training time from here on; a decay that has begun is shortened."""
+        p = self.progress
+        self.plan = replace(self.plan, most_seconds=p.seconds + seconds)
+        if p.last_step:
+            p.last_step = self.plan.last_step_by_deadline(p.last_step, p.step, p.seconds)
+            self.plan = replace(self.plan, last_step=p.last_step)
 
     def new_state(self) -> TrainingState:
         """Return the state of a new run, with decisions that a resumed run keeps."""

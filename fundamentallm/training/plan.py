@@ -111,6 +111,13 @@ class Plan:
         is_late = self.most_seconds < math.inf and in_time < step + SHORT_DECAY * (end - step)
         return max(in_time, step + 1) if is_late and step else end
 
+    def last_step_by_deadline(self, last_step: int, step: int, seconds: float) -> int:
+        """Return `last_step`, or an earlier one after `step` that `most_seconds` allow."""
+        if math.isinf(self.most_seconds) or not seconds:
+            return last_step
+        left = max(self.most_seconds - seconds, 0.0)
+        return min(last_step, step + max(1, math.ceil(left * step / seconds)))
+
     def epoch(self, step: int) -> float:
         """Epochs completed after `step` steps."""
         return step / self.steps_per_epoch

@@ -38,6 +38,9 @@ SEEDS_COST = 0.012
 """Nats that a second seed may cost by taking time: the noise between seeds."""
 MOST_SEEDS = 3
 EVALUATIONS = 20
+"""Most evaluations of a run of the last phase."""
+SCORING_SHARE = 0.1
+"""Most share of its time that they take, but for one."""
 DEFAULT_EPOCHS = 20
 
 
@@ -199,13 +202,20 @@ class Planner:
         """
         recipe = found.recipe if before is None else before.recipe
         reused = 0 if before is None else decay_start(recipe.config, before.expected_steps)
-        options = [self._steps(recipe, law, seconds, seeds) for seeds in range(1, MOST_SEEDS + 1)]
+        options = [
+            self._steps(recipe, seconds, seeds, is_time=is_time)
+            for seeds in range(1, MOST_SEEDS + 1)
+        ]
         parameters = parameters_of(recipe, self.facts)
         losses = [
             law.loss(parameters, steps * recipe.tokens_per_step, self.facts.characters)
             for steps, _ in options
         ]
-        seeds = max(n for n, loss in enumerate(losses, 1) if loss <= losses[0] + SEEDS_COST)
+        seeds = max(
+            n
+            for n, (loss, (steps, _)) in enumerate(zip(losses, options, strict=True), 1)
+            if n == 1 or (loss <= losses[0] + SEEDS_COST and steps >= LEAST_STEPS)
+        )
         affordable, each = options[seeds - 1]
         steps = steps_worth(recipe, self.facts, law, reused + affordable)
         is_limited = steps < reused + affordable
@@ -213,12 +223,13 @@ class Planner:
             recipe = self._for_training(found, steps * recipe.tokens_per_step)
         workers = min(seeds, self.speed.best_workers(recipe.config))
         earlier = 0.0 if before is None else before.minutes  # a continued run counts them too
+        evaluations = self._evaluations(recipe, workers, each)
         return TrainPlan(
             recipe=recipe,
             steps=steps if is_limited or not is_time else 0,
             minutes=round(each / 60 + earlier, 3) if is_time else 0.0,
             expected_steps=steps,
-            eval_every=before.eval_every if before else max(1, math.ceil(steps / EVALUATIONS)),
+            eval_every=before.eval_every if before else max(1, math.ceil(steps / evaluations)),
             seeds=tuple(range(first_seed, first_seed + seeds)),
             workers=workers,
             seconds=seconds,
@@ -248,13 +259,23 @@ class Planner:
             warmup_steps=suited.warmup_steps,
         )
 
-    def _steps(self, recipe: Recipe, law: Law, seconds: float, seeds: int) -> tuple[int, float]:
+    def _steps(
+        self, recipe: Recipe, seconds: float, seeds: int, *, is_time: bool
+    ) -> tuple[int, float]:
         """Return the steps of each run if so many seeds share the time, and the time of each."""
         workers = min(seeds, self.speed.best_workers(recipe.config))
         step = self.speed.step_seconds(recipe.config, workers)
-        each = max(seconds * workers / seeds - self._overhead(recipe, workers), step)
-        scoring = EVALUATIONS * self.speed.scoring_seconds(recipe.config, workers)
+        share = seconds / (math.ceil(seeds / workers) if is_time else seeds / workers)
+        each = max(share - self._overhead(recipe, workers), share / 4)
+        scoring = self.speed.scoring_seconds(recipe.config, workers)
+        scoring *= self._evaluations(recipe, workers, each)
         return max(1, int((each - scoring) / step)), each
+
+    def _evaluations(self, recipe: Recipe, workers: int, seconds: float) -> int:
+        """Return the number of evaluations of a run, which take a small share of its time."""
+        scoring = self.speed.scoring_seconds(recipe.config, workers)
+        most = SCORING_SHARE * seconds / scoring if scoring else EVALUATIONS
+        return max(1, min(EVALUATIONS, int(most)))
 
     def _overhead(self, recipe: Recipe, workers: int) -> float:
         """Return the seconds of a run beside its steps and its early evaluations."""

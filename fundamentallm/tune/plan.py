@@ -128,8 +128,9 @@ def candidates(
         shapes = _shapes(text, widths, layers)
         if found := _trained(shapes, text, law, speed, seconds, max_parameters):
             break
-    most = max((each.steps for each in found), default=0)
-    enough = [each for each in found if each.steps >= min(most, LEAST_STEPS)]
+    enough = [each for each in found if each.steps >= LEAST_STEPS]
+    if not enough and found:
+        enough = [min(found, key=lambda each: speed.step_seconds(each.recipe.config, 1))]
     return sorted(enough, key=lambda each: each.loss)
 
 

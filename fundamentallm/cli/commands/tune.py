@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fundamentallm.data.text import Text
     from fundamentallm.tune.tune_folder import Request, TuneFolder
 
+LEAST_CHARACTERS = 20
+"""Length of the shortest text that any shape can be trained on."""
+
 
 @click.command()
 @click.argument("data", required=False, type=PATH, metavar="[DATA.TXT]")
@@ -82,11 +85,15 @@ def tune(
     started_at = time.monotonic()
     if sum(each is not None for each in (hours, minutes, runs)) != 1:
         raise click.UsageError("give one budget: --hours H, --minutes M or --runs N")
-    from fundamentallm.data.text import read_lasting_text
+    from fundamentallm.data.text import DataError, read_lasting_text
     from fundamentallm.tune.budget import Budget
     from fundamentallm.tune.tune_folder import Request, TuneFolder
 
     text = read_lasting_text(data)
+    if text.length < LEAST_CHARACTERS:
+        raise DataError(
+            f"{text.name}: {text.length} characters are too few; give at least {LEAST_CHARACTERS}"
+        )
     is_file = data is not None and data != BUILTIN
     request = Request(
         text=str(Path(text.name).absolute()) if is_file else None,
