@@ -419,10 +419,11 @@ def describe(settings: Mapping[str, Any]) -> str:
     """Return a model's shape and dropout in words; nanoGPT's shape is always the same."""
     if "model_dim" not in settings:
         return f"rate {settings['rate']:g}, batch {settings['batch']}" if settings else "cut off"
+    precision = ", mixed precision" if settings["mixed_precision"] else ""
     return (
         f"{settings['num_layers']} layers, {settings['model_dim']} wide, sequence "
         f"{settings['max_seq_len']}, batch {settings['batch_size']}, dropout "
-        f"{settings['dropout']:.2g}, rate {settings['learning_rate']:.2g}"
+        f"{settings['dropout']:.2g}, rate {settings['learning_rate']:.2g}{precision}"
     )
 
 
@@ -495,7 +496,7 @@ def draw(entries: Sequence[Entry], chart: Path) -> None:
         axes.set_title(text, fontsize=10, loc="left")
         axes.grid(axis="y", color="#DDDDDD")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     chart.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(chart, metadata={"Date": None, "Creator": None})
     plt.close(figure)

@@ -26,7 +26,7 @@ subprocess.Popen(words, start_new_session=True)
 def entry(contender: str, seed: int, curve: list[tuple[float, float]]) -> Entry:
     task = Task(contender, "a.txt", seed, 1.0, 2)
     shape = {"num_layers": 2, "model_dim": 64, "max_seq_len": 128, "batch_size": 8}
-    model = {**shape, "dropout": 0.0, "learning_rate": 1e-3}
+    model = {**shape, "dropout": 0.0, "learning_rate": 1e-3, "mixed_precision": False}
     loss = curve[-1][1]
     return Entry(task, loss - 0.01, loss + 0.01, model, 3, 60.0, curve, "2026-11-30; a machine")
 
