@@ -47,7 +47,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from comparing import machine, write_section
+from comparing import machine, write_section  # pyright: ignore[reportMissingImports] - beside it
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -298,7 +298,7 @@ def _score_nanogpt(path: Path, data: Any, half: Any, nanogpt: Path | None) -> fl
 
     if str(nanogpt) not in sys.path:
         sys.path.insert(0, str(nanogpt))
-    import model as module
+    import model as module  # pyright: ignore[reportMissingImports] - nanoGPT's file
 
     model = nanogpt_model(module, data)
     model.load_state_dict(torch.load(path, weights_only=True))

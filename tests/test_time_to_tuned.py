@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import time_to_tuned as benchmark
-from time_to_tuned import Entry, Task, Watch
+import time_to_tuned as benchmark  # pyright: ignore[reportMissingImports] - in benchmarks
+from time_to_tuned import Entry, Task, Watch  # pyright: ignore[reportMissingImports] - as above
 
 FORKING = """
 import subprocess, sys
