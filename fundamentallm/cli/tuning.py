@@ -210,7 +210,9 @@ class Phases:
             if best is None:
                 return stored(Found(recipe, 0))
             values = {name: best.values[name] for name in recipe.settings}
-            return stored(Found(Recipe(**values), longest * recipe.tokens_per_step))
+            # Both lengths chose it, and a shorter run prefers a higher rate.
+            steps = round(math.sqrt(plan.lengths[0] * longest))
+            return stored(Found(Recipe(**values), steps * recipe.tokens_per_step))
 
         return Found.of(self.tuning.decide("best", choose))
 

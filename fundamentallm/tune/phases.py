@@ -122,7 +122,7 @@ class TrainPlan:
 
 @dataclass(frozen=True)
 class Found:
-    """A configuration, and the tokens of the runs that it was best of; 0 if it was not searched."""
+    """A configuration, and the length, in tokens, at which it is best; 0 if it was not searched."""
 
     recipe: Recipe
     tokens: int
@@ -172,7 +172,8 @@ class Planner:
             steps = int((SEARCH_SHARE * total * workers - overhead) / step / count / work)
             if steps >= least:
                 lengths = (steps, FACTOR * steps)
-                center = for_length(recipe, self.facts, lengths[-1] * recipe.tokens_per_step)
+                between = math.sqrt(lengths[0] * lengths[-1])
+                center = for_length(recipe, self.facts, between * recipe.tokens_per_step)
                 center = replace(center, warmup_steps=min(center.warmup_steps, steps // 10))
                 seconds = count * work * steps * step / workers
                 return SearchPlan(center, count, lengths, workers, seconds)
