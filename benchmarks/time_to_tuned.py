@@ -4,9 +4,9 @@ r"""The best model that a time budget buys, by `fundamentallm tune` and by its p
         --nanogpt PATH --wandb-python ENV/bin/python --write
 
 Every contender gets the same cores and the same minutes of wall clock, its start included. What is
-not finished then is killed, and the models saved so far count. Each ends with one model: `tune`
-with the one that it gives the user, the others with the one of least loss on the first half of the
-validation text among all that they saved. The loss on the second half is reported.
+not finished then is killed, and the models saved so far count. Each ends with one model: that of
+least loss on the first half of the validation text among all that it saved. The loss on the second
+half is reported.
 
 - tune: `fundamentallm tune TEXT --minutes M --seed S`.
 - defaults: `fundamentallm train TEXT` with the defaults until the time is over.
@@ -323,8 +323,6 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 def models(task: Task, folder: Path) -> list[Path]:
     """Return the models among which to choose."""
-    if task.contender == "tune" and (given := folder / "out/best.pt").exists():
-        return [given]
     name = "model.pt" if task.contender == "nanogpt" else "best.pt"
     return sorted(found(folder, name))
 
