@@ -18,7 +18,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
         assert server.refused == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_runs_of_a_sweep_that_w_and_b_never_saw(client: Client, text_file: Path) -> None:
     (client.folder / "g.yaml").write_text(grid(2, 1, steps=20))
     client.server.down()

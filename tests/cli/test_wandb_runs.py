@@ -12,6 +12,7 @@ from wandb_server import WandbServer
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.nightly
 def test_offline_runs_are_one_group_once_synced(tmp_path: Path, text_file: Path) -> None:
     (tmp_path / "g.yaml").write_text(grid(2, 1) + "project: shelf\n")
     with WandbServer() as server:

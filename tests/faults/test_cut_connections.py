@@ -47,6 +47,7 @@ def _retry_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.05)
 
 
+@pytest.mark.nightly
 def test_three_workers_with_cut_connections(tmp_path: Path, postgres: Server) -> None:
     sweep = parse_sweep(grid(rates=2, seeds=1), "s.yaml")
     values = {p.name: p.distribution.quantile(0.1) for p in sweep.parameters}

@@ -91,6 +91,7 @@ def _parent(pid: int) -> int:
         return 0
 
 
+@pytest.mark.nightly
 def test_a_worker_paused_past_its_lease_loses_its_run(tmp_path: Path, text_file: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(grid(rates=1, seeds=1, steps=3500, every=50))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, nightly
+from conftest import ROOT
 from tiny_sweep import FLAGS, grid, wait_for
 from wandb_client import Client, check_same, wait_until
 from wandb_server import WandbServer
@@ -29,8 +29,8 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if "fundamentallm" not in path.parts[-3:]]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", [nightly("offline"), "online"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("mode", ["offline", "online"])
 def test_sweep(client: Client, text_file: Path, mode: str) -> None:
     (client.folder / "g.yaml").write_text(grid(2, 1))
     client.run("fundamentallm", "sweep", "g.yaml", text_file, "--wandb", mode, "--", *FLAGS)

@@ -289,7 +289,8 @@ def test_a_run_that_comes_back_with_its_whole_config_goes_on(
     check_same(client.server, run, folder.parent)
 
 
-@pytest.mark.parametrize("forwards", [True, nightly(False)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("forwards", [True, False])
 def test_a_scheduler_that_signals_the_agent_alone(client: Client, forwards: bool) -> None:
     """SLURM and Kubernetes as docs/cluster.md has them, with and without the flag."""
     sweep = client.sweep(sweep_of("grid", UNENDING | {"seed": {"values": [1]}}))
