@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from fundamentallm import exit_codes
+from fundamentallm.cli.claims import show_claims, show_wrapped
 from fundamentallm.cli.messages import display_path, show, warn
 from fundamentallm.cli.report_file import save_report
 from fundamentallm.cli.result_sources import read_sources
@@ -19,7 +18,6 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.run_folder import RunFolder
 from fundamentallm.metrics import runs_text, score_text
 from fundamentallm.model.size import parameter_count
-from fundamentallm.report.explain import by_heading
 from fundamentallm.report.explain import explain as explain_results
 
 if TYPE_CHECKING:
@@ -48,16 +46,13 @@ def conclude(phases: Phases) -> int:
         )
         return exit_codes.FAILED
     folder.keep_best(RunFolder(best.location))
-    for heading, sentences in by_heading(explain_results(results)).items():
-        click.secho(heading, bold=True)
-        for each in sentences:
-            show(click.wrap_text(each, 100, "  ", "  "))
+    show_claims(explain_results(results))
     try:
         save_report(results, folder.report)
     except FundamentallmError as error:
         warn(f"no report was written: {error}")
     show("")
-    show(click.wrap_text(paragraph(phases, results, best), 100))
+    show_wrapped(paragraph(phases, results, best))
     show("")
     where = display_path(folder.path)
     show(f"try: fundamentallm generate {where}; report: {display_path(folder.report)}")

@@ -11,6 +11,8 @@ from fundamentallm.sweep.file.yaml_writer import sweep_text
 from fundamentallm.tune.phases import SearchPlan, ShapesPlan, TrainPlan
 from fundamentallm.tune.plan import SCHEDULE
 
+COMMAND = ["${env}", "${interpreter}", "-m", "fundamentallm", "train", "${args}"]
+"""The installed trainer, so that the files run anywhere."""
 RATE_FACTOR = 3.0
 """Rates are searched from the center divided by this to the center times this."""
 WEIGHT_DECAYS = (0.01, 0.4)
@@ -104,7 +106,7 @@ class SweepFiles:
         self, phase: str, method: str, parameters: Mapping[str, Any], heading: str, **fields: int
     ) -> str:
         content = {
-            "program": "train.py",
+            "command": COMMAND,
             "name": f"{self.tuning}-{phase}",
             "method": method,
             "metric": {"name": "val_loss", "goal": "minimize"},

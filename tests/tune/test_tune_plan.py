@@ -12,6 +12,7 @@ from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.scaling.fit import PRIOR
 from fundamentallm.sweep.check.warnings import check_meaning
 from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.program.ownership import is_ours
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.tune.budget import NominalSpeed, multiplications, seconds_of_default_run
 from fundamentallm.tune.phases import (
@@ -220,6 +221,7 @@ def test_check_passes_every_file(name: str) -> None:
     diagnostics = sweep.diagnostics
     check_meaning(space, diagnostics, MEGABYTE.characters)
     assert not diagnostics.errors
+    assert is_ours(sweep)  # without a train.py beside it
     warnings = [each.text("x") for each in diagnostics.warnings]
     # By itself this file is a search over lengths too, as its heading says.
     assert warnings == [] or (name.startswith("search") and "max_steps" in warnings[0])

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from fundamentallm.cli.claims import show_claims
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.result_sources import (
     metric_option,
@@ -30,7 +31,6 @@ def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     SWEEP_OR_RUNS are folders of sweeps or runs, or sweeps on W&B: ENTITY/PROJECT/SWEEP.
     """
     results = read_sources(sources, metric)
-    from fundamentallm.report.explain import by_heading
     from fundamentallm.report.explain import explain as explain_results
 
     claims = explain_results(results)
@@ -39,15 +39,6 @@ def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     if as_json:
         show(json.dumps([asdict(claim) for claim in claims], indent=2))
         return 0
-    for heading, sentences in by_heading(claims).items():
-        click.secho(heading, bold=True)
-        for each in sentences:
-            show(click.wrap_text(each, _width(), "  ", "  "))
+    show_claims(claims)
     show_notes(results)
     return 0
-
-
-def _width() -> int:
-    from shutil import get_terminal_size
-
-    return min(100, get_terminal_size().columns)

@@ -34,8 +34,9 @@ BUNDLED = {
     "deefab9b0817abae",  # model_size.yaml
     "2cf5bb9c419b33fa",  # quickstart.yaml
     "35acfbb4c49dd211",  # random.yaml
-    "e7ff733632fa47fa",  # schedule.yaml
+    "e7ff733632fa47fa",  # schedule.yaml before it had wsd
     "e46ca74414481d7f",  # seq_len.yaml
+    "116cd3e818f67ec6",  # schedule.yaml
 }
 """Digests of the sweep files in sweeps/, which may be copied without their train.py."""
 
