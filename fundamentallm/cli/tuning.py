@@ -62,6 +62,8 @@ RESERVE_SHARE = 0.01
 MEASURING_SHARE = 0.03
 MOST_MEASURING = 30.0
 """Share of the budget, and most seconds, for measuring this machine."""
+STARTS = 2
+"""Runs before the Gaussian process: the planned configuration is known to be good."""
 LATE = 1.15
 """A phase that takes longer than this times its share of the budget is ended."""
 
@@ -224,6 +226,7 @@ class Phases:
             seed=self.tuning.request.seed,
             is_possible=lambda values: space.is_possible({**values, "max_steps": plan.lengths[0]}),
             defaults={**constants, **plan.center.settings},
+            starts=STARTS,
         )
         return SuccessiveHalving(
             search,

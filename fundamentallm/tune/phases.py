@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import Any
 
 from fundamentallm.scaling.law import Law
@@ -28,9 +29,9 @@ SEARCH_SHARE = 0.25
 """Shares of the budget for the phases before the last."""
 SIZE_RATIO = 1.7
 """Least ratio of the parameters of two shapes that are compared."""
-LEAST_STEPS = 150
+LEAST_STEPS = 100
 """Steps from which a short run says anything about a longer one."""
-CONFIGURATIONS: Mapping[int, int] = {16: 600, 12: 400, 8: 250, 4: LEAST_STEPS}
+CONFIGURATIONS: Mapping[int, int] = {16: 500, 12: 350, 8: 200, 4: LEAST_STEPS}
 """Numbers of configurations to search, and the steps of the shortest runs that each asks for."""
 FACTOR = 4
 """Successive halving: one of so many runs is trained so many times longer."""
@@ -146,37 +147,40 @@ class Planner:
         return candidates(self.facts, law, self.speed, seconds, max_parameters=self.max_parameters)
 
     def shapes(self, found: Sequence[Candidate], total: float) -> ShapesPlan:
-        """Plan to compare the best candidate with a smaller and a larger one."""
-        tried = neighbors(found, self.facts, SIZE_RATIO)
-        workers = min(self.speed.best_workers(tried[0].recipe.config), len(tried))
-        each = SHAPES_SHARE * total * workers / len(tried)
-        runs: list[PlannedRun] = []
-        for candidate in tried:
-            config = candidate.recipe.config
-            step = self.speed.step_seconds(config, workers)
-            steps = max(1, int((each - self._overhead(candidate.recipe, workers)) / step))
-            tokens = steps * candidate.recipe.tokens_per_step
-            runs.append(PlannedRun(for_length(candidate.recipe, self.facts, tokens), steps))
-        if len(tried) < 2 or runs[0].steps < LEAST_STEPS:
-            return ShapesPlan((), 1, 0.0)
-        return ShapesPlan(tuple(runs), workers, SHAPES_SHARE * total)
+        """Plan to compare the best candidate with a smaller and a larger one, for equal times."""
+        tried = [each.recipe for each in neighbors(found, self.facts, SIZE_RATIO)]
+        while len(tried) > 1:
+            workers = min(self.speed.best_workers(tried[0].config), len(tried))
+            each = SHAPES_SHARE * total / math.ceil(len(tried) / workers)
+            runs = [self._short_run(recipe, each, workers) for recipe in tried]
+            enough = [run.steps >= LEAST_STEPS for run in runs]
+            if all(enough):
+                return ShapesPlan(tuple(runs), workers, SHAPES_SHARE * total)
+            tried = list(compress(tried, enough)) if enough[0] else []
+        return ShapesPlan((), 1, 0.0)
+
+    def _short_run(self, recipe: Recipe, seconds: float, workers: int) -> PlannedRun:
+        step = self.speed.step_seconds(recipe.config, workers)
+        steps = max(1, int((seconds - self._overhead(recipe, workers)) / step))
+        return PlannedRun(for_length(recipe, self.facts, steps * recipe.tokens_per_step), steps)
 
     def search(self, recipe: Recipe, total: float) -> SearchPlan:
         """Plan to search around `recipe`, with as many configurations as can be trained enough."""
         workers = self.speed.best_workers(recipe.config)
         step = self.speed.step_seconds(recipe.config, workers)
-        # A promoted run reuses the constant part of the shorter one.
-        work = 1 + (FACTOR - (1 - DECAY_FRACTION)) / FACTOR
+        scoring = self.speed.scoring_seconds(recipe.config, workers)
         for count, least in CONFIGURATIONS.items():
-            overhead = self._overhead(recipe, workers) * count * (1 + 1 / FACTOR)
-            steps = int((SEARCH_SHARE * total * workers - overhead) / step / count / work)
+            short, long = math.ceil(count / workers), math.ceil(count / FACTOR / workers)
+            # A promoted run reuses the constant part of the shorter one.
+            rounds = short + long * (FACTOR - (1 - DECAY_FRACTION))
+            overhead = (short + long) * self.speed.setup_seconds + (short + long * FACTOR) * scoring
+            steps = int((SEARCH_SHARE * total - overhead) / step / rounds)
             if steps >= least:
                 lengths = (steps, FACTOR * steps)
                 between = math.sqrt(lengths[0] * lengths[-1])
                 center = for_length(recipe, self.facts, between * recipe.tokens_per_step)
                 center = replace(center, warmup_steps=min(center.warmup_steps, steps // 10))
-                seconds = count * work * steps * step / workers
-                return SearchPlan(center, count, lengths, workers, seconds)
+                return SearchPlan(center, count, lengths, workers, rounds * steps * step)
         return SearchPlan(recipe, 0, (), 1, 0.0)
 
     def training(

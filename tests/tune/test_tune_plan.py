@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from functools import cache
 
@@ -95,15 +96,22 @@ def test_phases_keep_to_their_shares() -> None:
     found = planner().candidates(PRIOR, 0.65 * total)
     shapes = planner().shapes(found, total)
     speed = TwoCores()
-    spent = sum(
+    seconds = [
         run.steps * speed.step_seconds(run.recipe.config, shapes.workers) + 1.0
         for run in shapes.runs
-    )
-    assert len(shapes.runs) == 3
-    assert spent / shapes.workers <= SHAPES_SHARE * total * 1.001
+    ]
+    rounds = math.ceil(len(seconds) / shapes.workers)
+    assert len(seconds) > 1
+    assert rounds * max(seconds) <= SHAPES_SHARE * total * 1.001
+    assert rounds * min(seconds) > 0.9 * SHAPES_SHARE * total
     search = planner().search(found[0].recipe, total)
     assert search.configurations % 4 == 0
     assert search.lengths[1] == 4 * search.lengths[0]
+    step = speed.step_seconds(search.center.config, 2)
+    short, long = search.lengths
+    one_after_the_other = math.ceil(search.configurations / 2) * short * step
+    one_after_the_other += math.ceil(search.configurations / 8) * (long - 0.8 * short) * step
+    assert search.seconds == pytest.approx(one_after_the_other)
     assert 0.8 * SEARCH_SHARE * total < search.seconds <= SEARCH_SHARE * total
 
 

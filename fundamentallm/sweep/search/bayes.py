@@ -29,6 +29,8 @@ from fundamentallm.sweep.search.tpe_sampler import TpeSampler
 SAMPLERS = ("gp", "tpe")
 GP_LONGEST = 200
 """Most runs for the Gaussian process; its time for a suggestion grows with their number."""
+STARTS = 4
+"""Runs before the Gaussian process, where nothing is known of the defaults."""
 
 
 class Sampler(Protocol):
@@ -56,6 +58,7 @@ class BayesSearch:
         defaults: Values | None = None,
         sampler: str = "gp",
         gp_longest: int | None = None,
+        starts: int = STARTS,
     ) -> None:
         """Set up the search.
 
@@ -68,7 +71,9 @@ class BayesSearch:
                 near them.
             sampler: One of SAMPLERS.
             gp_longest: Run from which `tpe` replaces `gp`; None for never.
+            starts: Runs before the Gaussian process: the defaults, and others at random.
         """
+        self.starts = starts
         self.parameters, self.seed, self.is_possible = parameters, seed, is_possible
         self.groups, self.defaults = groups, defaults
         self.sampler, self.gp_longest = sampler, gp_longest
@@ -105,7 +110,7 @@ class BayesSearch:
         # imports numpy, which `check` does not need
         from fundamentallm.sweep.search.gp_sampler import GpSampler
 
-        return GpSampler(self.parameters, self.groups, self.defaults)
+        return GpSampler(self.parameters, self.groups, self.defaults, self.starts)
 
     def _off_the_ends(self, values: Values) -> Values:
         """Move values at the end of a range slightly inside, for the end may be impossible."""

@@ -18,8 +18,6 @@ from fundamentallm.sweep.search.base import Groups, ScoredRun, Values
 from fundamentallm.sweep.search.coordinates import Coordinates, Points
 from fundamentallm.sweep.search.gaussian_process import GaussianProcess, Kernel, Trend, Vector
 
-STARTS = 4
-"""Runs before the processes: the defaults, and others at random."""
 CURVATURE, HALVED_AFTER = 2.0, 10
 """Curvature of the bowl before any run, and the runs that halve it."""
 MIDDLE = 0.5
@@ -36,10 +34,14 @@ class GpSampler:
     """Gaussian processes, fitted anew for each suggestion."""
 
     def __init__(
-        self, parameters: Sequence[Parameter], groups: Groups, defaults: Values | None
+        self,
+        parameters: Sequence[Parameter],
+        groups: Groups,
+        defaults: Values | None,
+        starts: int,
     ) -> None:
         """Set up the coordinates; arguments as of `BayesSearch`."""
-        self.coordinates = Coordinates(parameters, groups)
+        self.coordinates, self.starts = Coordinates(parameters, groups), starts
         self.defaults: Points | None = None
         if defaults is not None:
             with suppress(ValueError):  # defaults may lie outside the lists of the sweep
@@ -64,7 +66,7 @@ class GpSampler:
                 continue  # the file no longer has a value of this run
             scores.append(score)
         known = [score for score in scores if score is not None]
-        if not known or len(scores) < STARTS:
+        if not known or len(scores) < self.starts:
             return self.coordinates.draw(1, rng)
         is_known = np.array([score is not None for score in scores])
         processes = self._fit(np.array(points)[is_known], standardized(known))

@@ -11,6 +11,7 @@ import pytest
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.acquisition import log_improvement
 from fundamentallm.sweep.search.base import ScoredRun, Values
+from fundamentallm.sweep.search.bayes import STARTS
 from fundamentallm.sweep.search.coordinates import Coordinates
 from fundamentallm.sweep.search.gaussian_process import GaussianProcess, Kernel, KnownRuns, Trend
 from fundamentallm.sweep.search.gp_sampler import GpSampler, standardized
@@ -52,7 +53,7 @@ def fitted(points: np.ndarray, scores: np.ndarray) -> GaussianProcess:
 
 
 def first(runs: Sequence[ScoredRun], seed: int = 0, defaults: Values | None = None) -> Values:
-    return next(GpSampler(PARAMETERS, (), defaults).suggestions(runs, seed))
+    return next(GpSampler(PARAMETERS, (), defaults, STARTS).suggestions(runs, seed))
 
 
 def test_coordinates_are_those_of_the_values() -> None:
