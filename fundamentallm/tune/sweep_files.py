@@ -15,6 +15,8 @@ COMMAND = ["${env}", "${interpreter}", "-m", "fundamentallm", "train", "${args}"
 """The installed trainer, so that the files run anywhere."""
 RATE_FACTOR = 3.0
 """Rates are searched from the center divided by this to the center times this."""
+GREATEST_RATE = 0.01
+"""End of the documented range."""
 WEIGHT_DECAYS = (0.01, 0.4)
 DROPOUTS = (0.0, 0.3)
 REPEATED = 1.5
@@ -50,10 +52,8 @@ class SweepFiles:
     def search(self, plan: SearchPlan, *, repeats: float, epochs: int) -> str:
         """Return the search space; the longest run reads the text `repeats` times."""
         center = plan.center
-        low, high = (
-            float(f"{end:.2g}")
-            for end in (center.learning_rate / RATE_FACTOR, center.learning_rate * RATE_FACTOR)
-        )
+        low = float(f"{center.learning_rate / RATE_FACTOR:.2g}")
+        high = min(float(f"{center.learning_rate * RATE_FACTOR:.2g}"), GREATEST_RATE)
         searched: dict[str, Any] = {
             "learning_rate": {"distribution": "log_uniform_values", "min": low, "max": high}
         }

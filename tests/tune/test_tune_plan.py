@@ -184,8 +184,9 @@ def test_another_round_continues_with_the_same_recipe() -> None:
     assert longer.minutes > 1.9 * timed.minutes  # a run counts the time of what it continues
 
 
-def test_dropout_follows_the_repetitions() -> None:
-    assert [dropout_for(epochs) for epochs in (0.1, 1, 4, 1e9)] == [0.0, 0.0, 0.1, 0.3]
+def test_dropout_follows_the_repetitions_and_the_size() -> None:
+    assert [dropout_for(epochs, 2.0) for epochs in (0.1, 1, 4, 1e9)] == [0.0, 0.0, 0.1, 0.3]
+    assert [dropout_for(16, size) for size in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.1, 0.2, 0.2]
 
 
 def test_a_budget_of_runs_buys_the_same_steps_on_every_machine() -> None:
