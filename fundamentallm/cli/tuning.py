@@ -64,6 +64,8 @@ MOST_MEASURING = 30.0
 """Share of the budget, and most seconds, for measuring this machine."""
 STARTS = 2
 """Runs before the Gaussian process: the planned configuration is known to be good."""
+START_SECONDS = 5.0
+"""Time in which a phase imports torch and starts."""
 LATE = 1.15
 """A phase that takes longer than this times its share of the budget is ended."""
 
@@ -168,7 +170,7 @@ class Phases:
         if plan.runs:
             tokens = max(run.steps * run.recipe.tokens_per_step for run in plan.runs)
             text = self.files.shapes(plan, epochs=self.planner.epochs(tokens))
-            self._run("shapes", text, plan.workers, before="recipe", until=LATE * SHAPES_SHARE)
+            self._run("shapes", text, plan.workers, before="recipe", share=SHAPES_SHARE)
 
         def choose() -> dict[str, object]:
             return self.planner.candidates(self.law, share * self.total)[0].recipe.settings
@@ -201,7 +203,7 @@ class Phases:
                 text,
                 plan.workers,
                 before="best",
-                until=LATE * (SHAPES_SHARE + SEARCH_SHARE),
+                share=SEARCH_SHARE,
                 search=self._halving(space, plan),
             )
 
@@ -286,7 +288,7 @@ class Phases:
         workers: int,
         *,
         before: str = "",
-        until: float = math.inf,
+        share: float = math.inf,
         search: SuccessiveHalving | None = None,
         reuse_from: str = "",
         shares_time: bool = False,
@@ -298,7 +300,7 @@ class Phases:
             text: Sweep file.
             workers: Runs at a time.
             before: Decision that is made of its runs; once made, no run is started.
-            until: Share of the budget at whose end the phase stops, if the budget is a time.
+            share: Share of a budget of time that the phase may take, and a little more.
             search: Search other than the file's own.
             reuse_from: Phase with the same seeds, whose runs are continued.
             shares_time: Whether the runs share the time that is left, also after a kill.
@@ -315,7 +317,8 @@ class Phases:
             texts_from=os.getcwd(),
         )
         chosen = ChosenSearch(search, "successive halving") if search else definition.search()
-        deadline = until * self.total if request.budget.is_time else math.inf
+        limit = LATE * share * self.total if request.budget.is_time else math.inf
+        deadline = self.tuning.seconds + START_SECONDS + limit
 
         def stop_requested() -> str:
             late = "its share of the budget" if self.tuning.seconds > deadline else ""
