@@ -17,6 +17,7 @@ from fundamentallm.tune.plan import (
     Candidate,
     Recipe,
     TextFacts,
+    bounded_rate,
     candidates,
     for_length,
     neighbors,
@@ -259,7 +260,7 @@ class Planner:
         dropout = found.recipe.dropout + suited.dropout - planned.dropout
         return replace(
             found.recipe,
-            learning_rate=float(f"{rate:.3g}"),
+            learning_rate=bounded_rate(rate),
             dropout=round(min(max(dropout, 0.0), 0.5), 3),
             warmup_steps=suited.warmup_steps,
         )

@@ -156,7 +156,7 @@ def test_seeds_are_repeated_only_where_they_cost_little() -> None:
 def test_a_longer_run_gets_more_dropout_and_a_lower_rate_than_the_runs_of_the_search() -> None:
     center = for_length(planner().candidates(PRIOR, 1800.0)[0].recipe, MEGABYTE, 1_000_000)
     found = Found(center, 1_000_000)
-    plan = planner().training(found, PRIOR, 6000.0, is_time=False, budget="x", first_seed=0)
+    plan = planner().training(found, PRIOR, 30_000.0, is_time=False, budget="x", first_seed=0)
     assert plan.expected_tokens > 4_000_000
     assert plan.recipe.dropout > center.dropout
     assert plan.recipe.learning_rate < center.learning_rate
@@ -185,8 +185,8 @@ def test_another_round_continues_with_the_same_recipe() -> None:
 
 
 def test_dropout_follows_the_repetitions_and_the_size() -> None:
-    assert [dropout_for(epochs, 2.0) for epochs in (0.1, 1, 4, 1e9)] == [0.0, 0.0, 0.1, 0.3]
-    assert [dropout_for(16, size) for size in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.1, 0.2, 0.2]
+    assert [dropout_for(epochs, 2.0) for epochs in (0.1, 8, 32, 1e9)] == [0.0, 0.0, 0.1, 0.3]
+    assert [dropout_for(128, size) for size in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.1, 0.2, 0.2]
 
 
 def test_a_budget_of_runs_buys_the_same_steps_on_every_machine() -> None:
