@@ -45,6 +45,15 @@ def finite(value: Any) -> float | None:
     return value if is_number and abs(value) <= sys.float_info.max else None
 
 
+def duration_text(seconds: float) -> str:
+    """Return a time for people: 45 s, 7.7 min, 95 min, 2.5 h."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    digits = 1 if minutes < 10 else 0
+    return f"{minutes:.{digits}f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
 def runs_text(number: int) -> str:
     """Return a number of runs: `1 run`, `8 runs`."""
     return f"{number} run{'' if number == 1 else 's'}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fundamentallm import exit_codes
@@ -16,14 +16,15 @@ from fundamentallm.cli.result_sources import read_sources
 from fundamentallm.config.fields import setting_text
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.run_folder import RunFolder
-from fundamentallm.metrics import runs_text, score_text
+from fundamentallm.metrics import duration_text, runs_text, score_text
 from fundamentallm.model.size import parameter_count
 from fundamentallm.report.explain import explain as explain_results
+from fundamentallm.scaling.fit import NOISE
+from fundamentallm.tune.plan import shape_text
 
 if TYPE_CHECKING:
     from fundamentallm.cli.tuning import Phases
     from fundamentallm.report.results import Results, RunResult
-    from fundamentallm.tune.tune_folder import Request
 
 SHOWN = ("learning_rate", "dropout", "weight_decay", "batch_size", "max_seq_len")
 GAIN = 2.0
@@ -56,7 +57,7 @@ def conclude(phases: Phases) -> int:
     show("")
     where = display_path(folder.path)
     show(f"try: fundamentallm generate {where}; report: {display_path(folder.report)}")
-    show(f"continue with: {command(phases.tuning.request, folder.path, GAIN)}")
+    show(f"continue with: {command(phases, GAIN)}")
     return exit_codes.DONE
 
 
@@ -67,14 +68,18 @@ def _best(results: Results) -> RunResult | None:
     return min(scored, key=lambda run: run.score or 0.0, default=None)
 
 
-def command(request: Request, folder: Path, factor: float = 1.0) -> str:
+def command(phases: Phases, factor: float = 1.0) -> str:
     """Return the command that resumes a tuning, or continues it with a larger budget."""
+    request, resources = phases.tuning.request, phases.machine.resources
     words = ["fundamentallm", "tune"]
     words += [shlex.quote(request.text)] if request.text else []
-    words += [request.budget.times(factor).text, f"--output-dir {display_path(folder)}"]
-    for name in ("max_parameters", "max_memory", "seed"):
-        value = getattr(request, "max_memory_gb" if name == "max_memory" else name)
-        words += [f"--{name.replace('_', '-')} {value}"] if value else []
+    words += [request.budget.times(factor).text]
+    words += [f"--output-dir {display_path(phases.tuning.folder.path)}"]
+    words += [f"--max-parameters {request.max_parameters}"] if request.max_parameters else []
+    words += [f"--max-memory {request.max_memory_gb:g}"] if request.max_memory_gb else []
+    words += [f"--seed {request.seed}"] if request.seed else []
+    words += [f"--workers {resources.workers}"] if resources.fixed else []
+    words += [f"--device {request.device}"] if request.device != "auto" else []
     return " ".join(words)
 
 
@@ -82,7 +87,7 @@ def paragraph(phases: Phases, results: Results, best: RunResult) -> str:
     """Return what was tried and found, how sure that is, and what more budget would gain."""
     request, facts = phases.tuning.request, phases.planner.facts
     said = [
-        f"{request.text_name} was tuned for {_spent(phases)}: "
+        f"{request.text_name} was tuned for {duration_text(phases.tuning.seconds)}: "
         f"{runs_text(len(results.runs))} in {_listed(phases.started)}."
     ]
     config = phases.config_of(best.settings)
@@ -90,10 +95,10 @@ def paragraph(phases: Phases, results: Results, best: RunResult) -> str:
     chosen = ", ".join(setting_text(name, getattr(config, name)) for name in SHOWN)
     epochs = float(best.summary.get("step", 0)) * config.tokens_per_step / facts.characters
     said.append(
-        f"The best model has {config.num_layers} layers of width {config.model_dim} "
-        f"({size:,} parameters), {chosen}; it has read the text {epochs:.1f} times and reaches "
+        f"The best model has {shape_text(config)} ({size:,} parameters), {chosen}; it has read "
+        f"the text {epochs:.1f} times and reaches "
         f"val_loss {score_text(best.score)}, a perplexity of "
-        f"{score_text(2.718281828459045 ** (best.score or 0.0))}."
+        f"{score_text(math.exp(best.score or 0.0))}."
     )
     said.append(_sureness(results, best))
     now, then = (
@@ -113,16 +118,9 @@ def _sureness(results: Results, best: RunResult) -> str:
     same = next((group for group in results.configurations if best in group), [best])
     scores = [run.score for run in same if run.score is not None]
     if len(scores) < 2:
-        return "It was trained with one seed: another may differ by about 0.01."
+        return f"It was trained with one seed: another may differ by about {NOISE:.2f}."
     spread = statistics.stdev(scores)
     return f"{len(scores)} seeds of it differ by {score_text(spread)} (standard deviation)."
-
-
-def _spent(phases: Phases) -> str:
-    seconds = phases.tuning.seconds
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _listed(phases: Sequence[str]) -> str:

@@ -34,13 +34,12 @@ from fundamentallm.training.train_step import OutOfMemoryError, TrainStep, with_
 
 LOG = logging.getLogger(__name__)
 
+LEAST_SECONDS = 1e-3
+"""Training time after its end: one step, so that there is a model."""
+
 
 class StopRequestedError(Exception):
     """The run was asked to stop; caught in this module."""
-
-
-LEAST_SECONDS = 1e-3
-"""Training time after its end: one step, so that there is a model."""
 
 
 class DivergedError(Exception):

@@ -44,7 +44,7 @@ class Speed(Protocol):
 class NominalSpeed:
     """Speed of an imaginary machine, by the multiplications of steps alone; runs share it.
 
-    So a budget of runs buys the same steps on every machine.
+    So a budget of runs buys the same steps wherever as many runs work at a time.
     """
 
     here: Speed

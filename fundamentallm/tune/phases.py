@@ -30,9 +30,9 @@ SEARCH_SHARE = 0.25
 """Shares of the budget for the phases before the last."""
 SIZE_RATIO = 1.7
 """Least ratio of the parameters of two shapes that are compared."""
-LEAST_STEPS = 100
+SHORT_RUN_STEPS = 100
 """Steps from which a short run says anything about a longer one."""
-CONFIGURATIONS: Mapping[int, int] = {16: 500, 12: 350, 8: 200, 4: LEAST_STEPS}
+CONFIGURATIONS: Mapping[int, int] = {16: 500, 12: 350, 8: 200, 4: SHORT_RUN_STEPS}
 """Numbers of configurations to search, and the steps of the shortest runs that each asks for."""
 FACTOR = 4
 """Successive halving: one of so many runs is trained so many times longer."""
@@ -154,7 +154,7 @@ class Planner:
             workers = min(self.speed.best_workers(tried[0].config), len(tried))
             each = SHAPES_SHARE * total / math.ceil(len(tried) / workers)
             runs = [self._short_run(recipe, each, workers) for recipe in tried]
-            enough = [run.steps >= LEAST_STEPS for run in runs]
+            enough = [run.steps >= SHORT_RUN_STEPS for run in runs]
             if all(enough):
                 return ShapesPlan(tuple(runs), workers, SHAPES_SHARE * total)
             tried = list(compress(tried, enough)) if enough[0] else []
@@ -220,7 +220,7 @@ class Planner:
         seeds = max(
             n
             for n, (loss, (steps, _)) in enumerate(zip(losses, options, strict=True), 1)
-            if n == 1 or (loss <= losses[0] + SEEDS_COST and steps >= LEAST_STEPS)
+            if n == 1 or (loss <= losses[0] + SEEDS_COST and steps >= SHORT_RUN_STEPS)
         )
         affordable, each = options[seeds - 1]
         steps = steps_worth(recipe, self.facts, law, reused + affordable)

@@ -25,9 +25,9 @@ BATCHES = (8, 16, 32, 64, 128)
 LEAST_WINDOWS = 8
 """Windows that the training text has to fill."""
 LONG_SEQUENCE_TOKENS = 16_000_000
-"""Tokens of training from which a context of 256 pays, on our texts."""
+"""Tokens of training from which the context is 256: a guess, not measured."""
 STEP_TOKENS = 1024
-"""Tokens of a step that suit a run of `STEP_TOKENS_AT` tokens; more for longer runs."""
+"""Tokens of a step in a run of `STEP_TOKENS_AT` tokens, and more in longer runs: a guess."""
 STEP_TOKENS_AT = 16_000_000
 LEARNING_RATE, RATE_TOKENS, RATE_WIDTH = 1.1e-3, 307_200, 64
 """Best rate of 300 steps of `STEP_TOKENS` in a model that wide (docs/dev/experiments.md)."""
@@ -92,8 +92,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """Return the shape in words."""
-        layers = f"{self.num_layers} layer{'s' if self.num_layers > 1 else ''}"
-        return f"{layers} of width {self.model_dim}"
+        return shape_text(self.config)
 
 
 SCHEDULE: Mapping[str, Any] = {
@@ -111,6 +110,12 @@ class Candidate:
     recipe: Recipe
     steps: int
     loss: float
+
+
+def shape_text(config: Config) -> str:
+    """Return the shape of a model in words."""
+    layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
+    return f"{layers} of width {config.model_dim}"
 
 
 def parameters_of(recipe: Recipe, text: TextFacts) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.file.yaml_writer import sweep_text
 from fundamentallm.tune.phases import SearchPlan, ShapesPlan, TrainPlan
@@ -15,8 +17,6 @@ COMMAND = ["${env}", "${interpreter}", "-m", "fundamentallm", "train", "${args}"
 """The installed trainer, so that the files run anywhere."""
 RATE_FACTOR = 3.0
 """Rates are searched from the center divided by this to the center times this."""
-GREATEST_RATE = 0.01
-"""End of the documented range."""
 WEIGHT_DECAYS = (0.01, 0.4)
 DROPOUTS = (0.0, 0.3)
 REPEATED = 1.5
@@ -52,8 +52,9 @@ class SweepFiles:
     def search(self, plan: SearchPlan, *, repeats: float, epochs: int) -> str:
         """Return the search space; the longest run reads the text `repeats` times."""
         center = plan.center
+        _, greatest = HYPERPARAMETERS["learning_rate"].typical or (0.0, math.inf)
         low = float(f"{center.learning_rate / RATE_FACTOR:.2g}")
-        high = min(float(f"{center.learning_rate * RATE_FACTOR:.2g}"), GREATEST_RATE)
+        high = min(float(f"{center.learning_rate * RATE_FACTOR:.2g}"), greatest)
         searched: dict[str, Any] = {
             "learning_rate": {"distribution": "log_uniform_values", "min": low, "max": high}
         }

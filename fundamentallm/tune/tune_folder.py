@@ -1,12 +1,6 @@
 """Folder of a tuning: its request and decisions, the time it has used, and a sweep for each phase.
 
-tune.json           the request, and every decision so far
-clock.json          the seconds used so far
-measurements.json   speed and memory of this machine
-shapes/ search/ train/                   a sweep for each phase
-shapes.yaml search.yaml train.yaml       sweep files that repeat their runs
-tokens/             the encoded text
-best.pt report.html the best model, and the report on all runs
+docs/tune.md lists its files.
 """
 
 from __future__ import annotations
@@ -18,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,16 +113,15 @@ class TuneFolder:
         self._check_is_ours()
         lock = RunFolder(self.path)
         lock.make()
-        try:
-            with lock.held():
-                yield self._begin(request, started_at)
-        except RunFolderError as error:
-            if "in progress" not in str(error):
-                raise
-            raise TuneError(
-                f"{self.path}: a tuning is in progress there; wait for its end, or give another "
-                "--output-dir"
-            ) from None
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock.held())
+            except RunFolderError:  # in the words of a run
+                raise TuneError(
+                    f"{self.path}: a tuning is in progress there; wait for its end, or give "
+                    "another --output-dir"
+                ) from None
+            yield self._begin(request, started_at)
 
     def _check_is_ours(self) -> None:
         """Check that the folder is empty or holds a tuning of this user.
@@ -208,7 +201,8 @@ class TuneFolder:
         """Copy a run's best model to `best.pt`.
 
         Raises:
-            OSError: It cannot be read or written.
+            OSError: It cannot be read.
+            DiskError: It cannot be written.
         """
         with opened(run.best, run.root) as source, replacing(self.best, self.path) as target:
             shutil.copyfileobj(source, target)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.tune.budget import Budget
 from fundamentallm.tune.tune_folder import Request, TuneError, TuneFolder
 
@@ -82,6 +83,15 @@ def test_two_processes_do_not_share_it(tmp_path: Path) -> None:
     folder = TuneFolder(tmp_path / "t")
     with folder.opened(REQUEST, started_at=0), pytest.raises(TuneError, match="in progress"):
         begin(TuneFolder(folder.path))
+
+
+def test_an_error_of_a_run_keeps_its_words(tmp_path: Path) -> None:
+    folder = TuneFolder(tmp_path / "t")
+    with (
+        pytest.raises(RunFolderError, match="run-0001: a run is in progress"),
+        folder.opened(REQUEST, started_at=0),
+    ):
+        raise RunFolderError("run-0001: a run is in progress there")
 
 
 def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:

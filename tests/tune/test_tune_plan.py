@@ -189,7 +189,7 @@ def test_dropout_follows_the_repetitions_and_the_size() -> None:
     assert [dropout_for(128, size) for size in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.1, 0.2, 0.2]
 
 
-def test_a_budget_of_runs_buys_the_same_steps_on_every_machine() -> None:
+def test_runs_share_the_nominal_machine() -> None:
     for workers in (1, 2, 8):
         speed = NominalSpeed(TwoCores())
         config = Config()

@@ -1,4 +1,4 @@
-"""`fundamentallm tune`: the best model of a text that a budget buys."""
+"""`fundamentallm tune`: from a text and a budget to a tuned model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LEAST_CHARACTERS = 20
     "--runs",
     type=click.FloatRange(0, min_open=True),
     metavar="N",
-    help="Spend the steps of N runs of the defaults, on any machine the same.",
+    help="Spend the steps of N runs of the defaults, not a time.",
 )
 @click.option(
     "--max-parameters",
@@ -50,8 +50,13 @@ LEAST_CHARACTERS = 20
     metavar="GB",
     help="Use no more memory in all runs together.  [default: what is free]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1000), default=0, metavar="N",
-              help="Seed the search and the runs.  [default: 0]")  # fmt: skip
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1000),
+    default=0,
+    metavar="N",
+    help="Seed the search and the runs.  [default: 0]",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -77,7 +82,7 @@ def tune(
     output_dir: str | None,
     device: str,
 ) -> int:
-    """Find and train the best model of DATA.TXT that a budget buys.
+    """Tune and train a model of DATA.TXT within a budget.
 
     It measures this machine, compares sizes, searches the hyperparameters, and trains the best
     with what is left. Run the same command again to resume it; a larger budget continues it.
@@ -132,7 +137,6 @@ def _tune(
         try:
             phases.run()
         except TuningStoppedError as stopped:
-            again = command(request, folder.path)
-            show(f"stopped by {stopped}; resume with: {again}", err=True)
+            show(f"stopped by {stopped}; resume with: {command(phases)}", err=True)
             return exit_codes.of_run(RunStatus.INTERRUPTED, str(stopped), in_sweep=True)
         return conclude(phases)

@@ -22,7 +22,7 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import DATA
 from fundamentallm.machine.cores_and_memory import free_each_gb, free_gb
-from fundamentallm.metrics import runs_text
+from fundamentallm.metrics import duration_text, runs_text
 from fundamentallm.sweep.check.probe import Effort, job_to_measure, probe
 from fundamentallm.sweep.check.warnings import extremes, size
 from fundamentallm.sweep.engine.concurrency import FIRST_ROW_SECONDS, Resources, fitting
@@ -115,7 +115,7 @@ class Costs:
             else:
                 about = "more than" if corner.at_least else "about"
                 memory = f", {corner.memory_gb:.1f} GB at the peak" if corner.memory_gb else ""
-                yield f"{name} run ({where}): {about} {_time(corner.minutes)}{memory}"
+                yield f"{name} run ({where}): {about} {duration_text(60 * corner.minutes)}{memory}"
         if self.hours is not None:
             yield self._of_the_sweep(*self.hours)
         if self.disk_gb is not None:
@@ -132,12 +132,13 @@ class Costs:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         start = f"the sweep, {runs} at a time with {threads} each: "
         if self.expected_hours is None:
-            return f"{start}more than {_time(60 * low)}"
+            return f"{start}more than {duration_text(3600 * low)}"
         early = ", less if runs stop early" if self.stops_early else ""
-        about = f"{start}about {_time(60 * self.expected_hours)}{early}"
+        about = f"{start}about {duration_text(3600 * self.expected_hours)}{early}"
         if low == high:
             return about
-        ends = f"{_time(60 * low)} if every run were the cheapest, {_time(60 * high)} the dearest"
+        least, most = duration_text(3600 * low), duration_text(3600 * high)
+        ends = f"{least} if every run were the cheapest, {most} the dearest"
         return f"{about} ({ends})"
 
 
@@ -395,13 +396,6 @@ def _shown(corner: Corner) -> Corner:
 
 def _named(corner: Corner) -> str:
     return ", ".join(f"{key} {value}" for key, value in corner.settings.items())
-
-
-def _time(minutes: float) -> str:
-    if minutes < 1:
-        return f"{60 * minutes:.0f} s"
-    digits = 1 if minutes < 10 else 0
-    return f"{minutes:.{digits}f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _size(gigabytes: float) -> str:

@@ -21,7 +21,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "cats.txt").write_text(TEXT[:3000], "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "LEAST_STEPS", 2)
-    monkeypatch.setattr(phases, "LEAST_STEPS", 2)
+    monkeypatch.setattr(phases, "SHORT_RUN_STEPS", 2)
     monkeypatch.setattr(phases, "CONFIGURATIONS", {4: 2})
     monkeypatch.setattr(phases, "SIZE_RATIO", 1.2)
     return tmp_path
@@ -52,6 +52,7 @@ def test_every_phase_runs_and_a_larger_budget_continues(
     assert Checkpoint.load(folder / "best.pt").progress["best_val_loss"] == min(every)
     assert f"{min(every):.4f}" in said.out
     assert "Twice the budget" in " ".join(said.out.split())
+    assert "--max-parameters 250000 --workers 1" in said.out  # of the command that continues
     assert {"shapes.yaml", "train.yaml"} <= {each.name for each in folder.iterdir()}
     checked = run("check", folder / "search.yaml")
     assert checked.returncode == 0, checked.stdout
