@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fundamentallm.config.hyperparameters import Config
-from fundamentallm.model.size import mlp_width
+from fundamentallm.training.step_work import step_work
 
 MULTIPLICATIONS_A_SECOND = 2e10
 """Speed of the machine that `NominalSpeed` assumes: about one core."""
-ORTHOGONALIZING = 24
-"""Multiplications of Muon's four quintics, per weight and unit of the shorter side."""
 
 
 class Speed(Protocol):
@@ -76,12 +74,9 @@ def seconds_of_default_run(characters: int) -> float:
 
 
 def multiplications(config: Config) -> float:
-    """Return the multiplications of an optimizer step."""
-    width, layers = config.model_dim, config.num_layers
-    matrices = layers * (4 * width**2 + 3 * width * mlp_width(config))
-    attention = layers * config.max_seq_len * width
-    a_token = 3 * (matrices + attention)  # forward once, backward twice
-    return config.tokens_per_step * a_token + ORTHOGONALIZING * matrices * width
+    """Return the multiplications of an optimizer step, without the head's."""
+    work = step_work(config, vocabulary=0)
+    return work.multiplications + work.orthogonalizing
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
@@ -35,6 +35,7 @@ from fundamentallm.sweep.engine.concurrency import LEAST_SPEEDUP, MEMORY_SHARE, 
 from fundamentallm.sweep.engine.trainer_job import TextSource
 from fundamentallm.sweep.engine.trial_process import ForkServer
 from fundamentallm.training.plan import sequences_at_once
+from fundamentallm.training.step_work import step_work
 
 LOG = logging.getLogger(__name__)
 Numbers = NDArray[np.float64]
@@ -48,8 +49,8 @@ LEAST_SECONDS = 1.0
 """Time below which nothing is measured."""
 VOCABULARY = 100
 """Tokens of a vocabulary, until it is known."""
-STEP_COSTS = np.array([9.5e-12, 1.4e-8, 9.0e-12, 0.9e-3, 0.8e-3])
-"""Seconds for each unit of `_work`, with one thread on a core of a server of 2023."""
+STEP_COSTS = np.array([1.9e-11, 1.4e-8, 1.8e-11, 0.9e-3, 0.8e-3])
+"""Seconds for each unit of `StepWork`, and for each step: one thread on a server of 2023."""
 MEMORY_COSTS = np.array([0.106, 17e-9, 14e-9, 33e-9])
 """GB for each unit of `_room`, in float32 on a CPU."""
 THREADS_EXPONENT = 0.8
@@ -401,26 +402,8 @@ def _measurement(
 
 
 def _work(config: Config, vocabulary: int) -> Numbers:
-    """Return the work of a step: what `STEP_COSTS` gives the costs of.
-
-    Multiplications by tokens; numbers that layers write; multiplications of the optimizer, whatever
-    the batch; calls of layers; and 1.
-    """
-    width, layers, hidden = config.model_dim, config.num_layers, mlp_width(config)
-    tokens = config.tokens_per_step
-    at_once = sequences_at_once(config, on_cpu=True)
-    calls = layers * math.ceil(config.batch_size * config.gradient_accumulation / at_once)
-    a_token = layers * (4 * width**2 + 3 * width * hidden + config.max_seq_len * width)
-    square, wide = 3 * 2 * width**3, 4 * width**2 * hidden + 2 * width**3
-    return np.array(
-        [
-            6.0 * tokens * (a_token + vocabulary * width),
-            10.0 * tokens * layers * (width + hidden),
-            4.0 * layers * (4 * square + 3 * wide),  # four quintics, seven matrices
-            calls,
-            1.0,
-        ]
-    )
+    """Return the work of a step, and 1: what `STEP_COSTS` gives the costs of."""
+    return np.array([*astuple(step_work(config, vocabulary)), 1.0])
 
 
 def _token_seconds(config: Config, vocabulary: int, costs: Numbers) -> float:

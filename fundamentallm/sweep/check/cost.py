@@ -32,6 +32,7 @@ from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Grid, RandomSearch
 from fundamentallm.sweep.search.space import SearchSpace, fits, hyperparameter_name, spread
 from fundamentallm.training.plan import sequences_at_once
+from fundamentallm.training.step_work import step_work
 
 COST_PARAMETERS = ("model_dim", "num_layers", "max_seq_len", "batch_size", "gradient_accumulation")
 LENGTH_PARAMETERS = ("epochs", "max_steps")
@@ -365,12 +366,11 @@ def _extremes(space: SearchSpace, partial: list[dict[str, Any]]) -> list[dict[st
 def _work(settings: dict[str, Any], characters: int) -> float:
     """Estimate the multiplications of a whole run."""
     config = Config(**settings)
-    tokens = config.epochs * characters
+    steps = config.epochs * characters / config.tokens_per_step
     if config.max_steps:
-        step = config.tokens_per_step
-        tokens = min(tokens, config.max_steps * step)
-    width, depth = config.model_dim, config.num_layers
-    return tokens * depth * (12 * width**2 + 2 * config.max_seq_len * width)
+        steps = min(steps, config.max_steps)
+    work = step_work(config, vocabulary=0)
+    return steps * (work.multiplications + work.orthogonalizing)
 
 
 def _memory_gb(settings: dict[str, Any]) -> float:
