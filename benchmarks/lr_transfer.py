@@ -52,7 +52,7 @@ class Setting:
     """One change to the base, and the rule by which the parts' rates are scaled."""
 
     name: str
-    changed: Mapping[str, int] = field(default_factory=dict)
+    changed: Mapping[str, float] = field(default_factory=dict)
     rule: str = "shipped"
 
     def config(self, power: int, seed: int) -> Config:
@@ -71,6 +71,13 @@ SETTINGS = (
     Setting("2 layers", {"num_layers": 2}),
     Setting("6 layers", {"num_layers": 6}),
     Setting("batch 64", {"batch_size": 64}),
+)
+DECAYS = (  # other fractions of the steps that decay; the base's is a fifth
+    Setting("half decays", {"decay_fraction": 0.5}),
+    Setting("half decays, 8 times", {"decay_fraction": 0.5, "max_steps": 2400}),
+    Setting("half decays, 32 times", {"decay_fraction": 0.5, "max_steps": 9600}),
+    Setting("all decay", {"decay_fraction": 1.0}),
+    Setting("all decay, 8 times", {"decay_fraction": 1.0, "max_steps": 2400}),
 )
 RULES = (
     Setting("256 wide", {"model_dim": 256}, "head 1/width"),
@@ -200,6 +207,7 @@ def more_rates(setting: Setting, results: Results) -> Iterator[tuple[int, int]]:
 PHASES = (  # the most informative runs first, for their time
     (bracket, SETTINGS),
     (more_seeds, SETTINGS[:1]),
+    (bracket, DECAYS),
     (bracket, RULES[:1]),
     (more_seeds, SETTINGS),
     (bracket, RULES[1:]),
@@ -271,7 +279,7 @@ def table(results: Results) -> str:
     ends = "best rate | its loss | cost of the base's rate | seeds"
     lines = [f"| setting | {rates} | {ends} |", "| -- " * (len(powers) + 5) + "|"]
     base = find(SETTINGS[0], results)
-    for setting in (*SETTINGS, *RULES):
+    for setting in (*SETTINGS, *DECAYS, *RULES):
         cells = []
         for power in powers:
             losses = [results.loss(setting, power, seed) for seed in SEEDS]
@@ -297,13 +305,17 @@ FACTORS = {  # quantity: its value in each setting
     "width": {"base": 64, "128 wide": 128, "256 wide": 256},
     "layers": {"2 layers": 2, "base": 4, "6 layers": 6},
     "steps": {"base": 1, "8 times the steps": 8},
+    "steps, half decay": {"half decays": 1, "half decays, 8 times": 8, "half decays, 32 times": 32},
+    "steps, all decay": {"all decay": 1, "all decay, 8 times": 8},
     "batch, at equal steps": {"batch 8": 8, "base": 16, "batch 64": 64},
 }
 
 
 def exponents(results: Results) -> str:
     """Return, by factor, the exponent of a power law through the best rates."""
-    places = {s.name: found.optimum.place for s in SETTINGS if (found := find(s, results))}
+    places = {
+        s.name: found.optimum.place for s in (*SETTINGS, *DECAYS) if (found := find(s, results))
+    }
     slopes: dict[str, float] = {}
     for factor, values in FACTORS.items():
         known = {name: math.log2(value) for name, value in values.items() if name in places}
@@ -311,8 +323,10 @@ def exponents(results: Results) -> str:
             rates = [places[name] for name in known]
             slopes[factor] = statistics.linear_regression(list(known.values()), rates).slope
     batch = "batch, at equal steps"
-    if batch in slopes and "steps" in slopes:
-        slopes["batch, at equal tokens"] = slopes[batch] - slopes["steps"]
+    for steps in ("steps", "steps, half decay"):
+        if batch in slopes and steps in slopes:
+            name = steps.replace("steps", "batch, at equal tokens")
+            slopes[name] = slopes[batch] - slopes[steps]
     lines = ["| factor | exponent of the best rate |", "| -- | -- |"]
     return "\n".join([*lines, *(f"| {name} | {slope:.2f} |" for name, slope in slopes.items())])
 
