@@ -19,14 +19,17 @@ from fundamentallm.tune.plan import (
     TextFacts,
     bounded_rate,
     candidates,
-    for_length,
+    fitted,
+    for_time,
     neighbors,
     parameters_of,
+    same_batch,
     steps_worth,
+    worth,
 )
 
-SHAPES_SHARE = 0.1
-SEARCH_SHARE = 0.25
+SHAPES_SHARE = 0.08
+SEARCH_SHARE = 0.15
 """Shares of the budget for the phases before the last."""
 SIZE_RATIO = 1.7
 """Least ratio of the parameters of two shapes that are compared."""
@@ -39,9 +42,12 @@ FACTOR = 4
 SEEDS_COST = 0.012
 """Nats that a second seed may cost by taking time: the noise between seeds."""
 MOST_SEEDS = 3
-EVALUATIONS = 20
+WEIGHT_DECAYS = (0.03, 1.0)
+DROPOUTS = (0.0, 0.3)
+"""Ranges of the search; a long run may get more dropout than the search tries."""
+EVALUATIONS = 12
 """Most evaluations of a run of the last phase."""
-SCORING_SHARE = 0.1
+SCORING_SHARE = 0.05
 """Most share of its time that they take, but for one."""
 DEFAULT_EPOCHS = 20
 
@@ -123,6 +129,20 @@ class TrainPlan:
 
 
 @dataclass(frozen=True)
+class TrainOption:
+    """Run of the last phase that a number of seeds allows each."""
+
+    recipe: Recipe
+    steps: int
+    seconds: float
+
+    @property
+    def tokens(self) -> int:
+        """Return the tokens that each run would see."""
+        return self.steps * self.recipe.tokens_per_step
+
+
+@dataclass(frozen=True)
 class Found:
     """A configuration, and the length, in tokens, at which it is best; 0 if it was not searched."""
 
@@ -161,28 +181,34 @@ class Planner:
         return ShapesPlan((), 1, 0.0)
 
     def _short_run(self, recipe: Recipe, seconds: float, workers: int) -> PlannedRun:
-        step = self.speed.step_seconds(recipe.config, workers)
-        steps = max(1, int((seconds - self._overhead(recipe, workers)) / step))
-        return PlannedRun(for_length(recipe, self.facts, steps * recipe.tokens_per_step), steps)
+        left = max(seconds - self._overhead(recipe, workers), 0.0)
+        return PlannedRun(*for_time(recipe, self.facts, self.speed, left, workers=workers))
 
     def search(self, recipe: Recipe, total: float) -> SearchPlan:
         """Plan to search around `recipe`, with as many configurations as can be trained enough."""
-        workers = self.speed.best_workers(recipe.config)
-        step = self.speed.step_seconds(recipe.config, workers)
-        scoring = self.speed.scoring_seconds(recipe.config, workers)
         for count, least in CONFIGURATIONS.items():
-            short, long = math.ceil(count / workers), math.ceil(count / FACTOR / workers)
-            # A promoted run reuses the constant part of the shorter one.
-            rounds = short + long * (FACTOR - (1 - DECAY_FRACTION))
-            overhead = (short + long) * self.speed.setup_seconds + (short + long * FACTOR) * scoring
-            steps = int((SEARCH_SHARE * total - overhead) / step / rounds)
-            if steps >= least:
-                lengths = (steps, FACTOR * steps)
-                between = math.sqrt(lengths[0] * lengths[-1])
-                center = for_length(recipe, self.facts, between * recipe.tokens_per_step)
-                center = replace(center, warmup_steps=min(center.warmup_steps, steps // 10))
-                return SearchPlan(center, count, lengths, workers, rounds * steps * step)
+            plan = self._search_of(count, recipe, total)
+            if plan.lengths[0] >= least:
+                return plan
         return SearchPlan(recipe, 0, (), 1, 0.0)
+
+    def _search_of(self, count: int, recipe: Recipe, total: float) -> SearchPlan:
+        workers = self.speed.best_workers(recipe.config)
+        short, long = math.ceil(count / workers), math.ceil(count / FACTOR / workers)
+        # A promoted run reuses the constant part of the shorter one.
+        rounds = short + long * (FACTOR - (1 - DECAY_FRACTION))
+
+        def affordable(recipe: Recipe) -> int:
+            scoring = self.speed.scoring_seconds(recipe.config, workers)
+            overhead = (short + long) * self.speed.setup_seconds + (short + long * FACTOR) * scoring
+            step = self.speed.step_seconds(recipe.config, workers)
+            return int((SEARCH_SHARE * total - overhead) / step / rounds)
+
+        # The best rate is to suit both lengths.
+        center, steps = fitted(recipe, self.facts, affordable, suited=math.sqrt(FACTOR))
+        center = replace(center, warmup_steps=max(1, min(center.warmup_steps, steps // 10)))
+        seconds = rounds * steps * self.speed.step_seconds(center.config, workers)
+        return SearchPlan(center, count, (steps, FACTOR * steps), workers, seconds)
 
     def training(
         self,
@@ -206,34 +232,33 @@ class Planner:
             first_seed: Seed of the first run.
             before: Earlier round, whose runs are continued.
         """
-        recipe = found.recipe if before is None else before.recipe
-        reused = 0 if before is None else decay_start(recipe.config, before.expected_steps)
+        shape = found.recipe if before is None else before.recipe
         options = [
-            self._steps(recipe, seconds, seeds, is_time=is_time)
-            for seeds in range(1, MOST_SEEDS + 1)
+            self._option(shape, self._share(shape, seconds, n, is_time=is_time), n, before)
+            for n in range(1, MOST_SEEDS + 1)
         ]
-        parameters = parameters_of(recipe, self.facts)
-        losses = [
-            law.loss(parameters, steps * recipe.tokens_per_step, self.facts.characters)
-            for steps, _ in options
-        ]
+        parameters = parameters_of(shape, self.facts)
+        losses = [law.loss(parameters, each.tokens, self.facts.characters) for each in options]
         seeds = max(
             n
-            for n, (loss, (steps, _)) in enumerate(zip(losses, options, strict=True), 1)
-            if n == 1 or (loss <= losses[0] + SEEDS_COST and steps >= SHORT_RUN_STEPS)
+            for n, (loss, option) in enumerate(zip(losses, options, strict=True), 1)
+            if n == 1 or (loss <= losses[0] + SEEDS_COST and option.steps >= SHORT_RUN_STEPS)
         )
-        affordable, each = options[seeds - 1]
-        steps = steps_worth(recipe, self.facts, law, reused + affordable)
-        is_limited = steps < reused + affordable
+        option = options[seeds - 1]
+        recipe, steps = option.recipe, steps_worth(option.recipe, self.facts, law, option.steps)
+        is_limited = steps < option.steps
         if before is None:
-            recipe = self._for_training(found, steps * recipe.tokens_per_step)
-        workers = min(seeds, self.speed.best_workers(recipe.config))
+            recipe, steps = worth(option.recipe, self.facts, law, option.steps)
+            recipe = self._for_training(found, recipe, steps * recipe.tokens_per_step)
+        else:
+            steps = max(steps, before.expected_steps)
         earlier = 0.0 if before is None else before.minutes  # a continued run counts them too
-        evaluations = self._evaluations(recipe, workers, each)
+        workers = min(seeds, self.speed.best_workers(recipe.config))
+        evaluations = self._evaluations(recipe, workers, option.seconds)
         return TrainPlan(
             recipe=recipe,
             steps=steps if is_limited or not is_time else 0,
-            minutes=round(each / 60 + earlier, 3) if is_time else 0.0,
+            minutes=round(option.seconds / 60 + earlier, 3) if is_time else 0.0,
             expected_steps=steps,
             eval_every=before.eval_every if before else max(1, math.ceil(steps / evaluations)),
             seeds=tuple(range(first_seed, first_seed + seeds)),
@@ -242,40 +267,51 @@ class Planner:
             budget=budget,
         )
 
-    def _for_training(self, found: Found, tokens: int) -> Recipe:
-        """Return the configuration for a run of `tokens`: with its rate, and its dropout."""
-        suited = for_length(found.recipe, self.facts, tokens)
+    def _for_training(self, found: Found, suited: Recipe, tokens: int) -> Recipe:
+        """Return `suited` for a run of `tokens` with what was found about rate and dropout."""
         if not found.tokens:
             return suited
-        step_tokens = found.recipe.tokens_per_step
         rate = scaled_learning_rate(
             found.recipe.learning_rate,
-            batch_from=step_tokens,
-            batch_to=step_tokens,
+            batch_from=found.recipe.tokens_per_step,
+            batch_to=suited.tokens_per_step,
             tokens_from=found.tokens,
             tokens_to=tokens,
         )
-        # A short run wants less dropout, since it repeats the text less: keep the difference.
-        planned = for_length(found.recipe, self.facts, found.tokens)
+        # A short run wants less of both, since it repeats the text less: keep the differences.
+        planned = same_batch(found.recipe, self.facts, found.tokens)
         dropout = found.recipe.dropout + suited.dropout - planned.dropout
+        weight_decay = found.recipe.weight_decay * suited.weight_decay / planned.weight_decay
         return replace(
-            found.recipe,
+            suited,
             learning_rate=bounded_rate(rate),
             dropout=round(min(max(dropout, 0.0), 0.5), 3),
-            warmup_steps=suited.warmup_steps,
+            weight_decay=float(f"{min(weight_decay, WEIGHT_DECAYS[1]):.2g}"),
         )
 
-    def _steps(
-        self, recipe: Recipe, seconds: float, seeds: int, *, is_time: bool
-    ) -> tuple[int, float]:
-        """Return the steps of each run if so many seeds share the time, and the time of each."""
-        workers = min(seeds, self.speed.best_workers(recipe.config))
-        step = self.speed.step_seconds(recipe.config, workers)
-        share = seconds / (math.ceil(seeds / workers) if is_time else seeds / workers)
-        each = max(share - self._overhead(recipe, workers), share / 4)
-        scoring = self.speed.scoring_seconds(recipe.config, workers)
-        scoring *= self._evaluations(recipe, workers, each)
-        return max(1, int((each - scoring) / step)), each
+    def _option(
+        self, shape: Recipe, seconds: float, seeds: int, before: TrainPlan | None
+    ) -> TrainOption:
+        """Return what each of so many seeds can be trained in `seconds`."""
+        workers = min(seeds, self.speed.best_workers(shape.config))
+        left = max(seconds - self._overhead(shape, workers), seconds / 4)
+
+        def steps(recipe: Recipe) -> int:
+            scoring = self.speed.scoring_seconds(recipe.config, workers)
+            scoring *= self._evaluations(recipe, workers, left)
+            return int((left - scoring) / self.speed.step_seconds(recipe.config, workers))
+
+        if before is None:
+            return TrainOption(*fitted(shape, self.facts, steps), left)
+        reused = decay_start(shape.config, before.expected_steps)
+        if seeds > len(before.seeds):  # another seed has nothing to continue
+            reused = 0
+        return TrainOption(shape, reused + max(1, steps(shape)), left)
+
+    def _share(self, shape: Recipe, seconds: float, seeds: int, *, is_time: bool) -> float:
+        """Return the time of each run if so many seeds share `seconds`."""
+        workers = min(seeds, self.speed.best_workers(shape.config))
+        return seconds / (math.ceil(seeds / workers) if is_time else seeds / workers)
 
     def _evaluations(self, recipe: Recipe, workers: int, seconds: float) -> int:
         """Return the number of evaluations of a run, which take a small share of its time."""

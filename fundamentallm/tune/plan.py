@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,31 +24,34 @@ SEQUENCES = (8, 16, 32, 64, 128, 256)
 BATCHES = (8, 16, 32, 64, 128)
 LEAST_WINDOWS = 8
 """Windows that the training text has to fill."""
-LONG_SEQUENCE_TOKENS = 16_000_000
-"""Tokens of training from which the context is 256: a guess, not measured."""
-STEP_TOKENS = 1024
-"""Tokens of a step in a run of `STEP_TOKENS_AT` tokens, and more in longer runs: a guess."""
-STEP_TOKENS_AT = 16_000_000
-LEARNING_RATE, RATE_TOKENS, RATE_WIDTH = 1.1e-3, 307_200, 64
-"""Best rate of 300 steps of `STEP_TOKENS` in a model that wide (docs/dev/experiments.md)."""
-RATES = (3e-4, 4e-3)
+LONG_SEQUENCE_TOKENS = 3_000_000
+"""Tokens of a run that learns from a context of 256 rather than 128: at 4 million, 0.02 nats."""
+STEP_TOKENS, STEP_TOKENS_AT = 2048, 4_000_000
+"""Tokens of a step in a run of so many tokens. Steps grow as the square root of the tokens, and so
+do the tokens of a step."""
+LEARNING_RATE = 6.9e-4
+RATE_TOKENS, RATE_STEP_TOKENS, RATE_WIDTH = 2_457_600, 1024, 64
+"""Best rate of so many tokens and tokens a step in a model that wide (docs/dev/experiments.md)."""
+RATES = (2e-4, 4e-3)
 """Least and greatest rate: the rule for the length was not measured beyond."""
 MOST_DROPOUT = 0.3
-FREE_EPOCHS = 8
-"""Passes over the text that need no dropout: 16 of a model with 0.4 weights a character did not
-overfit without it (tinyshakespeare, 2 layers of width 128)."""
+FREE_EXPOSURE = 30.0
+"""Epochs times weights a character that need no dropout beside weight decay. At 5 (12 epochs) a
+tenth loses 0.013 nats; at 26 (16 epochs) it gains 0.15, but as much weight decay gains alone."""
+LEAST_WEIGHT_DECAY, MOST_WEIGHT_DECAY = 0.1, 0.5
+WEIGHT_DECAY_BY_EPOCHS = 0.04
+"""Weight decay within these limits, for each epoch: after 12 epochs 0.5 gains 0.013 nats, after 4
+it loses 0.03 (docs/dev/experiments.md)."""
 WARMUP = 0.05
 """Share of a short run that warms up."""
 MOST_WARMUP = 60
-DECAY_FRACTION = 0.2
+DECAY_FRACTION = 0.5
+"""Loses nothing against a decay over the whole run, and 0.02 nats less than a fifth does; half of
+the run can be continued."""
 OVERFITTING = 0.02
 """Nats by which a long run may be expected worse than a shorter one: its best model is kept."""
 LEAST_STEPS = 500
 """Steps that a run should have: a larger model that gets fewer has hardly begun to learn."""
-ENOUGH_STEPS = 5_000
-"""Steps that the shapes to choose from have, if one has twice as many. In 8 minutes of two cores
-16,000 steps of 2 layers of width 128 reached 1.45 on tinyshakespeare, 3,000 of 3 layers of width
-192 only 1.52."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +140,12 @@ def candidates(
     """
     found: list[Candidate] = []
     for widths, layers in ((WIDTHS, LAYERS), (SMALL_WIDTHS, SMALL_LAYERS)):
-        shapes = _shapes(text, widths, layers)
+        shapes = _shapes(widths, layers)
         if found := _trained(shapes, text, law, speed, seconds, max_parameters):
             break
-    most = max((each.steps for each in found), default=0)
-    least = max(LEAST_STEPS, min(most / 2, ENOUGH_STEPS))
-    enough = [each for each in found if each.steps >= least]
+    enough = [each for each in found if each.steps >= LEAST_STEPS]
     if not enough and found:
-        enough = [min(found, key=lambda each: speed.step_seconds(each.recipe.config, 1))]
+        enough = [max(found, key=lambda each: each.steps * each.recipe.tokens_per_step)]
     return sorted(enough, key=lambda each: each.loss)
 
 
@@ -162,18 +163,17 @@ def _trained(
         parameters = parameters_of(recipe, text)
         if max_parameters is not None and parameters > max_parameters:
             continue
-        fitted = _fitted(recipe, text, law, speed, seconds)
-        if not speed.fits(fitted.config):
+        suited, affordable = for_time(recipe, text, speed, seconds)
+        if not speed.fits(suited.config):
             continue
-        steps = _steps(fitted, text, law, speed, seconds)
-        loss = law.loss(parameters, steps * fitted.tokens_per_step, text.characters)
-        found.append(Candidate(fitted, steps, loss))
+        suited, steps = worth(suited, text, law, affordable)
+        loss = law.loss(parameters, steps * suited.tokens_per_step, text.characters)
+        found.append(Candidate(suited, steps, loss))
     return found
 
 
-def _shapes(text: TextFacts, widths: Sequence[int], depths: Sequence[int]) -> Iterator[Recipe]:
-    longest = max(1, (text.characters - 1) // LEAST_WINDOWS)
-    sequence = max((each for each in SEQUENCES[:-1] if each <= longest), default=max(2, longest))
+def _shapes(widths: Sequence[int], depths: Sequence[int]) -> Iterator[Recipe]:
+    """Yield recipes that `for_length` completes."""
     for width in widths:
         for layers in depths:
             if WIDTH_PER_LAYER[0] <= width / layers <= WIDTH_PER_LAYER[1]:
@@ -181,46 +181,70 @@ def _shapes(text: TextFacts, widths: Sequence[int], depths: Sequence[int]) -> It
                     model_dim=width,
                     num_layers=layers,
                     num_heads=max(1, width // HEAD_SIZE),
-                    max_seq_len=sequence,
+                    max_seq_len=2,
                     batch_size=1,
                     learning_rate=LEARNING_RATE,
                     dropout=0.0,
-                    weight_decay=0.1,
+                    weight_decay=LEAST_WEIGHT_DECAY,
                     warmup_steps=MOST_WARMUP,
                 )
 
 
-def _fitted(recipe: Recipe, text: TextFacts, law: Law, speed: Speed, seconds: float) -> Recipe:
-    """Return the recipe with the batch, context, dropout and rate for its number of tokens."""
-    tokens = 1
-    for _ in range(4):  # the tokens depend on the batch, a little
-        tokens = _steps(recipe, text, law, speed, seconds) * recipe.tokens_per_step
-        sequence = recipe.max_seq_len
-        if tokens >= LONG_SEQUENCE_TOKENS and text.characters > LEAST_WINDOWS * SEQUENCES[-1]:
-            sequence = SEQUENCES[-1]
-        wanted = STEP_TOKENS * math.sqrt(tokens / STEP_TOKENS_AT)
-        wanted = min(wanted, text.characters / 4)
-        batch = min(BATCHES, key=lambda size: abs(math.log(size * sequence / wanted)))
-        recipe = replace(recipe, max_seq_len=sequence, batch_size=batch)
-    return for_length(recipe, text, tokens)
+def for_time(
+    recipe: Recipe, text: TextFacts, speed: Speed, seconds: float, *, workers: int = 1
+) -> tuple[Recipe, int]:
+    """Return the recipe for a run of `seconds` beside others, and its steps."""
+    return fitted(
+        recipe, text, lambda each: int(seconds / speed.step_seconds(each.config, workers))
+    )
+
+
+def fitted(
+    recipe: Recipe, text: TextFacts, steps: Callable[[Recipe], int], *, suited: float = 1.0
+) -> tuple[Recipe, int]:
+    """Return the recipe for the steps that it can take, and these steps, at least one.
+
+    Args:
+        recipe: Its shape.
+        text: Training text.
+        steps: Returns the steps that can be taken with a recipe: they depend on its batch, which
+            depends on the number of tokens.
+        suited: The length that the recipe is to suit, as a factor of these steps.
+    """
+    for _ in range(4):
+        tokens = max(1, steps(recipe)) * recipe.tokens_per_step
+        recipe = for_length(recipe, text, suited * tokens)
+    return recipe, max(1, steps(recipe))
 
 
 def for_length(recipe: Recipe, text: TextFacts, tokens: float) -> Recipe:
-    """Return the recipe with the dropout and the learning rate for a run of `tokens`."""
+    """Return the recipe with all but its shape suited to a run of `tokens`."""
+    longest = max(2, (text.characters - 1) // LEAST_WINDOWS)
+    if tokens < LONG_SEQUENCE_TOKENS:
+        longest = min(longest, SEQUENCES[-2])
+    sequence = max((each for each in SEQUENCES if each <= longest), default=longest)
+    wanted = STEP_TOKENS * math.sqrt(tokens / STEP_TOKENS_AT)
+    wanted = min(wanted, text.characters / 4) / sequence
+    batch = min(BATCHES, key=lambda size: abs(math.log(size / wanted)))
+    return same_batch(replace(recipe, max_seq_len=sequence, batch_size=batch), text, tokens)
+
+
+def same_batch(recipe: Recipe, text: TextFacts, tokens: float) -> Recipe:
+    """Return the recipe with dropout, weight decay, learning rate and warm-up for `tokens`."""
     rate = scaled_learning_rate(
         LEARNING_RATE,
-        batch_from=STEP_TOKENS,
+        batch_from=RATE_STEP_TOKENS,
         batch_to=recipe.tokens_per_step,
         tokens_from=RATE_TOKENS,
         tokens_to=tokens,
         width_from=RATE_WIDTH,
         width_to=recipe.model_dim,
     )
+    epochs = tokens / text.characters
     return replace(
         recipe,
-        dropout=dropout_for(
-            tokens / text.characters, parameters_of(recipe, text) / text.characters
-        ),
+        dropout=dropout_for(epochs * parameters_of(recipe, text) / text.characters),
+        weight_decay=weight_decay_for(epochs),
         learning_rate=bounded_rate(rate),
         warmup_steps=min(MOST_WARMUP, max(1, round(WARMUP * tokens / recipe.tokens_per_step))),
     )
@@ -231,21 +255,31 @@ def bounded_rate(rate: float) -> float:
     return float(f"{min(max(rate, RATES[0]), RATES[1]):.3g}")
 
 
-def dropout_for(epochs: float, size: float) -> float:
-    """Return the dropout to start from: more for a text that repeats, and a model that is large.
+def dropout_for(exposure: float) -> float:
+    """Return the dropout to start from.
 
     Args:
-        epochs: Passes over the training text.
-        size: Weights of the model for each character of the text.
+        exposure: Passes over the training text, times the model's weights for each character of it:
+            a text that is repeated often, or to a large model, is memorized.
     """
-    repeats = math.log2(max(epochs / FREE_EPOCHS, 1.0))
-    return round(min(0.05 * repeats * min(size, 1.0), MOST_DROPOUT), 2)
+    doublings = math.log2(max(exposure / FREE_EXPOSURE, 1.0))
+    return min(round(doublings) * 0.05, MOST_DROPOUT)
 
 
-def _steps(recipe: Recipe, text: TextFacts, law: Law, speed: Speed, seconds: float) -> int:
-    """Return the steps that suit the recipe, and fit into the time."""
-    affordable = max(1, int(seconds / speed.step_seconds(recipe.config, 1)))
-    return steps_worth(recipe, text, law, affordable)
+def weight_decay_for(epochs: float) -> float:
+    """Return the weight decay to start from, by the passes over the training text."""
+    decay = WEIGHT_DECAY_BY_EPOCHS * epochs
+    return round(min(max(decay, LEAST_WEIGHT_DECAY), MOST_WEIGHT_DECAY), 2)
+
+
+def worth(recipe: Recipe, text: TextFacts, law: Law, affordable: int) -> tuple[Recipe, int]:
+    """Return the recipe and the affordable steps, or those of a shorter run that loses nothing."""
+    steps = steps_worth(recipe, text, law, affordable)
+    if steps == affordable:
+        return recipe, steps
+    tokens = steps * recipe.tokens_per_step
+    recipe = for_length(recipe, text, tokens)
+    return recipe, math.ceil(tokens / recipe.tokens_per_step)
 
 
 def steps_worth(recipe: Recipe, text: TextFacts, law: Law, affordable: int) -> int:

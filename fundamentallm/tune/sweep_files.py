@@ -10,19 +10,24 @@ from typing import Any
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.sweep.file.yaml_writer import sweep_text
-from fundamentallm.tune.phases import SearchPlan, ShapesPlan, TrainPlan
+from fundamentallm.tune.phases import (
+    DROPOUTS,
+    WEIGHT_DECAYS,
+    SearchPlan,
+    ShapesPlan,
+    TrainPlan,
+)
 from fundamentallm.tune.plan import SCHEDULE
 
 COMMAND = ["${env}", "${interpreter}", "-m", "fundamentallm", "train", "${args}"]
 """The installed trainer, so that the files run anywhere."""
 RATE_FACTOR = 3.0
 """Rates are searched from the center divided by this to the center times this."""
-WEIGHT_DECAYS = (0.01, 0.4)
-DROPOUTS = (0.0, 0.3)
-REPEATED = 1.5
+REPEATED = 4.0
 """Epochs of the longest runs of a search from which it searches dropout and weight decay.
 
-Both hurt runs that see the text once, so that shorter ones would choose none, for any length.
+Both hurt runs that read the text less often (docs/dev/experiments.md), so that shorter ones would
+choose none, for any length.
 """
 
 

@@ -26,7 +26,14 @@ from fundamentallm.tune.phases import (
     TrainPlan,
     stored,
 )
-from fundamentallm.tune.plan import TextFacts, dropout_for, for_length, parameters_of
+from fundamentallm.tune.plan import (
+    DECAY_FRACTION,
+    TextFacts,
+    dropout_for,
+    for_length,
+    parameters_of,
+    weight_decay_for,
+)
 from fundamentallm.tune.sweep_files import SweepFiles
 
 
@@ -110,7 +117,9 @@ def test_phases_keep_to_their_shares() -> None:
     step = speed.step_seconds(search.center.config, 2)
     short, long = search.lengths
     one_after_the_other = math.ceil(search.configurations / 2) * short * step
-    one_after_the_other += math.ceil(search.configurations / 8) * (long - 0.8 * short) * step
+    one_after_the_other += (
+        math.ceil(search.configurations / 8) * (long - (1 - DECAY_FRACTION) * short) * step
+    )
     assert search.seconds == pytest.approx(one_after_the_other)
     assert 0.8 * SEARCH_SHARE * total < search.seconds <= SEARCH_SHARE * total
 
@@ -153,40 +162,48 @@ def test_seeds_are_repeated_only_where_they_cost_little() -> None:
     assert long.seeds == (7, 8, 9)
 
 
-def test_a_longer_run_gets_more_dropout_and_a_lower_rate_than_the_runs_of_the_search() -> None:
+def test_a_longer_run_is_regularized_more_and_has_a_lower_rate_than_those_of_the_search() -> None:
     center = for_length(planner().candidates(PRIOR, 1800.0)[0].recipe, MEGABYTE, 1_000_000)
     found = Found(center, 1_000_000)
-    plan = planner().training(found, PRIOR, 30_000.0, is_time=False, budget="x", first_seed=0)
-    assert plan.expected_tokens > 4_000_000
-    assert plan.recipe.dropout > center.dropout
+    plan = planner().training(found, PRIOR, 90_000.0, is_time=False, budget="x", first_seed=0)
+    assert plan.expected_tokens > 8_000_000
+    assert plan.recipe.weight_decay > center.weight_decay
     assert plan.recipe.learning_rate < center.learning_rate
-    assert plan.recipe.weight_decay == center.weight_decay
 
 
 def test_another_round_continues_with_the_same_recipe() -> None:
-    found = Found(planner().candidates(PRIOR, 600.0)[0].recipe, 0)
+    long = planner(TextFacts(10_000_000, 66))  # more training pays
+    found = Found(long.candidates(PRIOR, 600.0)[0].recipe, 0)
     first, second = (
-        planner().training(
-            found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0, before=before
-        )
+        long.training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0, before=before)
         for before in (
             None,
-            planner().training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0),
+            long.training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0),
         )
     )
     assert second.recipe == first.recipe
     assert second.eval_every == first.eval_every  # or no run could continue
-    assert second.steps > 1.5 * first.steps
-    timed = planner().training(found, PRIOR, 600.0, is_time=True, budget="x", first_seed=0)
-    longer = planner().training(
+    assert second.steps > 1.4 * first.steps  # half of the first is continued
+    timed = long.training(found, PRIOR, 600.0, is_time=True, budget="x", first_seed=0)
+    longer = long.training(
         found, PRIOR, 600.0, is_time=True, budget="x", first_seed=0, before=timed
     )
     assert longer.minutes > 1.9 * timed.minutes  # a run counts the time of what it continues
 
 
-def test_dropout_follows_the_repetitions_and_the_size() -> None:
-    assert [dropout_for(epochs, 2.0) for epochs in (0.1, 8, 32, 1e9)] == [0.0, 0.0, 0.1, 0.3]
-    assert [dropout_for(128, size) for size in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.1, 0.2, 0.2]
+def test_another_round_is_never_shorter_than_the_one_that_it_continues() -> None:
+    small = planner(TextFacts(20_000, 66))  # soon memorized
+    found = Found(small.candidates(PRIOR, 600.0)[0].recipe, 0)
+    before = small.training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0)
+    longer = small.training(
+        found, PRIOR, 6000.0, is_time=False, budget="y", first_seed=0, before=before
+    )
+    assert longer.steps >= before.steps
+
+
+def test_dropout_and_weight_decay_grow_with_repetitions_and_size() -> None:
+    assert [dropout_for(each) for each in (0.1, 30, 120, 1e9)] == [0.0, 0.0, 0.1, 0.3]
+    assert [weight_decay_for(each) for each in (0.1, 5, 12, 1e9)] == [0.1, 0.2, 0.48, 0.5]
 
 
 def test_runs_share_the_nominal_machine() -> None:
@@ -209,7 +226,7 @@ def files() -> dict[str, str]:
     assert isinstance(shapes, ShapesPlan)
     assert isinstance(search, SearchPlan)
     texts = {"shapes": FILES.shapes(shapes, epochs=20)}
-    for repeats in (0.5, 3.0):
+    for repeats in (0.5, 5.0):
         texts[f"search {repeats}"] = FILES.search(search, repeats=repeats, epochs=20)
     for name, is_time in (("minutes", True), ("steps", False)):
         plan = planner().training(
