@@ -445,7 +445,9 @@ def section(entries: Sequence[Entry]) -> str:
         "",
         "All have the same cores and wall clock, their start included. A model is chosen on the "
         "first half of the validation text and reported on the second; runs count if they were "
-        "evaluated. `benchmarks/time_to_tuned.py` says what each contender does.",
+        "evaluated. `benchmarks/time_to_tuned.py` says what each contender does. The settings that "
+        "`tune` starts from were measured on tinyshakespeare ([experiments](dev/experiments.md)), "
+        "as were those of `--preset fast`.",
         "",
     ]
     return "\n".join(lines)

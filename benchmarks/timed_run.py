@@ -30,7 +30,7 @@ from fundamentallm.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
 EVALUATIONS = 9
-MOST_STEPS, MOST_SECONDS = 30, 3.0
+MOST_STEPS, MOST_SECONDS = 300, 3.0
 """Limits of the timed steps."""
 SCORED = 16_384
 """Tokens of the timed evaluation."""

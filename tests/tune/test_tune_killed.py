@@ -22,7 +22,7 @@ from conftest import TEXT
 from fundamentallm.training.checkpoint import Checkpoint
 
 KILLS = 20
-FLAGS = ("--runs=0.2", "--workers=1", "--max-parameters=60000")
+FLAGS = ("--runs=0.3", "--workers=1", "--max-parameters=60000")
 """Long enough for every phase of a text of 11,000 characters."""
 TIMEOUT = 1800
 

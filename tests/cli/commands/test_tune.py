@@ -39,7 +39,7 @@ def tune(*words: object) -> int:
 def test_every_phase_runs_and_a_larger_budget_continues(
     in_folder: Path, capfd: pytest.CaptureFixture[str], run: Run
 ) -> None:
-    assert tune("cats.txt", "--runs", 0.04, *TINY) == 0
+    assert tune("cats.txt", "--runs", 0.08, *TINY) == 0
     said = capfd.readouterr()
     folder = in_folder / "runs/tune-cats"
     assert {"shapes", "search", "train"} <= {each.name for each in folder.iterdir()}
@@ -60,16 +60,16 @@ def test_every_phase_runs_and_a_larger_budget_continues(
     assert run("generate", folder, "--max-tokens", 5).returncode == 0
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/run-*/summary.json")}
-    assert tune("cats.txt", "--runs", 0.04, *TINY) == 0  # nothing is left to do
+    assert tune("cats.txt", "--runs", 0.08, *TINY) == 0  # nothing is left to do
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert " starts" not in capfd.readouterr().out
 
-    assert tune("cats.txt", "--runs", 0.06, *TINY) == 0
+    assert tune("cats.txt", "--runs", 0.12, *TINY) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = summaries(folder / "train-2")
     assert {each["status"] for each in again.values()} == {"done"}
     assert again["run-0001"]["step"] > train["run-0001"]["step"]
     assert again["run-0001"]["reused_from"] == "train/run-0001"
     assert search["run-0005"]["reused_steps"] > 0
-    assert tune("cats.txt", "--runs", 0.04, *TINY) == 2
+    assert tune("cats.txt", "--runs", 0.08, *TINY) == 2
     assert "a budget can only grow" in capfd.readouterr().err
