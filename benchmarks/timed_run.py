@@ -9,6 +9,7 @@ time, and hyperband compares them at equal fractions of their schedules.
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from dataclasses import replace
@@ -42,19 +43,17 @@ def measure(config: Config, data: Dataset) -> tuple[float, float]:
     """Return the seconds of a step and of an evaluation, with the threads of a run."""
     with run_alone(config, CPU):
         train_step = TrainStep(len(data.vocabulary), config, CPU)
-        steps, timed = 0, 0.0
-        while steps <= MOST_STEPS and timed < MOST_SECONDS:
+        took: list[float] = []
+        while len(took) < MOST_STEPS and sum(took) < MOST_SECONDS:
             start = time.perf_counter()
-            train_step.step(training_batch(data.train, config, steps), config.learning_rate)
-            last = time.perf_counter() - start
-            timed += last if steps or last > MOST_SECONDS else 0.0  # the first builds kernels
-            steps += 1
+            train_step.step(training_batch(data.train, config, len(took)), config.learning_rate)
+            took.append(time.perf_counter() - start)
         train_step.model.eval()
         part = data.scored[:SCORED]
         start = time.perf_counter()
         score(train_step.model, part, len(part), config, CPU)
         evaluation = (time.perf_counter() - start) * len(data.scored) / len(part)
-    return timed / max(steps - 1, 1), evaluation
+    return statistics.median(took), evaluation  # the first steps are slower
 
 
 def fitted(config: Config, data: Dataset, seconds: float) -> Config:
