@@ -356,6 +356,6 @@ class _Lines(PlainView):
         super().__init__(space, metric)
         self.stream = stream
 
-    def print_line(self, text: str) -> None:
+    def print_line(self, text: str, style: str = "") -> None:
         """Print a line, not into the output of the run."""
         print(printable(text), file=self.stream, flush=True)

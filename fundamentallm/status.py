@@ -41,8 +41,12 @@ FINISHED = (RunStatus.DONE, RunStatus.DIVERGED, RunStatus.IMPOSSIBLE, RunStatus.
 """Statuses of a run that is over."""
 FAULTS = (RunStatus.FAILED, RunStatus.HUNG, RunStatus.OOM, RunStatus.DIED)
 """Statuses of a trial that ended by a fault."""
+OVER = (*FINISHED, *FAULTS)
+"""Statuses of a run that is over, unless it is retried."""
 RETRYABLE = (*FAULTS, RunStatus.INTERRUPTED, RunStatus.LOST)
 """Statuses of a trial whose run may be retried."""
+IN_PROGRESS = (RunStatus.RUNNING, RunStatus.UNFINISHED)
+"""Statuses shown for a run without an end."""
 RECORDED = (
     *(RunStatus.RUNNING, *FINISHED, *FAULTS[:-1]),
     *(RunStatus.INTERRUPTED, RunStatus.REFUSED),

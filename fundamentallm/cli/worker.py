@@ -264,7 +264,11 @@ def work(
     from fundamentallm.cli.terminal_view import open_view
 
     sweep, space = definition.sweep, definition.space
-    with open_view(space, sweep.ranks_by) as view, StopSignals() as signals, folder.held():
+    with (
+        open_view(space, sweep.ranks_by, count=count) as view,
+        StopSignals() as signals,
+        folder.held(),
+    ):
         most = [n for n in (sweep.run_cap, search.search.size, count) if n is not None]
         resources = resources_here(
             workers, workers_per_gpu, definition.device, min(most, default=None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from fundamentallm.files.run_folder import RunFolder
-from fundamentallm.metrics import finite
+from fundamentallm.metrics import finite, runs_text
 from fundamentallm.status import FAULTS, FINISHED, RANKED, RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.base import LazyPastRuns, PastRun, Values, key_of
@@ -76,6 +76,11 @@ class Run:
         return next((each.history for each in reversed(self.trials) if each.history), ())
 
     @property
+    def seconds(self) -> float:
+        """Return the time that its trials took together."""
+        return sum(trial.seconds for trial in self.trials)
+
+    @property
     def is_finished(self) -> bool:
         """Return whether the run has its result."""
         return self.last.status in FINISHED
@@ -127,7 +132,7 @@ class RunIndex(Sequence[Run]):
         self.scores: list[tuple[float, int]] = []
         """Sorted scores of the ranked runs, each with the run's number."""
         self.seconds = 0.0
-        """Total time of the runs with status `done`."""
+        """Total time of the finished runs."""
         self.least, self.most = math.inf, -math.inf
         """Extremes of the metric over all trials."""
         self.keys: set[str] = set()
@@ -192,8 +197,8 @@ class RunIndex(Sequence[Run]):
         change(self.by_status[status], run.number)
         if status in FAULTS:
             change(self.failed[run.retries_needed], run.number)
-        if status == RunStatus.DONE:
-            self.seconds += by * run.last.seconds
+        if run.is_finished:
+            self.seconds += by * run.seconds
         if run.is_ranked and score is not None:
             change(self.scores, (score, run.number))
 
@@ -277,6 +282,12 @@ def status_counts(statuses: Mapping[Any, int]) -> str:
     order = dict.fromkeys((*RANKED, *FINISHED, *FAULTS, *counts))
     words = dict.fromkeys(STATUS_WORDS.get(status, status) for status in order)
     return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+
+
+def progress_text(over: int, limit: int | None, running: int) -> str:
+    """Return how far a sweep is: `12 of 40 runs, 2 running`; `limit` is None if it is endless."""
+    of = runs_text(over) if limit is None else f"{over} of {runs_text(limit)}"
+    return f"{of}, {running} running"
 
 
 def reason_to_give_up(ends: Iterable[str], most: int) -> str:
