@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from fundamentallm.config.presets import PRESETS
+from fundamentallm.sweep.file.bundled import bundled_sweeps, find_sweep_file
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?|mps")
 
@@ -23,8 +25,36 @@ class PathType(click.ParamType):
         """Return the path with `~` expanded."""
         return os.path.expanduser(value)
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Let the shell complete files and folders."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+class SweepFileType(PathType):
+    """A sweep file: a path, or the name of a bundled one."""
+
+    name = "sweep file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the path of the file."""
+        return find_sweep_file(super().convert(value, param, ctx))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the bundled sweeps, unless a file or folder here begins like this."""
+        names = [name for name in bundled_sweeps() if name.startswith(incomplete)]
+        if not incomplete or any(name.startswith(incomplete) for name in os.listdir()):
+            names = []
+        return [CompletionItem(name) for name in names] or super().shell_complete(
+            ctx, param, incomplete
+        )
+
 
 PATH = PathType()
+SWEEP_FILE = SweepFileType()
 
 
 def device_option(default: str | None = "auto") -> Any:

@@ -10,7 +10,7 @@ import click
 from fundamentallm import exit_codes
 from fundamentallm.cli.diagnose import examine, show_diagnostics
 from fundamentallm.cli.messages import show
-from fundamentallm.cli.options import PATH, worker_options
+from fundamentallm.cli.options import PATH, SWEEP_FILE, worker_options
 from fundamentallm.cli.program_sweep import first_commands
 from fundamentallm.cli.storage import lease_seconds, storage_url, study_name
 from fundamentallm.cli.sweep_flags import SharedSettings
@@ -29,7 +29,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder, sweep_folder_nam
 
 
 @click.command()
-@click.argument("file", metavar="SWEEP.YAML", type=PATH)
+@click.argument("file", metavar="SWEEP.YAML", type=SWEEP_FILE)
 @click.argument("words", metavar="[DATA.TXT] [-- FLAGS FOR EVERY RUN]", nargs=-1, type=PATH)
 @click.option(
     "--output-dir", type=PATH, metavar="DIR", help="Write the sweep to DIR.  [default: runs/NAME]"
@@ -92,8 +92,9 @@ def sweep(
 ) -> int:
     """Run a W&B sweep file on this machine, or resume it.
 
-    Everything is written to the sweep's folder, runs/NAME, with one folder per run. Run the same
-    command again to resume the sweep. Flags after -- apply to every run.
+    SWEEP.YAML is a file, or the name of a bundled sweep, such as lr. Everything is written to the
+    sweep's folder, runs/NAME, with one folder per run. Run the same command again to resume the
+    sweep. Flags after -- apply to every run.
     """
     data, flags = _split(words)
     read = examine_sweep(file)

@@ -16,6 +16,7 @@ import yaml
 
 from fundamentallm.files import bounded_yaml
 from fundamentallm.files.atomic import read_file
+from fundamentallm.sweep.file.bundled import advice
 from fundamentallm.sweep.file.diagnostics import Diagnostics, Key, SweepError
 from fundamentallm.sweep.file.yaml_writer import scalar_text
 
@@ -49,7 +50,9 @@ def read_sweep_yaml(
             raise SweepError(
                 f"{path}: larger than {LARGEST // 1024} KiB, too large for a sweep file"
             ) from None
-        raise SweepError(f"{path}: {error.strerror}; give a sweep file") from None
+        is_missing = error.errno == errno.ENOENT and root is None
+        what = advice(str(path)) if is_missing else "give a sweep file"
+        raise SweepError(f"{path}: {error.strerror}; {what}") from None
     except UnicodeDecodeError as error:
         raise SweepError(f"{path}: not UTF-8 at byte {error.start}; give a sweep file") from None
     return text, *parse_sweep_yaml(text, str(path))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from fundamentallm.sweep.file.bundled import is_bundled
 from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.program.command import command_words
 from fundamentallm.sweep.program.location import SCRIPTS
@@ -49,7 +50,7 @@ def is_ours(sweep: SweepFile) -> bool:
     script = _script(sweep)
     if script is None:
         return True
-    path = find_script(script, sweep)
+    path = None if is_bundled(sweep.file) else find_script(script, sweep)
     return _is_our_script(path) if path is not None else digest(sweep) in BUNDLED
 
 
