@@ -35,7 +35,7 @@ from fundamentallm.sweep.store.definition import (
     differences,
     differences_in_file,
 )
-from fundamentallm.sweep.store.records import Run, RunIndex
+from fundamentallm.sweep.store.records import Run, RunIndex, why_unranked
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -326,6 +326,8 @@ def _conclude(
             f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
             f"{finished} finished{endings_note(runs)}; {advice}"
         )
+    elif finished and (why := why_unranked(runs.statuses())):
+        show(f"{sweep_path}: {why}", err=True)
     for line in _failures(failed, len(runs)):
         show(line, err=True)
     left = f"; {runs_text(limit - finished - len(failed))} left" if limit is not None else ""

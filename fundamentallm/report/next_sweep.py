@@ -31,7 +31,7 @@ from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.file.yaml_writer import Commented, sweep_text
 from fundamentallm.sweep.refine import is_refined
 from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperparameter_names
-from fundamentallm.sweep.store.records import status_counts
+from fundamentallm.sweep.store.records import status_counts, why_unranked
 
 ZOOM = 0.5
 """Share of the old range that the new one covers, around the best."""
@@ -56,9 +56,10 @@ def next_sweep(results: Results) -> str:
             f"{results.title}: this sweep only repeats the best of another one; "
             "give the folder of that one"
         )
-    if results.sweep.metric is None and not results.ranked:
-        note = missing_metric_note(results.runs, results.metric, results.sweep)
-        raise ReportError(f"{results.title}: {note}")
+    if not results.ranked:
+        why = why_unranked(Counter(run.status for run in results.observations))
+        why = why or missing_metric_note(results.runs, results.metric, results.sweep)
+        raise ReportError(f"{results.title}: {why}")
     evidence = Evidence(results)
     if evidence.surface is None:
         runs = len(evidence.compared.comparable)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -24,6 +24,7 @@ from fundamentallm.report.significance import pooled_noise
 from fundamentallm.scaling.fit import NOISE, PRIOR, Forecast, forecast
 from fundamentallm.scaling.law import Law, Observation
 from fundamentallm.status import RunStatus
+from fundamentallm.sweep.store.records import why_unranked
 
 LOSS = "val_loss"
 DECAYING = ("linear", "cosine", "wsd")
@@ -104,7 +105,9 @@ def predict(
             f"{results.title}: runs of another program; only those of our trainer can be predicted"
         )
     if results.best is None:
-        raise UnpredictableError(f"{results.title}: no run has finished")
+        why = why_unranked(Counter(run.status for run in results.observations))
+        why = why or f"no run has logged {results.metric.name}"
+        raise UnpredictableError(f"{results.title}: {why}")
     family = _Family(results)
     if longer > 1:
         family.check_lengths(longer)

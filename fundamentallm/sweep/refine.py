@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform, value_key
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_names
-from fundamentallm.sweep.store.records import Run, loss_by
+from fundamentallm.sweep.store.records import Run, loss_by, why_unranked
 
 NEAR = 0.05
 """Distance below which two values count as the same, as a share of their range's scale."""
@@ -39,7 +40,7 @@ def finalists(runs: Sequence[Run], space: SearchSpace, metric: Metric) -> list[F
     """Return every configuration with a score, the best first.
 
     Raises:
-        SweepError: No run has finished.
+        SweepError: No run has a score, e.g. because all diverged.
     """
     groups: dict[str, list[Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
@@ -54,7 +55,9 @@ def finalists(runs: Sequence[Run], space: SearchSpace, metric: Metric) -> list[F
         groups.setdefault(repr(own), []).append(run)
         settings[repr(own)] = own
     if not groups:
-        raise SweepError(f"{space.sweep.name}: no run has finished yet; refine needs one")
+        why = why_unranked(Counter(run.last.status for run in runs))
+        why = why or f"no run has logged {metric.name}"
+        raise SweepError(f"{space.sweep.name}: {why}; refine needs a run with a score")
     loss = loss_by(runs, metric)
     found = [
         Finalist(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ def finished(number: int, values: dict[str, object], score: float | None) -> Swe
     return SweepRun(number, (Trial(number, number, values, status, "", score=score),))
 
 
+def replace_status(run: SweepRun, status: RunStatus) -> SweepRun:
+    return SweepRun(run.number, (replace(run.last, status=status),))
+
+
 def test_finalists_are_configurations_seeds_apart() -> None:
     text = "program: train.py\nmethod: grid\nparameters:\n  dropout: {values: [0, 0.1, 0.2]}\n"
     points = SearchSpace(parse_sweep(text + "  seed: {values: [0, 1]}\n", "s"), {"epochs": 5})
@@ -52,8 +57,11 @@ def test_finalists_are_configurations_seeds_apart() -> None:
     assert [round(each.score, 3) for each in finalists(again, points, LOSS)] == [2.1, 2.25]
     best = finalists(runs, points, Metric("val_loss", "maximize"))
     assert best[0].settings == {"dropout": 0.1}
-    with pytest.raises(SweepError, match="no run has finished"):
+    with pytest.raises(SweepError, match=r"s: the only run failed; .*; refine needs a run"):
         finalists(runs[4:], points, LOSS)
+    diverged = [replace_status(run, RunStatus.DIVERGED) for run in runs]
+    with pytest.raises(SweepError, match="s: all 5 runs diverged; lower the learning rate"):
+        finalists(diverged, points, LOSS)
 
 
 def test_what_is_nearly_a_better_configuration_is_no_finalist() -> None:

@@ -290,6 +290,24 @@ def progress_text(over: int, limit: int | None, running: int) -> str:
     return f"{of}, {running} running"
 
 
+def why_unranked(statuses: Mapping[Any, int]) -> str:
+    """Return why none of these runs has a score that counts; "" if one should have.
+
+    Args:
+        statuses: Number of runs with each status.
+    """
+    counts = {status: count for status, count in statuses.items() if count}
+    if not counts.keys().isdisjoint(RANKED):
+        return ""
+    total = sum(counts.values())
+    which = "the only run" if total == 1 else f"all {total} runs"
+    if counts.keys() == {RunStatus.DIVERGED}:
+        return f"{which} diverged; lower the learning rate for all of them"
+    if counts and counts.keys() <= set(FAULTS):
+        return f"{which} failed; fundamentallm explain gives the reason"
+    return f"no run has finished yet ({status_counts(counts) or 'none has started'})"
+
+
 def reason_to_give_up(ends: Iterable[str], most: int) -> str:
     """Return why a worker should stop after runs with these statuses; "" if it should not.
 

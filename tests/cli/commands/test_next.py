@@ -21,6 +21,16 @@ def test_the_next_sweep_passes_check_and_gives_reasons(run: Run, tmp_path: Path)
     assert (few.returncode, few.stderr.count("\n")) == (2, 1)
 
 
+def test_runs_that_all_diverged_are_said_to_have(run: Run, tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {0.1: [3.0, 3.1], 1.0: [3.5]})
+    for file in folder.glob("run-*/summary.json"):
+        file.write_text(file.read_text().replace('"done"', '"diverged"'))
+    why = "s: all 3 runs diverged; lower the learning rate for all of them\n"
+    for command in (["next"], ["predict", "--longer=2"]):
+        done = run(*command, "s")
+        assert (done.returncode, done.stderr) == (2, f"fundamentallm: {why}")
+
+
 def test_a_refined_sweep_has_no_next_one(run: Run, tmp_path: Path) -> None:
     head = "# The best of lr again. Only 6 configurations of this grid run.\n"
     scores = {0.0001: [2.0, 2.01], 0.001: [1.5, 1.51], 0.01: [1.7, 1.71]}
