@@ -171,3 +171,11 @@ def need_kernels() -> None:
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail("needs a C compiler, and REQUIRE_ALL=1 allows no skip")
         pytest.skip("no C compiler is installed")
+
+
+def need_program(name: str) -> None:
+    """Skip the test if a program is not installed; CI allows no skip."""
+    if shutil.which(name) is None:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail(f"needs {name}, and REQUIRE_ALL=1 allows no skip")
+        pytest.skip(f"{name} is not installed")

@@ -169,7 +169,8 @@ def test_training_imports_neither_the_torch_compiler_nor_unused_libraries(
 
 
 @pytest.mark.parametrize(
-    "command", [["check", "sweeps/bayes.yaml"], ["report"], ["explain"], ["predict", "--longer=2"]]
+    "command",
+    [["check", "sweeps/bayes.yaml"], ["report"], ["explain"], ["predict", "--longer=2"], ["list"]],
 )
 def test_checks_and_reports_import_no_torch(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

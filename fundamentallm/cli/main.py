@@ -21,6 +21,7 @@ from fundamentallm.cli.commands.evaluate import evaluate
 from fundamentallm.cli.commands.explain import explain
 from fundamentallm.cli.commands.find import find
 from fundamentallm.cli.commands.generate import generate
+from fundamentallm.cli.commands.list import list_
 from fundamentallm.cli.commands.next import next_
 from fundamentallm.cli.commands.predict import predict
 from fundamentallm.cli.commands.refine import refine
@@ -62,6 +63,7 @@ COMMANDS = (
     sweep,
     agent,
     refine,
+    list_,
     report,
     explain,
     predict,

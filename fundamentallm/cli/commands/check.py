@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.diagnose import examine, show_diagnostics
+from fundamentallm.cli.json_output import json_option, show_json
 from fundamentallm.cli.messages import show
-from fundamentallm.cli.options import PATH, concurrency_options
+from fundamentallm.cli.options import PATH, SWEEP_FILE, concurrency_options
 from fundamentallm.cli.sweep_flags import SharedSettings
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.check.program import has_no_program
@@ -30,9 +30,9 @@ WARNED = exit_codes.FAILED
 
 
 @click.command()
-@click.argument("file", metavar="SWEEP.YAML", type=PATH)
+@click.argument("file", metavar="SWEEP.YAML", type=SWEEP_FILE)
 @click.argument("words", metavar="[DATA.TXT] [-- FLAGS FOR EVERY RUN]", nargs=-1, type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the diagnostics as JSON.")
+@json_option
 @click.option(
     "--repaired",
     "repaired_file",
@@ -58,8 +58,9 @@ def check(
 ) -> int:
     """Check a sweep file for mistakes, traps and cost.
 
-    The cost needs DATA.TXT: the cheapest and the dearest run are tried on it for a few steps, as
-    many at a time as `sweep` would run. DATA.TXT may be built-in, the text that comes with Python.
+    SWEEP.YAML is a file, or the name of a bundled sweep, such as lr. The cost needs DATA.TXT: the
+    cheapest and the dearest run are tried on it for a few steps, as many at a time as `sweep`
+    would run. DATA.TXT may be built-in, the text that comes with Python.
     Exit codes: 0 clean, 1 warnings, 2 mistakes.
     """
     data = words[0] if words and not words[0].startswith("-") else None
@@ -128,7 +129,7 @@ def _refused(message: str, as_json: bool) -> int:
     """Print the errors of a file that is not a sweep."""
     lines = message.splitlines()
     if as_json:
-        show(json.dumps({"findings": [{"level": "error", "message": x} for x in lines]}))
+        show_json({"findings": [{"level": "error", "message": x} for x in lines]})
     for line in lines:
         show(f"error: {line}", err=True)
     return exit_codes.BAD_INPUT
@@ -139,7 +140,7 @@ def _print_json(findings: Diagnostics, runs: int | None, costs: Costs | None) ->
     found = [{name: getattr(each, name) for name in fields} for each in findings.sorted()]
     content: dict[str, Any] = {"findings": found, "runs": runs}
     content |= {"costs": asdict(costs)} if costs is not None else {}
-    show(json.dumps(content, indent=2))
+    show_json(content)
 
 
 def _write_repaired(space: SearchSpace, file: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from fundamentallm.cli.messages import show
+from fundamentallm.cli.json_output import json_option, show_json
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.result_sources import metric_option, read_sources, show_notes
 from fundamentallm.printable import printable
@@ -18,7 +17,7 @@ NARROWEST = 12  # characters of a column, its borders included, in which a numbe
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN RUN...")
 @metric_option
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@json_option
 def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
     """Compare runs: their settings, loss, speed and samples.
 
@@ -33,8 +32,7 @@ def compare(runs: tuple[str, ...], metric: str, as_json: bool) -> int:
     rows = compare_runs(results)
     names = [run.name for run in results.runs]
     if as_json:
-        content = {row.name: dict(zip(names, row.values, strict=True)) for row in rows}
-        show(json.dumps(content, indent=2, default=str))
+        show_json({row.name: dict(zip(names, row.values, strict=True)) for row in rows})
         return 0
     _print(rows, names)
     return 0

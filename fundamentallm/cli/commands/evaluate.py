@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
+from fundamentallm.cli.json_output import json_option, show_json
 from fundamentallm.cli.messages import show, warn, warn_of_unknown_characters
+from fundamentallm.cli.model_source import find_model
 from fundamentallm.cli.options import PATH, device_option
 from fundamentallm.metrics import score_text
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=PATH, metavar="RUN_OR_CHECKPOINT")
+@click.argument("model", type=PATH, metavar="MODEL")
 @click.argument("data", type=PATH, metavar="DATA.TXT")
 @device_option()
 @click.option(
@@ -27,21 +28,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="Score only this part of the text that the model was trained on.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> None:
+@json_option
+def evaluate(model: str, data: str, device: str, split: str, as_json: bool) -> None:
     """Score DATA.TXT with a trained model.
 
-    RUN_OR_CHECKPOINT is a run's folder, whose best.pt is used, or a checkpoint.
+    MODEL is a checkpoint, or the folder of a run, whose best.pt is taken, or of a sweep, whose best
+    run is taken.
     """
     from fundamentallm.data.text import DataError, read_text
     from fundamentallm.machine.device import is_out_of_memory, pick_device
     from fundamentallm.model.threads import suits_kernels, threads
-    from fundamentallm.training.checkpoint import Checkpoint, find_checkpoint
+    from fundamentallm.training.checkpoint import Checkpoint
     from fundamentallm.training.evaluate import score
     from fundamentallm.training.train_step import OutOfMemoryError
 
     where = pick_device(device)
-    path = find_checkpoint(run)
+    path = find_model(model)
     checkpoint = Checkpoint.load(path)
     text = read_text(data)
     start, stop = _part(text, split, checkpoint)
@@ -51,9 +53,9 @@ def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> Non
     unknown = checkpoint.vocabulary.unknown_in(text.part(start, stop))
     warn_of_unknown_characters(data, unknown, scored="the loss")
     try:
-        model = checkpoint.build_model().to(where)
+        built = checkpoint.build_model().to(where)
         with threads(in_kernels=suits_kernels(checkpoint.config, where)):
-            scored = score(model, tokens, stop - start, checkpoint.config, where)
+            scored = score(built, tokens, stop - start, checkpoint.config, where)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"memory ran out on {where}; give another --device") from None
@@ -69,7 +71,7 @@ def evaluate(run: str, data: str, device: str, split: str, as_json: bool) -> Non
             "tokens": scored.tokens,
             "unknown_characters": unknown.total(),
         }
-        show(json.dumps(result))
+        show_json(result, indent=None)
         return
     show(
         f"loss {score_text(scored.loss)}  perplexity {score_text(scored.perplexity)}  "

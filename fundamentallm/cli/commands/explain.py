@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
 from fundamentallm.cli.claims import show_claims
-from fundamentallm.cli.messages import show
+from fundamentallm.cli.json_output import json_option, show_json
 from fundamentallm.cli.result_sources import (
     metric_option,
     read_sources,
@@ -23,7 +22,7 @@ NOTHING = "no run has finished, so there is nothing to explain yet"
 @click.command()
 @sources_argument(many=True)
 @metric_option
-@click.option("--json", "as_json", is_flag=True, help="Print the claims as JSON.")
+@json_option
 def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     """Explain what a sweep found, and how sure that is.
 
@@ -37,8 +36,8 @@ def explain(sources: tuple[str, ...], metric: str, as_json: bool) -> int:
     if not claims:
         raise FundamentallmError(f"{results.title}: {'; '.join(results.notes) or NOTHING}")
     if as_json:
-        show(json.dumps([asdict(claim) for claim in claims], indent=2))
-        return 0
-    show_claims(claims)
+        show_json([asdict(claim) for claim in claims])
+    else:
+        show_claims(claims)
     show_notes(results)
     return 0

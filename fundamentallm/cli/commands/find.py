@@ -11,6 +11,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.hyperparameter_options import HyperparameterCommand
+from fundamentallm.cli.json_output import json_option, show_json
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import run_options
 from fundamentallm.cli.prepare import prepare_here, read_recorded_text
@@ -40,7 +41,8 @@ def find() -> None:
 
 @find.command("learning-rate", cls=HyperparameterCommand, without=UNUSED, options_metavar="[FLAGS]")
 @run_options
-def learning_rate(**flags: Any) -> int:
+@json_option
+def learning_rate(as_json: bool, **flags: Any) -> int:
     """Find a range for the learning rate in one run of 200 steps.
 
     The rate rises from 1e-6 until the loss diverges. The range starts where the loss begins to fall
@@ -53,10 +55,12 @@ def learning_rate(**flags: Any) -> int:
     config = Config(**settings)
     with StopSignals(os._exit) as signals:
         text = read_recorded_text(request, recorded["data"], recorded["data_sha256"])
-        return _find(config, text, request, signals)
+        return _find(config, text, request, signals, as_json=as_json)
 
 
-def _find(config: Config, text: Text, request: TrainRequest, signals: StopSignals) -> int:
+def _find(
+    config: Config, text: Text, request: TrainRequest, signals: StopSignals, *, as_json: bool
+) -> int:
     from fundamentallm.cli.report_file import REPORT_NAME, check_may_write, save_report
     from fundamentallm.report.read_runs import read_results
     from fundamentallm.trackers.console import ConsoleTracker
@@ -73,26 +77,33 @@ def _find(config: Config, text: Text, request: TrainRequest, signals: StopSignal
     with folder.held():
         folder.clear()
         console = ConsoleTracker()
-        console.print(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
+        if not as_json:
+            console.print(f"{text.name}: {STEPS} steps at rising rates; run folder {folder.path}")
         found = find_learning_rate(
             run.config,
             run.dataset,
             device=str(run.device),
-            trackers=[FolderTracker(folder), console],
+            trackers=[FolderTracker(folder)] if as_json else [FolderTracker(folder), console],
             stop_requested=lambda: signals.name or console.closed,
         )
     if found.stopped:
         by = signals.name or console.closed
         show(f"stopped by {by} before the test finished", err=True)
         return exit_codes.of_run(RunStatus.INTERRUPTED, by, in_sweep=False)
-    save_report(read_results([folder.path], "train_loss"), folder.path / REPORT_NAME)
+    report = folder.path / REPORT_NAME
+    save_report(read_results([folder.path], "train_loss"), report)
     if not found.fell:
         show("the loss never fell, so no learning rate can be suggested", err=True)
         return exit_codes.FAILED
+    if as_json:
+        show_json(
+            {"low": found.low, "high": found.high, "run": str(folder.path), "report": str(report)}
+        )
+        return exit_codes.DONE
     show(
         f"search the learning rate from {shown(found.low)} to {shown(found.high)}: "
         f"learning_rate: {{distribution: log_uniform_values, min: {shown(found.low)}, "
         f"max: {shown(found.high)}}}"
     )
-    show(f"report: {shlex.quote(str(folder.path / REPORT_NAME))}")
+    show(f"report: {shlex.quote(str(report))}")
     return exit_codes.DONE

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import click
 
+from fundamentallm.cli.json_output import json_option, show_json
 from fundamentallm.cli.messages import show, warn, warn_of_unknown_characters
+from fundamentallm.cli.model_source import find_model
 from fundamentallm.cli.options import PATH
 from fundamentallm.data.unknown_characters import examples
 from fundamentallm.printable import fit_for
 
 
 @click.command()
-@click.argument("run", type=PATH, metavar="RUN_OR_CHECKPOINT")
-@click.option("--prompt", default="", help="Continue this text.  [default: the start of a line]")
+@click.argument("model", type=PATH, metavar="MODEL")
+@click.option("--prompt", help="Continue this text.  [default: the start of a line]")
+@click.option(
+    "--prompt-file", type=PATH, metavar="FILE", help="Continue the text in FILE; - reads stdin."
+)
 @click.option(
     "--temperature",
     default=0.8,
@@ -47,10 +54,12 @@ from fundamentallm.printable import fit_for
     metavar="N",
     help="Seed the first sample with N, the next with N + 1.  [default: 0]",
 )
-@click.option("--stop", default="", help="Stop before this text.")
+@click.option("--stop", default="", help=r"Stop before this text; \n means a line break.")
+@json_option
 def generate(
-    run: str,
-    prompt: str,
+    model: str,
+    prompt: str | None,
+    prompt_file: str | None,
     temperature: float,
     top_k: int,
     top_p: float,
@@ -58,26 +67,63 @@ def generate(
     num_samples: int,
     seed: int,
     stop: str,
+    as_json: bool,
 ) -> None:
     """Continue a prompt with a trained model.
 
-    RUN_OR_CHECKPOINT is a run's folder, whose best.pt is used, or a checkpoint.
+    MODEL is a checkpoint, or the folder of a run, whose best.pt is taken, or of a sweep, whose best
+    run is taken.
     """
     for flag, value in (("--max-tokens", max_tokens), ("--num-samples", num_samples)):
         if value < 1:
             raise click.UsageError(f"{flag}: got {value}; give 1 or more")
     if not 0 <= seed < 2**63:
         raise click.UsageError(f"--seed: got {seed}; give a number from 0 to 2^63 - 1")
+    if prompt is not None and prompt_file is not None:
+        raise click.UsageError("--prompt and --prompt-file exclude each other; give one")
 
+    from fundamentallm.data.text import read_text
     from fundamentallm.model.sampling import Sampling
     from fundamentallm.model.sampling import generate as write
     from fundamentallm.model.threads import threads
-    from fundamentallm.training.checkpoint import Checkpoint, find_checkpoint
+    from fundamentallm.training.checkpoint import Checkpoint
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-    checkpoint = Checkpoint.load(find_checkpoint(run))
-    model = checkpoint.build_model()
-    warn_of_unknown_characters("--prompt", checkpoint.vocabulary.unknown_in(prompt))
+    path = find_model(model)
+    checkpoint = Checkpoint.load(path)
+    built = checkpoint.build_model()
+    text = read_text(prompt_file).content if prompt_file is not None else prompt or ""
+    where = "--prompt" if prompt_file is None else prompt_file
+    warn_of_unknown_characters(where, checkpoint.vocabulary.unknown_in([text]))
+
+    def pieces(seed: int) -> Iterator[str]:
+        return write(
+            built,
+            checkpoint.vocabulary,
+            text,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            seed=seed,
+            stop=_unescaped(stop),
+        )
+
+    seeds = range(seed, seed + num_samples)
+    with threads():
+        if as_json:
+            samples = [{"seed": n, "prompt": text, "text": "".join(pieces(n))} for n in seeds]
+            show_json({"checkpoint": str(path), "samples": samples})
+        else:
+            _print_samples(text, [pieces(n) for n in seeds])
+
+
+def _unescaped(typed: str) -> str:
+    r"""Return a typed text with `\n`, `\t` and `\\` as the characters that they stand for."""
+    meant = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda found: meant[found[1]], typed)
+
+
+def _print_samples(prompt: str, samples: Sequence[Iterator[str]]) -> None:
+    """Print samples as they are written; warn of characters that stdout's encoding lacks."""
     encoding = sys.stdout.encoding if sys.stdout else "utf-8"
     escaped: Counter[str] = Counter()
 
@@ -85,22 +131,12 @@ def generate(
         escaped.update(character for character in text if not _can_encode(character, encoding))
         print(fit_for(sys.stdout, text), end="", flush=True)
 
-    for number in range(num_samples):
-        if num_samples > 1:
-            show(f"--- sample {number + 1} ---")
+    for number, pieces in enumerate(samples, 1):
+        if len(samples) > 1:
+            show(f"--- sample {number} ---")
         write_out(prompt)
-        pieces = write(
-            model,
-            checkpoint.vocabulary,
-            prompt,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            seed=seed + number,
-            stop=stop,
-        )
-        with threads():
-            for piece in pieces:
-                write_out(piece)
+        for piece in pieces:
+            write_out(piece)
         write_out("\n")
     if escaped:
         warn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fundamentallm.cli.json_output import json_option, show_json
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.result_sources import (
     metric_option,
@@ -20,7 +21,10 @@ FACTOR = click.FloatRange(min=1, max=1000)
 @click.option("--longer", type=FACTOR, default=1, help="Train the best so many times as long.")
 @click.option("--wider", type=FACTOR, default=1, help="Multiply its --model-dim by this.")
 @metric_option
-def predict(sources: tuple[str, ...], longer: float, wider: float, metric: str) -> int:
+@json_option
+def predict(
+    sources: tuple[str, ...], longer: float, wider: float, metric: str, as_json: bool
+) -> int:
     """Predict the loss of a longer or wider run of the best.
 
     The answer has an interval that holds nine of ten such runs. If the runs do not tell, a line
@@ -32,6 +36,22 @@ def predict(sources: tuple[str, ...], longer: float, wider: float, metric: str) 
     results = read_sources(sources, metric)
     from fundamentallm.report.predict import predict as predict_loss
 
-    show(predict_loss(results, longer=longer, wider=wider).says)
+    found = predict_loss(results, longer=longer, wider=wider)
+    if as_json:
+        show_json(
+            {
+                "val_loss": found.expected.loss,
+                "low": found.expected.low,
+                "high": found.expected.high,
+                "best_run": found.best,
+                "now": found.now,
+                "config": vars(found.config),
+                "parameters": found.parameters,
+                "tokens": found.tokens,
+                "basis": found.basis,
+            }
+        )
+    else:
+        show(found.says)
     show_notes(results)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +20,12 @@ from fundamentallm.cli.result_sources import (
 )
 from fundamentallm.files.atomic import followed
 from fundamentallm.metrics import runs_text
+from fundamentallm.report.overview import process_has_ended
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 
 if TYPE_CHECKING:
-    from fundamentallm.report.results import Results, RunResult
+    from fundamentallm.report.results import Results
 
 
 @click.command()
@@ -78,27 +78,15 @@ def _is_in_progress(results: Results, previous_count: int) -> bool:
 
     Their number is not certain: configurations may be impossible, or the sweep stopped elsewhere.
     """
-    if any(run.status == RunStatus.UNFINISHED and not _is_dead(run) for run in results.runs):
+    if any(
+        run.status == RunStatus.UNFINISHED and not process_has_ended(run) for run in results.runs
+    ):
         return True
     space = results.space({})
     if space is None or len(results.runs) == previous_count:
         return False
     runs, _ = size(space)
     return runs is None or len(results.runs) < runs
-
-
-def _is_dead(run: RunResult) -> bool:
-    """Return whether the process of an unfinished run on this machine has ended."""
-    process = run.summary.get("process")
-    if run.summary.get("host") != socket.gethostname() or type(process) is not int:
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:  # another user's process
-        return False
-    return False
 
 
 def _default_file(sources: tuple[str, ...]) -> Path:

@@ -19,7 +19,7 @@ def in_progress(evidence: Evidence) -> list[Claim]:
     results = evidence.results
     statuses = [run.status for run in results.observations]
     asked, made = runs_asked_for(results), len(statuses)
-    missing = asked is not None and made < asked and not _reached_target(results)
+    missing = asked is not None and made < asked and not reached_target(results)
     if not results.ranked or not (missing or RunStatus.UNFINISHED in statuses):
         return []
     of = f" of {asked}" if missing else ""
@@ -52,7 +52,8 @@ def runs_asked_for(results: Results) -> int | None:
     return None if space is None else size(space)[0]
 
 
-def _reached_target(results: Results) -> bool:
+def reached_target(results: Results) -> bool:
+    """Return whether a run has reached the metric's target, which ends the sweep."""
     target, best = results.metric.target, results.best
     if target is None or best is None:
         return False

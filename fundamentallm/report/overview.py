@@ -1,0 +1,139 @@
+"""Overview of a folder: its sweeps and runs, how far each is, and its best score."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.report.read_runs import MAX_DEPTH, natural_key, read_run
+from fundamentallm.report.results import Results, RunResult
+from fundamentallm.report.rules.progress import reached_target, runs_asked_for
+from fundamentallm.status import FINISHED, RunStatus
+from fundamentallm.sweep.file.sweep_file import Metric, read_sweep
+from fundamentallm.sweep.store.sweep_folder import RUN, SweepFolder
+
+METRIC = Metric("val_loss")
+"""Metric of a run outside sweeps."""
+
+
+class State(StrEnum):
+    """State of a sweep, or of a run that has not recorded its end."""
+
+    DONE = "done"
+    IN_PROGRESS = "in progress"
+    STOPPED = "stopped"
+    """Of a sweep: runs are left, and none is in progress here."""
+    KILLED = "killed"
+    """Of a run: its process has ended without recording it."""
+    UNFINISHED = "unfinished"
+    """Of a run: in progress on another machine, or killed there."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of a sweep or a run."""
+
+    folder: Path
+    is_sweep: bool
+    state: str
+    """A `State`, or a run's status."""
+    done: int
+    """Runs of a sweep that have finished; steps of a run."""
+    total: int | None
+    """Runs that a sweep asks for, steps that a run is to take; None if endless or unknown."""
+    metric: str
+    best: float | None
+    """Best value of the metric."""
+    best_run: str = ""
+    """Run of the sweep that has it."""
+
+
+def find_sweeps_and_runs(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """Yield the folders of sweeps, and of runs outside them, sorted by name; links are left out."""
+    if depth > MAX_DEPTH or not os.path.isdir(folder) or (depth and os.path.islink(folder)):
+        return
+    if is_sweep(folder) or RunFolder(folder).holds_a_run():
+        yield folder
+        return
+    for name in sorted(_names(folder), key=natural_key):
+        yield from find_sweeps_and_runs(folder / name, depth + 1)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder holds a sweep; a file sweep.yaml alone may be anyone's."""
+    if not os.path.isfile(folder / "sweep.yaml"):
+        return False
+    return SweepFolder(folder).exists or any(re.fullmatch(RUN, name) for name in _names(folder))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:  # not readable
+        return []
+
+
+def of_sweep(folder: Path, results: Results) -> Progress:
+    """Return the progress of the sweep in `folder`."""
+    done = sum(run.status in FINISHED for run in results.runs)
+    total, left = runs_asked_for(results), len(results.runs) - done
+    if any(_is_alive(run) for run in results.runs):
+        state = State.IN_PROGRESS
+    elif reached_target(results) or (not left and done >= (total or 1)):
+        state = State.DONE
+    else:
+        state = State.STOPPED
+    best = results.best
+    score, name = (None, "") if best is None else (best.score, best.name)
+    return Progress(folder, True, state, done, total, results.metric.name, score, name)
+
+
+def of_new_sweep(folder: Path) -> Progress:
+    """Return the progress of a sweep of which no run has started.
+
+    Raises:
+        SweepError: Its file cannot be read.
+    """
+    sweep = read_sweep(folder / "sweep.yaml", folder)
+    return of_sweep(folder, Results(folder.name, sweep.ranks_by, [], sweep))
+
+
+def of_run(folder: Path, metric: Metric = METRIC) -> Progress:
+    """Return the progress of the run in `folder`, scored by `metric`."""
+    run = read_run(folder, folder.name, metric, [])
+    state = run.status
+    if run.status == RunStatus.UNFINISHED:
+        gone = State.KILLED if process_has_ended(run) else State.UNFINISHED
+        state = State.IN_PROGRESS if _is_alive(run) else gone
+    logged = [curve.steps[-1] for curve in run.curves.values() if curve.steps]
+    step, total = run.summary.get("step"), run.summary.get("total_steps")
+    step = max(logged, default=0) if step is None else step
+    return Progress(folder, False, state, step, total, metric.name, run.score)
+
+
+def process_has_ended(run: RunResult) -> bool:
+    """Return whether the process of an unfinished run on this machine has ended."""
+    process = run.summary.get("process")
+    if not _is_here(run) or type(process) is not int:
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's process
+        return False
+    return False
+
+
+def _is_alive(run: RunResult) -> bool:
+    return run.status == RunStatus.UNFINISHED and _is_here(run) and not process_has_ended(run)
+
+
+def _is_here(run: RunResult) -> bool:
+    return run.summary.get("host") == socket.gethostname()
