@@ -52,6 +52,41 @@ Exit codes: 0 done, 1 failed or diverged, 2 bad input, 129 SIGHUP (a closed term
 | `XDG_CACHE_HOME` | folder of encoded texts and the built `kernels.c` (`~/.cache`) |
 | `XDG_STATE_HOME` | folder that notes what you started (`~/.local/state`) |
 | `WANDB_API_KEY`, `WANDB_MODE`, `WANDB_BASE_URL`, ... | W&B's own |
+
+## Completion in your shell
+
+TAB completes commands, flags, bundled sweeps and files, once this line is in `~/.bashrc`:
+
+```text
+eval "$(_FUNDAMENTALLM_COMPLETE=bash_source fundamentallm)"
+```
+
+It needs bash 4.4. For zsh write `zsh_source`, into `~/.zshrc`. For fish:
+
+```text
+_FUNDAMENTALLM_COMPLETE=fish_source fundamentallm > ~/.config/fish/completions/fundamentallm.fish
+```
+
+## JSON
+
+Every command that answers a question has `--json`. It then prints one JSON document on stdout and
+nothing else there: numbers are not rounded, names are those of settings and
+[metrics](metrics.md), a missing value is `null`. Notes, warnings and errors go to stderr; exit
+codes are the same. After an error there is no document.
+
+| command | document |
+|---|---|
+| `check` | `{findings: [{level, line, key, message}], runs, costs}`; `costs` with a text |
+| `list` | `{sweeps: [{folder, state, done, total, metric, best, best_run}], runs: [...]}` |
+| `explain` | `[{rule, verdict, says, about}]` |
+| `predict` | `{val_loss, low, high, best_run, now, config, parameters, tokens, basis}` |
+| `compare` | `{SETTING_OR_RESULT: {RUN: value}}` |
+| `evaluate` | `{loss, perplexity, bits_per_char, tokens, checkpoint, data, ...}` |
+| `generate` | `{checkpoint, samples: [{seed, prompt, text}]}` |
+| `find learning-rate` | `{low, high, run, report}` |
+
+`train`, `sweep`, `agent`, `refine` and `tune` show progress instead; ask `list`, `explain` or
+`compare` for their results. `next` prints YAML, and `report` writes a page.
 """
 
 EXAMPLES = {
