@@ -11,6 +11,7 @@ from fundamentallm.cli.messages import display_path, notify
 from fundamentallm.cli.result_sources import read_sources
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.metrics import runs_text, score_text
+from fundamentallm.sweep.store.sweep_folder import is_sweep
 
 
 def find_model(source: str | Path, tell: Callable[[str], None] = notify) -> Path:
@@ -25,7 +26,6 @@ def find_model(source: str | Path, tell: Callable[[str], None] = notify) -> Path
         CheckpointError: There is no such file, or no checkpoint in the folder.
         FundamentallmError: The sweep has no run with a model of ours.
     """
-    from fundamentallm.report.overview import is_sweep
     from fundamentallm.training.checkpoint import find_checkpoint
 
     path = Path(source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.progress import reached_target, runs_asked_for
 from fundamentallm.status import FINISHED, RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric, read_sweep
-from fundamentallm.sweep.store.sweep_folder import RUN, SweepFolder
+from fundamentallm.sweep.store.sweep_folder import is_sweep
 
 METRIC = Metric("val_loss")
 """Metric of a run outside sweeps."""
@@ -61,22 +60,12 @@ def find_sweeps_and_runs(folder: Path, depth: int = 0) -> Iterator[Path]:
     if is_sweep(folder) or RunFolder(folder).holds_a_run():
         yield folder
         return
-    for name in sorted(_names(folder), key=natural_key):
-        yield from find_sweeps_and_runs(folder / name, depth + 1)
-
-
-def is_sweep(folder: Path) -> bool:
-    """Return whether a folder holds a sweep; a file sweep.yaml alone may be anyone's."""
-    if not os.path.isfile(folder / "sweep.yaml"):
-        return False
-    return SweepFolder(folder).exists or any(re.fullmatch(RUN, name) for name in _names(folder))
-
-
-def _names(folder: Path) -> list[str]:
     try:
-        return [name for name in os.listdir(folder) if not name.startswith(".")]
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError:  # not readable
-        return []
+        return
+    for name in sorted(names, key=natural_key):
+        yield from find_sweeps_and_runs(folder / name, depth + 1)
 
 
 def of_sweep(folder: Path, results: Results) -> Progress:

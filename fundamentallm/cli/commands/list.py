@@ -16,6 +16,7 @@ from fundamentallm.cli.options import PATH
 from fundamentallm.cli.result_sources import read_sources
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.metrics import score_text
+from fundamentallm.sweep.store.sweep_folder import is_sweep
 
 if TYPE_CHECKING:
     from fundamentallm.report.overview import Progress
@@ -49,7 +50,7 @@ def list_(folder: str | None, as_json: bool) -> int:
 
 def _progress(folder: Path) -> Iterator[Progress]:
     """Yield the progress of each sweep and run; what cannot be read only warns."""
-    from fundamentallm.report.overview import find_sweeps_and_runs, is_sweep, of_run
+    from fundamentallm.report.overview import find_sweeps_and_runs, of_run
 
     for path in find_sweeps_and_runs(folder):
         try:

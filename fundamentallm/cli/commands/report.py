@@ -20,7 +20,6 @@ from fundamentallm.cli.result_sources import (
 )
 from fundamentallm.files.atomic import followed
 from fundamentallm.metrics import runs_text
-from fundamentallm.report.overview import process_has_ended
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import size
 
@@ -78,6 +77,8 @@ def _is_in_progress(results: Results, previous_count: int) -> bool:
 
     Their number is not certain: configurations may be impossible, or the sweep stopped elsewhere.
     """
+    from fundamentallm.report.overview import process_has_ended
+
     if any(
         run.status == RunStatus.UNFINISHED and not process_has_ended(run) for run in results.runs
     ):

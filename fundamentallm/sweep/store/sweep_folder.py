@@ -56,6 +56,13 @@ def checkpoints(folder: Path) -> Iterator[Path]:
     return (path / "last.pt" for path in folder.iterdir() if re.fullmatch(RUN, path.name))
 
 
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder holds a sweep, or what is left of one beside its runs."""
+    if not os.path.isfile(folder / "sweep.yaml"):  # alone it may be anyone's
+        return False
+    return SweepFolder(folder).exists or any(re.fullmatch(RUN, name) for name in os.listdir(folder))
+
+
 class SweepFolder:
     """Files of one sweep under `path`; only its methods read or write them."""
 
