@@ -72,7 +72,8 @@ _FUNDAMENTALLM_COMPLETE=fish_source fundamentallm > ~/.config/fish/completions/f
 Every command that answers a question has `--json`. It then prints one JSON document on stdout and
 nothing else there: numbers are not rounded, names are those of settings and
 [metrics](metrics.md), a missing value is `null`. Notes, warnings and errors go to stderr; exit
-codes are the same. After an error there is no document.
+codes are the same. After an error there is no document, but for errors that `check` finds in a
+file.
 
 | command | document |
 |---|---|
@@ -82,6 +83,7 @@ codes are the same. After an error there is no document.
 | `predict` | `{val_loss, low, high, best_run, now, config, parameters, tokens, basis}` |
 | `compare` | `{SETTING_OR_RESULT: {RUN: value}}` |
 | `evaluate` | `{loss, perplexity, bits_per_char, tokens, checkpoint, data, ...}` |
+| `export` | `{metric, fixed, runs}`, or `{metric, history}`: [export](export.md) |
 | `generate` | `{checkpoint, samples: [{seed, prompt, text}]}` |
 | `find learning-rate` | `{low, high, run, report}` |
 

@@ -24,6 +24,7 @@ from fundamentallm.metrics import runs_text, score_text
 from fundamentallm.printable import printable
 from fundamentallm.report.explain import HEADINGS
 from fundamentallm.report.explain import explain as explain_results
+from fundamentallm.report.tables import history, run_table
 from fundamentallm.status import FAULTS
 from fundamentallm.sweep.check.program import check_function
 from fundamentallm.sweep.check.warnings import check_any
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from fundamentallm.report.results import Results, RunResult
     from fundamentallm.sweep.engine.function_trial import FunctionExecutor
 
-COLUMNS = ("run", "status", "seconds")
-"""Columns of a table of runs, beside the settings and the metric."""
 _running = threading.Lock()
 """Held while a sweep runs: environment and W&B's client belong to the whole process."""
 
@@ -197,9 +196,10 @@ class SweepResults:
         """All runs: a pandas DataFrame, or a list of dicts without pandas.
 
         Columns are `run`, `status`, the settings that the sweep searches, the best value of the
-        metric, and `seconds`. A setting with one of these names has `config.` before it.
+        metric, and `seconds`. A setting with one of these names has
+        `config.` before it. `fundamentallm export` writes the same table.
         """
-        return _table([self._row(run) for run in self._results.runs])
+        return _frame(run_table(self._results).records())
 
     def history(self, run: str | int | SweepRun) -> Any:
         """Return what a run logged, by step: a pandas DataFrame, or a list of dicts without pandas.
@@ -214,7 +214,7 @@ class SweepResults:
         name = f"run-{name:04}" if isinstance(name, int) else name
         for each in self._results.runs:
             if each.name == name:
-                return _table(_history(each))
+                return _frame(history(each))
         raise KeyError(f"{name}: no run of {self.folder}")
 
     def explain(self) -> str:
@@ -233,22 +233,6 @@ class SweepResults:
         found = f", best {self.metric} {score_text(best.score)} ({best.name})" if best else ""
         return f"<SweepResults of {self.folder}: {len(self._results.runs)} runs{found}>"
 
-    @property
-    def _searched(self) -> list[str]:
-        """Settings that the sweep searches, and others in which runs differ."""
-        parameters = self._results.parameters
-        names = [name for name, each in parameters.items() if not each.is_constant]
-        return list(dict.fromkeys((*names, *self._results.varied)))
-
-    def _row(self, run: RunResult) -> dict[str, Any]:
-        taken = (*COLUMNS, self.metric)
-        settings = {
-            f"config.{name}" if name in taken else name: run.settings.get(name)
-            for name in self._searched
-        }
-        end = {self.metric: run.score, "seconds": run.summary.get("seconds")}
-        return {"run": run.name, "status": str(run.status), **settings, **end}
-
 
 def _run(run: RunResult) -> SweepRun:
     logged = run.summary.get("summary", {}) if run.program else run.summary
@@ -257,15 +241,7 @@ def _run(run: RunResult) -> SweepRun:
     return SweepRun(run.name, str(run.status), run.settings, run.score, summary, Path(run.location))
 
 
-def _history(run: RunResult) -> list[dict[str, Any]]:
-    rows: dict[int, dict[str, Any]] = {}
-    for name, curve in run.curves.items():
-        for step, value in zip(curve.steps, curve.values, strict=True):
-            rows.setdefault(step, {"step": step})[name] = value
-    return [rows[step] for step in sorted(rows)]
-
-
-def _table(rows: list[dict[str, Any]]) -> Any:
+def _frame(rows: list[dict[str, Any]]) -> Any:
     try:
         pandas: Any = import_module("pandas")
     except ModuleNotFoundError:

@@ -55,6 +55,8 @@ ONLY_IN = {  # library: the only packages that import it
     "sqlalchemy": ("sweep.store",),
     "filelock": ("sweep.store", "files.run_folder"),
     "rich": ("cli",),
+    "pyarrow": ("report.export",),
+    "safetensors": ("training.safetensors",),
 }
 
 

@@ -19,6 +19,7 @@ from fundamentallm.cli.commands.check import check
 from fundamentallm.cli.commands.compare import compare
 from fundamentallm.cli.commands.evaluate import evaluate
 from fundamentallm.cli.commands.explain import explain
+from fundamentallm.cli.commands.export import export
 from fundamentallm.cli.commands.find import find
 from fundamentallm.cli.commands.generate import generate
 from fundamentallm.cli.commands.list import list_
@@ -70,6 +71,7 @@ COMMANDS = (
     workspace,
     next_,
     compare,
+    export,
     sync,
 )
 for command in COMMANDS:

@@ -14,7 +14,7 @@ from shutil import get_terminal_size
 import click
 
 from fundamentallm.data.unknown_characters import describe_unknown
-from fundamentallm.printable import printable
+from fundamentallm.printable import fit_for, printable
 
 
 def show(text: str, *, err: bool = False) -> None:
@@ -23,6 +23,11 @@ def show(text: str, *, err: bool = False) -> None:
     Commands print through this function, because files and services supply parts of messages.
     """
     click.echo(printable(text), err=err)
+
+
+def write_out(text: str) -> None:
+    """Write a text to stdout as it is, without a line end; on a terminal as in `show`."""
+    click.echo(fit_for(sys.stdout, text), nl=False)
 
 
 def notify(line: str) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from fundamentallm.cli.messages import write_out
 from fundamentallm.cli.result_sources import (
     metric_option,
     read_sources,
     show_notes,
     sources_argument,
 )
-from fundamentallm.printable import fit_for
 
 
 @click.command("next")
@@ -28,6 +26,6 @@ def next_(sources: tuple[str, ...], metric: str) -> int:
     results = read_sources(sources, metric)
     from fundamentallm.report.next_sweep import next_sweep
 
-    click.echo(fit_for(sys.stdout, next_sweep(results)), nl=False)
+    write_out(next_sweep(results))
     show_notes(results)
     return 0
