@@ -185,6 +185,11 @@ class HeldFolder:
         status = self._status(name)
         return 0.0 if status is None else status.st_mtime
 
+    def stamp(self, name: str) -> tuple[int, int, int] | None:
+        """Return numbers that differ once a file's content has changed; None if it is missing."""
+        status = self._status(name)
+        return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
+
     def names(self, pattern: str = "*") -> list[str]:
         """Return the sorted names of its entries, including hidden ones."""
         if self.handle is None:

@@ -202,6 +202,16 @@ class RunFolder:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def stamps(self) -> dict[str, tuple[int, int, int]]:
+        """Return the `HeldFolder.stamp` of each file that a report reads, by its name."""
+        names = (file.name for file in (self.config, self.metrics, self.summary, self.samples))
+        try:
+            with HeldFolder(self.path, self.root) as folder:
+                stamps = {name: folder.stamp(name) for name in names}
+        except OSError:
+            return {}
+        return {name: stamp for name, stamp in stamps.items() if stamp is not None}
+
     def has_ended(self) -> bool:
         """Return whether the summary shows the run's end, and rows exist if it took a step."""
         summary = self.read_summary()

@@ -92,3 +92,16 @@ def _in_logs(results: Results, name: str, levels: Sequence[float]) -> bool:
         low, high = parameter.distribution.ends
         return parameter.distribution.in_logs or (low > 0 and high / low >= LEAST_RATIO)
     return name == "learning_rate" or levels[-1] / levels[0] >= MIN_LOG_RATIO
+
+
+def log_ticks(factor: Factor) -> dict[str, Any]:
+    """Return round numbers on a logarithmic axis, as plotly takes them."""
+    marks = list(factor.levels)
+    if not factor.is_listed:
+        low, high = (math.floor(math.log10(marks[0])), math.ceil(math.log10(marks[-1])))
+        for kept in ((1, 2, 5), (1, 3), (1,)):
+            marks = [k * 10.0**e for e in range(low, high + 1) for k in kept]
+            marks = [m for m in marks if factor.levels[0] * 0.9 <= m <= factor.levels[-1] * 1.1]
+            if len(marks) <= 5:
+                break
+    return {"tickvals": marks, "ticktext": [shown(mark) for mark in marks]}

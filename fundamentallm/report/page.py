@@ -1,4 +1,7 @@
-"""The report: one HTML file that holds everything it shows and needs no network."""
+"""The report: one HTML file that holds everything it shows and needs no network.
+
+A dashboard is the same page with live data.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import hashlib
 import json
 import os
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,21 +21,33 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from fundamentallm import __version__
-from fundamentallm.config.fields import shown
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.files.atomic import replacing
-from fundamentallm.metrics import score_text
-from fundamentallm.printable import printable
 from fundamentallm.report.explain import by_heading, explain
-from fundamentallm.report.figures import make_plots
+from fundamentallm.report.page_parts import Parts, figure_parts, run_parts, shortened
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.sweep.store.records import status_counts
 
-LONGEST = 1_000  # characters of a setting or sample
-MOST_SAMPLES = 6
-MOST_OTHERS = 20  # settings that no one searched, in a table
+SCRIPTS = (
+    *("content.js", "filter.js", "table.js", "lines.js", "charts.js", "axes.js"),
+    *("pair.js", "samples.js", "csv.js", "paper.js", "page.js"),
+)
+"""In this order: each uses names of those before it."""
+LIVE_SCRIPT = "live.js"
+POLICY = (
+    "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of HTML."""
+
+    html: str
+    policy: str
+    """Its content security policy, which the page has too."""
 
 
 def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
@@ -53,46 +68,61 @@ def write_report(results: Results, file: Path, *, refresh: int = 0) -> None:
 
 def make_page(results: Results, *, refresh: int = 0) -> str:
     """Return the page's HTML."""
+    return render_page({**run_parts(results), **joint_parts(results)}, refresh=refresh).html
+
+
+def joint_parts(results: Results) -> Parts:
+    """Return the parts that show all runs together: words and charts."""
+    evidence = Evidence(results)
+    return {"words": render_words(results, evidence), **figure_parts(results, evidence)}
+
+
+def render_page(parts: Parts, *, refresh: int = 0, live: Mapping[str, Any] | None = None) -> Page:
+    """Return the page of all parts.
+
+    Args:
+        parts: The content.
+        refresh: Seconds after which a browser reloads it; 0 for a final page.
+        live: What a dashboard's script is told; None for a report.
+    """
     from plotly.offline import get_plotlyjs
 
-    evidence = Evidence(results)
-    plots = make_plots(results, evidence)
-    figures = {plot.id: json.loads(plot.figure.to_json() or "{}") for plot in plots}
-    scripts = {"plotly": get_plotlyjs(), "page": _resource("page.js")}
-    environment = Environment(
-        loader=PackageLoader("fundamentallm.report", "."),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        results=results,
+    names = [*SCRIPTS, *([LIVE_SCRIPT] if live is not None else [])]
+    scripts = [*map(_resource, names), get_plotlyjs()]
+    policy = POLICY.format(scripts=" ".join(f"'sha256-{_hash(text)}'" for text in scripts))
+    if live is not None:
+        policy += "; connect-src 'self'"
+    html = _environment().get_template("page.html.j2").render(
+        about=parts["about"],
+        words=Markup(parts["words"]),  # escaped by its own template
         version=__version__,
         refresh=refresh,
-        counts=status_counts(Counter(run.status for run in results.runs)),
-        sections=_sections(results, evidence),
+        policy=policy,
+        style=Markup(_resource("page.css")),  # ours: no text of a run is in it
+        scripts=[Markup(text) for text in scripts],
+        content=Markup(_inside_script(parts)),
+        live=None if live is None else Markup(_inside_script(live)),
+    )  # fmt: skip
+    return Page(html, policy)
+
+
+def render_words(results: Results, evidence: Evidence) -> str:
+    """Return what `explain` says, as HTML."""
+    sections = by_heading(explain(results, evidence))
+    if results.notes:
+        sections["What is missing"] = [shortened(note) for note in results.notes[:20]]
+    return _environment().get_template("words.html.j2").render(
+        sections=sections,
         command=_command(results),
         repeats="Its command:" if results.is_foreign else "Repeat it:",
-        filters=_filters(results),
-        columns=_columns(results),
-        rows=[_cells(results, run) for run in _best_first(results)],
-        others=[name for name in results.differing if name not in results.varied][:MOST_OTHERS],
-        text=_text,
-        plots=plots,
-        samples=_sample_rows(results),
-        style=Markup(_resource("page.css")),  # ours: no text of a run is in it
-        scripts={name: Markup(text) for name, text in scripts.items()},
-        hashes=" ".join(f"'sha256-{_hash(text)}'" for text in scripts.values()),
-        figures=Markup(_inside_script(figures)),
-    )
+    )  # fmt: skip
 
 
 def _command(results: Results) -> str:
     """Return the command that repeats the best configuration; "" if it is unknown."""
     best = next(iter(results.contenders), None)
     if not best or best[0].program or "data_sha256" not in best[0].settings:
-        return _shortened(best[0].program) if best else ""
+        return shortened(best[0].program) if best else ""
     return repeat_command(best[0], results.varied)
 
 
@@ -110,100 +140,28 @@ def repeat_command(run: RunResult, varied: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def _filters(results: Results) -> str:
-    """Return an example of what the table can be filtered by."""
-    if not results.is_foreign:
-        return "diverged, num_layers=4, val_loss<1.9"
-    return _shortened(", ".join(["done", *(f"{name}=..." for name in results.varied[:2])]))
-
-
-def _sections(results: Results, evidence: Evidence) -> dict[str, list[str]]:
-    """Return sentences by heading."""
-    sections = by_heading(explain(results, evidence))
-    if results.notes:
-        sections["What is missing"] = [_shortened(note) for note in results.notes[:20]]
-    return sections
-
-
-def _columns(results: Results) -> list[str]:
-    own = ["run", "status", results.metric.name, "best step", "steps", "seconds"]
-    return [*own, *map(_shortened, results.varied)]
-
-
-def _best_first(results: Results) -> Sequence[RunResult]:
-    return [*results.by_loss(results.runs), *(run for run in results.runs if not run.is_ranked)]
-
-
-def _cells(results: Results, run: RunResult) -> list[tuple[str, str]]:
-    """Return text and sorting key of every column."""
-    summary = run.summary
-    seconds = summary.get("seconds")
-    best_step = run.best_step(results.metric)
-    numbers: list[Any] = [run.score, best_step, summary.get("step"), seconds]
-    texts = [
-        score_text(run.score),
-        _text(best_step),
-        _steps_text(summary),
-        f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
-    ]
-    cells = [(_shortened(run.name), run.name[:200]), (run.status, run.status)]
-    cells += [(text, _key(number)) for text, number in zip(texts, numbers, strict=True)]
-    for name in results.varied:
-        value = run.settings.get(name)
-        cells.append((_text(value), _key(value)))
-    return cells
-
-
-def _steps_text(summary: Mapping[str, Any]) -> str:
-    """Return the steps of a run, and how many of them it reused: `400 (80 reused)`."""
-    steps, reused = _text(summary.get("step")), summary.get("reused_steps")
-    return f"{steps} ({_text(reused)} reused)" if reused else steps
-
-
-def _sample_rows(results: Results) -> list[dict[str, Any]]:
-    """Return the last sample of each of the best runs."""
-    found: list[dict[str, Any]] = []
-    for run in _best_first(results):
-        if run.samples and len(found) < MOST_SAMPLES:
-            step, sample = run.samples[-1]
-            found.append(
-                {
-                    "run": _shortened(run.name),
-                    "score": score_text(run.score),
-                    "step": step,
-                    "prompt": _shortened(sample.prompt),
-                    "text": _shortened(sample.text),
-                }
-            )
-    return found
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else _shortened(shown(value))
-
-
-def _key(value: Any) -> str:
-    """Return a sorting key: numbers sort as numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)[:200]
-    return repr(value)
-
-
-def _shortened(text: str) -> str:
-    """Return text without control characters, at most LONGEST long."""
-    return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
-
-
 def _inside_script(content: Mapping[str, Any]) -> str:
     """Return JSON that cannot end its script element."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("fundamentallm.report", "web"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
 def _hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @cache
 def _resource(name: str) -> str:
-    return files("fundamentallm.report").joinpath(name).read_text("utf-8")
+    return files("fundamentallm.report").joinpath("web", name).read_text("utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fundamentallm.config.fields import shown
 from fundamentallm.metrics import score_text
+from fundamentallm.report.axis_range import ScoreAxis
 from fundamentallm.report.factors import Factor, find_factors
 from fundamentallm.report.plot_style import MOST_AXES, Plot, label, new_figure
 from fundamentallm.report.results import Results
@@ -15,6 +16,10 @@ BANDS = (
     ("worse half", "#8C8C8C"),
 )
 MANY_RUNS = 200
+EDGE = 1.04
+"""Position of scores that are worse than the axis shows."""
+SCORE = ""
+"""Name of the last axis, which is no setting."""
 
 
 def parallel_coordinates(results: Results) -> Plot | None:
@@ -28,7 +33,8 @@ def parallel_coordinates(results: Results) -> Plot | None:
     if len(runs) < 4 or not factors:
         return None
     scores = [results.loss(run) for run in runs]
-    least, span = scores[0], (scores[-1] - scores[0]) or 1.0
+    axis = ScoreAxis.of(results, runs)
+    least, span = axis.best, (axis.worst - axis.best) or 1.0
     positions = [factor.positions(runs) / _max_position(factor) for factor in factors]
     figure = new_figure("", "")
     thick = 3 if len(runs) <= MANY_RUNS else 1.5
@@ -37,39 +43,49 @@ def parallel_coordinates(results: Results) -> Plot | None:
         x: list[float | None] = []
         y: list[float | None] = []
         text: list[str] = []
+        names: list[str] = []
         for i in range(ends[part], ends[part + 1]):
             x += [*range(len(factors) + 1), None]
             y += [*(round(float(position[i]), 4) for position in positions)]
-            y += [round((scores[i] - least) / span, 4), None]
+            y += [min(round((scores[i] - least) / span, 4), EDGE), None]
+            names += [runs[i].name] * (len(factors) + 2)
             values = [label(shown(runs[i].settings[factor.name])) for factor in factors]
             text += [
                 f"{label(runs[i].name)}: {each}" for each in (*values, score_text(runs[i].score))
             ]
             text.append("")
         figure.add_scatter(
-            x=x, y=y, text=text, mode="lines", name=BANDS[part][0],
+            x=x, y=y, text=text, customdata=names, mode="lines", name=BANDS[part][0],
             line={"color": BANDS[part][1], "width": thick * (1 - part / 5)},
             opacity=(1 - 0.2 * part) * (1 if len(runs) <= MANY_RUNS else 0.6),
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
-    names = [label(factor.name) for factor in factors] + [label(results.metric.name + results.when)]
-    ticks = [*range(len(names))]
-    figure.update_xaxes(tickvals=ticks, ticktext=names, side="top", title="", showline=False)
-    figure.update_xaxes(range=[-0.25, len(names) - 0.6])
+    heads = [label(factor.name) for factor in factors] + [label(results.metric.name + results.when)]
+    ticks = [*range(len(heads))]
+    figure.update_xaxes(tickvals=ticks, ticktext=heads, side="top", title="", showline=False)
+    figure.update_xaxes(range=[-0.25, len(heads) - 0.6])
     figure.update_yaxes(visible=False, range=[-0.08, 1.05])
     figure.update_layout(legend={"traceorder": "reversed"}, margin={"l": 70, "t": 60, "b": 20})
     axis_ticks = [*map(_axis_ticks, factors)]
     scale = [(k / 4, score_text(results.metric.sign * (least + k / 4 * span))) for k in range(5)]
-    for axis, texts in enumerate([*axis_ticks, scale]):
+    for place, texts in enumerate([*axis_ticks, scale]):
         for position, tick_text in texts:
             figure.add_annotation(
-                x=axis, y=position, text=tick_text, showarrow=False, xanchor="left", xshift=4,
+                x=place, y=position, text=tick_text, showarrow=False, xanchor="left", xshift=4,
                 font={"size": 11},
             )  # fmt: skip
+    figure.update_layout(dragmode="select")
     caption = (
         f"A line for each run, from its settings to its score{results.when}; the best are blue."
     )
-    return Plot("parallel", "Parallel coordinates", caption + " Click a name to hide it.", figure)
+    if any(axis.is_beyond(results, run) for run in runs):
+        caption += " Worse scores than the axis shows are at its upper end."
+    caption += " Drag over a part of an axis to keep the runs there, in the table and every chart."
+    columns = [*(factor.name for factor in factors), SCORE]
+    return Plot(
+        "parallel", "Parallel coordinates", caption, figure,
+        kind="parallel", details={"axes": columns},
+    )  # fmt: skip
 
 
 def _axis_ticks(factor: Factor) -> list[tuple[float, str]]:

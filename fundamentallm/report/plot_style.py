@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -28,6 +30,10 @@ class Plot:
     """Description under the figure, and for screen readers."""
     figure: go.Figure
     is_wide: bool = True
+    kind: str = "points"
+    """`curves`, drawn from the runs' curves; `parallel`, with axes to select on; or `points`."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """More about it for the page, by its kind."""
 
 
 def new_figure(x: str, y: str) -> go.Figure:

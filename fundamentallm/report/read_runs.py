@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +40,39 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 DIGITS = re.compile(r"(\d+)")
 MAX_DEPTH = 3  # folders below the one that was given
+MOST_SECONDS_APART = 5.0
+"""Seconds by which a run's start and the time of its config.yaml may differ."""
 
 
 class ReportError(FundamentallmError):
     """There is nothing to report on."""
 
 
+class NoRunsError(ReportError):
+    """A folder holds no run yet."""
+
+
 class NoAnswerError(ReportError):
     """W&B does not answer; it may later."""
 
 
-def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
+RunReader = Callable[[Path, str, Metric, list[str]], RunResult]
+"""`read_run`, or one that knows earlier results."""
+
+
+def read_results(
+    paths: Sequence[str | Path], metric: str = "", *, reader: RunReader | None = None
+) -> Results:
     """Read all runs in `paths`.
 
     Args:
         paths: Folders of runs or sweeps, or folders that hold them.
         metric: Metric that compares runs; by default the sweep's, else `val_loss`.
+        reader: Reads one run; by default `read_run`.
 
     Raises:
-        ReportError: A folder holds no run, or a run's files are links.
+        NoRunsError: A folder holds no run.
+        ReportError: A run's files are links.
         SweepError: A sweep's file cannot be read.
     """
     folders: list[Path] = []
@@ -69,7 +83,7 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
             SweepFolder(folder_given).check_whole()
         found = list(_find_runs(folder_given, skipped))
         if not found:
-            raise ReportError(_no_runs_message(folder_given))
+            raise NoRunsError(_no_runs_message(folder_given))
         folders += [folder for folder in found if folder not in folders]
         sweeps += [folder_given] if (folder_given / "sweep.yaml").is_file() else []
     sweep, notes = _common_sweep(sweeps, folders)
@@ -78,7 +92,8 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
     own = sweep.metric if sweep is not None else _common_metric(around.values())
     compared_by = choose_metric(metric, own)
     names = _names(folders)
-    runs = [read_run(folder, names[folder], compared_by, notes) for folder in folders]
+    read = reader or read_run
+    runs = [read(folder, names[folder], compared_by, notes) for folder in folders]
     title = Path(paths[0]).resolve().name if len(paths) == 1 else f"{len(runs)} runs"
     if not any(run.score is not None for run in runs):
         notes.append(missing_metric_note(runs, compared_by, sweep))
@@ -94,7 +109,11 @@ def read_results(paths: Sequence[str | Path], metric: str = "") -> Results:
     else:
         runs = with_choices(runs, sweep)
     refinable = sweep is not None and not is_foreign
-    return Results(title, compared_by, runs, sweep, notes, refinable=refinable, searched=searched)
+    remarks = SweepFolder(sweeps[0]).read_notes() if sweep is not None else ""
+    return Results(
+        title, compared_by, runs, sweep, notes,
+        refinable=refinable, remarks=remarks, searched=searched,
+    )  # fmt: skip
 
 
 def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResult:
@@ -122,7 +141,25 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
     except (OSError, ValueError):
         samples = ()
         notes.append(f"{name}: samples.txt cannot be read")
-    return RunResult(name, status, settings, score, curves, summary, samples, str(path))
+    period = _period(folder, summary, status)
+    return RunResult(name, status, settings, score, curves, summary, samples, str(path), period)
+
+
+def _period(
+    folder: RunFolder, summary: Mapping[str, Any], status: str
+) -> tuple[float, float] | None:
+    """Return when a run was in progress, by its files; None if they were copied without times."""
+    changed = {name: stamp[0] / 1e9 for name, stamp in folder.stamps().items()}
+    began, seconds = changed.get(folder.config.name), summary.get("seconds")
+    if began is None:
+        return None
+    if status == RunStatus.UNFINISHED:
+        return began, max(began, changed.get(folder.metrics.name, began))
+    if not isinstance(seconds, int | float) or folder.summary.name not in changed:
+        return None
+    end = changed[folder.summary.name]
+    is_kept = abs(end - seconds - began) <= max(MOST_SECONDS_APART, seconds / 4)
+    return (end - seconds, end) if is_kept else None
 
 
 def _parsed_settings(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
@@ -234,7 +271,12 @@ def _searched(sweeps: Iterable[SweepFile | None]) -> list[str] | None:
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
     """Return short names, with as many parent folders as make them unique."""
-    paths = {folder: folder.resolve().parts for folder in folders}
+    parents = {parent: parent.resolve() for parent in {folder.parent for folder in folders}}
+    paths = {
+        folder: (folder.resolve() if folder.is_symlink() else parents[folder.parent] / folder.name)
+        for folder in folders
+    }
+    paths = {folder: path.parts for folder, path in paths.items()}
     names: dict[Path, str] = {}
     for words in range(1, max(map(len, paths.values())) + 1):
         ends = Counter(parts[-words:] for parts in paths.values())

@@ -84,6 +84,8 @@ class RunResult:
     samples: Sequence[tuple[int, Sample]] = ()
     location: str = ""
     """Folder, or address on W&B."""
+    period: tuple[float, float] | None = None
+    """Start and end, or last sign of life, in seconds since 1970; None if unknown."""
 
     @property
     def is_ranked(self) -> bool:
@@ -146,6 +148,8 @@ class Results:
     """Words like ` after 3 evaluations`, if scores are not of whole runs."""
     refinable: bool = False
     """True for a sweep of our trainer in a folder, whose best `fundamentallm refine` repeats."""
+    remarks: str = ""
+    """The user's notes on the sweep, from `notes.md`."""
     searched: Sequence[str] | None = None
     """Settings that sweeps of another program searched, which alone are compared; None for all."""
 

@@ -63,6 +63,7 @@ LINKS = {  # path in a sweep's folder: target below the home folder
     "storage.txt": ".bashrc",
     "ledger.lock": "nowhere",
     "report.html": "nowhere",
+    "notes.md": ".bashrc",
 }
 COMMANDS = ("agent", "report", "explain", "next", "refine --max-steps=20", "compare")
 

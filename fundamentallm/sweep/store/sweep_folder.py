@@ -28,7 +28,7 @@ AND study_id NOT IN (SELECT study_id FROM study_user_attributes WHERE key = 'swe
 """Query for studies with trials that no sweep created."""
 RUN = r"run-\d+|\.run-\d+-(left|part)-\w+"
 WORKER_FILES = rf"sweep\.yaml|storage\.txt|ledger\.lock|{DATABASE_FILES}"
-FILES = rf"{WORKER_FILES}|report\.html"
+FILES = rf"{WORKER_FILES}|report\.html|notes\.md"
 WANDB_RUN = "(offline-)?run-.+"
 INNER: Mapping[str, Mapping[str, str]] = {
     "workers": {"files": r".+\.lock"},
@@ -39,6 +39,8 @@ INNER: Mapping[str, Mapping[str, str]] = {
 WRITTEN = "|".join((RUN, WORKER_FILES, *INNER))
 """Pattern of all names that workers write to."""
 LONGEST_ADDRESS = 1 << 14
+LONGEST_NOTES = 1 << 17
+"""Bytes of notes.md."""
 
 
 def run_folder_name(number: int) -> str:
@@ -76,6 +78,8 @@ class SweepFolder:
         self.storage = self.path / "storage.txt"
         """File with the storage's address, without a password, if it is not `database`."""
         self.tokens = self.path / "tokens"
+        self.notes = self.path / "notes.md"
+        """The user's notes, written on the dashboard or by hand."""
 
     @property
     def url(self) -> str:
@@ -256,6 +260,22 @@ class SweepFolder:
     def write_storage(self, address: str) -> None:
         """Write storage.txt atomically."""
         self._write(self.storage, address + "\n")
+
+    def read_notes(self) -> str:
+        """Return notes.md; empty if it is missing or cannot be read."""
+        try:
+            content = read_file(self.notes, LONGEST_NOTES, root=self.root)
+        except OSError:
+            return ""
+        return content.decode("utf-8", "replace")
+
+    def write_notes(self, text: str) -> None:
+        """Write notes.md atomically.
+
+        Raises:
+            DiskError: It cannot be written.
+        """
+        self._write(self.notes, text)
 
     def _write(self, file: Path, text: str) -> None:
         replace_text(file, text, part=f".{file.name}-{uuid.uuid4().hex[:8]}")
