@@ -24,7 +24,8 @@ html_show_sphinx = False
 
 NAVIGATION = {
     "Start": "getting-started tune training data hyperparameters troubleshooting coming-from",
-    "Sweeps": "your-program /sweeps/README sweeps sweep-file wandb cluster search results",
+    "Sweeps": "your-program /sweeps/README sweeps sweep-file wandb cluster search results"
+    " dashboard",
     "Models": "writing export metrics performance",
     "Reference": "commands reliability",
     "For maintainers": "dev/how-it-works dev/decisions dev/experiments dev/performance"

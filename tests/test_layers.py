@@ -32,7 +32,7 @@ LAYERS = (  # bottom layer first: a package imports only from its own layer and 
     ("sweep.check",),
     ("sweep",),
     ("report",),
-    ("tune",),
+    ("dashboard", "tune"),
     ("cli",),
     ("api", "hosted_search"),
 )
@@ -57,6 +57,8 @@ ONLY_IN = {  # library: the only packages that import it
     "rich": ("cli",),
     "pyarrow": ("report.export",),
     "safetensors": ("training.safetensors",),
+    "starlette": ("dashboard",),
+    "uvicorn": ("dashboard.server",),
 }
 
 

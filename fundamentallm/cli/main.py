@@ -17,6 +17,7 @@ from fundamentallm import __version__
 from fundamentallm.cli.commands.agent import agent
 from fundamentallm.cli.commands.check import check
 from fundamentallm.cli.commands.compare import compare
+from fundamentallm.cli.commands.dashboard import dashboard
 from fundamentallm.cli.commands.evaluate import evaluate
 from fundamentallm.cli.commands.explain import explain
 from fundamentallm.cli.commands.export import export
@@ -66,6 +67,7 @@ COMMANDS = (
     refine,
     list_,
     report,
+    dashboard,
     explain,
     predict,
     workspace,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from fundamentallm.status import RunStatus
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
+    from fundamentallm.report.read_runs import RunReader
     from fundamentallm.report.results import Results
 
 ON_WANDB = re.compile(r"\w[\w.-]*/[^/\\#?%:]+/[\w-]+")
@@ -89,10 +90,36 @@ def _read_wandb(address: str, metric: str) -> Results:
         return read_wandb_sweep(address, metric, progress=show_progress)
 
 
-def _read_folders(sources: Sequence[str], metric: str) -> Results:
+def read_live_sources(
+    folders: Sequence[str], metric: str
+) -> tuple[Callable[[RunReader], Results], Callable[[RunReader], Results]]:
+    """Return functions that read folders which change: their runs, and also the stored runs.
+
+    Folders without a run yet have no runs.
+    """
+    from fundamentallm.report.read_runs import NoRunsError, read_results
+    from fundamentallm.report.results import Results, choose_metric
+
+    def or_none(read: Callable[[RunReader], Results]) -> Callable[[RunReader], Results]:
+        def reading(reader: RunReader) -> Results:
+            try:
+                return read(reader)
+            except NoRunsError as error:
+                title = Path(folders[0]).resolve().name
+                return Results(title, choose_metric(metric, None), [], notes=[str(error)])
+
+        return reading
+
+    return (
+        or_none(lambda reader: read_results(folders, metric, reader=reader)),
+        or_none(lambda reader: _read_folders(folders, metric, reader)),
+    )
+
+
+def _read_folders(sources: Sequence[str], metric: str, reader: RunReader | None = None) -> Results:
     from fundamentallm.report.read_runs import read_results
 
-    results = read_results(sources, metric)
+    results = read_results(sources, metric, reader=reader)
     folder = SweepFolder(sources[0])
     if len(sources) == 1 and folder.exists:
         return _with_stored_runs(results, folder)
