@@ -98,7 +98,7 @@ class InstantWorkers:
 class Quiet(PlainView):
     """View that prints nothing."""
 
-    def print_line(self, text: str) -> None:
+    def print_line(self, text: str, style: str = "") -> None:
         """Print nothing."""
 
 
@@ -121,5 +121,5 @@ def instant_engine(
         EngineSettings(Resources(workers=1, threads=1), retries=retries, count=count),
         jobs=workers,
         executor=workers,
-        observer=Quiet(space, sweep.ranks_by),
+        observer=Quiet(SearchSpace(sweep, {}, is_ours=False), sweep.ranks_by),
     )

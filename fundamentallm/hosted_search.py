@@ -34,7 +34,7 @@ from fundamentallm.sweep.file.distributions import Categorical, Continuous, IntU
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile, examine_mapping
 from fundamentallm.sweep.program.ownership import is_ours
-from fundamentallm.sweep.search.base import ListSearch, PastRun, Search, Values, key_of, keys_of
+from fundamentallm.sweep.search.base import Search, Values, key_of
 from fundamentallm.sweep.search.bayes import BayesSearch
 from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.space import SearchSpace, check_space, hyperparameter_name
@@ -212,8 +212,6 @@ class _HostedStudy(Study):
         if (cap is not None and len(runs) >= cap) or self._reached_target(runs):
             return None
         known = past_runs(runs, self.metric)
-        if isinstance(self.search, ListSearch):
-            return _first_left(self.search.configurations, known)
         verbosity = optuna.logging.get_verbosity()  # bayes lowers it, but the scheduler logs, too
         try:
             return self.search.suggest(len(runs), known)
@@ -338,12 +336,6 @@ def _record(trial: optuna.Trial, parameter: Parameter) -> None:
         trial.suggest_int(name, distribution.low, distribution.high)
     elif isinstance(distribution, Continuous):
         trial.suggest_float(name, *distribution.bounds)
-
-
-def _first_left(configurations: Sequence[Values], known: Sequence[PastRun]) -> Values | None:
-    """Return the first configuration that no run has; runs of a sweep on W&B may be missing."""
-    taken = keys_of(known)
-    return next((each for each in configurations if key_of(each) not in taken), None)
 
 
 def _study(sweep: HostedSweep, method: str, seed: int = 0, sampler: str = "auto") -> Study:

@@ -18,6 +18,7 @@ from fundamentallm.cli.commands.agent import agent
 from fundamentallm.cli.commands.check import check
 from fundamentallm.cli.commands.compare import compare
 from fundamentallm.cli.commands.dashboard import dashboard
+from fundamentallm.cli.commands.enqueue import enqueue
 from fundamentallm.cli.commands.evaluate import evaluate
 from fundamentallm.cli.commands.explain import explain
 from fundamentallm.cli.commands.export import export
@@ -64,6 +65,7 @@ COMMANDS = (
     check,
     sweep,
     agent,
+    enqueue,
     refine,
     list_,
     report,

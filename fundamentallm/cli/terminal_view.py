@@ -200,7 +200,8 @@ class PlainView:
 
     def _to_start(self) -> float:
         """Return how many runs will start or resume; infinite if nothing limits them."""
-        to_resume = self.runs.how_many(RunStatus.INTERRUPTED, RunStatus.LOST)
+        unstarted = (RunStatus.INTERRUPTED, RunStatus.LOST, RunStatus.WAITING)
+        to_resume = self.runs.how_many(*unstarted)
         new = math.inf if self.limit is None else max(0, self.limit - len(self.runs))
         return min(new + to_resume, self.left_to_start)
 

@@ -129,9 +129,15 @@ class ListSearch:
         """Return the number of configurations."""
         return len(self.configurations)
 
-    def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values:
-        """Return configuration `k`."""
-        return self.configurations[k]
+    @cached_property
+    def keys(self) -> list[str]:
+        """Return the keys of the configurations."""
+        return [key_of(configuration) for configuration in self.configurations]
+
+    def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
+        """Return the first configuration that no run has."""
+        taken, pairs = keys_of(past_runs), zip(self.keys, self.configurations, strict=True)
+        return next((configuration for key, configuration in pairs if key not in taken), None)
 
 
 def key_of(values: Values) -> str:

@@ -63,14 +63,19 @@ class SearchSpace:
 
     def is_possible(self, values: Values) -> bool:
         """Return whether our trainer accepts these values; other programs accept any."""
+        return not self.why_impossible(values)
+
+    def why_impossible(self, values: Values) -> str:
+        """Return why our trainer refuses these values; "" if it accepts them."""
         if not self.are_known:
-            return True
+            return ""
         try:
             settings = self.settings(values)
-        except ConfigError:
-            return False
-        settings.pop(DATA, None)
-        return fits(settings)
+            settings.pop(DATA, None)
+            Config(**settings)
+        except ConfigError as error:
+            return str(error)
+        return ""
 
     def defaults(self) -> Values:
         """Return the values nearest to the documented defaults, or medians for another program."""

@@ -22,7 +22,6 @@ STATUS_WORDS: Mapping[str, str] = {
     RunStatus.HUNG: "failed",
     RunStatus.OOM: "failed",
     RunStatus.LOST: "interrupted",
-    RunStatus.WAITING: "running",
     RunStatus.UNFINISHED: "unfinished (in progress, or killed)",
 }
 """Words shown for statuses; all others are shown as they are."""
@@ -162,6 +161,13 @@ class RunIndex(Sequence[Run]):
     def numbered(self, number: int) -> Run:
         """Return the run with this number."""
         return self.runs[self.positions[number]]
+
+    def with_values(self, values: Values) -> Run | None:
+        """Return the run with these values, if there is one."""
+        key = key_of(values)
+        if key not in self.keys:
+            return None
+        return next(run for run in self.runs if key_of(run.values) == key)
 
     def update(self, trials: Iterable[Trial]) -> None:
         """Take in trials that are new or have changed; later ones have higher ids."""

@@ -234,7 +234,7 @@ class RunStore:
                 if left is None:
                     to_redo = (runs.numbered(number) for number in redo)
                     left = next((run for run in to_redo if run.is_finished), None)
-                if waiting:  # from an older version that was killed in this method
+                if waiting:  # picked by hand, or of an older version that was killed here
                     self.trials.start(waiting[0].last.id, self.owner)
                 elif left is not None:
                     self._create(left.number, left.values, parameters)
@@ -242,6 +242,27 @@ class RunStore:
                     self._create(len(runs), values, parameters)
                 else:
                     return None
+
+    @retried
+    def enqueue(
+        self, values: Values, *, parameters: Sequence[Parameter], limit: int | None
+    ) -> Run | None:
+        """Return the run with these values; without one, create it for the next free worker.
+
+        Args:
+            values: Value of every parameter.
+            parameters: Parameters of the sweep, to store values by.
+            limit: Most runs of the sweep; None for no limit.
+
+        Returns:
+            None if there is no such run, and the sweep has all its runs.
+        """
+        with self.database.lock(self.study.study_name):
+            while (run := (runs := self._runs()).with_values(values)) is None:
+                if limit is not None and len(runs) >= limit:
+                    return None
+                self._create(len(runs), values, parameters, TrialState.WAITING)
+            return run
 
     def _is_new(self, trial: Trial) -> bool:
         return trial.owner == self.owner and trial.id not in self.claimed
@@ -330,11 +351,18 @@ class RunStore:
     def _worker_lock_path(self, owner: str) -> Path:
         return self.held_folder.lasting_path("workers") / f"{owner.rpartition(':')[2]}.lock"
 
-    def _create(self, run: int, values: Values, parameters: Sequence[Parameter]) -> None:
-        """Create a trial of this worker, unless another one was created since the last read."""
+    def _create(
+        self,
+        run: int,
+        values: Values,
+        parameters: Sequence[Parameter],
+        state: TrialState = TrialState.RUNNING,
+    ) -> None:
+        """Create a trial, by default of this worker; not if another was since the last read."""
         params, distributions = to_optuna(values, parameters)
-        attributes = {"run": run, "values": dict(values), "owner": self.owner}
-        self.trials.create(attributes, params, distributions)
+        owner = self.owner if state == TrialState.RUNNING else ""
+        attributes = {"run": run, "values": dict(values), "owner": owner}
+        self.trials.create(attributes, params, distributions, state)
 
 
 def read_study(

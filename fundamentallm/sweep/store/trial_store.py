@@ -97,8 +97,12 @@ class TrialStore:
         attributes: Mapping[str, Any],
         params: Mapping[str, Any],
         distributions: Mapping[str, BaseDistribution],
+        state: TrialState = TrialState.RUNNING,
     ) -> bool:
-        """Create a running trial with its first heartbeat; return False if `newest` is outdated."""
+        """Create a trial; return False if `newest` is outdated.
+
+        A running one gets its first heartbeat; a waiting one has no worker yet.
+        """
         with self._transaction() as session:
             # Other workers that create a trial wait here, even for a connection that is lost.
             own = STUDIES.c.study_id == self.study_id
@@ -108,8 +112,8 @@ class TrialStore:
             trial = Trial(
                 study_id=self.study_id,
                 number=self.newest.number + 1,  # Optuna would count all trials of the study
-                state=TrialState.RUNNING,
-                datetime_start=datetime.datetime.now(),
+                state=state,
+                datetime_start=datetime.datetime.now() if state == TrialState.RUNNING else None,
             )
             session.add(trial)
             session.flush()
@@ -126,7 +130,8 @@ class TrialStore:
                 session.execute(PARAMS.insert(), rows)
             for key, value in attributes.items():
                 self._set_attribute(session, trial.trial_id, key, value)
-            session.execute(BEATS.insert(), {"trial_id": trial.trial_id})
+            if state == TrialState.RUNNING:
+                session.execute(BEATS.insert(), {"trial_id": trial.trial_id})
             return True
 
     def start(self, trial_id: int, owner: str) -> bool:
@@ -136,6 +141,8 @@ class TrialStore:
                 return False
             self._set_attribute(session, trial_id, "owner", owner)
             self._replace(session, BEATS, {"trial_id": trial_id}, {})
+            trial: Any = session.get(Trial, trial_id)
+            trial.datetime_start = datetime.datetime.now()
             return True
 
     def report(self, trial_id: int, values: Mapping[int, float]) -> bool:

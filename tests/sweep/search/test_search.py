@@ -135,9 +135,11 @@ def test_grids_leave_out_what_cannot_exist() -> None:
     space, method = make("grid")
     assert method.search.size == 2 * 2 * 10 * 5  # rates, batches, widths with heads, schedules
     assert method.left_out == 2 * 2 * (12 * 6 - 50)
-    every = [suggest(method.search, k, []) for k in range(method.search.size)]
-    assert len({repr(each) for each in every}) == method.search.size
-    assert all(space.is_possible(each) for each in every)
+    every: list[PastRun] = []
+    while (values := method.search.suggest(len(every), every)) is not None:
+        every.append(PastRun(values, None))
+    assert len({repr(each) for each in every}) == len(every) == method.search.size
+    assert all(space.is_possible(each.values) for each in every)
 
 
 def test_what_goes_together_is_one_choice_and_numbers_are_ranks() -> None:

@@ -1,0 +1,104 @@
+"""Steering through the store: what a person asks for is done once, whoever works."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from instant_trials import instant_engine
+
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.base import Grid, key_of
+from fundamentallm.sweep.search.choose import choose_search
+from fundamentallm.sweep.search.space import SearchSpace
+from fundamentallm.sweep.store import steering
+from fundamentallm.sweep.store.definition import SweepDefinition
+from fundamentallm.sweep.store.run_store import RunStore
+
+TEXT = """program: mine.py
+method: {method}
+{cap}
+metric: {{name: val_loss}}
+parameters:
+  rate: {{values: [0.001, 0.003, 0.01, 0.03]}}
+  size: {{values: [1, 2, 3]}}
+"""
+
+
+def defined(method: str, cap: str = "") -> SweepDefinition:
+    sweep = parse_sweep(TEXT.format(method=method, cap=cap), "s.yaml")
+    return SweepDefinition(SearchSpace(sweep, {}, is_ours=False), "cpu", 0, "auto", 60.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RunStore]:
+    with closing(opened(tmp_path)) as found:
+        yield found
+
+
+def opened(folder: Path) -> RunStore:
+    return RunStore(f"sqlite:///{folder}/study.db", "s", folder, lease=60, goal="minimize")
+
+
+def work(store: RunStore, definition: SweepDefinition, count: int | None = None) -> None:
+    search: Any = choose_search(definition.space, seed=0).search
+    instant_engine(store, definition.sweep, search=search, count=count).run(lambda: "")
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+def test_an_enqueued_configuration_is_tried_next_and_every_other_once(
+    store: RunStore, method: str
+) -> None:
+    definition = defined(method, "" if method == "grid" else "run_cap: 12")
+    work(store, definition, count=2)
+    taken = [key_of(run.values) for run in store.runs()]
+    picked = [v for v in Grid(definition.sweep.parameters) if key_of(v) not in taken][-2:]
+    for values in picked:
+        enqueued = steering.enqueue(store, definition, {k: str(v) for k, v in values.items()})
+        assert enqueued.is_new
+        assert enqueued.run.last.status == "waiting"
+    again = steering.enqueue(store, definition, picked[0])
+    assert (again.is_new, again.run.number) == (False, 2)
+    work(store, definition, count=1)
+    assert [run.last.status for run in store.runs()] == ["done", "done", "done", "waiting"]
+    work(store, definition)
+    runs = store.runs()
+    assert [runs[2].values, runs[3].values] == picked
+    assert [run.number for run in runs] == list(range(12))
+    assert {run.last.status for run in runs} == {"done"}
+    assert len({key_of(run.values) for run in runs}) == 12
+
+
+def test_an_enqueued_run_counts_for_run_cap(store: RunStore) -> None:
+    definition = defined("random", "run_cap: 3")
+    work(store, definition, count=2)
+    left = [v for v in Grid(definition.sweep.parameters) if store.runs().with_values(v) is None]
+    steering.enqueue(store, definition, left[0])
+    with pytest.raises(SweepError, match="all 3 runs of its run_cap; raise run_cap"):
+        steering.enqueue(store, definition, left[1])
+    work(store, definition)
+    assert [run.last.status for run in store.runs()] == ["done"] * 3
+
+
+def test_two_workers_do_not_start_an_enqueued_run_twice(store: RunStore, tmp_path: Path) -> None:
+    definition = defined("grid")
+    steering.enqueue(store, definition, {"rate": 0.03, "size": 3})
+    claims: dict[str, Any] = {
+        "next_values": lambda number, runs: None,
+        "retries": 0,
+        "parameters": definition.sweep.parameters,
+    }
+    with closing(opened(tmp_path)) as other:
+        other.runs()  # both have seen it waiting
+        run = store.claim(**claims)
+        assert run is not None
+        assert run.values == {"rate": 0.03, "size": 3}
+        assert other.claim(**claims) is None
