@@ -104,7 +104,7 @@ def test_names_that_are_taken_and_texts_like_formulas(
     assert heads == ["run", "status", "layers", "config.run", "metric.status", "seconds"]
     assert first[2:5] == ["[1, 2]", "=1+1", "0.5"]
     assert "a text begins like a formula, which a spreadsheet may run: '=1+1'" in printed.err
-    assert rows_of(export("f", "--csv", "--history"))[0] == ["run", "step", "metric.run", "status"]
+    assert rows_of(export("f", "--csv", "--history"))[0] == ["run", "step", "status", "metric.run"]
 
 
 def test_json_has_types_and_what_all_runs_share(export: Export, tmp_path: Path) -> None:
