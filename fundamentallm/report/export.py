@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -23,15 +22,12 @@ class ExportError(FundamentallmError):
 
 
 def csv_text(table: Table) -> str:
-    """Return a table as CSV: numbers exact, a list or mapping as JSON, nothing where None is.
+    """Return a table as CSV: numbers exact, all else in quotes, nothing at all where None is.
 
-    All but numbers is in quotes, a lone carriage return too, which the writer forgets otherwise.
+    As Python's writer with `csv.QUOTE_STRINGS`, which Python 3.11 lacks.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(table.columns)
-    writer.writerows([_number_or_text(value) for value in row] for row in table.rows)
-    return _encodable(text.getvalue())
+    lines = (",".join(map(_quoted, row)) + "\n" for row in (table.columns, *table.rows))
+    return _encodable("".join(lines))
 
 
 def find_formula(table: Table) -> str:
@@ -60,8 +56,10 @@ def parquet_bytes(table: Table) -> bytes:
     return file.getvalue()
 
 
-def _number_or_text(value: Any) -> int | float | str:
-    return value if type(value) in (int, float) else _cell(value)
+def _quoted(value: Any) -> str:
+    if value is None or type(value) in (int, float):
+        return _cell(value)
+    return '"' + _cell(value).replace('"', '""') + '"'
 
 
 def _cell(value: Any) -> str:
