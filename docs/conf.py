@@ -26,7 +26,7 @@ NAVIGATION = {
     "Start": "getting-started tune training data hyperparameters troubleshooting coming-from",
     "Sweeps": "your-program /sweeps/README sweeps sweep-file wandb cluster search results"
     " dashboard",
-    "Models": "writing export metrics performance",
+    "Models": "writing python export metrics performance",
     "Reference": "commands reliability",
     "For maintainers": "dev/how-it-works dev/decisions dev/experiments dev/performance"
     " dev/search dev/explain dev/scaling dev/the-guide /benchmarks/README",

@@ -47,7 +47,7 @@ ONLY_IN = {  # library: the only packages that import it
         "tune",
     ),
     "torch": ("data.dataset", "machine.device", "model", "training", "sweep.engine.trainer_trial"),
-    "tqdm": ("trackers.console",),
+    "tqdm": ("trackers.console", "trackers.progress_bar"),
     "requests": ("trackers.wandb_api",),
     "wandb": ("trackers.wandb",),
     "wandb_workspaces": ("report.workspace", "report.wandb_panels"),

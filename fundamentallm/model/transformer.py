@@ -34,7 +34,8 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.head = nn.Linear(config.model_dim, vocab_size, bias=False)
         self.before = TokenShift(config.model_dim)
-        rotation = rotations(config.max_seq_len, config.model_dim // config.num_heads)
+        with torch.device("cpu"):  # not saved, so a model of shapes alone has it too
+            rotation = rotations(config.max_seq_len, config.model_dim // config.num_heads)
         self.register_buffer("rotation", rotation, persistent=False)
         self.rotation: Tensor
         self._initialize()

@@ -29,7 +29,12 @@ from fundamentallm.machine.cores_and_memory import free_each_gb
 from fundamentallm.model.size import parameter_count
 from fundamentallm.model.transformer import Transformer
 from fundamentallm.training.state import TrainingState
-from fundamentallm.training.stored_tensors import StoredTensorError, check_same, check_stored
+from fundamentallm.training.stored_tensors import (
+    StoredTensorError,
+    check_same,
+    check_stored,
+    shapes_only,
+)
 from fundamentallm.training.train_step import check_state
 
 FORMAT = 2
@@ -209,12 +214,14 @@ class Checkpoint:
             CheckpointError: The weights do not fit the model that this version builds.
         """
         self._check_count()
-        model = Transformer(len(self.vocabulary), self.config)
+        with shapes_only():  # draws nothing: another thread may be training by torch's generator
+            model = Transformer(len(self.vocabulary), self.config)
         try:
             check_same(self.model, model.state_dict(), "model")
         except StoredTensorError:
             raise CheckpointError(UNFIT) from None
-        model.load_state_dict(self.model)
+        weights = {name: each.clone() for name, each in self.model.items()}
+        model.load_state_dict(weights, assign=True)
         return model.eval()
 
     def best_so_far(self) -> Checkpoint:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from fundamentallm.api.frames import frame
 from fundamentallm.cli.messages import display_path
 from fundamentallm.cli.program_sweep import client_variables
 from fundamentallm.cli.result_sources import MOST_NOTES, read_sources
@@ -173,12 +173,18 @@ class SweepRun:
 
 
 class SweepResults:
-    """Results of a sweep."""
+    """Results of a sweep; iterating yields its runs, each a `SweepRun`."""
 
     def __init__(self, folder: Path, results: Results) -> None:
         self.folder = folder
         """Folder of the sweep."""
         self._results = results
+
+    def __iter__(self) -> Iterator[SweepRun]:
+        return map(_run, self._results.runs)
+
+    def __len__(self) -> int:
+        return len(self._results.runs)
 
     @property
     def metric(self) -> str:
@@ -199,7 +205,7 @@ class SweepResults:
         metric, and `seconds`. A setting with one of these names has
         `config.` before it. `fundamentallm export` writes the same table.
         """
-        return _frame(run_table(self._results).records())
+        return frame(run_table(self._results).records())
 
     def history(self, run: str | int | SweepRun) -> Any:
         """Return what a run logged, by step: a pandas DataFrame, or a list of dicts without pandas.
@@ -214,7 +220,7 @@ class SweepResults:
         name = f"run-{name:04}" if isinstance(name, int) else name
         for each in self._results.runs:
             if each.name == name:
-                return _frame(history(each))
+                return frame(history(each))
         raise KeyError(f"{name}: no run of {self.folder}")
 
     def explain(self) -> str:
@@ -239,14 +245,6 @@ def _run(run: RunResult) -> SweepRun:
     last = {name: curve.values[-1] for name, curve in run.curves.items() if curve.values}
     summary = {**last, **logged}
     return SweepRun(run.name, str(run.status), run.settings, run.score, summary, Path(run.location))
-
-
-def _frame(rows: list[dict[str, Any]]) -> Any:
-    try:
-        pandas: Any = import_module("pandas")
-    except ModuleNotFoundError:
-        return rows
-    return pandas.DataFrame(rows)
 
 
 def _definition(

@@ -1,0 +1,1 @@
+"""Python API: everything that `import fundamentallm` offers, in one place for each subject."""
