@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -270,20 +271,19 @@ def _searched(sweeps: Iterable[SweepFile | None]) -> list[str] | None:
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return short names, with as many parent folders as make them unique."""
+    """Return names of equal depth, with as many parent folders as make them unique."""
     parents = {parent: parent.resolve() for parent in {folder.parent for folder in folders}}
     paths = {
         folder: (folder.resolve() if folder.is_symlink() else parents[folder.parent] / folder.name)
         for folder in folders
     }
-    paths = {folder: path.parts for folder, path in paths.items()}
-    names: dict[Path, str] = {}
-    for words in range(1, max(map(len, paths.values())) + 1):
-        ends = Counter(parts[-words:] for parts in paths.values())
-        for folder, parts in paths.items():
-            if ends[parts[-words:]] == 1:
-                names.setdefault(folder, "/".join(parts[-words:]))
-    return {folder: names.get(folder, str(folder)) for folder in folders}  # one by two ways
+    ends = {folder: path.parts for folder, path in paths.items()}
+    ways = Counter(ends.values())
+    words = next(n for n in count(1) if len({parts[-n:] for parts in ways}) == len(ways))
+    return {
+        folder: "/".join(parts[-words:]) if ways[parts] == 1 else str(folder)
+        for folder, parts in ends.items()
+    }
 
 
 def _read_curves(folder: RunFolder, name: str, notes: list[str]) -> dict[str, Curve]:

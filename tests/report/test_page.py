@@ -308,6 +308,9 @@ def test_names_of_runs_are_unique(tmp_path: Path) -> None:
         write_sweep(tmp_path / machine / "lr", {0.001: [1.5]})
     places = [tmp_path / machine / "lr/run-0001" for machine in ("a", "b")]
     assert [run.name for run in read_results(places).runs] == ["a/lr/run-0001", "b/lr/run-0001"]
+    write_sweep(tmp_path / "a" / "wide", {0.001: [1.5], 0.002: [1.4]})
+    both = ["lr/run-0001", "wide/run-0001", "wide/run-0002"]  # alike in depth
+    assert [run.name for run in read_results([tmp_path / "a"]).runs] == both
     twice = [places[0], tmp_path / "b/../a/lr/run-0001"]  # the same by another way
     assert len(read_results(twice).runs) == 2
     with pytest.raises(ReportError, match="not a folder"):
