@@ -239,19 +239,21 @@ class Planner:
         ]
         parameters = parameters_of(shape, self.facts)
         losses = [law.loss(parameters, each.tokens, self.facts.characters) for each in options]
+        # A round is not shorter than the one before: seeds that cannot be as long are not added.
+        least = SHORT_RUN_STEPS if before is None else before.expected_steps
         seeds = max(
             n
             for n, (loss, option) in enumerate(zip(losses, options, strict=True), 1)
-            if n == 1 or (loss <= losses[0] + SEEDS_COST and option.steps >= SHORT_RUN_STEPS)
+            if n == 1 or (loss <= losses[0] + SEEDS_COST and option.steps >= least)
         )
         option = options[seeds - 1]
-        recipe, steps = option.recipe, steps_worth(option.recipe, self.facts, law, option.steps)
-        is_limited = steps < option.steps
         if before is None:
             recipe, steps = worth(option.recipe, self.facts, law, option.steps)
             recipe = self._for_training(found, recipe, steps * recipe.tokens_per_step)
         else:
-            steps = max(steps, before.expected_steps)
+            recipe = option.recipe
+            steps = max(least, steps_worth(recipe, self.facts, law, option.steps))
+        is_limited = steps * recipe.tokens_per_step < option.tokens
         earlier = 0.0 if before is None else before.minutes  # a continued run counts them too
         workers = min(seeds, self.speed.best_workers(recipe.config))
         evaluations = self._evaluations(recipe, workers, option.seconds)

@@ -201,6 +201,21 @@ def test_another_round_is_never_shorter_than_the_one_that_it_continues() -> None
     assert longer.steps >= before.steps
 
 
+def test_another_round_adds_only_seeds_that_it_can_train_as_long() -> None:
+    nominal = NominalSpeed(TwoCores())
+    small = Planner(TextFacts(100_000, 66), nominal)  # soon memorized, so that seeds cost little
+    found = Found(small.candidates(PRIOR, 20.0)[0].recipe, 0)
+    first = small.training(found, PRIOR, 20.0, is_time=False, budget="x", first_seed=0)
+    assert len(first.seeds) == 1
+    for budget, seeds in ((30.0, 1), (40.0, 2), (50.0, 2), (60.0, 3)):
+        more = small.training(
+            found, PRIOR, budget, is_time=False, budget="y", first_seed=0, before=first
+        )
+        assert len(more.seeds) == seeds
+        step = nominal.step_seconds(more.recipe.config, 1)
+        assert seeds == 1 or seeds * more.steps * step <= 1.01 * budget
+
+
 def test_dropout_and_weight_decay_grow_with_repetitions_and_size() -> None:
     assert [dropout_for(each) for each in (0.1, 30, 120, 1e9)] == [0.0, 0.0, 0.1, 0.3]
     assert [weight_decay_for(each) for each in (0.1, 5, 12, 1e9)] == [0.1, 0.2, 0.48, 0.5]
