@@ -23,6 +23,8 @@ import click
 from comparing import machine, write_section
 from time_to_tuned import score_model
 
+from fundamentallm.data.builtin_corpus import BUILTIN, builtin_corpus
+
 RUNS = Path(__file__).parent / "long_runs.json"
 PAGE = Path(__file__).parent.parent / "docs/dev/experiments.md"
 PART = 278_000
@@ -31,6 +33,7 @@ BASE: Mapping[str, Any] = {
     "model_dim": 128, "num_layers": 2, "num_heads": 4, "dropout": 0.0, "weight_decay": 0.1,
     "batch_size": 8, "max_seq_len": 128, "lr_schedule": "wsd", "decay_fraction": 0.5,
     "min_lr_ratio": 0.0, "warmup_steps": 60, "epochs": 1_000, "seed": 0, "part": 0,
+    "text": "",
 }  # fmt: skip
 COLUMNS = {
     "layers": "num_layers",
@@ -66,16 +69,43 @@ def changes() -> Iterator[dict[str, Any]]:
     part = {**short, "learning_rate": 8e-4, "part": PART}
     yield from ({**part, "dropout": dropout} for dropout in (0.0, 0.1, 0.2))
     yield from ({**part, "dropout": dropout, "weight_decay": 0.5} for dropout in (0.0, 0.1))
+    yield from repeated()
+
+
+def repeated() -> Iterator[dict[str, Any]]:
+    """Yield runs that read their text often, with more and more regularization."""
+    small = {"text": BUILTIN, "num_layers": 6, "model_dim": 96, "num_heads": 3, "batch_size": 16}
+    wide = {**small, "model_dim": 128, "num_heads": 4}
+    large = {"num_layers": 3, "model_dim": 192, "num_heads": 6, "max_seq_len": 256}
+    for base, steps, rate, dropout, weight_decay in (
+        (small, 1000, 1.6e-3, 0.0, 0.25),
+        (small, 2000, 1.3e-3, 0.0, 0.5),
+        (small, 2000, 1.3e-3, 0.1, 0.5),
+        (small, 4000, 1e-3, 0.1, 0.5),
+        (small, 4000, 1e-3, 0.2, 0.5),
+        (small, 4000, 1e-3, 0.2, 1.0),
+        (wide, 2000, 1.2e-3, 0.1, 0.5),
+        (large, 8000, 5e-4, 0.0, 0.5),
+        (large, 4000, 6e-4, 0.0, 0.3),
+    ):
+        yield {
+            **base,
+            "max_steps": steps,
+            "learning_rate": rate,
+            "dropout": dropout,
+            "weight_decay": weight_decay,
+        }
 
 
 def train(changed: Mapping[str, Any], text: Path, core: int) -> dict[str, Any]:
     """Train one run; return its row."""
     used = {**BASE, **changed}
-    content = text.read_bytes()[: used.pop("part") or None]
+    own, length = used.pop("text"), used.pop("part")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in used.items()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         part, run = Path(folder) / text.name, Path(folder) / "run"
+        content = builtin_corpus().encode() if own else text.read_bytes()[: length or None]
         part.write_bytes(content)
         words = ["taskset", "-c", str(core), sys.executable, "-m", "fundamentallm", "train"]
         words += [str(part), "--no-wandb", f"--output-dir={run}"]
@@ -136,9 +166,14 @@ def main(text: Path | None, cores: str, write: bool) -> None:
             list(pool.map(add, missing))
     by_change = {json.dumps(row["changed"], sort_keys=True): row for row in rows}
     known = [by_change.get(json.dumps(each, sort_keys=True)) for each in changes()]
-    whole = [row for row in known if row and "part" not in row["changed"]]
-    part = [row for row in known if row and "part" in row["changed"]]
-    tables = f"{table(whole)}\n\nThe first {PART:,} characters alone:\n\n{table(part)}"
+    rows = [row for row in known if row]
+    builtin = [row for row in rows if "text" in row["changed"]]
+    part = [row for row in rows if "part" in row["changed"]]
+    whole = [row for row in rows if not row["changed"].keys() & {"text", "part"}]
+    tables = (
+        f"{table(whole)}\n\nThe first {PART:,} characters alone:\n\n{table(part)}\n\n"
+        f"The built-in text:\n\n{table(builtin)}"
+    )
     click.echo(tables)
     if write:
         write_section("long_runs", f"{machine()}:\n\n{tables}", PAGE)

@@ -20,7 +20,7 @@ from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.metrics import runs_text
 from fundamentallm.model.size import parameter_count
-from fundamentallm.scaling.fit import PRIOR, updated
+from fundamentallm.scaling.fit import updated
 from fundamentallm.scaling.law import Law, Observation
 from fundamentallm.status import FINISHED, RunStatus
 from fundamentallm.sweep.engine.concurrency import Resources
@@ -47,7 +47,7 @@ from fundamentallm.tune.phases import (
     TrainPlan,
     stored,
 )
-from fundamentallm.tune.plan import Candidate, Recipe, TextFacts, neighbors, parameters_of
+from fundamentallm.tune.plan import EXPECTED, Candidate, Recipe, TextFacts, neighbors, parameters_of
 from fundamentallm.tune.sweep_files import SweepFiles
 from fundamentallm.tune.tune_folder import Tuning
 
@@ -142,7 +142,7 @@ class Phases:
             key = each.parameters, each.tokens
             if key not in best or each.loss < best[key].loss:
                 best[key] = each
-        return updated(PRIOR, list(best.values()))
+        return updated(EXPECTED, list(best.values()))
 
     @property
     def files(self) -> SweepFiles:
@@ -421,7 +421,7 @@ def _measure(
         )
 
     guessed = Planner(facts, measured([], 0.0), request.max_parameters)
-    found = guessed.candidates(PRIOR, 60 * request.budget.minutes or 600.0)
+    found = guessed.candidates(EXPECTED, 60 * request.budget.minutes or 600.0)
     shapes = [each.recipe for each in neighbors(found, facts, SIZE_RATIO)] if found else []
     return measured(shapes, seconds)
 

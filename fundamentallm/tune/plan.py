@@ -9,10 +9,14 @@ from typing import Any
 
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.model.size import parameter_count
+from fundamentallm.scaling.fit import PRIOR
 from fundamentallm.scaling.law import Law
 from fundamentallm.training.lr_transfer import scaled_learning_rate
 from fundamentallm.tune.budget import Speed
 
+EXPECTED = replace(PRIOR, memorization=PRIOR.memorization / 5)
+"""Law that a tuning starts from. A run that reads its text often has more weight decay than those
+behind `PRIOR`, and memorizes a fifth as much (docs/dev/experiments.md)."""
 WIDTHS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
 LAYERS = (2, 3, 4, 6, 8, 12, 16)
 SMALL_WIDTHS, SMALL_LAYERS = (16, 32, 48), (1, 2)

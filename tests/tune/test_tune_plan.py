@@ -10,7 +10,6 @@ from functools import cache
 import pytest
 
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
-from fundamentallm.scaling.fit import PRIOR
 from fundamentallm.sweep.check.warnings import check_meaning
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.program.ownership import is_ours
@@ -28,6 +27,7 @@ from fundamentallm.tune.phases import (
 )
 from fundamentallm.tune.plan import (
     DECAY_FRACTION,
+    EXPECTED,
     TextFacts,
     dropout_for,
     for_length,
@@ -71,7 +71,7 @@ def planner(facts: TextFacts = MEGABYTE, speed: TwoCores | None = None) -> Plann
 
 
 def test_more_time_buys_larger_models_and_a_lower_loss() -> None:
-    found = [planner().candidates(PRIOR, seconds)[0] for seconds in (60, 600, 6000)]
+    found = [planner().candidates(EXPECTED, seconds)[0] for seconds in (60, 600, 6000)]
     sizes = [parameters_of(each.recipe, MEGABYTE) for each in found]
     assert sizes == sorted(set(sizes))
     assert found[0].loss > found[1].loss > found[2].loss
@@ -79,28 +79,28 @@ def test_more_time_buys_larger_models_and_a_lower_loss() -> None:
 
 def test_limits_hold() -> None:
     limited = Planner(MEGABYTE, TwoCores(), max_parameters=150_000)
-    sizes = [parameters_of(c.recipe, MEGABYTE) for c in limited.candidates(PRIOR, 600)]
+    sizes = [parameters_of(c.recipe, MEGABYTE) for c in limited.candidates(EXPECTED, 600)]
     assert sizes
     assert 100_000 < max(sizes) <= 150_000
-    smallest = Planner(MEGABYTE, TwoCores(), max_parameters=20_000).candidates(PRIOR, 600)
+    smallest = Planner(MEGABYTE, TwoCores(), max_parameters=20_000).candidates(EXPECTED, 600)
     assert {c.recipe.model_dim for c in smallest} == {16, 32}
-    widths = {c.recipe.model_dim for c in planner(speed=Small()).candidates(PRIOR, 6000)}
+    widths = {c.recipe.model_dim for c in planner(speed=Small()).candidates(EXPECTED, 6000)}
     assert max(widths) == 64
-    assert Planner(MEGABYTE, TwoCores(), max_parameters=10).candidates(PRIOR, 600) == []
+    assert Planner(MEGABYTE, TwoCores(), max_parameters=10).candidates(EXPECTED, 600) == []
 
 
 @pytest.mark.parametrize("characters", [40, 300, 10_000, 1_000_000, 300_000_000])
 def test_every_recipe_is_possible_on_its_text(characters: int) -> None:
     facts = TextFacts(characters, 30)
     for seconds in (1.0, 60.0, 3600.0):
-        for each in planner(facts).candidates(PRIOR, seconds):
+        for each in planner(facts).candidates(EXPECTED, seconds):
             assert each.recipe.config.max_seq_len < characters  # Config checks the rest
             assert each.steps > 0
 
 
 def test_phases_keep_to_their_shares() -> None:
     total = 1800.0
-    found = planner().candidates(PRIOR, 0.65 * total)
+    found = planner().candidates(EXPECTED, 0.65 * total)
     shapes = planner().shapes(found, total)
     speed = TwoCores()
     seconds = [
@@ -125,24 +125,24 @@ def test_phases_keep_to_their_shares() -> None:
 
 
 def test_a_budget_of_a_minute_only_trains() -> None:
-    found = planner().candidates(PRIOR, 60.0)
+    found = planner().candidates(EXPECTED, 60.0)
     assert planner().shapes(found, 60.0).runs == ()
     assert planner().search(found[0].recipe, 20.0).lengths == ()
     plan = planner().training(
-        Found(found[0].recipe, 0), PRIOR, 50.0, is_time=True, budget="x", first_seed=0
+        Found(found[0].recipe, 0), EXPECTED, 50.0, is_time=True, budget="x", first_seed=0
     )
     assert 0.5 < plan.minutes * 60 / 50 <= 1
     assert plan.steps == 0
 
 
 def test_plans_survive_their_storage() -> None:
-    found = planner().candidates(PRIOR, 1800.0)
+    found = planner().candidates(EXPECTED, 1800.0)
     recipe = found[0].recipe
     plans = (
         planner().shapes(found, 1800.0),
         planner().search(recipe, 1800.0),
         planner().training(
-            Found(recipe, 0), PRIOR, 900.0, is_time=True, budget="--hours 1", first_seed=3
+            Found(recipe, 0), EXPECTED, 900.0, is_time=True, budget="--hours 1", first_seed=3
         ),
         Found(recipe, 5),
     )
@@ -153,8 +153,8 @@ def test_plans_survive_their_storage() -> None:
 def test_seeds_are_repeated_only_where_they_cost_little() -> None:
     short, long = (
         planner(facts).training(
-            Found(planner(facts).candidates(PRIOR, seconds)[0].recipe, 0),
-            PRIOR, seconds, is_time=True, budget="x", first_seed=7,
+            Found(planner(facts).candidates(EXPECTED, seconds)[0].recipe, 0),
+            EXPECTED, seconds, is_time=True, budget="x", first_seed=7,
         )
         for facts, seconds in ((MEGABYTE, 300.0), (TextFacts(10_000, 60), 200_000.0))
     )  # fmt: skip
@@ -163,9 +163,9 @@ def test_seeds_are_repeated_only_where_they_cost_little() -> None:
 
 
 def test_a_longer_run_is_regularized_more_and_has_a_lower_rate_than_those_of_the_search() -> None:
-    center = for_length(planner().candidates(PRIOR, 1800.0)[0].recipe, MEGABYTE, 1_000_000)
+    center = for_length(planner().candidates(EXPECTED, 1800.0)[0].recipe, MEGABYTE, 1_000_000)
     found = Found(center, 1_000_000)
-    plan = planner().training(found, PRIOR, 90_000.0, is_time=False, budget="x", first_seed=0)
+    plan = planner().training(found, EXPECTED, 90_000.0, is_time=False, budget="x", first_seed=0)
     assert plan.expected_tokens > 8_000_000
     assert plan.recipe.weight_decay > center.weight_decay
     assert plan.recipe.learning_rate < center.learning_rate
@@ -173,43 +173,45 @@ def test_a_longer_run_is_regularized_more_and_has_a_lower_rate_than_those_of_the
 
 def test_another_round_continues_with_the_same_recipe() -> None:
     long = planner(TextFacts(10_000_000, 66))  # more training pays
-    found = Found(long.candidates(PRIOR, 600.0)[0].recipe, 0)
+    found = Found(long.candidates(EXPECTED, 600.0)[0].recipe, 0)
     first, second = (
-        long.training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0, before=before)
+        long.training(
+            found, EXPECTED, 600.0, is_time=False, budget="x", first_seed=0, before=before
+        )
         for before in (
             None,
-            long.training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0),
+            long.training(found, EXPECTED, 600.0, is_time=False, budget="x", first_seed=0),
         )
     )
     assert second.recipe == first.recipe
     assert second.eval_every == first.eval_every  # or no run could continue
     assert second.steps > 1.4 * first.steps  # half of the first is continued
-    timed = long.training(found, PRIOR, 600.0, is_time=True, budget="x", first_seed=0)
+    timed = long.training(found, EXPECTED, 600.0, is_time=True, budget="x", first_seed=0)
     longer = long.training(
-        found, PRIOR, 600.0, is_time=True, budget="x", first_seed=0, before=timed
+        found, EXPECTED, 600.0, is_time=True, budget="x", first_seed=0, before=timed
     )
     assert longer.minutes > 1.9 * timed.minutes  # a run counts the time of what it continues
 
 
 def test_another_round_is_never_shorter_than_the_one_that_it_continues() -> None:
     small = planner(TextFacts(20_000, 66))  # soon memorized
-    found = Found(small.candidates(PRIOR, 600.0)[0].recipe, 0)
-    before = small.training(found, PRIOR, 600.0, is_time=False, budget="x", first_seed=0)
+    found = Found(small.candidates(EXPECTED, 600.0)[0].recipe, 0)
+    before = small.training(found, EXPECTED, 600.0, is_time=False, budget="x", first_seed=0)
     longer = small.training(
-        found, PRIOR, 6000.0, is_time=False, budget="y", first_seed=0, before=before
+        found, EXPECTED, 6000.0, is_time=False, budget="y", first_seed=0, before=before
     )
     assert longer.steps >= before.steps
 
 
 def test_another_round_adds_only_seeds_that_it_can_train_as_long() -> None:
     nominal = NominalSpeed(TwoCores())
-    small = Planner(TextFacts(100_000, 66), nominal)  # soon memorized, so that seeds cost little
-    found = Found(small.candidates(PRIOR, 20.0)[0].recipe, 0)
-    first = small.training(found, PRIOR, 20.0, is_time=False, budget="x", first_seed=0)
+    small = Planner(TextFacts(20_000, 66), nominal)  # soon memorized, so that seeds cost little
+    found = Found(small.candidates(EXPECTED, 10.0)[0].recipe, 0)
+    first = small.training(found, EXPECTED, 10.0, is_time=False, budget="x", first_seed=0)
     assert len(first.seeds) == 1
-    for budget, seeds in ((30.0, 1), (40.0, 2), (50.0, 2), (60.0, 3)):
+    for budget, seeds in ((15.0, 1), (20.0, 2), (25.0, 2), (30.0, 3)):
         more = small.training(
-            found, PRIOR, budget, is_time=False, budget="y", first_seed=0, before=first
+            found, EXPECTED, budget, is_time=False, budget="y", first_seed=0, before=first
         )
         assert len(more.seeds) == seeds
         step = nominal.step_seconds(more.recipe.config, 1)
@@ -235,7 +237,7 @@ def test_runs_share_the_nominal_machine() -> None:
 @cache
 def files() -> dict[str, str]:
     """Return every kind of file of a tuning."""
-    found = planner().candidates(PRIOR, 1500.0)
+    found = planner().candidates(EXPECTED, 1500.0)
     recipe = found[0].recipe
     shapes, search = planner().shapes(found, 3600.0), planner().search(recipe, 3600.0)
     assert isinstance(shapes, ShapesPlan)
@@ -245,7 +247,7 @@ def files() -> dict[str, str]:
         texts[f"search {repeats}"] = FILES.search(search, repeats=repeats, epochs=20)
     for name, is_time in (("minutes", True), ("steps", False)):
         plan = planner().training(
-            Found(recipe, 0), PRIOR, 900.0, is_time=is_time, budget="x", first_seed=0
+            Found(recipe, 0), EXPECTED, 900.0, is_time=is_time, budget="x", first_seed=0
         )
         assert isinstance(plan, TrainPlan)
         texts[name] = FILES.train("train", plan, epochs=20)
@@ -272,7 +274,7 @@ def test_check_passes_every_file(name: str) -> None:
 
 
 def test_the_file_of_the_runs_repeats_them_exactly() -> None:
-    recipe = planner().candidates(PRIOR, 3600.0)[0].recipe
+    recipe = planner().candidates(EXPECTED, 3600.0)[0].recipe
     runs = [{**asdict(recipe), "max_steps": steps, "dropout": 0.1 * steps} for steps in (1, 2)]
     sweep = parse_sweep(FILES.runs("search", runs), "x")
     space = SearchSpace(sweep, {})
