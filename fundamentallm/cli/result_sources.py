@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from fundamentallm.cli.messages import progress_line, show
 from fundamentallm.cli.options import PATH
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.status import RunStatus
+from fundamentallm.sweep.file.diagnostics import SweepError
+from fundamentallm.sweep.file.sweep_file import read_sweep
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -98,15 +101,13 @@ def read_live_sources(
     Folders without a run yet have no runs.
     """
     from fundamentallm.report.read_runs import NoRunsError, read_results
-    from fundamentallm.report.results import Results, choose_metric
 
     def or_none(read: Callable[[RunReader], Results]) -> Callable[[RunReader], Results]:
         def reading(reader: RunReader) -> Results:
             try:
                 return read(reader)
             except NoRunsError as error:
-                title = Path(folders[0]).resolve().name
-                return Results(title, choose_metric(metric, None), [], notes=[str(error)])
+                return _without_runs(folders, metric, str(error))
 
         return reading
 
@@ -114,6 +115,19 @@ def read_live_sources(
         or_none(lambda reader: read_results(folders, metric, reader=reader)),
         or_none(lambda reader: _read_folders(folders, metric, reader)),
     )
+
+
+def _without_runs(folders: Sequence[str], metric: str, why: str) -> Results:
+    """Return the results of a sweep that has not begun, or of an empty folder."""
+    from fundamentallm.report.results import Results, choose_metric
+
+    sweep = None
+    if len(folders) == 1:
+        with suppress(SweepError):
+            sweep = read_sweep(Path(folders[0], "sweep.yaml"), Path(folders[0]))
+    own = sweep.metric if sweep is not None else None
+    title = Path(folders[0]).resolve().name
+    return Results(title, choose_metric(metric, own), [], sweep, [why])
 
 
 def _read_folders(sources: Sequence[str], metric: str, reader: RunReader | None = None) -> Results:

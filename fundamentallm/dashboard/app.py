@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -25,8 +26,16 @@ from fundamentallm.dashboard.security import STREAM, Access, Gate
 from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.page import render_page
-from fundamentallm.sweep.store.sweep_folder import LONGEST_NOTES, SweepFolder
+from fundamentallm.report.results import Results
+from fundamentallm.status import RunStatus
+from fundamentallm.sweep.search.hand_picked import possible_text
+from fundamentallm.sweep.store.sweep_folder import LONGEST_NOTES, SweepFolder, run_folder_name
 
+if TYPE_CHECKING:
+    from fundamentallm.sweep.store.definition import SweepDefinition
+    from fundamentallm.sweep.store.run_store import RunStore
+
+StoreOpener = Callable[[], AbstractContextManager[tuple["SweepDefinition", "RunStore"]]]
 TICK = 0.1
 """Seconds between two looks for changes."""
 SILENCE = 15.0
@@ -42,14 +51,24 @@ class RequestError(FundamentallmError):
 class Dashboard:
     """The server's answers."""
 
-    def __init__(self, live: LiveData, sweep: SweepFolder | None) -> None:
-        """Show `live`; the notes are those of `sweep`, if it is a single one."""
-        self.live, self.sweep = live, sweep
+    def __init__(self, live: LiveData, sweep: SweepFolder | None, opener: StoreOpener) -> None:
+        """Show `live`.
+
+        Args:
+            live: The page's content.
+            sweep: The sweep, if it is a single one.
+            opener: Opens its store, to steer it.
+        """
+        self.live, self.sweep, self._opener = live, sweep, opener
 
     def page(self, request: Request) -> Response:
         """Return the page with all that is known now."""
         everything = self.live.changes.since(0)
-        told = {"version": everything.version, "has_notes": self.sweep is not None}
+        told = {
+            "version": everything.version,
+            "is_sweep": self.sweep is not None,
+            "parameters": [] if self.sweep is None else _parameters(self.live.results),
+        }
         page = render_page(dict(everything.parts), live=told)
         policy = f"{page.policy}; frame-ancestors 'none'"
         return HTMLResponse(
@@ -98,6 +117,32 @@ class Dashboard:
         await _content(request)
         return JSONResponse({"text": await run_in_threadpool(next_sweep, self.live.results)})
 
+    async def enqueue(self, request: Request) -> Response:
+        """Have the next free worker try a configuration."""
+        values = (await _content(request)).get("values")
+        if self.sweep is None or not isinstance(values, dict):
+            raise RequestError("give the values of one sweep's parameters")
+        return JSONResponse({"said": await run_in_threadpool(self._enqueue, values)})
+
+    def _enqueue(self, values: Mapping[str, Any]) -> str:
+        from fundamentallm.sweep.store.steering import enqueue
+
+        with self._opener() as (definition, store):
+            enqueued = enqueue(store, definition, values)
+            runs = store.runs()
+            name = run_folder_name(enqueued.run.number)
+            if not enqueued.is_new:
+                return f"{name} has these values already: it is {enqueued.run.last.status}"
+            is_idle = not runs.how_many(RunStatus.RUNNING)
+            return f"{name} is tried next" + ("; no worker runs" if is_idle else "")
+
+
+def _parameters(results: Results) -> list[dict[str, str]]:
+    """Return the name of each parameter that the sweep searches, and what it may be."""
+    space = results.space({})
+    searched = [] if space is None else space.searched
+    return [{"name": each.name, "possible": possible_text(each)} for each in searched]
+
 
 async def _content(request: Request) -> dict[str, Any]:
     """Return a request's content.
@@ -131,6 +176,7 @@ def make_app(dashboard: Dashboard, access: Access) -> Starlette:
         Route(STREAM, dashboard.changes),
         Route("/notes", dashboard.save_notes, methods=["POST"]),
         Route("/next", dashboard.make_next, methods=["POST"]),
+        Route("/enqueue", dashboard.enqueue, methods=["POST"]),
     ]
     return Starlette(
         routes=routes,

@@ -41,7 +41,7 @@ def test_parts_follow_the_folders(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", {})
     live = LiveData(*read_live_sources([str(folder)], ""))
     everything = live.changes.since(0)
-    assert everything.parts["about"]["summary"] == "no runs yet"
+    assert everything.parts["about"]["summary"] == "no runs yet; method grid"
     assert "no run of this sweep has started" in everything.parts["words"]
     live.start()
     try:

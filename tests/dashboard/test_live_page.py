@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Run
 from results_on_disk import write_run, write_sweep
 from running_dashboard import RunningDashboard, running
+from tiny_sweep import FLAGS, grid, trials
 
 pytestmark = pytest.mark.slow
 RATES = [0.0001 * 2**n for n in range(8)]
@@ -359,6 +361,30 @@ def test_the_next_sweep_is_shown_and_saved(tab: Any, tmp_path: Path) -> None:
         tab.click("#save-next")
     download.value.save_as(tmp_path / "next.yaml")
     assert (tmp_path / "next.yaml").read_text().startswith("# The next sweep after s")
+
+
+def test_a_configuration_is_tried_next(
+    browser: Any, run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "t.yaml").write_text(grid())
+    assert run("sweep", "t.yaml", text_file.name, "--count", 0, "--", *FLAGS).returncode == 0
+    folder = tmp_path / "runs/t"
+    with (
+        running(folder) as dashboard,
+        opened(browser, dashboard, viewport={"width": 1400, "height": 900}) as tab,
+    ):
+        tab.click("#try summary")
+        tab.fill("#try input[name=learning_rate]", "7")
+        tab.click("#enqueue")
+        tab.wait_for_selector("#steered:has-text('learning_rate: got 7; give')")
+        tab.fill("#try input[name=learning_rate]", "0.002")
+        tab.fill("#try input[name=seed]", "1")
+        tab.click("#enqueue")
+        tab.wait_for_selector("#steered:has-text('run-0001 is tried next; no worker runs')")
+        assert run("agent", "runs/t", "--workers", 1, "--count", 1).returncode == 0
+        tab.wait_for_selector("[data-run=run-0001].done")
+        assert json.loads(tab.evaluate("JSON.stringify(content.run.get('run-0001'))"))
+    assert [(t.params["learning_rate"], t.params["seed"]) for t in trials(folder)] == [(0.002, 1)]
 
 
 def test_with_the_keyboard_alone(tab: Any) -> None:

@@ -56,7 +56,7 @@ def test_a_wrong_token_opens_nothing(dashboard: RunningDashboard, token: str) ->
     assert (answer.status, "set-cookie" in answer.headers) == (403, False)
 
 
-PATHS = ("/", "/changes", "/notes", "/next", "/secret.txt", "/s/sweep.yaml")
+PATHS = ("/", "/changes", "/notes", "/next", "/enqueue", "/secret.txt", "/s/sweep.yaml")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -112,7 +112,7 @@ ORIGINS = (
 
 
 @pytest.mark.parametrize("origin", [*ORIGINS, ""])
-@pytest.mark.parametrize("path", ["/next", "/notes"])
+@pytest.mark.parametrize("path", ["/next", "/notes", "/enqueue"])
 def test_a_post_from_elsewhere_is_refused(
     dashboard: RunningDashboard, origin: str, path: str
 ) -> None:

@@ -7,6 +7,7 @@ import tempfile
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import click
 from fundamentallm.cli.messages import notify, show
 from fundamentallm.cli.options import PATH
 from fundamentallm.cli.result_sources import metric_option, read_live_sources, refuse_wandb
+from fundamentallm.cli.steering import steered
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
@@ -58,7 +60,8 @@ def dashboard(sources: tuple[str, ...], metric: str, port: int, no_browser: bool
     access = Access(opened.getsockname()[1], lambda: show(f"for another browser: {access.address}"))
     sweep = SweepFolder(folders[0])
     is_one = len(folders) == 1 and sweep.file.is_file()
-    app = make_app(Dashboard(live, sweep if is_one else None), access)
+    shown = Dashboard(live, sweep if is_one else None, partial(steered, sweep, None))
+    app = make_app(shown, access)
     show(access.address)
     notify("open it in a browser on this machine; end with Ctrl-C")
     live.start()

@@ -78,10 +78,11 @@ function sortedBy(index, sign, runs, last = () => false) {
 function someRuns(names, most) {
   if (names.length <= most) return names;
   const kept = new Set(names.filter((name) => view.selected.has(name)).slice(0, most));
-  const best = names.filter((name) => !kept.has(name));
-  const half = Math.max(0, Math.floor((most - kept.size) / 2));
-  const step = Math.ceil((best.length - half) / Math.max(1, most - kept.size - half));
-  best.forEach((name, index) => { if (index < half || (index - half) % step === 0) kept.add(name); });
+  const others = names.filter((name) => !kept.has(name));
+  const room = most - kept.size, best = Math.floor(room / 2);
+  for (let i = 0; i < room; i++) {
+    kept.add(others[i < best ? i : best + Math.floor((i - best) * (others.length - best) / (room - best))]);
+  }
   return names.filter((name) => kept.has(name));
 }
 

@@ -49,7 +49,7 @@ function showNotes() {
 }
 
 notesText.value = savedNotes;
-find("#notes").hidden = !told.has_notes;
+find("#notes").hidden = !told.is_sweep;
 notesText.addEventListener("input", () => {
   saveNotes.disabled = notesText.value === savedNotes;
   find("#notes-said").textContent = "";
@@ -63,6 +63,34 @@ saveNotes.addEventListener("click", async () => {
     find("#notes-said").textContent = "saved";
   } catch (error) {
     find("#notes-said").textContent = error.message;
+  }
+});
+
+// --- A configuration to try next ---
+
+const tryMenu = find("#try");
+tryMenu.hidden = told.parameters.length === 0;
+find("#try-values").append(...told.parameters.map(({ name, possible }) =>
+  make("label", {}, name, make("input", { name, placeholder: possible, title: possible }))));
+
+// It begins with the values of the selected run, else of the best.
+tryMenu.addEventListener("toggle", () => {
+  const runs = chosenRuns();
+  const run = content.run.get(runs.find((name) => view.selected.has(name)) ?? runs[0]);
+  for (const field of tryMenu.querySelectorAll("input")) {
+    const index = columnOf(`setting/${field.name}`);
+    if (run && index >= 0 && field.value === "") field.value = keyOf(run, index);
+  }
+});
+
+find("#enqueue").addEventListener("click", async () => {
+  const fields = [...tryMenu.querySelectorAll("input")].filter((field) => field.value.trim() !== "");
+  const values = Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]));
+  try {
+    find("#steered").textContent = (await send("/enqueue", { values })).said;
+    tryMenu.open = false;
+  } catch (error) {
+    find("#steered").textContent = error.message;
   }
 });
 

@@ -29,6 +29,16 @@ function renderNotes() {
   find("#notes").hidden = content.notes === "";
 }
 
+// A menu goes when the user is done with it.
+for (const menu of document.querySelectorAll(".controls details")) {
+  addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    menu.open = false;
+    menu.firstElementChild.focus();
+  });
+}
+
 take(read("content"));
 renderNotes();
 render();

@@ -203,15 +203,6 @@ columnChoices.addEventListener("change", (event) => {
   renderTable();
 });
 
-// A menu goes when the user is done with it.
-const columnsMenu = find("#columns");
-addEventListener("click", (event) => { if (!columnsMenu.contains(event.target)) columnsMenu.open = false; });
-columnsMenu.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || !columnsMenu.open) return;
-  columnsMenu.open = false;
-  columnsMenu.firstElementChild.focus();
-});
-
 function renderChoices() {
   const options = content.columns.filter((column) => column.id !== "run")
     .map((column) => make("option", { value: column.id, textContent: column.name }));
