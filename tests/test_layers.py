@@ -18,7 +18,7 @@ from results_on_disk import write_sweep
 
 PACKAGE = ROOT / "fundamentallm"
 LAYERS = (  # bottom layer first: a package imports only from its own layer and earlier ones
-    ("errors", "exit_codes", "metrics", "printable", "status", "warning_lines"),
+    ("errors", "exit_codes", "metrics", "printable", "significance", "status", "warning_lines"),
     ("config", "machine", "scaling"),
     ("files",),
     ("data", "trackers"),
@@ -40,6 +40,7 @@ ONLY_IN = {  # library: the only packages that import it
     "click": ("cli", "hosted_search"),
     "yaml": ("files.bounded_yaml", "files.run_folder", "sweep", "report", "cli"),
     "scipy": (
+        "significance",
         "sweep.file.distributions",
         "sweep.search.acquisition",
         "sweep.search.gaussian_process",

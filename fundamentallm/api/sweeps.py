@@ -18,9 +18,9 @@ from fundamentallm.cli.program_sweep import client_variables
 from fundamentallm.cli.result_sources import MOST_NOTES, read_sources
 from fundamentallm.cli.storage import lease_seconds
 from fundamentallm.cli.terminal_view import PlainView
-from fundamentallm.cli.worker import PROGRAM_FAILURES, created_sweep
+from fundamentallm.cli.worker import PROGRAM_FAILURES, created_sweep, planned_runs
 from fundamentallm.errors import FundamentallmError, one_line
-from fundamentallm.metrics import runs_text, score_text
+from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.report.explain import HEADINGS
 from fundamentallm.report.explain import explain as explain_results
@@ -30,6 +30,7 @@ from fundamentallm.sweep.check.program import check_function
 from fundamentallm.sweep.check.warnings import check_any
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, examine_mapping
+from fundamentallm.sweep.search.seeds import SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.program_settings import ProgramSettings
@@ -54,6 +55,7 @@ def run_sweep(
     count: int | None = None,
     output_dir: str | Path | None = None,
     retries: int = 0,
+    seeds: int = 1,
 ) -> SweepResults:
     """Run a W&B sweep of a Python function on this machine, or resume it; return its results.
 
@@ -72,6 +74,8 @@ def run_sweep(
         count: Most runs to start in this call; None for no limit.
         output_dir: Folder of the sweep; by default `runs/NAME`.
         retries: Retries of a run that failed, in this call or an earlier one.
+        seeds: Most runs of a configuration, which then differ in the parameter `seed`. Further
+            seeds are tried where they can change which configuration is best.
 
     Raises:
         SweepError: The config is wrong, or the folder holds another sweep.
@@ -86,7 +90,7 @@ def run_sweep(
     if not callable(function):
         raise TypeError(f"function: got {function!r}; give a function without arguments")
     with _only_sweep(), ThreadPoolExecutor(1, "run_sweep") as pool:
-        definition = _definition(config, function, limited=count is not None)
+        definition = _definition(config, function, limited=count is not None, seeds=seeds)
         name = sweep_folder_name(definition.sweep.name)
         folder = SweepFolder(output_dir or Path("runs") / name)
         executor = FunctionExecutor(function)
@@ -193,7 +197,10 @@ class SweepResults:
 
     @property
     def best(self) -> SweepRun | None:
-        """Run with the best score; None if no run has one."""
+        """Run with the best score; None if no run has one.
+
+        Where seeds were repeated, the best run of the configuration with the best mean.
+        """
         best = self._results.best
         return None if best is None else _run(best)
 
@@ -236,7 +243,8 @@ class SweepResults:
 
     def __repr__(self) -> str:
         best = self._results.best
-        found = f", best {self.metric} {score_text(best.score)} ({best.name})" if best else ""
+        score = score_text(self._results.best_score)
+        found = f", best {self.metric} {score} ({best.name})" if best else ""
         return f"<SweepResults of {self.folder}: {len(self._results.runs)} runs{found}>"
 
 
@@ -248,7 +256,7 @@ def _run(run: RunResult) -> SweepRun:
 
 
 def _definition(
-    config: Mapping[str, Any], function: Callable[[], object], *, limited: bool
+    config: Mapping[str, Any], function: Callable[[], object], *, limited: bool, seeds: int
 ) -> SweepDefinition:
     """Return the definition of a sweep of a function; warn as `fundamentallm check` does.
 
@@ -265,8 +273,9 @@ def _definition(
     for each in found.warnings:
         if not (limited and each.key == "method"):  # that the search never ends
             warnings.warn(each.text(found.file), stacklevel=3)
+    space = SearchSpace(sweep, {}, is_ours=False)
     return SweepDefinition(
-        SearchSpace(sweep, {}, is_ours=False),
+        SeededSpace(space, seeds) if seeds > 1 else space,
         device="auto",
         seed=0,
         sampler="auto",
@@ -309,11 +318,11 @@ def _work(
         )  # fmt: skip
         if used_up := search.used_up_before(defined.sweep.run_cap):
             view.notify(used_up)
-        runs = "runs" if engine.limit is None else runs_text(engine.limit)
         searched = ", ".join(parameter.name for parameter in defined.space.searched) or "nothing"
         view.notify(
             f"sweep {folder.name}: {search.label} over {searched}, each run calls "
-            f"{definition.program.function}(); {runs}; folder {display_path(folder.path)}"
+            f"{definition.program.function}(); {planned_runs(engine.limit, definition)}; "
+            f"folder {display_path(folder.path)}"
         )
         try:
             stopped_by = engine.run(executor.stop_requested)

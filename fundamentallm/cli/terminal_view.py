@@ -21,9 +21,11 @@ from fundamentallm.sweep.engine.job import Row
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import (
+    Best,
     Run,
     RunIndex,
     Trial,
+    best_so_far,
     progress_text,
     status_counts,
 )
@@ -92,6 +94,7 @@ class PlainView:
         self.left_to_start = math.inf if count is None else count
         """Most runs that still start here."""
         self.runs = RunIndex()
+        self.best: Best | None = None
         self.trials: dict[int, TrialProgress] = {}
         """Trials in progress here, by the number of their run."""
         self.clock = clock
@@ -127,19 +130,26 @@ class PlainView:
         if ended.status in FAULTS:
             outcome += f": {ended.note}"
         score = "" if ended.score is None else f", {self.metric.name} {score_text(ended.score)}"
-        best, style = self.runs.best(self.metric), STYLES.get(ended.status, "")
-        improved = RunIndex.of([*run.trials[:-1], ended]).best(self.metric)
-        if improved is not None and (best is None or self._is_better(improved, best)):
-            best, style = improved, BEST_STYLE
-        best_text = (
-            "" if best is None else f" (best {score_text(best.last.score)}, run {best.number + 1})"
-        )
+        best, style = self._best_with(run, ended), STYLES.get(ended.status, "")
+        if best is not None and run.number in (each.number for each in best.runs):
+            style = BEST_STYLE
+        best_text = "" if best is None else f" (best {score_text(best.score)}, {best.who})"
         after = f" after {ended.seconds:.1f} s{best_text}"
         self.print_line(f"run {self.numbered(run.number)} {outcome}{score}{after}", style)
 
-    def _is_better(self, run: Run, other: Run) -> bool:
-        scores = [self.metric.sign * (each.last.score or 0.0) for each in (run, other)]
-        return (scores[0], run.number) < (scores[1], other.number)
+    def _best_with(self, run: Run, ended: Trial) -> Best | None:
+        """Return the best so far, with the end of a run that `runs` may not yet have."""
+        this = [*run.trials[:-1], ended]
+        if self.space.repeats_by:
+            others = [
+                trial for each in self.runs if each.number != run.number for trial in each.trials
+            ]
+            return best_so_far(RunIndex.of([*others, *this]), self.space)
+        own = best_so_far(RunIndex.of(this), self.space)
+        found = [best for best in (self.best, own) if best is not None]
+        return min(
+            found, key=lambda b: (self.metric.sign * b.score, b.runs[0].number), default=None
+        )
 
     def notify(self, line: str) -> None:
         """Pass it on."""
@@ -148,6 +158,7 @@ class PlainView:
     def update(self, runs: RunIndex, limit: int | None) -> None:
         """Keep them for the count and the best; print the state of the sweep once a minute."""
         self.runs, self.limit = runs, limit
+        self.best = best_so_far(runs, self.space)
         now = self.clock()
         if now - self.stated_at >= LINE_SECONDS:
             self.stated_at = now
@@ -191,9 +202,9 @@ class PlainView:
         trials = list(self.trials.copy().values())
         if (left := seconds_left(self.runs, trials, self._to_start(), now)) is not None:
             times.append(f"about {_clock(left)} left")
-        if best := self.runs.best(self.metric):
-            score = f"{_heading(self.metric.name)} {score_text(best.last.score)}"
-            times.append(f"best {score} (run {best.number + 1})")
+        if self.best is not None:
+            score = f"{_heading(self.metric.name)} {score_text(self.best.score)}"
+            times.append(f"best {score} ({self.best.who})")
         over, running = self.runs.how_many(*OVER), self.runs.how_many(RunStatus.RUNNING)
         counts = progress_text(over, self.limit, running) + endings_note(self.runs, OVER)
         return counts, ", ".join(times)

@@ -35,7 +35,7 @@ from fundamentallm.sweep.store.definition import (
     differences,
     differences_in_file,
 )
-from fundamentallm.sweep.store.records import Run, RunIndex, why_unranked
+from fundamentallm.sweep.store.records import Run, RunIndex, best_so_far, why_unranked
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def work(
             definition, store, folder, view, search,
             resources=resources, data=data, retries=retries, count=count, wait=wait, reuse=reuse,
         )  # fmt: skip
-        runs = "runs" if engine.limit is None else runs_text(engine.limit)
+        runs = planned_runs(engine.limit, definition)
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
         at_most = "" if resources.fixed or resources.workers == 1 else "up to "
         view.notify(
@@ -301,6 +301,15 @@ def work(
     return _conclude(store.runs(), folder, space, stopped_by, engine.limit)
 
 
+def planned_runs(limit: int | None, definition: SweepDefinition) -> str:
+    """Return how many runs a sweep has, in words; `limit` is the most, None if it has no end."""
+    runs = "runs" if limit is None else runs_text(limit)
+    if definition.seeds == 1:
+        return runs
+    at_most = "" if limit is None or limit == definition.sweep.run_cap else "at most "
+    return f"{at_most}{runs}, up to {definition.seeds} seeds a configuration"
+
+
 def _subject(definition: SweepDefinition) -> str:
     """Return what the runs of a sweep train on, or the program that they start."""
     if definition.program is not None:
@@ -318,12 +327,12 @@ def _conclude(
     finished = runs.how_many(*FINISHED)
     failed = [run for run in runs if run.last.status in FAULTS]
     sweep_path = display_path(folder.path)
-    best = runs.best(metric)
+    best = best_so_far(runs, space)
     if best is not None:
-        best_path = display_path(folder.run(best.number).path)
+        best_path = display_path(folder.run(best.runs[0].number).path)
         advice = f"try: fundamentallm generate {best_path}" if space.is_ours else f"see {best_path}"
         show(
-            f"best {metric.name} {score_text(best.last.score)}: run {best.number + 1} of "
+            f"best {metric.name} {score_text(best.score)}: {best.who} of "
             f"{finished} finished{endings_note(runs)}; {advice}"
         )
     elif finished and (why := why_unranked(runs.statuses())):

@@ -20,7 +20,6 @@ from fundamentallm.report.regression import (
     legendre,
 )
 from fundamentallm.report.results import Results, RunResult
-from fundamentallm.report.significance import measure_noise
 
 MAX_P = 0.05
 """Largest p of an effect; runs may have been reweighted since it was accepted."""
@@ -105,9 +104,7 @@ def fit_surface(results: Results) -> Surface | None:
     if float(np.ptp(losses)) == 0:
         return None
     positions = [factor.positions(runs) for factor in factors]
-    fit = ForwardSelection(
-        factors, positions, losses, measure_noise(results), _repeats(results, runs)
-    )
+    fit = ForwardSelection(factors, positions, losses, results.noise, _repeats(results, runs))
     fit.select()
     found = {i: _effect(fit, i) for i in range(len(factors)) if fit.degrees[i]}
     found = {i: effect for i, effect in found.items() if effect.p < MAX_P}

@@ -125,11 +125,9 @@ class _Next:
                 f"the next sweep would be the same; {self._repeat}, or search more runs or other "
                 "values"
             )
-        best = self.results.best
-        assert best is not None
         heading = (
             f"The next sweep after {self.results.title}, which found {self.results.metric.name} "
-            f"{score_text(best.score)} in {len(self.results.observations)} runs."
+            f"{score_text(self.results.best_score)} in {len(self.results.observations)} runs."
         )
         for claim in self.claims:
             if claim.rule in ("in_progress", "stopped"):

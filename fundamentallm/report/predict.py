@@ -20,9 +20,9 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.metrics import runs_text, score_text
 from fundamentallm.model.size import parameter_count
 from fundamentallm.report.results import Results, RunResult, setting_key
-from fundamentallm.report.significance import pooled_noise
 from fundamentallm.scaling.fit import NOISE, PRIOR, Forecast, forecast
 from fundamentallm.scaling.law import Law, Observation
+from fundamentallm.significance import pooled_noise
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.store.records import why_unranked
 

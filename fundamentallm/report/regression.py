@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import fdtrc
 
 from fundamentallm.report.factors import Factor
-from fundamentallm.report.significance import Noise
+from fundamentallm.significance import Noise
 
 ALPHA = 0.01
 TRUST = 0.1

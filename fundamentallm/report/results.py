@@ -14,17 +14,16 @@ from fundamentallm.data.builtin_corpus import BUILTIN
 from fundamentallm.data.unknown_characters import describe_unscored
 from fundamentallm.files.samples import Sample
 from fundamentallm.metrics import LARGER_IS_BETTER, METRICS, finite
+from fundamentallm.significance import Noise, pooled_noise
 from fundamentallm.status import RANKED, RunStatus
 from fundamentallm.sweep.file.distributions import value_key
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
+from fundamentallm.sweep.search.seeds import SEED, names_seed
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_name, hyperparameter_names
 from fundamentallm.sweep.store.records import summary_score
 from fundamentallm.sweep.store.score_cap import ScoreCap, score_of_guess
 
-SEED = "seed"
-SEEDS = (SEED, "random_seed")
-"""Innermost names of another program's parameter that repeats a configuration."""
 NOT_SETTINGS = ("data_sha256",)
 LOSS_DEFINING = ("data", "data_sha256", "tokenizer", "val_split")
 """Settings that define what a loss measures: losses across their values are not comparable."""
@@ -171,7 +170,7 @@ class Results:
 
     def is_seed(self, name: str) -> bool:
         """Return whether a setting only repeats a configuration."""
-        return name == SEED or (self.is_foreign and name.rpartition(".")[2].lower() in SEEDS)
+        return name == SEED or (self.is_foreign and names_seed(name))
 
     @property
     def loss_defining(self) -> Sequence[str]:
@@ -203,10 +202,22 @@ class Results:
         """
         return [run for run in self.ranked if run.status == RunStatus.DONE] or self.ranked
 
-    @property
+    @cached_property
     def best(self) -> RunResult | None:
-        """The run with the best score."""
+        """The run with the best score; of the best configuration where seeds were repeated."""
+        if any(len(runs) > 1 for runs in self.configurations):
+            return self.contenders[0][0]
         return self.ranked[0] if self.ranked else None
+
+    @property
+    def best_score(self) -> float | None:
+        """The score of the best; the mean over its seeds where seeds were repeated."""
+        if self.best is None:
+            return None
+        seeds = next((runs for runs in self.configurations if self.best in runs), [])
+        if len(seeds) < 2:
+            return self.best.score
+        return self.metric.sign * sum(map(self.loss, seeds)) / len(seeds)
 
     def by_loss(self, runs: Sequence[RunResult]) -> list[RunResult]:
         """Return runs with a comparable score, the best first; beyond the cap by score."""
@@ -280,6 +291,11 @@ class Results:
         for run in self.comparable:
             groups.setdefault(self._configuration(run), []).append(run)
         return sorted(groups.values(), key=lambda runs: sum(map(self.loss, runs)) / len(runs))
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """Spread between seeds; None if no configuration was repeated."""
+        return pooled_noise([[self.loss(run) for run in runs] for runs in self.configurations])
 
     @cached_property
     def contenders(self) -> list[list[RunResult]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fundamentallm.metrics import score_text
-from fundamentallm.report.significance import judge_winner, pooled_noise, ties
+from fundamentallm.significance import judge_winner, pooled_noise, ties
 from fundamentallm.sweep.file.sweep_file import Metric
 
 
@@ -46,7 +46,7 @@ def sort_standings(standings: Sequence[Standing], metric: Metric) -> list[Standi
 def verdict(standings: Sequence[Standing], metric: Metric) -> str:
     """Return a sentence on whether the winner beats the rest by more than chance, with numbers.
 
-    Configurations that diverged with a seed are not compared. Test: `report/significance.py`.
+    Configurations that diverged with a seed are not compared. Test: `significance.py`.
     """
     ranked = sort_standings(
         [each for each in standings if each.scores and not each.diverged], metric

@@ -175,7 +175,7 @@ def _blocks(results: Results, address: SweepAddress, app: str, view: Saved) -> l
     if results.best is not None:
         run = results.best.location.rpartition("/")[2]
         intro += [
-            f"The best {results.metric.name} is {score_text(results.best.score)}, of ",
+            f"The best {results.metric.name} is {score_text(results.best_score)}, of ",
             wr.Link(printable(results.best.name), f"{place}/runs/{run}"),
             ". ",
         ]

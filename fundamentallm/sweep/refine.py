@@ -15,12 +15,12 @@ from fundamentallm.sweep.check.warnings import LENGTHS
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform, value_key
 from fundamentallm.sweep.file.sweep_file import Metric, SweepFile
+from fundamentallm.sweep.search.seeds import SEED
 from fundamentallm.sweep.search.space import SearchSpace, hyperparameter_names
 from fundamentallm.sweep.store.records import Run, loss_by, why_unranked
 
 NEAR = 0.05
 """Distance below which two values count as the same, as a share of their range's scale."""
-SEED = "seed"
 REFINED = "# The best of"
 """First words of the file of a refined sweep."""
 

@@ -21,7 +21,6 @@ from fundamentallm.report.next_sweep import next_sweep
 from fundamentallm.report.read_runs import ReportError, read_results
 from fundamentallm.report.rules.budget import _expected_best
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.report.significance import measure_noise
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace, check_space
 
@@ -215,7 +214,7 @@ def test_a_run_that_occurs_twice_is_no_measure_of_chance(tmp_path: Path) -> None
     for number in (7, 8):
         write_run(tmp_path / f"run-000{number}", {"learning_rate": 0.001, "seed": 0}, [1.5])
     results = read_results([tmp_path])
-    assert measure_noise(results) is None
+    assert results.noise is None
     assert [len(runs) for runs in results.configurations] == [1, 1]
     assert said(tmp_path)["winner"].verdict == "unknown"
 
@@ -436,7 +435,7 @@ def test_runs_that_were_stopped_early_are_not_compared(tmp_path: Path) -> None:
         write_run(tmp_path / f"b{seed}", {"learning_rate": 0.002, "seed": seed}, [loss + 0.1])
     write_run(tmp_path / "a2", {"learning_rate": 0.001, "seed": 2}, [2.3], status="stopped")
     results = read_results([tmp_path])
-    noise = measure_noise(results)
+    noise = results.noise
     assert noise is not None
     assert noise.sigma < 0.02
     found = said(tmp_path)

@@ -9,8 +9,8 @@ from results_on_disk import write_sweep
 
 from fundamentallm.report.explain import explain
 from fundamentallm.report.read_runs import read_results
-from fundamentallm.report.significance import Noise, judge_winner, pooled_noise
 from fundamentallm.report.standings import Standing, verdict
+from fundamentallm.significance import Noise, judge_winner, pooled_noise
 from fundamentallm.sweep.file.sweep_file import Metric
 
 ONE_LESS_SURE = {0.001: [1.50, 1.51, 1.49], 0.002: [1.53, 1.54, 1.52], 0.004: [1.532]}

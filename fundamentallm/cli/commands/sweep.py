@@ -22,6 +22,7 @@ from fundamentallm.sweep.file.scheduler import hosted_method
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
 from fundamentallm.sweep.program.ownership import is_ours
 from fundamentallm.sweep.search.choose import CHOICES
+from fundamentallm.sweep.search.seeds import MOST_SEEDS, SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.program_settings import ProgramSettings
@@ -41,6 +42,13 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder, sweep_folder_nam
     default=0,
     metavar="N",
     help="Seed the search; seed the runs by -- --seed N.  [default: 0]",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, MOST_SEEDS),
+    default=1,
+    metavar="N",
+    help="Repeat a configuration with up to N seeds while it may be the best.  [default: 1]",
 )
 @click.option(
     "--sampler",
@@ -80,6 +88,7 @@ def sweep(
     words: tuple[str, ...],
     output_dir: str | None,
     sweep_seed: int,
+    seeds: int,
     sampler: str,
     wandb: str | None,
     wandb_sweep_id: str | None,
@@ -112,8 +121,9 @@ def sweep(
         raise click.UsageError(f"{name} is for a sweep of another program; leave it out")
     if wandb_sweep_id and not wandb:
         raise click.UsageError("--wandb-sweep-id needs --wandb offline or --wandb online")
+    space = SearchSpace(read, shared.settings if shared else {}, is_ours=shared is not None)
     definition = SweepDefinition(
-        SearchSpace(read, shared.settings if shared else {}, is_ours=shared is not None),
+        SeededSpace(space, seeds) if seeds > 1 else space,
         device=shared.device if shared else "auto",
         seed=sweep_seed,
         sampler=sampler,

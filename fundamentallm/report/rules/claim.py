@@ -10,7 +10,7 @@ from fundamentallm.metrics import score_text
 from fundamentallm.report.effects import Surface, fit_surface
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rung import Rung, at_rung, last_rung
-from fundamentallm.report.significance import Noise, measure_noise
+from fundamentallm.significance import Noise
 from fundamentallm.status import RunStatus
 
 ROUNDING = 1e-6
@@ -55,12 +55,12 @@ class Evidence:
     @cached_property
     def noise(self) -> Noise | None:
         """Spread between seeds of the compared runs, if measured."""
-        return measure_noise(self.compared)
+        return self.compared.noise
 
     @cached_property
     def noise_at_the_end(self) -> Noise | None:
         """Spread between seeds at the end of runs."""
-        return self.noise if self.rung is None else measure_noise(self.results)
+        return self.noise if self.rung is None else self.results.noise
 
     @cached_property
     def surface(self) -> Surface | None:

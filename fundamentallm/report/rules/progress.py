@@ -54,7 +54,7 @@ def runs_asked_for(results: Results) -> int | None:
 
 def reached_target(results: Results) -> bool:
     """Return whether a run has reached the metric's target, which ends the sweep."""
-    target, best = results.metric.target, results.best
+    target, best = results.metric.target, next(iter(results.ranked), None)
     if target is None or best is None:
         return False
     return results.metric.sign * (best.score or 0.0) <= results.metric.sign * target

@@ -6,13 +6,13 @@ from fundamentallm.config.fields import setting_text
 from fundamentallm.metrics import score_text
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Claim, Evidence
-from fundamentallm.report.significance import judge_winner, ties
+from fundamentallm.significance import judge_winner, ties
 
 
 def winner(evidence: Evidence) -> list[Claim]:
     """Report the best configuration and test its lead against the noise between seeds.
 
-    A configuration that diverged with a seed is not called best. Test: `report/significance.py`.
+    A configuration that diverged with a seed is not called best. Test: `significance.py`.
     """
     results, noise = evidence.results, evidence.noise_at_the_end
     groups = results.contenders
@@ -24,7 +24,7 @@ def winner(evidence: Evidence) -> list[Claim]:
         _mean(results, each) < _mean(results, best) for each in results.configurations
     ):
         text += f" (left out: {left_out} with a better mean that diverged with a seed)"
-    top = results.best
+    top = next(iter(results.ranked), None)
     if (
         top is not None
         and top not in results.comparable

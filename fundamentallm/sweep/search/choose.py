@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.search.base import RandomSearch, Search, grid_search
 from fundamentallm.sweep.search.bayes import GP_LONGEST, SAMPLERS, BayesSearch
+from fundamentallm.sweep.search.racing import SeededSearch
+from fundamentallm.sweep.search.seeds import SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 
 CHOICES = ("auto", *SAMPLERS, "random")
@@ -25,6 +27,8 @@ class ChosenSearch:
     def used_up_before(self, run_cap: int | None) -> str:
         """Return a notice if the search has fewer configurations than `run_cap`; else ""."""
         size = self.search.size
+        if isinstance(self.search, SeededSearch):
+            return self.search.left_untried()
         if (
             self.label in ("grid", "list")
             or size is None
@@ -36,7 +40,7 @@ class ChosenSearch:
 
 
 def choose_search(space: SearchSpace, *, seed: int, sampler: str = "auto") -> ChosenSearch:
-    """Return the search for `space.sweep`.
+    """Return the search for `space.sweep`, which may give a configuration several seeds.
 
     Args:
         space: Search space of the sweep.
@@ -47,6 +51,9 @@ def choose_search(space: SearchSpace, *, seed: int, sampler: str = "auto") -> Ch
     Raises:
         SweepError: A sampler is given for a grid, or no configuration is possible.
     """
+    if isinstance(space, SeededSpace):
+        chosen = choose_search(space.one_seed, seed=seed, sampler=sampler)
+        return replace(chosen, search=SeededSearch(chosen.search, space))
     sweep = space.sweep
     if sweep.method == "grid":
         if sampler != "auto":

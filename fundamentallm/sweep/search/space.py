@@ -30,6 +30,11 @@ MOST_TOGETHER = 64
 class SearchSpace:
     """Configurations that a sweep may try, with the `fixed` settings of all runs."""
 
+    repeats_by = ""
+    """Name of the parameter that only repeats a configuration; empty unless in a `SeededSpace`."""
+    seeds = 1
+    """Most runs of a configuration."""
+
     def __init__(self, sweep: SweepFile, fixed: Mapping[str, Any], *, is_ours: bool = True) -> None:
         """Set up the space.
 

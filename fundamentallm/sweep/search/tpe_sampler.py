@@ -20,7 +20,7 @@ from fundamentallm.sweep.file.distributions import (
     value_key,
 )
 from fundamentallm.sweep.file.parameters import Parameter
-from fundamentallm.sweep.search.base import OFF, Groups, ScoredRun, Values
+from fundamentallm.sweep.search.base import OFF, Groups, ScoredRun, Values, key_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -160,6 +160,20 @@ def axes(parameters: Sequence[Parameter], groups: Groups) -> list[Axis]:
     return found
 
 
+def averaged(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """Return each configuration once, with the mean of its scores; None while there is none."""
+    scores: dict[str, list[float]] = {}
+    first: dict[str, Values] = {}
+    for values, score in runs:
+        key = key_of(values)
+        first.setdefault(key, values)
+        scores.setdefault(key, []).extend([] if score is None else [score])
+    return [
+        (values, sum(scores[key]) / len(scores[key]) if scores[key] else None)
+        for key, values in first.items()
+    ]
+
+
 class TpeSampler:
     """Optuna's TPE, created anew for each suggestion."""
 
@@ -179,7 +193,7 @@ class TpeSampler:
             warnings.simplefilter("ignore")  # `multivariate` and `group` are experimental
             sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
             study = optuna.create_study(sampler=sampler)
-            for values, score in runs:
+            for values, score in averaged(runs):
                 try:
                     coordinates = {axis.label: axis.coordinate(values) for axis in self.axes}
                 except ValueError:

@@ -11,6 +11,7 @@ from fundamentallm.errors import FundamentallmError, one_line
 from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.search.base import ListSearch, Values
 from fundamentallm.sweep.search.choose import CHOICES, ChosenSearch, choose_search
+from fundamentallm.sweep.search.seeds import MOST_SEEDS, SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.program_settings import ProgramSettings, is_stored
 from fundamentallm.sweep.store.stored_values import StoredError, ValueCheck, is_number, is_text
@@ -20,6 +21,7 @@ SHARED = {
     "fixed": "fixed",
     "seed": "seed",
     "sampler": "sampler",
+    "seeds": "seeds",
     "data_sha256": "the text's hash",
 }
 """Fields that must not differ on resume, beside the file and its configurations, as displayed."""
@@ -67,6 +69,11 @@ class SweepDefinition:
         return self.space.fixed
 
     @property
+    def seeds(self) -> int:
+        """Most runs of a configuration, which differ in the seed."""
+        return self.space.seeds
+
+    @property
     def runs_what(self) -> str:
         """Return in words what executes a run."""
         if self.program is None:
@@ -111,6 +118,7 @@ class SweepDefinition:
             "id": self.id,
             "program": None if self.program is None else self.program.to_stored(),
             "points": list(self.configurations) or None,
+            "seeds": self.seeds if self.seeds > 1 else None,
         }
         return {
             name: value
@@ -135,6 +143,9 @@ class SweepDefinition:
         try:
             sweep = parse_sweep(stored["text"], stored["file"])
             read_config(stored["fixed"], "fixed")
+            space = SearchSpace(sweep, stored["fixed"], is_ours="program" not in stored)
+            if "seeds" in stored:
+                space = SeededSpace(space, stored["seeds"])
         except FundamentallmError as error:
             raise StoredError(one_line(error, 200)) from None
         program = stored.get("program")
@@ -143,7 +154,7 @@ class SweepDefinition:
         for configuration in configurations:
             check(configuration)
         return cls(
-            SearchSpace(sweep, stored["fixed"], is_ours=program is None),
+            space,
             device=stored["device"],
             seed=stored["seed"],
             sampler=stored["sampler"],
@@ -190,6 +201,7 @@ OPTIONAL_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "texts_from": is_text,
     "program": is_stored,
     "points": _are_configurations,
+    "seeds": lambda value: type(value) is int and 1 < value <= MOST_SEEDS,
 }
 """Checks of the stored fields that only some sweeps have."""
 

@@ -14,6 +14,8 @@ from fundamentallm.metrics import finite, runs_text
 from fundamentallm.status import FAULTS, FINISHED, RANKED, RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric
 from fundamentallm.sweep.search.base import LazyPastRuns, PastRun, Values, key_of
+from fundamentallm.sweep.search.racing import configurations_of, contenders
+from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.score_cap import ScoreCap
 
 STATUS_WORDS: Mapping[str, str] = {
@@ -251,6 +253,36 @@ class RunIndex(Sequence[Run]):
         if metric.sign < 0:  # the first of those with the highest score
             position = bisect_left(self.scores, (self.scores[-1][0],))
         return self.numbered(self.scores[position][1])
+
+
+@dataclass(frozen=True)
+class Best:
+    """Best configuration of a sweep so far."""
+
+    score: float
+    """Score as logged; the mean over its seeds, if it has several."""
+    runs: tuple[Run, ...]
+    """Its runs with a score, the best first."""
+
+    @property
+    def who(self) -> str:
+        """Return its run in words: `run 4`, or `mean of runs 4, 9, 11`."""
+        numbers = ", ".join(str(number) for number in sorted(run.number + 1 for run in self.runs))
+        return f"run {numbers}" if len(self.runs) == 1 else f"mean of runs {numbers}"
+
+
+def best_so_far(runs: RunIndex, space: SearchSpace) -> Best | None:
+    """Return the run with the best score; with several seeds, the configuration's best mean."""
+    metric = space.sweep.ranks_by
+    if not space.repeats_by:
+        best = runs.best(metric)
+        return None if best is None or best.last.score is None else Best(best.last.score, (best,))
+    found = contenders(configurations_of(past_runs(runs, metric), space.repeats_by))
+    if not found:
+        return None
+    scored = [runs[position] for position in found[0].scored]
+    scored.sort(key=lambda run: metric.sign * (run.last.score or 0.0))
+    return Best(metric.sign * found[0].mean, tuple(scored))
 
 
 def _remove(values: list[T], value: T) -> None:

@@ -7,10 +7,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr
-
-from fundamentallm.report.results import Results
-
 SIGNIFICANT = 0.05
 MIN_FREEDOM = 4  # degrees of freedom by which the better half alone may be judged
 
@@ -25,11 +21,6 @@ class Noise:
     """Degrees of freedom of sigma, 1 or more."""
     repeated: int
     """Number of configurations that ran more than once."""
-
-
-def measure_noise(results: Results) -> Noise | None:
-    """Return the pooled spread between seeds; None if no configuration was repeated."""
-    return pooled_noise([[results.loss(run) for run in runs] for runs in results.configurations])
 
 
 def pooled_noise(configurations: Sequence[Sequence[float]]) -> Noise | None:
@@ -103,6 +94,8 @@ def _p_value(best: Sequence[float], other: Sequence[float], noise: Noise) -> flo
     (1987): the best of many may be called best where the two-sided test of two would say so of it
     and the runner-up; it needs no correction for how many there were.
     """
+    from scipy.special import stdtr  # a sweep without repeated seeds does not need it
+
     gap = abs(statistics.fmean(best) - statistics.fmean(other))
     error = noise.sigma * math.sqrt(1 / len(best) + 1 / len(other))
     return 2 * float(stdtr(noise.freedom, -gap / error))
