@@ -11,6 +11,9 @@ from typing import Any
 import yaml
 
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import score_text
+from fundamentallm.significance import judge_winner, pooled_noise
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import LENGTHS
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform, value_key
@@ -32,28 +35,39 @@ class Finalist:
     settings: Mapping[str, Any]
     """Hyperparameters without seed and length, and `data` if the sweep gives it."""
     runs: tuple[Run, ...]
-    score: float
-    """Mean of the runs' capped scores."""
+    losses: tuple[float, ...]
+    """Capped losses, one for each seed."""
+    has_diverged: bool
+    """True if it diverged with another seed."""
+
+    @property
+    def loss(self) -> float:
+        """Return the mean of the losses."""
+        return statistics.fmean(self.losses)
 
 
 def finalists(runs: Sequence[Run], space: SearchSpace, metric: Metric) -> list[Finalist]:
-    """Return every configuration with a score, the best first.
+    """Return every configuration with a score, the best first; last those that diverged too.
 
     Raises:
         SweepError: No run has a score, e.g. because all diverged.
     """
     groups: dict[str, list[Run]] = {}
+    diverged: set[str] = set()
     settings: dict[str, dict[str, Any]] = {}
     mapped = [p for p in space.sweep.parameters if p.has_mappings]
     names = [name for parameter in mapped for name in hyperparameter_names(parameter)]
     absent = {name: HYPERPARAMETERS[name].default for name in names}  # from some of the mappings
     for run in runs:
-        if not run.is_ranked:
+        if not (run.is_ranked or run.last.status == RunStatus.DIVERGED):
             continue
         own = {**absent, **space.settings(run.values)}
         own = {name: own[name] for name in sorted(own) if name not in (SEED, *LENGTHS)}
-        groups.setdefault(repr(own), []).append(run)
-        settings[repr(own)] = own
+        if run.is_ranked:
+            groups.setdefault(repr(own), []).append(run)
+            settings[repr(own)] = own
+        else:
+            diverged.add(repr(own))
     if not groups:
         why = why_unranked(Counter(run.last.status for run in runs))
         why = why or f"no run has logged {metric.name}"
@@ -63,11 +77,29 @@ def finalists(runs: Sequence[Run], space: SearchSpace, metric: Metric) -> list[F
         Finalist(
             settings[key],
             tuple(members),
-            metric.sign * statistics.fmean(_by_seed(members, space, loss).values()),
+            tuple(_by_seed(members, space, loss).values()),
+            key in diverged,
         )
         for key, members in groups.items()
     ]
-    return sorted(found, key=lambda each: metric.sign * each.score)
+    return sorted(found, key=lambda each: (each.has_diverged, each.loss))
+
+
+def clearly_worse(kept: Sequence[Finalist], found: Sequence[Finalist]) -> str:
+    """Return how many of those kept are worse than the best by more than chance; "" if none.
+
+    The noise is that of the repeated seeds of all that were found.
+    """
+    noise = pooled_noise([each.losses for each in sorted(found, key=lambda each: each.loss)])
+    judged = judge_winner([each.losses for each in kept if not each.has_diverged], noise)
+    worse = len(judged.p_values) - len(judged.inseparable)
+    if noise is None or not worse:
+        return ""
+    return (
+        f"by the noise between seeds ({score_text(noise.sigma)}), {worse} of these {len(kept)} "
+        f"{'is' if worse == 1 else 'are'} clearly worse than the best; a smaller --top leaves "
+        f"{'it' if worse == 1 else 'them'} out"
+    )
 
 
 def _by_seed(

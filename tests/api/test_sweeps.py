@@ -110,6 +110,34 @@ def test_a_function_runs_in_this_thread_with_state_that_stays(tmp_path: Path) ->
     check_results(load_sweep("runs/train"), folder)
 
 
+def test_seeds_repeat_the_best_configurations(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[float, int]] = []
+
+    def train() -> None:
+        run = wandb.init()
+        lr, seed = wandb.config.lr, wandb.config.seed
+        seen.append((lr, seed))
+        run.log({"loss": lr + (0.0, 0.09, 0.03)[seed]})
+
+    config = of(parameters={"lr": {"values": [0.1, 0.15, 9.0]}, "seed": {"value": 0}})
+    results = run_sweep(config, train, seeds=3)
+    assert seen[:3] == [(0.1, 0), (0.15, 0), (9.0, 0)]
+    assert seen[3:5] == [(0.1, 1), (0.1, 2)]
+    assert set(seen[5:]) <= {(0.15, 1), (0.15, 2)}
+    assert "at most 9 runs, up to 3 seeds a configuration" in capsys.readouterr().err
+    assert results.best is not None
+    assert results.best.name == "run-0001"
+    assert results.best.score == pytest.approx(0.1)
+    assert "best loss 0.1400" in repr(results)  # the mean
+    assert "mean of 3 seeds" in results.explain()
+    run_sweep(config, train, seeds=3)  # resumes, and has nothing left
+    assert len(seen) == len(set(seen))
+    with pytest.raises(FundamentallmError, match="seeds was 3 and is 2"):
+        run_sweep(config, train, seeds=2)
+    with pytest.raises(FundamentallmError, match="several seeds need a parameter"):
+        run_sweep(of(), train, seeds=3)
+
+
 def check_results(results: SweepResults, folder: Path) -> None:
     assert results.best is not None
     assert (results.best.name, results.best.config["lr"]) == ("run-0003", 0.2)

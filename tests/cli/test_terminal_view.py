@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fundamentallm.cli.terminal_view import PlainView, TableView
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.engine.job import Row
 from fundamentallm.sweep.file.sweep_file import parse_sweep
+from fundamentallm.sweep.search.seeds import SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run, RunIndex, Trial
 
@@ -357,3 +359,30 @@ def test_a_terminal_that_can_do_less(
     assert sum("done, val_loss" in line for line in lines) == 2
     cells = [cell for row in program.screen.screen.buffer.values() for cell in row.values()]
     assert {cell.fg for cell in cells} == {"default"}
+
+
+def test_ours_has_the_training_loss() -> None:
+    assert "train_loss" in table(120, is_ours=True)[0]
+
+
+def test_the_best_is_a_mean_where_seeds_are_repeated() -> None:
+    text = "method: grid\nmetric: {name: loss}\nparameters: {x: {values: [1, 2]}, seed: {value: 0}}"
+    sweep = parse_sweep(text, "sweep.yaml")
+    space = SeededSpace(SearchSpace(sweep, {}, is_ours=False), 3)
+    view = PlainView(space, sweep.ranks_by)
+    lines: list[str] = []
+    view.print_line = lines.append
+    scores = [(1, 0, 0.5), (2, 0, 0.6), (1, 1, 0.9)]
+    trials = [
+        Trial(i, i, {"x": x, "seed": seed}, RunStatus.DONE, "me", score=score)
+        for i, (x, seed, score) in enumerate(scores)
+    ]
+    view.update(RunIndex.of(trials[:2]), 6)
+    assert view.best is not None
+    assert (view.best.score, view.best.who) == (0.5, "run 1")
+    view.ended(Run(2, (replace(trials[2], status=RunStatus.RUNNING),)), trials[2])
+    assert "(best 0.6000, run 2)" in lines[-1]
+    view.update(
+        RunIndex.of([*trials, Trial(3, 3, {"x": 2, "seed": 1}, RunStatus.DONE, "", 0.7)]), 6
+    )
+    assert (round(view.best.score, 3), view.best.who) == (0.65, "mean of runs 2, 4")

@@ -15,7 +15,7 @@ from fundamentallm.report.standings import Standing, sort_standings, verdict
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import Metric, parse_sweep
-from fundamentallm.sweep.refine import distinct, finalists
+from fundamentallm.sweep.refine import clearly_worse, distinct, finalists
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run as SweepRun
 from fundamentallm.sweep.store.records import Trial
@@ -52,9 +52,9 @@ def test_finalists_are_configurations_seeds_apart() -> None:
     ]
     found = finalists(runs, points, LOSS)
     assert [each.settings for each in found] == [{"dropout": 0.0}, {"dropout": 0.1}]
-    assert [round(each.score, 3) for each in found] == [2.1, 2.25]
+    assert [round(each.loss, 3) for each in found] == [2.1, 2.25]
     again = [*runs, finished(5, {"dropout": 0, "seed": 0}, 2.0)]  # which says nothing new
-    assert [round(each.score, 3) for each in finalists(again, points, LOSS)] == [2.1, 2.25]
+    assert [round(each.loss, 3) for each in finalists(again, points, LOSS)] == [2.1, 2.25]
     best = finalists(runs, points, Metric("val_loss", "maximize"))
     assert best[0].settings == {"dropout": 0.1}
     with pytest.raises(SweepError, match=r"s: the only run failed; .*; refine needs a run"):
@@ -62,6 +62,29 @@ def test_finalists_are_configurations_seeds_apart() -> None:
     diverged = [replace_status(run, RunStatus.DIVERGED) for run in runs]
     with pytest.raises(SweepError, match="s: all 5 runs diverged; lower the learning rate"):
         finalists(diverged, points, LOSS)
+
+
+def test_the_noise_between_seeds_tells_finalists_apart() -> None:
+    text = "program: train.py\nmethod: grid\nparameters:\n  dropout: {values: [0, 0.1, 0.2, 0.3]}\n"
+    points = SearchSpace(parse_sweep(text + "  seed: {values: [0, 1]}\n", "s"), {})
+    scores = [(0, 0, 2.0), (0, 1, 2.02), (0.1, 0, 2.01), (0.2, 0, 2.4), (0.3, 0, 1.9)]
+    runs = [
+        finished(i, {"dropout": dropout, "seed": seed}, score)
+        for i, (dropout, seed, score) in enumerate(scores)
+    ]
+    runs.append(
+        SweepRun(5, (Trial(5, 5, {"dropout": 0.3, "seed": 1}, RunStatus.DIVERGED, "", score=4.0),))
+    )
+    found = finalists(runs, points, LOSS)
+    assert [each.settings["dropout"] for each in found] == [0.0, 0.1, 0.2, 0.3]  # it diverged too
+    assert clearly_worse(found[:3], found) == (
+        "by the noise between seeds (0.0141), 1 of these 3 is clearly worse than the best; a "
+        "smaller --top leaves it out"
+    )
+    assert clearly_worse(found[:2], found) == ""
+    assert clearly_worse(found[:1], found) == ""
+    once = finalists(runs[:1] + runs[2:4], points, LOSS)
+    assert clearly_worse(once, once) == ""  # no seed was repeated
 
 
 def test_what_is_nearly_a_better_configuration_is_no_finalist() -> None:

@@ -24,6 +24,7 @@ from fundamentallm.sweep.refine import (
     NEAR,
     SEED,
     Finalist,
+    clearly_worse,
     distinct,
     earlier_runs,
     finalists,
@@ -138,6 +139,8 @@ def _refined(
             f"less than {NEAR:.0%} of the searched range in every setting",
             err=True,
         )
+    if worse := clearly_worse(best, found):
+        show(worse, err=True)
     length = {"epochs": epochs or 1_000_000, "max_steps": max_steps or 0}
     configurations: list[dict[str, Any]] = []
     for finalist in best:

@@ -17,6 +17,7 @@ from tiny_sweep import FLAGS, grid
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.definition import SweepDefinition, differences
+from fundamentallm.sweep.store.stored_values import StoredError
 
 STORED: dict[str, Any] = {
     "text": grid(), "file": "t.yaml", "fixed": {"num_heads": 2}, "device": "auto", "seed": 0,
@@ -24,6 +25,7 @@ STORED: dict[str, Any] = {
     "wandb": "", "wandb_sweep_id": "", "id": "0508a089",
 }  # fmt: skip
 NAMED = {"texts": {"cats.txt": "1"}, "texts_from": "/tmp"}
+NO_SEED = grid().replace("  seed: {values: [0, 1]}\n", "")
 POINTS = [{"learning_rate": 0.001, "seed": 0, "max_steps": 16, "eval_every": 8}]
 COUNT = """
 import sys
@@ -62,6 +64,18 @@ def test_the_keys_that_are_stored() -> None:
     assert list(named)[9:13] == ["data_sha256", "texts", "texts_from", "wandb"]
 
 
+def test_seeds_are_stored_and_checked() -> None:
+    stored = {**STORED, "text": NO_SEED, "seeds": 3}
+    definition = SweepDefinition.from_stored(stored)
+    assert definition.to_stored() == stored
+    assert definition.sweep.text == NO_SEED
+    assert [each.name for each in definition.sweep.parameters][-1] == "seed"
+    assert definition.search().search.size == 2 * 3
+    for wrong in ({**stored, "seeds": 1}, {**stored, "seeds": "3"}, {**STORED, "seeds": 3}):
+        with pytest.raises(StoredError):
+            SweepDefinition.from_stored(wrong)
+
+
 def test_keys_of_other_versions_are_ignored() -> None:
     assert SweepDefinition.from_stored({**STORED, "newer": [1]}).to_stored() == STORED
 
@@ -83,13 +97,15 @@ def test_what_a_sweep_that_resumes_keeps() -> None:
         ({"fixed": {"num_heads": 4}}, "fixed.num_heads was 2 and is 4"),
         ({"data_sha256": "1"}, "the text's hash was 0 and is 1"),
         ({"points": POINTS}, "the configurations that it repeats differ"),
+        ({"text": NO_SEED, "seeds": 3}, "seeds was 1 and is 3"),
         ({"text": grid(steps=8)}, "parameters.max_steps.value was 16 and is 8"),
         ({"device": "cpu", "lease": 5.0, "data": "/x", "file": "u.yaml"}, None),
     ],
 )
 def test_what_differs(changed: dict[str, Any], difference: str | None) -> None:
     now = SweepDefinition.from_stored({**STORED, **changed})
-    found = differences(SweepDefinition.from_stored(STORED), now)
+    before = {**STORED, "text": NO_SEED} if "seeds" in changed else STORED
+    found = differences(SweepDefinition.from_stored(before), now)
     assert found == ([] if difference is None else [difference])
 
 

@@ -153,8 +153,8 @@ def test_finalists_are_ranked_by_capped_means(tmp_path: Path) -> None:
         for i, ((r, s), x) in enumerate(scores.items())
     ]
     best, other = finalists(runs, points, Metric("val_loss"))
-    assert (best.settings["learning_rate"], best.score) == (0.1, pytest.approx((1.5 + 4.2) / 2))
-    assert other.score == pytest.approx(4.05)
+    assert (best.settings["learning_rate"], best.loss) == (0.1, pytest.approx((1.5 + 4.2) / 2))
+    assert other.loss == pytest.approx(4.05)
 
 
 def test_curves_of_a_blow_up_are_no_curves_of_a_run(tmp_path: Path) -> None:
