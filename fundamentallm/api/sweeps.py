@@ -321,7 +321,7 @@ def _work(
         searched = ", ".join(parameter.name for parameter in defined.space.searched) or "nothing"
         view.notify(
             f"sweep {folder.name}: {search.label} over {searched}, each run calls "
-            f"{definition.program.function}(); {planned_runs(engine.limit, definition)}; "
+            f"{definition.program.function}(); {planned_runs(engine.limit, defined.space)}; "
             f"folder {display_path(folder.path)}"
         )
         try:

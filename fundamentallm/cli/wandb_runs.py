@@ -17,6 +17,7 @@ from fundamentallm.files.consent import remember, was_asked
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import SweepFile
 from fundamentallm.sweep.search.base import Values
+from fundamentallm.sweep.search.seeds import SEED
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 from fundamentallm.trackers.installed import MISSING, load_tracker
@@ -131,7 +132,13 @@ class WandbRuns:
         environment |= {name: part for name, part in zip(names, location, strict=True) if part}
         nested = self.sweep.nested(values)
         labels = sweep_labels(
-            self.sweep.content, nested, sweep=self.sweep.name, is_group=not self.sweep_id
+            self.sweep.content,
+            nested,
+            sweep=self.sweep.name,
+            is_group=not self.sweep_id,
+            is_repeated=any(
+                p.path[-1] == SEED and not p.is_constant for p in self.sweep.parameters
+            ),
         )
         tracker: dict[str, Any] = {
             "labels": labels,

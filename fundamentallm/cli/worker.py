@@ -277,7 +277,7 @@ def work(
             definition, store, folder, view, search,
             resources=resources, data=data, retries=retries, count=count, wait=wait, reuse=reuse,
         )  # fmt: skip
-        runs = planned_runs(engine.limit, definition)
+        runs = planned_runs(engine.limit, space)
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
         at_most = "" if resources.fixed or resources.workers == 1 else "up to "
         view.notify(
@@ -301,13 +301,18 @@ def work(
     return _conclude(store.runs(), folder, space, stopped_by, engine.limit)
 
 
-def planned_runs(limit: int | None, definition: SweepDefinition) -> str:
+def planned_runs(limit: int | None, space: SearchSpace) -> str:
     """Return how many runs a sweep has, in words; `limit` is the most, None if it has no end."""
     runs = "runs" if limit is None else runs_text(limit)
-    if definition.seeds == 1:
+    if space.seeds == 1:
         return runs
-    at_most = "" if limit is None or limit == definition.sweep.run_cap else "at most "
-    return f"{at_most}{runs}, up to {definition.seeds} seeds a configuration"
+    at_most = "at most " if may_end_early(limit, space) else ""
+    return f"{at_most}{runs}, up to {space.seeds} seeds a configuration"
+
+
+def may_end_early(limit: int | None, space: SearchSpace) -> bool:
+    """Return whether a sweep may need fewer runs than its limit, as few seeds may be enough."""
+    return space.seeds > 1 and limit is not None and limit != space.sweep.run_cap
 
 
 def _subject(definition: SweepDefinition) -> str:
@@ -339,7 +344,10 @@ def _conclude(
         show(f"{sweep_path}: {why}", err=True)
     for line in _failures(failed, len(runs)):
         show(line, err=True)
-    left = f"; {runs_text(limit - finished - len(failed))} left" if limit is not None else ""
+    left = ""
+    if limit is not None:
+        at_most = "at most " if may_end_early(limit, space) else ""
+        left = f"; {at_most}{runs_text(limit - finished - len(failed))} left"
     retries = f"--retries {max((run.retries_needed for run in failed), default=0)}"
     if finished:
         _write_report(folder, space, runs)

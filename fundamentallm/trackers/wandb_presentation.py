@@ -50,7 +50,12 @@ class Labels:
 
 
 def sweep_labels(
-    content: Mapping[str, Any], swept: Mapping[str, object], *, sweep: str, is_group: bool = False
+    content: Mapping[str, Any],
+    swept: Mapping[str, object],
+    *,
+    sweep: str,
+    is_group: bool = False,
+    is_repeated: bool = False,
 ) -> Labels:
     """Return the labels of a run of a sweep: its swept values, and the sweep's description.
 
@@ -61,9 +66,10 @@ def sweep_labels(
         swept: Values that the sweep sets, by its own names.
         sweep: Name or id of the sweep, which begins the name of a group.
         is_group: Whether the other runs form a group too, as nothing else holds them together.
+        is_repeated: Whether the sweep varies the seed, although its file does not.
     """
     values = _parsed(swept)
-    varied = set(_varied(content.get("parameters")))
+    varied = {*_varied(content.get("parameters")), *(("seed",) if is_repeated else ())}
     if not content:
         varied = {name for name, value in values.items() if value != _default(name)}
     told = {name: value for name, value in values.items() if name in varied}

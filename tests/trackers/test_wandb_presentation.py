@@ -38,6 +38,13 @@ def test_a_run_of_a_sweep_is_named_by_what_the_sweep_varies() -> None:
     )
 
 
+def test_a_sweep_that_repeats_seeds_by_itself_groups_them() -> None:
+    content = {"parameters": {"num_layers": {"values": [1, 2]}, "epochs": {"value": 3}}}
+    swept = {"num_layers": 2, "epochs": 3, "seed": 1}
+    labels = seen.sweep_labels(content, swept, sweep="lr", is_group=True, is_repeated=True)
+    assert (labels.name, labels.group) == ("l2-seed1", "lr-l2")
+
+
 def test_an_unknown_sweep_names_runs_by_values_that_are_not_defaults() -> None:
     values = {"num_layers": 3, "epochs": 5, "seed": 0, "dropout": "much"}
     assert seen.sweep_labels({}, values, sweep="ab1") == Labels("l3-domuch-ep5")
