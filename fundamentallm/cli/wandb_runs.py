@@ -131,14 +131,13 @@ class WandbRuns:
         names = ("WANDB_ENTITY", "WANDB_PROJECT", "WANDB_SWEEP_ID")
         environment |= {name: part for name, part in zip(names, location, strict=True) if part}
         nested = self.sweep.nested(values)
+        varied = {each.path[-1] for each in self.sweep.parameters if not each.is_constant}
         labels = sweep_labels(
             self.sweep.content,
             nested,
             sweep=self.sweep.name,
             is_group=not self.sweep_id,
-            is_repeated=any(
-                p.path[-1] == SEED and not p.is_constant for p in self.sweep.parameters
-            ),
+            is_repeated=SEED in varied,
         )
         tracker: dict[str, Any] = {
             "labels": labels,
