@@ -371,7 +371,7 @@ def test_the_best_is_a_mean_where_seeds_are_repeated() -> None:
     space = SeededSpace(SearchSpace(sweep, {}, is_ours=False), 3)
     view = PlainView(space, sweep.ranks_by)
     lines: list[str] = []
-    view.print_line = lines.append
+    view.print_line = lambda text, style="": lines.append(text)
     scores = [(1, 0, 0.5), (2, 0, 0.6), (1, 1, 0.9)]
     trials = [
         Trial(i, i, {"x": x, "seed": seed}, RunStatus.DONE, "me", score=score)

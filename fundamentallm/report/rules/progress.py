@@ -43,13 +43,17 @@ def failed(evidence: Evidence) -> list[Claim]:
 
 
 def runs_asked_for(results: Results) -> int | None:
-    """Return the number of runs that the sweep file asks for; None if endless or unknown."""
+    """Return the number of runs that the sweep file asks for; None if endless or unknown.
+
+    Unknown too if there are more: `sweep --seeds` repeats configurations as often as needed.
+    """
     if results.sweep is None or is_refined(results.sweep):
         return None
     swept = {name for each in results.sweep.parameters for name in hyperparameter_names(each)}
     known = {n: v for n, v in results.fixed.items() if n in HYPERPARAMETERS and n not in swept}
     space = results.space(known)
-    return None if space is None else size(space)[0]
+    asked = None if space is None else size(space)[0]
+    return None if asked is None or asked < len(results.observations) else asked
 
 
 def reached_target(results: Results) -> bool:
