@@ -79,7 +79,7 @@ def of_sweep(folder: Path, results: Results) -> Progress:
     else:
         state = State.STOPPED
     best = results.best
-    score, name = (None, "") if best is None else (results.best_score, best.name)
+    score, name = (None, "") if best is None else (best.score, best.name)
     return Progress(folder, True, state, done, total, results.metric.name, score, name)
 
 
