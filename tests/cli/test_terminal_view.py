@@ -361,10 +361,6 @@ def test_a_terminal_that_can_do_less(
     assert {cell.fg for cell in cells} == {"default"}
 
 
-def test_ours_has_the_training_loss() -> None:
-    assert "train_loss" in table(120, is_ours=True)[0]
-
-
 def test_the_best_is_a_mean_where_seeds_are_repeated() -> None:
     text = "method: grid\nmetric: {name: loss}\nparameters: {x: {values: [1, 2]}, seed: {value: 0}}"
     sweep = parse_sweep(text, "sweep.yaml")
