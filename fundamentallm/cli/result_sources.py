@@ -16,7 +16,7 @@ import click
 from fundamentallm.cli.messages import progress_line, show
 from fundamentallm.cli.options import PATH
 from fundamentallm.errors import FundamentallmError, one_line
-from fundamentallm.status import RunStatus
+from fundamentallm.status import IN_PROGRESS
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import read_sweep
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
@@ -67,7 +67,7 @@ def read_wandb_source(address: str, metric: str) -> Results:
 
 def _checked(results: Results, metric: str) -> Results:
     runs = results.runs
-    if metric and all(run.score is None and run.status != RunStatus.UNFINISHED for run in runs):
+    if metric and all(run.score is None and run.status not in IN_PROGRESS for run in runs):
         from fundamentallm.report.results import missing_metric_note
 
         note = missing_metric_note(runs, results.metric, results.sweep)

@@ -140,7 +140,7 @@ def _other_metrics(results: Results) -> dict[str, str]:
 def _representative(results: Results) -> list[RunResult]:
     """Return most of the best runs and some of the rest."""
     ranked = results.ranked
-    rest = [run for run in results.runs if not run.is_ranked]
+    rest = [run for run in results.observations if not run.is_ranked]
     if len(ranked) + len(rest) <= MOST_CURVES:
         return [*ranked, *rest]
     best, others = ranked[: MOST_CURVES * 3 // 4], [*ranked[MOST_CURVES * 3 // 4 :], *rest]

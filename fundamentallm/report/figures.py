@@ -29,10 +29,12 @@ BEYOND = "beyond"
 GROUPS = {
     RunStatus.DONE: "done",
     RunStatus.STOPPED: "stopped early",
+    RunStatus.RUNNING: "running",
     BEYOND: "worse than the axis shows",
     "": "diverged or interrupted",
 }
 """Legend of each group of runs that is drawn alike."""
+SYMBOLS = {RunStatus.STOPPED: "circle-open", RunStatus.RUNNING: "diamond-open"}
 
 
 def make_plots(results: Results, evidence: Evidence) -> list[Plot]:
@@ -47,14 +49,19 @@ def make_plots(results: Results, evidence: Evidence) -> list[Plot]:
 
 
 def best_so_far(results: Results) -> Plot | None:
-    """Plot the metric of each run in order, and the best so far."""
-    order = [run for run in results.runs if run.score is not None]
+    """Plot the metric of each run in order, and the best so far.
+
+    As in all conclusions, repeated runs count once, and no run that was stopped early is the best
+    where others went on to their end.
+    """
+    order = [run for run in results.observations if run.score is not None]
+    comparable = set(map(id, results.comparable))
     if len(order) < 2:
         return None
     figure = new_figure("run", results.metric.name)
     best: list[float | None] = []
     for run in order:
-        found = [*best[-1:], results.shown_score(run) if run.is_ranked else None]
+        found = [*best[-1:], results.shown_score(run) if id(run) in comparable else None]
         found = [value for value in found if value is not None]
         best.append(results.metric.best(found))
     numbers = {id(run): number for number, run in enumerate(order, 1)}
@@ -194,7 +201,7 @@ def _x_value(factor: Factor, run: RunResult) -> Any:
 
 def _group(run: RunResult) -> str:
     """Return the key of GROUPS."""
-    return run.status if run.is_ranked else ""
+    return run.status if run.is_ranked or run.status == RunStatus.RUNNING else ""
 
 
 def _marker(kind: str, count: int, sign: int) -> dict[str, Any]:
@@ -204,6 +211,6 @@ def _marker(kind: str, count: int, sign: int) -> dict[str, Any]:
         towards = "triangle-up" if sign > 0 else "triangle-down"
         return {"color": PALETTE[0], "size": size + 1, "symbol": towards}
     if kind:
-        symbol = "circle-open" if kind == RunStatus.STOPPED else "circle"
+        symbol = SYMBOLS.get(RunStatus(kind), "circle")
         return {"color": PALETTE[0], "size": size, "opacity": opacity, "symbol": symbol}
     return {"color": RED, "size": size + 1, "symbol": "x"}

@@ -23,6 +23,8 @@ from fundamentallm.report.read_runs import ReportError
 from fundamentallm.report.results import Results, missing_metric_note
 from fundamentallm.report.rules.claim import Claim, Evidence
 from fundamentallm.report.rules.parameters import has_room, possible_ends
+from fundamentallm.report.rules.progress import progress_of, stand_of
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.check.warnings import LEAST_RATIO, extremes
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Continuous, IntUniform
@@ -31,7 +33,7 @@ from fundamentallm.sweep.file.sweep_file import SweepFile, parse_sweep
 from fundamentallm.sweep.file.yaml_writer import Commented, sweep_text
 from fundamentallm.sweep.refine import is_refined
 from fundamentallm.sweep.search.space import SearchSpace, fitting_heads, hyperparameter_names
-from fundamentallm.sweep.store.records import status_counts, why_unranked
+from fundamentallm.sweep.store.records import why_unranked
 
 ZOOM = 0.5
 """Share of the old range that the new one covers, around the best."""
@@ -57,7 +59,10 @@ def next_sweep(results: Results) -> str:
             "give the folder of that one"
         )
     if not results.ranked:
-        why = why_unranked(Counter(run.status for run in results.observations))
+        statuses = Counter(run.status for run in results.observations)
+        why = why_unranked(statuses)
+        if statuses[RunStatus.RUNNING]:
+            why = f"no run has finished yet ({stand_of(results)})"
         why = why or missing_metric_note(results.runs, results.metric, results.sweep)
         raise ReportError(f"{results.title}: {why}")
     evidence = Evidence(results)
@@ -65,10 +70,9 @@ def next_sweep(results: Results) -> str:
         runs = len(evidence.compared.comparable)
         found = f"{runs} runs with a {results.metric.name}"
         if runs < MIN_RUNS_TO_FIT:
-            counts = status_counts(Counter(run.status for run in evidence.results.observations))
             found += (
                 f" that can be compared are too few to learn from; {MIN_RUNS_TO_FIT} are needed"
-                f" ({counts})"
+                f" ({stand_of(evidence.results)})"
             )
         else:
             found += " differ in no setting that can be compared, so there is nothing to learn"
@@ -119,9 +123,11 @@ class _Next:
             )
         self._leave_out_impossible()
         if self.content["parameters"] == self.sweep.content["parameters"]:
+            progress = progress_of(self.results)
+            so_far = f" ({progress})" if progress else ""
             raise ReportError(
                 f"{self.results.title}: nothing stood out in "
-                f"{len(self.evidence.compared.comparable)} runs{self.evidence.when}, so "
+                f"{len(self.evidence.compared.comparable)} runs{self.evidence.when}{so_far}, so "
                 f"the next sweep would be the same; {self._repeat}, or search more runs or other "
                 "values"
             )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from fundamentallm.files.run_folder import RunFolder
-from fundamentallm.report.read_runs import MAX_DEPTH, natural_key, read_run
-from fundamentallm.report.results import Results, RunResult
+from fundamentallm.report.read_runs import MAX_DEPTH, is_alive, natural_key, read_run
+from fundamentallm.report.results import Results
 from fundamentallm.report.rules.progress import reached_target, runs_asked_for
 from fundamentallm.status import FINISHED, RunStatus
 from fundamentallm.sweep.file.sweep_file import Metric, read_sweep
@@ -72,7 +71,7 @@ def of_sweep(folder: Path, results: Results) -> Progress:
     """Return the progress of the sweep in `folder`."""
     done = sum(run.status in FINISHED for run in results.runs)
     total, left = runs_asked_for(results), len(results.runs) - done
-    if any(_is_alive(run) for run in results.runs):
+    if any(run.status == RunStatus.RUNNING for run in results.runs):
         state = State.IN_PROGRESS
     elif reached_target(results) or (not left and done >= (total or 1)):
         state = State.DONE
@@ -96,33 +95,10 @@ def of_new_sweep(folder: Path) -> Progress:
 def of_run(folder: Path, metric: Metric = METRIC) -> Progress:
     """Return the progress of the run in `folder`, scored by `metric`."""
     run = read_run(folder, folder.name, metric, [])
-    state = run.status
-    if run.status == RunStatus.UNFINISHED:
-        gone = State.KILLED if process_has_ended(run) else State.UNFINISHED
-        state = State.IN_PROGRESS if _is_alive(run) else gone
+    state = State.IN_PROGRESS if run.status == RunStatus.RUNNING else run.status
+    if run.status == RunStatus.UNFINISHED and is_alive(run.summary) is False:
+        state = State.KILLED
     logged = [curve.steps[-1] for curve in run.curves.values() if curve.steps]
     step, total = run.summary.get("step"), run.summary.get("total_steps")
     step = max(logged, default=0) if step is None else step
     return Progress(folder, False, state, step, total, metric.name, run.score)
-
-
-def process_has_ended(run: RunResult) -> bool:
-    """Return whether the process of an unfinished run on this machine has ended."""
-    process = run.summary.get("process")
-    if not _is_here(run) or type(process) is not int:
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:  # another user's process
-        return False
-    return False
-
-
-def _is_alive(run: RunResult) -> bool:
-    return run.status == RunStatus.UNFINISHED and _is_here(run) and not process_has_ended(run)
-
-
-def _is_here(run: RunResult) -> bool:
-    return run.summary.get("host") == socket.gethostname()

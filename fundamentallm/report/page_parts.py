@@ -7,20 +7,19 @@ each chart, and a few single ones.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from fundamentallm.config.fields import shown
-from fundamentallm.metrics import runs_text, score_text
+from fundamentallm.metrics import score_text
 from fundamentallm.printable import printable
 from fundamentallm.report.curves import CurveParts
 from fundamentallm.report.figures import make_plots
 from fundamentallm.report.plot_style import PALETTE, SCALE, Plot
 from fundamentallm.report.results import Results, RunResult
 from fundamentallm.report.rules.claim import Evidence
-from fundamentallm.sweep.store.records import status_counts
+from fundamentallm.report.rules.progress import stand_of
 
 Parts = dict[str, Any]
 LONGEST = 1_000
@@ -44,16 +43,21 @@ def run_parts(results: Results, curves: CurveParts | None = None) -> Parts:
         "columns": [_without_cells(column) for column in columns],
         "notes": printable(results.remarks),
     }
+    comparable = set(map(id, results.comparable))
     for run in results.runs:
+        original = results.original(run)
         parts[f"run/{run.name}"] = {
             "status": run.status,
             "ranked": run.is_ranked,
+            "early": run.is_ranked and id(original) not in comparable,
+            "repeats": original is not run,
             "cells": [_cell(*column["cell"](run)) for column in columns],
         }
     for name, part in (curves or CurveParts())(results).items():
         parts[f"curves/{name}"] = part
     best_first = [*results.by_loss(results.runs), *(r for r in results.runs if not r.is_ranked)]
-    for run in [run for run in best_first if run.samples][:MOST_SAMPLES]:
+    originals = (run for run in best_first if results.original(run) is run)
+    for run in [run for run in originals if run.samples][:MOST_SAMPLES]:
         step, sample = run.samples[-1]
         texts = shortened(sample.prompt), shortened(sample.text)
         parts[f"sample/{run.name}"] = {"step": step, "prompt": texts[0], "text": texts[1]}
@@ -86,8 +90,10 @@ def _figure(plot: Plot) -> dict[str, Any]:
 
 
 def _about(results: Results) -> dict[str, Any]:
-    counts = status_counts(Counter(run.status for run in results.runs))
-    summary = f"{runs_text(len(results.runs))}: {counts}" if results.runs else "no runs yet"
+    repeats = len(results.runs) - len(results.observations)
+    summary = stand_of(results) if results.runs else "no runs yet"
+    if repeats:
+        summary += f"; {repeats} more repeat{'s' if repeats == 1 else ''} others"
     if results.sweep:
         summary += f"; method {results.sweep.method}"
     return {
@@ -116,7 +122,7 @@ def _columns(results: Results) -> Iterator[dict[str, Any]]:
         return {"id": key, "name": shortened(name), "group": group, "cell": cell}
 
     yield column("run", "run", lambda run: (shortened(run.name), run.name[:200]))
-    yield column("status", "status", lambda run: (run.status, run.status))
+    yield column("status", "status", partial(_status, results))
     yield column("score", metric.name, lambda run: (score_text(run.score), _key(run.score)))
     yield column("best_step", "best step", lambda run: _value(run.best_step(metric)))
     yield column("steps", "steps", lambda run: _steps(run.summary))
@@ -129,6 +135,12 @@ def _columns(results: Results) -> Iterator[dict[str, Any]]:
     metrics = dict.fromkeys(name for run in results.runs for name in run.last_values)
     for name in [name for name in metrics if name != metric.name][:MOST_OTHERS]:
         yield column(f"metric/{name}", name, partial(_last_value, name), LAST_VALUES)
+
+
+def _status(results: Results, run: RunResult) -> tuple[str, str]:
+    original = results.original(run)
+    text = run.status if original is run else f"{run.status}, repeats {original.name}"
+    return shortened(text), run.status
 
 
 def _setting(name: str, run: RunResult) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -132,7 +133,7 @@ def read_run(path: Path, name: str, metric: Metric, notes: list[str]) -> RunResu
         notes.append(f"{error}; its settings are unknown")
     curves = _read_curves(folder, name, notes)
     status = str(summary.get("status", RunStatus.UNFINISHED))
-    if status == RunStatus.RUNNING:  # its process may have been killed
+    if status == RunStatus.RUNNING and not is_alive(summary):
         status = RunStatus.UNFINISHED
     if is_stopped_early(status, summary.get("stopped_by")):
         status = RunStatus.STOPPED
@@ -161,6 +162,23 @@ def _period(
     end = changed[folder.summary.name]
     is_kept = abs(end - seconds - began) <= max(MOST_SECONDS_APART, seconds / 4)
     return (end - seconds, end) if is_kept else None
+
+
+def is_alive(summary: Mapping[str, Any]) -> bool | None:
+    """Return whether the process of a run is alive; None if it ran on another machine.
+
+    The summary is that of a run without an end.
+    """
+    process = summary.get("process")
+    if summary.get("host") != socket.gethostname() or type(process) is not int:
+        return None
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's process
+        return True
+    return True
 
 
 def _parsed_settings(config: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ READ: dict[str, tuple[int | None, dict[str, Curve]]] = {}
 """Number of rows, and curves, of runs read before, so that `report --watch` reads only new ones."""
 STATES = {
     "finished": RunStatus.DONE,
-    "running": RunStatus.UNFINISHED,
+    "running": RunStatus.RUNNING,
     "pending": RunStatus.UNFINISHED,
     "preempting": RunStatus.UNFINISHED,
     "preempted": RunStatus.INTERRUPTED,

@@ -71,8 +71,8 @@ class RunResult:
 
     name: str
     status: str
-    """`done`, `stopped` (by hyperband), `diverged`, `impossible`, `failed`, `interrupted`, or
-    `unfinished`: in progress, or killed."""
+    """`done`, `stopped` (by hyperband), `diverged`, `impossible`, `failed`, `interrupted`,
+    `running`, or `unfinished`: in progress on another machine, or killed."""
     settings: Mapping[str, Any]
     """Hyperparameters, `data` and its hash, or another program's config, as in config.yaml."""
     score: float | None
@@ -178,15 +178,24 @@ class Results:
         return () if self.is_foreign else LOSS_DEFINING
 
     @cached_property
+    def _kept(self) -> dict[str, RunResult]:
+        """The run that counts for each observation: the one that came farthest."""
+        found: dict[str, RunResult] = {}
+        for run in sorted(self.runs, key=_progress_key):
+            found.setdefault(run.observation(self.metric), run)
+        return found
+
+    def original(self, run: RunResult) -> RunResult:
+        """Return the run that counts if this one repeats it; else the run itself."""
+        return self._kept.get(run.observation(self.metric), run)
+
+    @cached_property
     def observations(self) -> list[RunResult]:
         """Runs that repeat no other; of repeated ones, the one that came farthest.
 
         Counts and conclusions use these.
         """
-        found: dict[str, RunResult] = {}
-        for run in sorted(self.runs, key=_progress_key):
-            found.setdefault(run.observation(self.metric), run)
-        kept = set(map(id, found.values()))
+        kept = set(map(id, self._kept.values()))
         return [run for run in self.runs if id(run) in kept]
 
     @cached_property

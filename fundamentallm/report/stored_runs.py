@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from fundamentallm.report.choices import with_choices
-from fundamentallm.report.read_runs import natural_key
+from fundamentallm.report.read_runs import natural_key, read_run
 from fundamentallm.report.results import Results, RunResult
-from fundamentallm.status import RunStatus
+from fundamentallm.status import FINISHED, IN_PROGRESS, RunStatus
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store.records import Run
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
+from fundamentallm.sweep.store.worker_locks import is_gone
 
-UNFINISHED_STATUSES = (RunStatus.UNFINISHED, RunStatus.INTERRUPTED)
+UNFINISHED_STATUSES = (*IN_PROGRESS, RunStatus.INTERRUPTED)
 
 
 def with_stored_runs(
@@ -23,9 +24,9 @@ def with_stored_runs(
 ) -> Results:
     """Return a sweep's results as its storage counts the runs; notes name differences.
 
-    Runs that ended on other machines, or whose folders are gone, have settings and scores
-    only. If a run's folder was changed after its end, the stored
-    result counts. Other runs in the folder are left out.
+    Runs that ended or run on other machines, or whose folders are gone, have settings and scores
+    only. If a run's folder was changed after its end, the stored result counts. Which runs are in
+    progress, the storage and the workers' locks say. Other runs in the folder are left out.
 
     Args:
         results: Results read from `folder`.
@@ -47,8 +48,19 @@ def with_stored_runs(
     changed: list[str] = []
     for run in runs:
         name = names[run.number]
+        is_running = run.last.status == RunStatus.RUNNING
+        if is_running and not is_gone(folder.path, run.last.owner):
+            if name not in merged:
+                settings = {**shared, **space.settings(run.values)}
+                merged[name] = _result(name, run, settings, knows_scores, space)
+            elif merged[name].status not in FINISHED:  # else it ended just now
+                merged[name] = replace(merged[name], status=RunStatus.RUNNING)
+        elif name in merged and merged[name].status == RunStatus.RUNNING:
+            merged[name] = replace(merged[name], status=RunStatus.UNFINISHED)
         if not run.is_finished:
             continue
+        if is_local and name in merged and merged[name].status in IN_PROGRESS:  # it ended just now
+            merged[name] = read_run(folder.run(run.number).path, name, results.metric, notes)
         # A run that another machine took over may lie here too, as far as it had come.
         if name not in merged or (merged[name].status in UNFINISHED_STATUSES and not is_local):
             elsewhere.append(run)

@@ -14,6 +14,7 @@ from fundamentallm.sweep.store.records import STATUS_WORDS
 COLORS: Mapping[str, str] = {
     RunStatus.DONE: PALETTE[0],
     RunStatus.STOPPED: PALETTE[4],
+    RunStatus.RUNNING: PALETTE[2],
     RunStatus.UNFINISHED: PALETTE[2],
     RunStatus.INTERRUPTED: PALETTE[7],
 }

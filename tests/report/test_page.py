@@ -158,7 +158,10 @@ def test_single_runs_and_watching(tmp_path: Path, run: Run) -> None:
     assert run("report", ".").returncode == 0  # all that is below
     sweep = write_sweep(tmp_path / "s", {0.001: [1.5], 0.01: [1.6]})  # of a grid of 6, no more
     metric_curves = run("report", sweep, "--watch", 1)
-    assert (metric_curves.returncode, metric_curves.stdout.count("report.html: 2 runs")) == (0, 2)
+    assert (metric_curves.returncode, metric_curves.stdout.count(": 2 of 6 runs, 0 running")) == (
+        0,
+        2,
+    )
 
 
 def opened(browser: Any, page: str, folder: Path, **options: Any) -> tuple[Any, list[str]]:

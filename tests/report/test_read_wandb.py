@@ -215,7 +215,7 @@ def test_runs_in_every_state(server: WandbServer, tmp_path: Path, cli: Callable[
     found = {run.name: (run.status, run.score) for run in results.runs}
     assert found == {
         "run of a": ("done", 1.5),
-        "b": ("unfinished", 1.9),
+        "b": ("running", 1.9),
         "run of c (c)": ("failed", 1.8),
         "run of d": ("interrupted", None),
         "run of c (e)": ("unfinished", None),
@@ -223,7 +223,8 @@ def test_runs_in_every_state(server: WandbServer, tmp_path: Path, cli: Callable[
     }
     assert results.notes == []
     assert [run.location for run in results.ranked] == ["tester/p/a"]
-    assert "6 runs" in cli("report", sweep.path, "--output", tmp_path / "r.html")
+    said = cli("report", sweep.path, "--output", tmp_path / "r.html")
+    assert "3 runs, 1 running" in said  # of a grid of four
     assert server.refused == []
 
 
@@ -491,7 +492,8 @@ def test_watching_through_an_outage(
 
     server.fault = fault
     said = cli("report", sweep.path, "--output", tmp_path / "r.html", "--watch", 1)
-    assert said.count("r.html: 1 run") == 2
+    assert "r.html: 0 of 1 run, 1 running\n" in said
+    assert "r.html: 1 run\n" in said
     assert said.count("HTTP 503: fault set by the test; the page stays as it is") == 1
 
 

@@ -109,13 +109,13 @@ def test_an_unfinished_sweep_is_in_progress(tmp_path: Path, run: Run) -> None:
     first = explain(read_results([folder]))[0]
     assert first.rule == "in_progress"
     assert first.says.startswith(
-        "9 of 14 runs so far: 8 done, 1 unfinished (in progress, or killed)"
+        "8 of 14 runs, 0 running: 8 done, 1 unfinished (in progress, or killed)"
     )
     assert "# " in next_sweep(read_results([folder]))
-    assert "9 of 14 runs so far" in " ".join(
+    assert "8 of 14 runs, 0 running" in " ".join(
         next_sweep(read_results([folder])).replace("#", "").split()
     )
-    assert run("explain", folder).stdout.startswith("Not finished\n  9 of 14 runs so far")
+    assert run("explain", folder).stdout.startswith("Not finished\n  8 of 14 runs, 0 running")
     assert "Not finished" in make_page(read_results([folder]))
 
 
@@ -134,7 +134,8 @@ def test_a_finished_sweep_is_not_in_progress(tmp_path: Path) -> None:
         assert "in_progress" not in said(write_sweep(tmp_path / text[24:30], scores, text))
     unbegun = {0.0001: [2.0], 0.001: [1.5]}
     assert (
-        "2 of 3 runs so far" in said(write_sweep(tmp_path / "2", unbegun, grid))["in_progress"].says
+        "2 of 3 runs, 0 running"
+        in said(write_sweep(tmp_path / "2", unbegun, grid))["in_progress"].says
     )
 
 

@@ -20,7 +20,7 @@ from fundamentallm.cli.result_sources import (
 )
 from fundamentallm.files.atomic import followed
 from fundamentallm.metrics import runs_text
-from fundamentallm.status import RunStatus
+from fundamentallm.status import IN_PROGRESS, RunStatus
 from fundamentallm.sweep.check.warnings import size
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def report(sources: tuple[str, ...], metric: str, output: str | None, watch: int
     SWEEP_OR_RUNS are folders of sweeps or runs, or sweeps on W&B: ENTITY/PROJECT/SWEEP.
     """
     from fundamentallm.report.read_runs import NoAnswerError
+    from fundamentallm.report.rules.progress import progress_of
 
     file = followed(Path(output)) if output else _default_file(sources)
     previous_count = 0
@@ -65,7 +66,7 @@ def report(sources: tuple[str, ...], metric: str, output: str | None, watch: int
         in_progress = bool(watch) and _is_in_progress(results, previous_count)
         previous_count = len(results.runs)
         save_report(results, file, refresh=watch if watch and in_progress else 0)
-        show(f"{file}: {runs_text(len(results.runs))}")
+        show(f"{file}: {progress_of(results) or runs_text(len(results.runs))}")
         show_notes(results)
         if not in_progress:
             return 0
@@ -77,11 +78,10 @@ def _is_in_progress(results: Results, previous_count: int) -> bool:
 
     Their number is not certain: configurations may be impossible, or the sweep stopped elsewhere.
     """
-    from fundamentallm.report.overview import process_has_ended
+    from fundamentallm.report.read_runs import is_alive
 
-    if any(
-        run.status == RunStatus.UNFINISHED and not process_has_ended(run) for run in results.runs
-    ):
+    unended = [run for run in results.runs if run.status in IN_PROGRESS]
+    if any(run.status == RunStatus.RUNNING or is_alive(run.summary) is None for run in unended):
         return True
     space = results.space({})
     if space is None or len(results.runs) == previous_count:

@@ -5,27 +5,50 @@ from __future__ import annotations
 from collections import Counter
 
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
+from fundamentallm.metrics import runs_text
 from fundamentallm.report.results import Results
 from fundamentallm.report.rules.claim import Claim, Evidence, count_text
-from fundamentallm.status import FAULTS, RunStatus
+from fundamentallm.status import FAULTS, IN_PROGRESS, OVER, RunStatus
 from fundamentallm.sweep.check.warnings import size
 from fundamentallm.sweep.refine import is_refined
 from fundamentallm.sweep.search.space import hyperparameter_names
-from fundamentallm.sweep.store.records import status_counts
+from fundamentallm.sweep.store.records import progress_text, status_counts
 
 
 def in_progress(evidence: Evidence) -> list[Claim]:
     """Report runs that have not ended or started; other claims ignore them."""
     results = evidence.results
-    statuses = [run.status for run in results.observations]
-    asked, made = runs_asked_for(results), len(statuses)
-    missing = asked is not None and made < asked and not reached_target(results)
-    if not results.ranked or not (missing or RunStatus.UNFINISHED in statuses):
+    if not progress_of(results):
         return []
-    of = f" of {asked}" if missing else ""
-    stand = status_counts(Counter(statuses))
-    says = f"{made}{of} runs so far: {stand}; these results cover only them and may change"
-    return [Claim("in_progress", "in_progress", says)]
+    warning = "these results cover only runs that have ended, and may change"
+    if not results.ranked:
+        warning = "nothing can be said before one has ended"
+    return [Claim("in_progress", "in_progress", f"{stand_of(results)}; {warning}")]
+
+
+def stand_of(results: Results) -> str:
+    """Return how many runs there are, by status, and how far a sweep in progress is.
+
+    `8 runs: 7 done, 1 diverged`, or `12 of 40 runs, 2 running: 9 done, 3 stopped early`.
+    """
+    statuses = Counter(run.status for run in results.observations)
+    progress = progress_of(results)
+    if progress:
+        del statuses[RunStatus.RUNNING]
+    runs = progress or runs_text(statuses.total())
+    return f"{runs}: {status_counts(statuses)}" if statuses else runs
+
+
+def progress_of(results: Results) -> str:
+    """Return how far a sweep in progress is: `12 of 40 runs, 2 running`; "" if it has ended."""
+    statuses = Counter(run.status for run in results.observations)
+    asked, made = runs_asked_for(results), statuses.total()
+    missing = asked is not None and made < asked and not reached_target(results)
+    if not (missing or any(statuses[status] for status in IN_PROGRESS)):
+        return ""
+    over = sum(statuses[status] for status in OVER)
+    limit = None if asked is None or made > asked else asked
+    return progress_text(over, limit, statuses[RunStatus.RUNNING])
 
 
 def failed(evidence: Evidence) -> list[Claim]:

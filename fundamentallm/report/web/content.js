@@ -60,17 +60,20 @@ let chosen = null; // until something changes
 function chosenRuns() {
   if (chosen === null) {
     const sign = content.about.lower_is_better ? 1 : -1;
-    chosen = sortedBy(columnOf("score"), sign, [...content.run].filter(passesFilter(view.filter)), (run) => !run.ranked);
+    chosen = sortedBy(columnOf("score"), sign, [...content.run].filter(passesFilter(view.filter)), placeOf);
   }
   return chosen;
 }
 
+// Runs that were stopped early follow the others; those without a score come last.
+const placeOf = (run) => run.ranked ? Number(run.early) : 2;
+
 const isFiltered = () => view.filter.trim() !== "";
 
-// Return the names of runs in the order of a column; those that are `last`, or have no value, last.
-function sortedBy(index, sign, runs, last = () => false) {
-  const keyed = runs.map(([name, run]) => ({ name, key: keyOf(run, index), isLast: last(run) }));
-  keyed.sort((a, b) => a.isLast - b.isLast || (a.key === "") - (b.key === "") || sign * compareKeys(a.key, b.key));
+// Return the names of runs in the order of their `place`, then of a column; those without a value last.
+function sortedBy(index, sign, runs, place = () => 0) {
+  const keyed = runs.map(([name, run]) => ({ name, key: keyOf(run, index), place: place(run) }));
+  keyed.sort((a, b) => a.place - b.place || (a.key === "") - (b.key === "") || sign * compareKeys(a.key, b.key));
   return keyed.map(({ name }) => name);
 }
 

@@ -30,7 +30,8 @@ function drawCurves(figure) {
 }
 
 function curvesToDraw({ most, lines }) {
-  const has = (name) => lines.some(({ metric }) => content.curves.get(name)?.lines[metric]);
+  const has = (name) => !content.run.get(name).repeats
+    && lines.some(({ metric }) => content.curves.get(name)?.lines[metric]);
   return someRuns(chosenRuns().filter(has), most);
 }
 
