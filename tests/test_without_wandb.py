@@ -104,8 +104,9 @@ def test_all_that_is_local_works(shell: Shell, text_file: Path) -> None:
     shell.run("evaluate", "out", text_file)
     shell.run("check", "ours.yaml", text_file, code=1)  # it warns: the model is tiny
     shell.run("sweep", "ours.yaml", text_file)
-    for command in ("report", "explain", "next"):
+    for command in ("report", "explain", "next", "list"):
         shell.run(command, "runs/ours")
+    shell.run("export", "runs/ours", "--csv")
     shell.run("compare", "runs/ours/run-0001", "runs/ours/run-0002")
     shell.run("agent", "runs/ours", "--data", text_file)
     assert "best 1" in shell.run_python("function.py")

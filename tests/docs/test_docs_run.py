@@ -100,6 +100,7 @@ def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
     if page.stem == "writing":
         run("fundamentallm train data.txt")  # creates runs/data-1, which the page uses
     for command in ours:
-        if command.startswith("fundamentallm refine") and not (folder / "runs/lr").exists():
+        needs_sweep = command.startswith(("fundamentallm refine", "fundamentallm export runs/lr"))
+        if needs_sweep and not (folder / "runs/lr").exists():
             run("fundamentallm sweep sweeps/lr.yaml data.txt")
         run(command)

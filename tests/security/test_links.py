@@ -65,7 +65,10 @@ LINKS = {  # path in a sweep's folder: target below the home folder
     "report.html": "nowhere",
     "notes.md": ".bashrc",
 }
-COMMANDS = ("agent", "report", "explain", "next", "refine --max-steps=20", "compare")
+COMMANDS = (
+    *("agent", "report", "explain", "next", "refine --max-steps=20", "compare"),
+    *("generate", "export --csv"),
+)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, float, bytes]]:
