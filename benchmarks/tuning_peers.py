@@ -215,12 +215,13 @@ def run_optuna_worker(folder: Path, text: Path, minutes: float, seed: int, worke
     import optuna
     from timed_run import fitted
 
-    from fundamentallm import Config, train
+    from fundamentallm import Config
     from fundamentallm.data.dataset import prepare
     from fundamentallm.data.text import read_text
     from fundamentallm.files.run_folder import RunFolder
     from fundamentallm.machine.cores_and_memory import keep_freed_memory
     from fundamentallm.trackers.folder import FolderTracker
+    from fundamentallm.training.loop import train
 
     keep_freed_memory()
     data = prepare(read_text(str(text)), Config())
