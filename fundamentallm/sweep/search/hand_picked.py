@@ -14,6 +14,7 @@ from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.distributions import Categorical, Continuous, IntUniform, value_key
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.search.base import Values
+from fundamentallm.sweep.search.seeds import SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 
 MOST_SHOWN = 8
@@ -21,7 +22,7 @@ MOST_SHOWN = 8
 
 
 def read_configuration(space: SearchSpace, given: Mapping[str, Any]) -> Values:
-    """Return a configuration of the sweep; constants need not be given.
+    """Return a configuration of the sweep; constants and a repeated seed need not be given.
 
     Args:
         space: The sweep's search space.
@@ -47,6 +48,8 @@ def read_configuration(space: SearchSpace, given: Mapping[str, Any]) -> Values:
             except ValueError:
                 problems.append(f"{parameter.name}: got {value}; give {possible_text(parameter)}")
                 values[parameter.name] = None
+    if isinstance(space, SeededSpace):
+        values.setdefault(space.repeats_by, space.each_seed[0])
     missing = [
         f"{each.name} ({possible_text(each)})" for each in space.searched if each.name not in values
     ]

@@ -9,6 +9,7 @@ import pytest
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.hand_picked import read_configuration
+from fundamentallm.sweep.search.seeds import SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 
 TEXT = """program: mine.py
@@ -104,3 +105,12 @@ def test_a_grid_takes_only_its_points_that_can_exist() -> None:
         read_configuration(ours, {**given, "dropout": 0.1})
     with pytest.raises(SweepError, match=r"impossible together: --num-heads 3"):
         read_configuration(ours, {**given, "num_heads": 3})
+
+
+def test_a_seed_that_the_sweep_repeats_need_not_be_given() -> None:
+    text = "program: train.py\nmethod: grid\nparameters: {dropout: {values: [0, 0.1]}}\n"
+    seeded = SeededSpace(SearchSpace(parse_sweep(text, "s.yaml"), {"seed": 5}), 3)
+    assert read_configuration(seeded, {"dropout": 0.1}) == {"dropout": 0.1, "seed": 5}
+    assert read_configuration(seeded, {"dropout": 0.1, "seed": "7"})["seed"] == 7
+    with pytest.raises(SweepError, match="seed: got 8; give a whole number from 5 to 7"):
+        read_configuration(seeded, {"dropout": 0.1, "seed": 8})
