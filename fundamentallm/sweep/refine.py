@@ -97,8 +97,8 @@ def clearly_worse(kept: Sequence[Finalist], found: Sequence[Finalist]) -> str:
         return ""
     return (
         f"by the noise between seeds ({score_text(noise.sigma)}), {worse} of these {len(kept)} "
-        f"{'is' if worse == 1 else 'are'} clearly worse than the best; a smaller --top leaves "
-        f"{'it' if worse == 1 else 'them'} out"
+        f"{'was' if worse == 1 else 'were'} clearly worse than the best at the sweep's length; a "
+        f"smaller --top leaves {'it' if worse == 1 else 'them'} out"
     )
 
 

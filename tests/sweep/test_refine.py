@@ -78,8 +78,8 @@ def test_the_noise_between_seeds_tells_finalists_apart() -> None:
     found = finalists(runs, points, LOSS)
     assert [each.settings["dropout"] for each in found] == [0.0, 0.1, 0.2, 0.3]  # it diverged too
     assert clearly_worse(found[:3], found) == (
-        "by the noise between seeds (0.0141), 1 of these 3 is clearly worse than the best; a "
-        "smaller --top leaves it out"
+        "by the noise between seeds (0.0141), 1 of these 3 was clearly worse than the best at the "
+        "sweep's length; a smaller --top leaves it out"
     )
     assert clearly_worse(found[:2], found) == ""
     assert clearly_worse(found[:1], found) == ""
