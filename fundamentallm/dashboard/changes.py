@@ -37,7 +37,8 @@ class Changes:
         with self._lock:
             version = self._version + 1
             old = {key for key in self._parts if key.partition("/")[0] in kinds}
-            changed = [k for k, part in parts.items() if k not in old or self._parts[k] != part]
+            known = self._parts
+            changed = [k for k, part in parts.items() if k not in known or known[k] != part]
             for key in (*changed, *(gone := old - set(parts))):
                 self._versions[key] = version
             for key in gone:

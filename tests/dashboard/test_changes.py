@@ -44,3 +44,7 @@ def test_only_news_are_sent_and_other_kinds_stay() -> None:
     changes.replace({"run/b": [2]}, ["run"])
     update = changes.since(version)
     assert (update.parts, list(update.removed)) == ({"run/b": [2]}, ["run/a"])
+    changes.replace({"problem/runs": ""}, [])
+    version = changes.since(0).version
+    changes.replace({"problem/runs": ""}, [])
+    assert changes.since(version).version == version

@@ -79,6 +79,19 @@ def test_a_link_that_appears_is_a_problem_and_not_followed(tmp_path: Path) -> No
     assert "the secret" not in str(live.changes.since(0).parts)
 
 
+def test_nothing_is_sent_while_nothing_changes(tmp_path: Path) -> None:
+    live = LiveData(*read_live_sources([str(write_sweep(tmp_path / "s", SCORES))], ""))
+    live.start()
+    try:
+        with live.watched():
+            live.wait(1.5)  # in which both threads looked
+            version = live.changes.since(0).version
+            live.wait(1.5)
+    finally:
+        live.stop()
+    assert live.changes.since(0).version == version
+
+
 @pytest.mark.parametrize("name", ["__proto__", "a/b", "run-0001"])
 def test_names_of_runs_are_keys_as_they_are(tmp_path: Path, name: str) -> None:
     write_run(tmp_path / "runs" / name, {"seed": 0}, [2.0])

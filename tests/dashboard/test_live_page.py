@@ -174,7 +174,7 @@ def test_rows_arrive_and_nothing_that_the_user_set_is_lost(tab: Any, sweep: Swee
     assert tab.evaluate("document.activeElement.id") == "filter"
     drawn = "document.getElementById('curves')._fullLayout.xaxis.range.join()"
     assert tab.evaluate(drawn) == zoom
-    assert tab.inner_text("#summary").startswith("18 runs: 18 done")
+    assert "18 done" in tab.inner_text("#summary")
 
 
 def test_a_run_in_progress_grows(tab: Any, sweep: Sweep) -> None:

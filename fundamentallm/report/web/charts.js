@@ -8,26 +8,27 @@ const PAPER_WIDTH = 660; // of A4 with its margins, in pixels of CSS
 const NOT_PARALLEL = ["zoom2d", "pan2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"];
 const OPTIONS = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d"],
   showSendToCloud: false, plotlyServerURL: "" }; // what the page shows leaves it in no way
-const MOST_DRAWN = 400; // runs in one chart: more hide one another, and take long
+const MOST_DRAWN = 250; // runs in one chart: more hide one another, and take long
 let printing = false;
 let isDrawing = false;
 let changes = 0; // of the view; a box that selected something goes with the next
 
-const watcher = new IntersectionObserver((entries) => {
+const watching = (property, rootMargin) => new IntersectionObserver((entries) => {
   for (const entry of entries) {
     const plot = plots.get(entry.target.dataset.id);
     if (!plot) continue;
-    plot.isNear = entry.isIntersecting;
-    if (plot.isNear && plot.isStale) drawNext();
+    plot[property] = entry.isIntersecting;
+    if (plot[property] && plot.isStale) drawNext();
   }
-}, { rootMargin: "300px" });
+}, { rootMargin });
+const watchers = [watching("isVisible", "0px"), watching("isNear", "300px")];
 
 // --- Sections: one for each figure, in their order ---
 
 function placePlots() {
   for (const [id, plot] of plots) {
     if (content.figures.includes(id)) continue;
-    watcher.unobserve(plot.section);
+    for (const watcher of watchers) watcher.unobserve(plot.section);
     plot.section.remove();
     plots.delete(id);
   }
@@ -51,13 +52,13 @@ function newPlot(id) {
   element.setAttribute("role", "img");
   const section = make("section", {}, make("h2"), element, make("p", { className: "quiet" }));
   section.dataset.id = id;
-  const plot = { id, section, element, isStale: true, isNear: false, isDrawn: false };
+  const plot = { id, section, element, isStale: true, isVisible: false, isNear: false, isDrawn: false };
   plots.set(id, plot);
-  watcher.observe(section);
+  for (const watcher of watchers) watcher.observe(section);
   return plot;
 }
 
-// Draw what is in view, one chart at a time so that the page answers in between; the rest later.
+// Draw what is in view, then what is near, one chart at a time so that the page answers in between.
 function renderPlots() {
   changes += 1;
   for (const plot of plots.values()) plot.isStale = true;
@@ -66,7 +67,8 @@ function renderPlots() {
 }
 
 function drawNext() {
-  const next = [...plots.values()].find((plot) => plot.isNear && plot.isStale);
+  const stale = [...plots.values()].filter((plot) => plot.isStale);
+  const next = stale.find((plot) => plot.isVisible) ?? stale.find((plot) => plot.isNear);
   isDrawing = next !== undefined && typeof Plotly !== "undefined"; // it is loaded last
   if (!isDrawing) return;
   draw(next);
