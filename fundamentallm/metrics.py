@@ -57,3 +57,10 @@ def duration_text(seconds: float) -> str:
 def runs_text(number: int) -> str:
     """Return a number of runs: `1 run`, `8 runs`."""
     return f"{number} run{'' if number == 1 else 's'}"
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes for people: 12 kB, 340 MB, 1.2 GB."""
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

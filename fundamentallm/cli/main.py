@@ -16,6 +16,7 @@ import click
 from fundamentallm import __version__
 from fundamentallm.cli.commands.agent import agent
 from fundamentallm.cli.commands.check import check
+from fundamentallm.cli.commands.clean import clean
 from fundamentallm.cli.commands.compare import compare
 from fundamentallm.cli.commands.dashboard import dashboard
 from fundamentallm.cli.commands.enqueue import enqueue
@@ -67,6 +68,7 @@ COMMANDS = (
     agent,
     enqueue,
     refine,
+    clean,
     list_,
     report,
     dashboard,

@@ -17,6 +17,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from fundamentallm.sweep.store.definition import SweepDefinition
+    from fundamentallm.sweep.store.records import RunIndex
     from fundamentallm.sweep.store.run_store import RunStore
 
 STORAGE = "FUNDAMENTALLM_STORAGE"
@@ -105,19 +106,12 @@ def open_sweep(
     Raises:
         SweepError: It does not exist, or its runs are stored elsewhere.
     """
-    from fundamentallm.sweep.store.run_store import RunStore, read_study
+    from fundamentallm.sweep.store.run_store import RunStore
 
     open_enough_files()
-    if url.startswith("sqlite") and not folder.database.exists():
-        raise SweepError(
-            f"{folder.path}: no sweep found; give the folder that fundamentallm sweep created, or "
-            "--storage if it was created on another machine"
-        )
-    folder.check_is_ours()
-    check_storage(url, folder, joining=True)
-    name, wait = study_name(url, folder), 60 * minutes
-    definition, _ = read_study(url, name, wait=wait, notify=notify)
+    definition, _ = read_sweep_here(url, folder, minutes=minutes)
     folder.create()
+    name, wait = study_name(url, folder), 60 * minutes
     goal = definition.sweep.ranks_by.goal
     store = RunStore(
         url, name, folder.path, lease=definition.lease, goal=goal, wait=wait, notify=notify
@@ -127,6 +121,26 @@ def open_sweep(
         yield definition, store
     finally:
         store.close()
+
+
+def read_sweep_here(
+    url: str, folder: SweepFolder, *, minutes: float = 0.0
+) -> tuple[SweepDefinition, RunIndex]:
+    """Read the definition and the runs of a sweep that may be changed from here; write nothing.
+
+    Raises:
+        SweepError: It does not exist, or is of others, or its runs are stored elsewhere.
+    """
+    from fundamentallm.sweep.store.run_store import read_study
+
+    if url.startswith("sqlite") and not folder.database.exists():
+        raise SweepError(
+            f"{folder.path}: no sweep found; give the folder that fundamentallm sweep created, or "
+            "--storage if it was created on another machine"
+        )
+    folder.check_is_ours()
+    check_storage(url, folder, joining=True)
+    return read_study(url, study_name(url, folder), wait=60 * minutes, notify=notify)
 
 
 def lease_seconds() -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm import exit_codes
+from fundamentallm.cli.keeping import KeepingObserver, check_not_of_tuning, show_what_could_be_freed
 from fundamentallm.cli.messages import display_path, notify, show, warn
 from fundamentallm.cli.program_sweep import client_variables, remember_program, warm_script
 from fundamentallm.cli.signals import StopSignals
@@ -29,6 +30,7 @@ from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import SweepFile, read_sweep
 from fundamentallm.sweep.file.yaml_reader import LARGEST
+from fundamentallm.sweep.keep import RELEASE_SECONDS, Keep, Keeper
 from fundamentallm.sweep.program.command import command_line
 from fundamentallm.sweep.store.definition import (
     SweepDefinition,
@@ -39,10 +41,10 @@ from fundamentallm.sweep.store.records import Run, RunIndex, best_so_far, why_un
 from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
-    from fundamentallm.cli.terminal_view import PlainView
     from fundamentallm.sweep.engine.concurrency import Resources
     from fundamentallm.sweep.engine.engine import Engine
     from fundamentallm.sweep.engine.job import JobMaker
+    from fundamentallm.sweep.engine.observer import Observer
     from fundamentallm.sweep.engine.trainer_job import Reuse
     from fundamentallm.sweep.search.choose import ChosenSearch
     from fundamentallm.sweep.search.space import SearchSpace
@@ -185,7 +187,7 @@ def engine_for(
     definition: SweepDefinition,
     store: RunStore,
     folder: SweepFolder,
-    view: PlainView,
+    view: Observer,
     search: ChosenSearch,
     *,
     resources: Resources,
@@ -258,12 +260,23 @@ def work(
     retries: int,
     count: int | None,
     wait: float,
+    keep: str = Keep.ALL,
     reuse: Reuse | None = None,
 ) -> int:
-    """Run the sweep from here, show it, and return the exit code."""
+    """Run the sweep from here, show it, and return the exit code.
+
+    Raises:
+        UsageError: `keep` is for our trainer, and the sweep runs another program.
+    """
     from fundamentallm.cli.terminal_view import open_view
 
     sweep, space = definition.sweep, definition.space
+    if keep != Keep.ALL and not space.is_ours:
+        raise click.UsageError("--keep is for our trainer's checkpoints; leave it out")
+    keeper = Keeper(folder, space, Keep(keep))
+    if keep != Keep.ALL:
+        check_not_of_tuning(folder)
+        store.index.subscribe(keeper.note)
     with (
         open_view(space, sweep.ranks_by, count=count) as view,
         StopSignals() as signals,
@@ -274,7 +287,7 @@ def work(
             workers, workers_per_gpu, definition.device, min(most, default=None)
         )
         engine = engine_for(
-            definition, store, folder, view, search,
+            definition, store, folder, KeepingObserver(view, keeper), search,
             resources=resources, data=data, retries=retries, count=count, wait=wait, reuse=reuse,
         )  # fmt: skip
         runs = planned_runs(engine.limit, space)
@@ -298,7 +311,11 @@ def work(
 
         stopped_by = engine.run(stop_requested)
         folder.check_in_place()
-    return _conclude(store.runs(), folder, space, stopped_by, engine.limit)
+        keeper.remove(RELEASE_SECONDS)
+    code = _conclude(store.runs(), folder, space, stopped_by, engine.limit)
+    if keep == Keep.ALL and space.is_ours:
+        show_what_could_be_freed(folder, store.runs(), space)
+    return code
 
 
 def planned_runs(limit: int | None, space: SearchSpace) -> str:

@@ -190,6 +190,11 @@ class HeldFolder:
         status = self._status(name)
         return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
 
+    def size(self, name: str) -> int:
+        """Return the size of an entry in bytes; 0 if it is missing."""
+        status = self._status(name)
+        return 0 if status is None else status.st_size
+
     def names(self, pattern: str = "*") -> list[str]:
         """Return the sorted names of its entries, including hidden ones."""
         if self.handle is None:

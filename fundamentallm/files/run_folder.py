@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import yaml
 from fundamentallm.config.parsing import unwrapped
 from fundamentallm.errors import FundamentallmError
 from fundamentallm.files import bounded_yaml
-from fundamentallm.files.atomic import make_folder, read_file, replace_text, writing
+from fundamentallm.files.atomic import DiskError, make_folder, read_file, replace_text, writing
 from fundamentallm.files.held_folder import HeldFolder, Root, why_other_owner
 from fundamentallm.files.ownership import FILES, LOCK, PROGRAM_CONFIG, why_foreign
 from fundamentallm.files.samples import Sample, format_sample, parse_samples
@@ -31,6 +31,12 @@ LARGEST_SAMPLES = 1 << 24
 MOST_STEPS = 2**53
 TUNING = "tune.json"
 """File of a tuning, whose folder holds the best of its runs' models beside them."""
+
+
+REMOVED = "removed"
+"""Field of summary.json: the checkpoints that were removed to free disk space."""
+REMOVED_BY = "removed by fundamentallm clean or --keep"
+"""Words about them."""
 
 
 class RunFolderError(FundamentallmError):
@@ -175,6 +181,49 @@ class RunFolder:
             if file not in kept:
                 with writing(file), HeldFolder(self.path, self.root) as folder:
                     folder.remove(file.name)
+
+    def remove_checkpoints(self, names: Sequence[str], wait: float = 0.0) -> int:
+        """Remove checkpoints of a run that has ended; return the bytes that this frees.
+
+        summary.json names them from then on. `wait` is as in `held`.
+
+        Raises:
+            RunFolderError: A run is in progress here, or has not ended, or a file is of others.
+            DiskError: The folder is gone, or a file cannot be removed.
+        """
+        with self.held(wait):
+            self.check_ownership()
+            if not self.has_ended():
+                raise RunFolderError(f"{self.path}: the run has not ended, so its files stay")
+            with writing(self.path), HeldFolder(self.path, self.root) as folder:
+                sizes = {name: folder.size(name) for name in names if folder.has(name)}
+            if not sizes:
+                return 0
+            is_noted = self._note_removed(sizes)
+            with writing(self.path), HeldFolder(self.path, self.root) as folder:
+                for name in sizes:
+                    folder.remove(name)
+                folder.sync()
+            if not is_noted:  # the disk was full, and has room now
+                self._note_removed(sizes)
+            return sum(sizes.values())
+
+    def _note_removed(self, names: Iterable[str]) -> bool:
+        """Note in summary.json which checkpoints are gone; return False if the disk is full."""
+        summary = self.read_summary()
+        try:
+            self.write_summary({**summary, REMOVED: sorted({*self.removed(), *names})})
+        except DiskError:
+            return False
+        return True
+
+    def removed(self) -> list[str]:
+        """Return the names of the checkpoints that were removed to free disk space."""
+        noted = self.read_summary().get(REMOVED)
+        if not isinstance(noted, list):
+            return []
+        checkpoints = (self.best, self.last, self.trunk)
+        return [file.name for file in checkpoints if file.name in noted and not file.exists()]
 
     def read_config(self) -> dict[str, Any]:
         """Read config.yaml."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import zipfile
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from fundamentallm.errors import FundamentallmError
 from fundamentallm.files.atomic import opened, read_file, replacing
 from fundamentallm.files.held_folder import Root, why_misplaced
 from fundamentallm.files.ownership import FILES, MARK, ends_with_mark
-from fundamentallm.files.run_folder import RunFolder
+from fundamentallm.files.run_folder import REMOVED_BY, RunFolder
 from fundamentallm.machine.cores_and_memory import free_each_gb
 from fundamentallm.model.size import parameter_count
 from fundamentallm.model.transformer import Transformer
@@ -36,6 +37,8 @@ from fundamentallm.training.stored_tensors import (
     shapes_only,
 )
 from fundamentallm.training.train_step import check_state
+
+LOG = logging.getLogger(__name__)
 
 FORMAT = 2
 WITHOUT_SHARE = 1
@@ -253,9 +256,17 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
         return path
     if reason := why_misplaced(path, files=FILES):
         raise CheckpointError(reason)
+    removed = RunFolder(path).removed()
     for name in ("best.pt", "last.pt"):
         if os.path.exists(path / name):  # Path.exists raises without permission
+            if "best.pt" in removed:
+                LOG.warning("%s: best.pt was %s; the model of last.pt is used", path, REMOVED_BY)
             return path / name
+    if removed:
+        raise CheckpointError(
+            f"{path}: {' and '.join(removed)} of this run were {REMOVED_BY}, so it has no model; "
+            "give a run that kept its own, or its sweep"
+        )
     raise CheckpointError(f"{path}: no best.pt or last.pt in it; give a run's folder")
 
 

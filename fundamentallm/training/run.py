@@ -15,7 +15,7 @@ from typing import Any
 
 from fundamentallm.config.hyperparameters import Config
 from fundamentallm.data.dataset import Dataset
-from fundamentallm.files.run_folder import RunFolder, RunFolderError
+from fundamentallm.files.run_folder import REMOVED_BY, RunFolder, RunFolderError
 from fundamentallm.machine.cores_and_memory import keep_freed_memory
 from fundamentallm.machine.device import Device, computes_in_half, pick_device
 from fundamentallm.status import RunStatus
@@ -196,7 +196,8 @@ def _check_was_never_saved(folder: RunFolder) -> None:
     """Raise if `last.pt` is gone; a run writes it after its first evaluation."""
     had = folder.read_summary().get("status") in (RunStatus.DONE, RunStatus.INTERRUPTED)
     if had or sum("val_loss" in row for row in folder.rows()) > 1:
+        by = f", {REMOVED_BY}" if folder.last.name in folder.removed() else ""
         raise RunFolderError(
-            f"--resume: {folder.last} is gone, and the run cannot be resumed without it; put it "
-            "back, or start over with --overwrite"
+            f"--resume: {folder.last} is gone{by}, and the run cannot be resumed without it; put "
+            "it back, or start over with --overwrite"
         )

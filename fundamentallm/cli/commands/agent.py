@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fundamentallm.cli.keeping import keep_option
 from fundamentallm.cli.options import PATH, worker_options
 from fundamentallm.cli.program_sweep import check_program_allowed
 from fundamentallm.cli.result_sources import refuse_wandb
@@ -31,6 +32,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder
     metavar="SWEEP.YAML",
     help="Confirm the program of a sweep that others created, by its file.",
 )
+@keep_option
 @worker_options
 def agent(
     folder: str,

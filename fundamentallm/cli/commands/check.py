@@ -20,6 +20,7 @@ from fundamentallm.sweep.check.repair import repaired
 from fundamentallm.sweep.check.warnings import size, unscored
 from fundamentallm.sweep.file.diagnostics import Diagnostics, SweepError
 from fundamentallm.sweep.file.sweep_file import SweepFile, examine_sweep
+from fundamentallm.sweep.keep import KEPT_CONFIGURATIONS
 from fundamentallm.sweep.program.command import command_line
 from fundamentallm.sweep.search.space import SearchSpace
 
@@ -92,7 +93,7 @@ def check(
         from fundamentallm.sweep.check.cost import measure_costs
 
         resources = resources_here(workers, workers_per_gpu, shared.device, runs)
-        costs = measure_costs(space, data, resources)
+        costs = measure_costs(space, data, resources, kept=KEPT_CONFIGURATIONS)
     if as_json:
         _print_json(findings, runs, costs)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from fundamentallm.cli.storage import open_sweep, storage_url
 from fundamentallm.cli.sweep_texts import local_text
 from fundamentallm.cli.worker import start_sweep
 from fundamentallm.config.fields import shown
-from fundamentallm.files.run_folder import RunFolder
-from fundamentallm.metrics import score_text
+from fundamentallm.files.run_folder import REMOVED_BY, RunFolder
+from fundamentallm.metrics import runs_text, score_text
 from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
@@ -115,9 +115,21 @@ def refine(
         source = earlier.get(reuse_key(space.settings(run.values)))
         return None if source is None else coarse.run(source.number)
 
+    sources = [earlier.get(reuse_key(settings)) for settings in new.configurations or ()]
+    if gone := _without_checkpoint(coarse, sources):
+        show(
+            f"checkpoints of {runs_text(gone)} were {REMOVED_BY}: the longer ones start over",
+            err=True,
+        )
     code = start_sweep(new, fine, storage, data=data, reuse=reuse, **options)
     _show_standings(fine, storage_url(storage, fine))
     return code
+
+
+def _without_checkpoint(coarse: SweepFolder, sources: Iterable[Run | None]) -> int:
+    """Return how many runs cannot be continued, because their checkpoints were removed."""
+    folders = (coarse.run(source.number) for source in sources if source is not None)
+    return sum("last.pt" in folder.removed() and not folder.trunk.exists() for folder in folders)
 
 
 def _refined(

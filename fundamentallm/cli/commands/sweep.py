@@ -9,6 +9,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.diagnose import examine, show_diagnostics
+from fundamentallm.cli.keeping import keep_option
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, SWEEP_FILE, worker_options
 from fundamentallm.cli.program_sweep import first_commands
@@ -82,6 +83,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder, sweep_folder_nam
 @click.option(
     "--dry-run", is_flag=True, help="Print the commands of the first runs; start nothing."
 )
+@keep_option
 @worker_options
 def sweep(
     file: str,

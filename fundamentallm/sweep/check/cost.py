@@ -22,7 +22,7 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS, Config
 from fundamentallm.config.parsing import DATA
 from fundamentallm.machine.cores_and_memory import free_each_gb, free_gb
-from fundamentallm.metrics import duration_text, runs_text
+from fundamentallm.metrics import duration_text, runs_text, size_text
 from fundamentallm.sweep.check.probe import Effort, job_to_measure, probe
 from fundamentallm.sweep.check.warnings import extremes, size
 from fundamentallm.sweep.engine.concurrency import FIRST_ROW_SECONDS, Resources, fitting
@@ -51,6 +51,8 @@ MOST_TIMED = 500
 """Most configurations whose times are added up."""
 REPORT_GB = 0.006
 """Size of the report, which contains plotly, and of the storage."""
+LEAST_SHARE = 0.9
+"""Share of the disk space below which that of `--keep best` is worth telling."""
 START_SECONDS = 0.3
 """Time from the end of a trial to the start of the next."""
 
@@ -70,6 +72,8 @@ class Corner:
     """True if `minutes` is a lower bound: no step ended in time."""
     disk_gb: float = 0.0
     """Size of the run's folder."""
+    checkpoints_gb: float = 0.0
+    """Part of it that its checkpoints take."""
     first_row: float = 0.0
     """Seconds until its first row."""
 
@@ -92,6 +96,8 @@ class Costs:
     """Threads of each run."""
     disk_gb: float | None
     """Size of all runs; None if the sweep never ends."""
+    least_disk_gb: float | None
+    """The same if only the best configurations keep their checkpoints."""
     free_disk_gb: float
     free_gb: float
     stops_early: bool
@@ -121,9 +127,12 @@ class Costs:
             yield self._of_the_sweep(*self.hours)
         if self.disk_gb is not None:
             short = ", which is not enough" if self.disk_gb >= self.free_disk_gb else ""
-            yield (
-                f"on disk: about {_size(self.disk_gb)}; {_size(self.free_disk_gb)} are free{short}"
-            )
+            free = size_text(1e9 * self.free_disk_gb)
+            least = ""
+            if self.least_disk_gb is not None and self.least_disk_gb < LEAST_SHARE * self.disk_gb:
+                least = f" (with --keep best {size_text(1e9 * self.least_disk_gb)})"
+            size = size_text(1e9 * self.disk_gb)
+            yield f"on disk: about {size}{least}; {free} are free{short}"
         for corner in self.unfit:
             needs = f"it needs about {corner.memory_gb:.0f} GB of {self.free_gb:.0f}"
             yield f"will not fit this machine: {_named(corner)}: {needs}"
@@ -143,13 +152,16 @@ class Costs:
         return f"{about} ({ends})"
 
 
-def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs | None:
+def measure_costs(
+    space: SearchSpace, data: str, resources: Resources, *, kept: int = 0
+) -> Costs | None:
     """Measure the extremes of a sweep on a text; None if no configuration is possible.
 
     Args:
         space: Search space of the sweep.
         data: Path of the text, or `built-in`.
         resources: Part of this machine that the sweep would use.
+        kept: Runs that keep their checkpoints with `--keep best`.
 
     Raises:
         DataError: The text cannot be read.
@@ -171,7 +183,7 @@ def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs 
             dearest = bench.corner(tried[-1], at_once)
         cheapest = bench.corner(tried[0], at_once) if len(tried) > 1 else dearest
     runs, _ = size(space)
-    hours = expected = disk = None
+    hours = expected = disk = least_disk = None
     if runs is not None and cheapest.minutes is not None and dearest.minutes is not None:
         first = 0.0 if resources.fixed else min(FIRST_ROW_SECONDS, dearest.first_row)
         lead = start + first * (1 - 1 / at_once)  # the others wait for the first run's first row
@@ -190,6 +202,8 @@ def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs 
             disk = (
                 runs * sum(_between(each, base, folders) for each in work) / len(work) + REPORT_GB
             )
+        share = dearest.checkpoints_gb / dearest.disk_gb if dearest.disk_gb else 0.0
+        least_disk = disk * (1 - share * max(0.0, 1 - kept / runs)) if runs else disk
     return Costs(
         _shown(cheapest),
         _shown(dearest),
@@ -199,6 +213,7 @@ def measure_costs(space: SearchSpace, data: str, resources: Resources) -> Costs 
         workers=at_once,
         threads=resources.threads,
         disk_gb=disk,
+        least_disk_gb=least_disk,
         free_disk_gb=shutil.disk_usage(".").free / 1e9,
         free_gb=bench.free_each,
         stops_early=space.sweep.hyperband is not None
@@ -253,6 +268,7 @@ class _Bench:
             memory,
             at_least=any(each.at_least for each in found),
             disk_gb=found[0].disk_gb,
+            checkpoints_gb=found[0].checkpoints_gb,
             first_row=max(each.first_row for each in found),
         )
 
@@ -396,7 +412,3 @@ def _shown(corner: Corner) -> Corner:
 
 def _named(corner: Corner) -> str:
     return ", ".join(f"{key} {value}" for key, value in corner.settings.items())
-
-
-def _size(gigabytes: float) -> str:
-    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"

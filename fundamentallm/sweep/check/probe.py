@@ -106,11 +106,15 @@ class Parts:
     @property
     def disk_gb(self) -> float:
         """Return the size of the run's folder."""
+        rows = (self.steps / STEPS_PER_ROW + self.scorings) * BYTES_OF_A_ROW
+        return self.checkpoints_gb + (rows + self.samples * BYTES_OF_A_SAMPLE) / 1e9
+
+    @property
+    def checkpoints_gb(self) -> float:
+        """Return the size of the run's checkpoints."""
         # Weights once in best.pt, and in last.pt with an average and up to two moments.
         kept = self.checkpoints if self.checkpoints is not None else 5 * 4 * self.weights
-        kept *= 2 if self.has_trunk else 1  # the same again
-        rows = (self.steps / STEPS_PER_ROW + self.scorings) * BYTES_OF_A_ROW
-        return (kept + rows + self.samples * BYTES_OF_A_SAMPLE) / 1e9
+        return (2 if self.has_trunk else 1) * kept / 1e9  # the same again in trunk.pt
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class Estimate:
     """Seconds until the first row."""
     memory_gb: float
     disk_gb: float
+    checkpoints_gb: float
 
 
 @dataclass
@@ -191,6 +196,7 @@ class Probe:
             parts.seconds(step, min(parts.steps, STEPS_PER_ROW)),
             parts.memory_gb if parts.on_gpu else self.own_memory_gb,
             parts.disk_gb,
+            parts.checkpoints_gb,
         )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fundamentallm.sweep.check import cost
-from fundamentallm.sweep.check.cost import corners, measure_costs, wall_clock
+from fundamentallm.sweep.check.cost import Corner, Costs, corners, measure_costs, wall_clock
 from fundamentallm.sweep.check.probe import Effort
 from fundamentallm.sweep.engine.concurrency import Resources
 from fundamentallm.sweep.file.sweep_file import parse_sweep
@@ -61,3 +62,15 @@ def test_a_run_that_takes_too_long_to_try_has_a_bound(
 )
 def test_wall_clock(seconds: list[float], at_once: int, runs: int, expected: float) -> None:
     assert wall_clock(seconds, at_once, runs) == pytest.approx(expected, rel=0.1)
+
+
+def test_the_disk_space_of_all_checkpoints_and_of_the_best() -> None:
+    one = Corner({"max_steps": 100}, 1.0, None)
+    costs = Costs(
+        one, one, [], None, None, workers=1, threads=1, disk_gb=2.0, least_disk_gb=0.5,
+        free_disk_gb=100.0, free_gb=8.0, stops_early=False,
+    )  # fmt: skip
+    line = "on disk: about 2.0 GB (with --keep best 500 MB); 100.0 GB are free"
+    assert line in list(costs.lines())
+    few = replace(costs, least_disk_gb=1.9)  # of a sweep of few runs
+    assert "on disk: about 2.0 GB; 100.0 GB are free" in list(few.lines())
