@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fundamentallm.api.sweeps import SweepRun
 from fundamentallm.api.training import TrainedRun
 from fundamentallm.cli.model_source import find_model
+from fundamentallm.data.unknown_characters import describe_unknown
 from fundamentallm.errors import FundamentallmError
 
 if TYPE_CHECKING:
     from fundamentallm.data.vocabulary import Vocabulary
     from fundamentallm.model.transformer import Transformer
+
+LOG = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
@@ -52,6 +56,8 @@ class LoadedModel(NamedTuple):
         from fundamentallm.model.threads import threads
 
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        if unknown := self.vocabulary.unknown_in([prompt]):
+            LOG.warning("%s", describe_unknown("prompt", unknown.total(), unknown))
         with threads():
             pieces = generate(
                 self.model, self.vocabulary, prompt,

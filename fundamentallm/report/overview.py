@@ -74,7 +74,8 @@ def of_sweep(folder: Path, results: Results) -> Progress:
     if any(run.status == RunStatus.RUNNING for run in results.runs):
         state = State.IN_PROGRESS
     elif reached_target(results) or (not left and done >= (total or 1)):
-        state = State.DONE
+        all_diverged = {run.status for run in results.runs} == {RunStatus.DIVERGED}
+        state = RunStatus.DIVERGED if all_diverged else State.DONE
     else:
         state = State.STOPPED
     best = results.best

@@ -175,7 +175,7 @@ def test_loading_and_writing_beside_a_run_change_nothing(
 
 
 def test_a_loaded_model_writes_what_the_command_writes(
-    run: Run, tmp_path: Path, text: str, tiny: Config
+    run: Run, tmp_path: Path, text: str, tiny: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained = train(tiny, text, output_dir=tmp_path / "run")
     words = ("--prompt=The ", "--max-tokens=30", "--seed=3", "--json")
@@ -186,6 +186,9 @@ def test_a_loaded_model_writes_what_the_command_writes(
         assert isinstance(loaded, LoadedModel)
         assert loaded.generate("The ", max_tokens=30, seed=3) == typed
     assert torch.equal(torch.get_rng_state(), before)
+    assert "prompt" not in caplog.text
+    loaded.generate("Zürich", max_tokens=1)
+    assert "prompt: 4 characters" in caplog.text
     model, vocabulary = load_model(trained)
     tokens = torch.tensor([vocabulary.encode("The cats").tolist()])
     assert model(tokens).shape == (1, 8, len(vocabulary))

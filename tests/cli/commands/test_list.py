@@ -27,6 +27,9 @@ def test_states_of_sweeps_and_runs(run: Run, tmp_path: Path) -> None:
     new.mkdir()
     for name, content in (("sweep.yaml", SWEEP), ("study.db", "")):
         (new / name).write_text(content)
+    blown = write_sweep(runs / "blown", {0.01: [3.0] * 6})
+    for run_folder in blown.glob("run-*"):
+        change_summary(run_folder, status="diverged")
     write_run(runs / "data-2", {}, [2.5, 2.4], status="diverged")
     write_run(runs / "data-10", {}, [2.5, 2.4])
     here = {"status": "running", "host": socket.gethostname()}
@@ -41,6 +44,7 @@ def test_states_of_sweeps_and_runs(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines()}
     assert rows == {
+        "runs/blown": "diverged 6 of 6 runs",
         "runs/busy": "in progress 1 of 6 runs val_loss 1.7000 (run-0001)",
         "runs/data-2": "diverged 20 of 20 steps val_loss 2.4000",
         "runs/data-10": "done 20 of 20 steps val_loss 2.4000",
