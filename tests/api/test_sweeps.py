@@ -258,6 +258,40 @@ def test_hyperband_stops_a_run_and_keeps_its_score() -> None:
     assert (stopped["status"], stopped["stopped_by"]) == ("interrupted", "hyperband")
 
 
+TRACED = """import sys, time
+from fundamentallm import run_sweep
+
+def train():
+    for level in levels.pop():
+        print('{"loss": %s}' % level, flush=True)
+        time.sleep(0.05)
+
+levels = [[2.0] * 1000, [1.0] * 9, [1.0] * 9]
+stops = {"type": "hyperband", "min_iter": 3, "eta": 2}
+grid = {"method": "grid", "metric": {"name": "loss"}, "parameters": {"n": {"values": [1, 2, 3]}}}
+run_sweep({**grid, "early_terminate": stops}, train)
+
+def trace(frame, event, argument):
+    frame.f_trace_opcodes = True
+    return trace
+
+sys.settrace(trace)
+(lambda: None)()
+print("traced")
+"""
+
+
+@pytest.mark.slow
+def test_a_debugger_works_after_a_sweep(tmp_path: Path) -> None:
+    """Python 3.11 traces no function while an exception is pending in any thread."""
+    (tmp_path / "script.py").write_text(TRACED)
+    words = [sys.executable, "script.py"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.endswith("traced\n")
+    statuses = [each["status"] for each in summaries(tmp_path / "runs/train").values()]
+    assert statuses == ["done", "done", "interrupted"]
+
+
 def test_an_error_fails_its_run_only(capsys: pytest.CaptureFixture[str]) -> None:
     is_right = False
 

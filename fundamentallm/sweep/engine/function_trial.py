@@ -73,6 +73,8 @@ class FunctionTrial:
         """Id of the thread that is inside the function; changed only under the lock `caller`."""
         self.has_left = False
         """The function has returned or raised; it is too late to stop it."""
+        self.may_be_pending = False
+        """Whether `StopRun` was sent to the function's thread, which may not have raised it yet."""
         self.has_ended = threading.Event()
         """Set once the call is over, or was never made."""
         self.error: BaseException | None = None
@@ -187,6 +189,7 @@ class FunctionTrial:
         self.next_stop_at = time.monotonic() + GRACE_SECONDS
         with self.caller:
             if self.caller_id is not None:
+                self.may_be_pending = True
                 _raise_in_thread(self.caller_id, StopRun)
 
     def memory_gb(self) -> float:
@@ -257,16 +260,24 @@ class FunctionTrial:
                 )
 
     def _leave(self, interrupts: Interrupts) -> None:
-        """Make sure that nothing is raised in this thread from now on."""
+        """Make sure that nothing is raised in this thread from now on.
+
+        A pending exception is raised and caught here. Python has no other way to take it back: its
+        interpreter would go on looking for it, at every call, and under a debugger forever.
+        """
         while True:
             try:
                 interrupts.is_inside = False
                 with self.caller:
-                    if self.caller_id is not None:
-                        _raise_in_thread(self.caller_id, None)
                     self.caller_id, self.has_left = None, True
+                if self.may_be_pending:
+                    _raise_in_thread(threading.get_ident(), StopRun)  # in place of one that is
+                    while True:
+                        pass
                 return
-            except (StopRun, KeyboardInterrupt):  # raised a moment ago
+            except StopRun:
+                self.may_be_pending = False
+            except KeyboardInterrupt:  # raised a moment ago
                 continue
 
 
@@ -386,7 +397,7 @@ def _variables(variables: Mapping[str, str], *, without: Sequence[str]) -> Itera
                 os.environ[name] = value
 
 
-def _raise_in_thread(thread_id: int, exception: type[BaseException] | None) -> None:
-    """Raise an exception in a thread when it next runs Python code; None takes back the last."""
-    value = None if exception is None else ctypes.py_object(exception)
+def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
+    """Raise an exception in a thread when it next runs Python code."""
+    value = ctypes.py_object(exception)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), value)
