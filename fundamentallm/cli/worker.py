@@ -100,6 +100,8 @@ def start_sweep(
     """
     search = definition.search()  # may refuse, before anything is written
     with created_sweep(definition, folder, storage, minutes=options["wait"]) as (defined, store):
+        if defined.earlier != definition.earlier:
+            search = defined.search()
         return work(defined, store, folder, search=search, data=data, reuse=reuse, **options)
 
 
@@ -294,7 +296,8 @@ def work(
         searched = ", ".join(parameter.name for parameter in space.searched) or "nothing"
         at_most = "" if resources.fixed or resources.workers == 1 else "up to "
         view.notify(
-            f"sweep {folder.name}: {search.label} over {searched}, {_subject(definition)}; {runs}, "
+            f"sweep {folder.name}: {search.label} over {searched}{_known(definition)}, "
+            f"{_subject(definition)}; {runs}, "
             f"{at_most}{resources.workers} at a time with {resources.threads} "
             f"thread{'s' if resources.threads > 1 else ''} each; folder {display_path(folder.path)}"
         )
@@ -330,6 +333,12 @@ def planned_runs(limit: int | None, space: SearchSpace) -> str:
 def may_end_early(limit: int | None, space: SearchSpace) -> bool:
     """Return whether a sweep may need fewer runs than its limit, as few seeds may be enough."""
     return space.seeds > 1 and limit is not None and limit != space.sweep.run_cap
+
+
+def _known(definition: SweepDefinition) -> str:
+    """Return how many runs of earlier sweeps the search knows, if any."""
+    known = len(definition.earlier.runs)
+    return f" with {runs_text(known)} of earlier sweeps" if known else ""
 
 
 def _subject(definition: SweepDefinition) -> str:

@@ -9,6 +9,7 @@ import click
 
 from fundamentallm import exit_codes
 from fundamentallm.cli.diagnose import examine, show_diagnostics
+from fundamentallm.cli.earlier_sweeps import check_learns, with_earlier_runs
 from fundamentallm.cli.keeping import keep_option
 from fundamentallm.cli.messages import show
 from fundamentallm.cli.options import PATH, SWEEP_FILE, worker_options
@@ -58,6 +59,14 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder, sweep_folder_nam
     help="Override how method bayes or random samples.  [default: auto]",
 )
 @click.option(
+    "--from",
+    "earlier",
+    multiple=True,
+    type=PATH,
+    metavar="SWEEP",
+    help="Let method bayes learn from an earlier sweep, a folder or on W&B; repeatable.",
+)
+@click.option(
     "--wandb",
     type=click.Choice(("offline", "online")),
     help="Send runs to W&B now (online), or later by `wandb sync` (offline).  [default: never]",
@@ -92,6 +101,7 @@ def sweep(
     sweep_seed: int,
     seeds: int,
     sampler: str,
+    earlier: tuple[str, ...],
     wandb: str | None,
     wandb_sweep_id: str | None,
     metrics: str | None,
@@ -134,10 +144,14 @@ def sweep(
         wandb_sweep_id=wandb_sweep_id or "",
         program=None if shared else ProgramSettings(metrics or "", trial_timeout or 0.0, warm),
     )
+    if earlier:
+        check_learns(definition)
     check_client(definition)
     if shared is not None:
         data = _choose_text(read, data, shared)
         definition = with_texts(definition, data)
+    if earlier:
+        definition = with_earlier_runs(definition, earlier, folder, storage)
     if dry_run:
         for line in first_commands(definition, folder):
             show(line)

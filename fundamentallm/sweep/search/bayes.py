@@ -59,6 +59,7 @@ class BayesSearch:
         sampler: str = "gp",
         gp_longest: int | None = None,
         starts: int = STARTS,
+        earlier: Sequence[PastRun] = (),
     ) -> None:
         """Set up the search.
 
@@ -70,10 +71,13 @@ class BayesSearch:
             defaults: Values of the first run, if possible. The Gaussian process expects good values
                 near them.
             sampler: One of SAMPLERS.
-            gp_longest: Run from which `tpe` replaces `gp`; None for never.
+            gp_longest: Runs, earlier ones included, after which `tpe` replaces `gp`; None for
+                never.
             starts: Runs before the Gaussian process: the defaults, and others at random.
+            earlier: Runs of earlier sweeps, which count as those before the first run. Their values
+                may be suggested again, so that this sweep's best can be as good as theirs.
         """
-        self.starts = starts
+        self.starts, self.earlier = starts, earlier
         self.parameters, self.seed, self.is_possible = parameters, seed, is_possible
         self.groups, self.defaults = groups, defaults
         self.sampler, self.gp_longest = sampler, gp_longest
@@ -85,13 +89,17 @@ class BayesSearch:
         return self.fallback.size
 
     def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
-        """Return the defaults first, then what the sampler suggests."""
-        if k == 0 and self.defaults is not None and self.is_possible(self.defaults):
+        """Return the defaults first, then what the sampler suggests.
+
+        With as many earlier runs as the Gaussian process needs, the sampler suggests the first too.
+        """
+        is_cold = len(self.earlier) < self.starts
+        if k == 0 and is_cold and self.defaults is not None and self.is_possible(self.defaults):
             return self.defaults
         is_constant = all(parameter.is_constant for parameter in self.parameters)
         if is_constant or self.fallback.left(past_runs) == []:
             return self.fallback.suggest(k, past_runs)
-        before, runs = keys_of(past_runs), scored(past_runs)
+        before, runs = keys_of(past_runs), scored([*self.earlier, *past_runs])
         first = None
         seed = random.Random(f"{self.seed}:{k}").getrandbits(32)
         for values in self.sampler_of(k).suggestions(runs, seed):
@@ -105,7 +113,8 @@ class BayesSearch:
 
     def sampler_of(self, k: int) -> Sampler:
         """Return the sampler of run `k`."""
-        if self.sampler == "tpe" or (self.gp_longest is not None and k >= self.gp_longest):
+        known = len(self.earlier) + k
+        if self.sampler == "tpe" or (self.gp_longest is not None and known >= self.gp_longest):
             return TpeSampler(self.parameters, self.groups)
         # imports numpy, which `check` does not need
         from fundamentallm.sweep.search.gp_sampler import GpSampler

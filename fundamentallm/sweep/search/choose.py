@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fundamentallm.sweep.file.diagnostics import SweepError
-from fundamentallm.sweep.search.base import RandomSearch, Search, grid_search
+from fundamentallm.sweep.file.sweep_file import SweepFile
+from fundamentallm.sweep.search.base import PastRun, RandomSearch, Search, grid_search
 from fundamentallm.sweep.search.bayes import GP_LONGEST, SAMPLERS, BayesSearch
 from fundamentallm.sweep.search.racing import SeededSearch
 from fundamentallm.sweep.search.seeds import SeededSpace
@@ -39,7 +41,16 @@ class ChosenSearch:
         return f"only {size} different configurations exist; the sweep ends after them, {before}"
 
 
-def choose_search(space: SearchSpace, *, seed: int, sampler: str = "auto") -> ChosenSearch:
+def is_bayes(sweep: SweepFile, sampler: str) -> bool:
+    """Return whether the search that `sampler`, one of CHOICES, makes learns from runs."""
+    if sweep.method == "grid" or sampler == "random":
+        return False
+    return sampler != "auto" or sweep.method == "bayes"
+
+
+def choose_search(
+    space: SearchSpace, *, seed: int, sampler: str = "auto", earlier: Sequence[PastRun] = ()
+) -> ChosenSearch:
     """Return the search for `space.sweep`, which may give a configuration several seeds.
 
     Args:
@@ -47,12 +58,15 @@ def choose_search(space: SearchSpace, *, seed: int, sampler: str = "auto") -> Ch
         seed: Seed of random and bayes.
         sampler: One of CHOICES; `auto` is the file's own method. For bayes it is a Gaussian
             process, or TPE where that is better: with early termination, or many runs.
+        earlier: Runs of earlier sweeps that bayes learns from, in the parameters of this one.
 
     Raises:
         SweepError: A sampler is given for a grid, or no configuration is possible.
     """
     if isinstance(space, SeededSpace):
-        chosen = choose_search(space.one_seed, seed=seed, sampler=sampler)
+        first = {space.repeats_by: space.each_seed[0]}  # the only seed that the inner search knows
+        known = [replace(run, values={**run.values, **first}) for run in earlier]
+        chosen = choose_search(space.one_seed, seed=seed, sampler=sampler, earlier=known)
         return replace(chosen, search=SeededSearch(chosen.search, space))
     sweep = space.sweep
     if sweep.method == "grid":
@@ -68,12 +82,12 @@ def choose_search(space: SearchSpace, *, seed: int, sampler: str = "auto") -> Ch
             raise SweepError(
                 f"no values of {' and '.join(names)} in the sweep are possible together"
             )
-    if sampler == "random" or (sampler == "auto" and sweep.method == "random"):
+    if not is_bayes(sweep, sampler):
         search = RandomSearch(sweep.parameters, seed=seed, is_possible=space.is_possible)
         return ChosenSearch(search, "random")
     gp_longest = None
     if sampler == "auto":
-        long = (sweep.run_cap or 0) > GP_LONGEST
+        long = len(earlier) + (sweep.run_cap or 0) > GP_LONGEST
         sampler = "tpe" if sweep.hyperband is not None or long else "gp"
         gp_longest = GP_LONGEST  # a sweep without run_cap may exceed it
     search = BayesSearch(
@@ -84,5 +98,6 @@ def choose_search(space: SearchSpace, *, seed: int, sampler: str = "auto") -> Ch
         defaults=space.defaults(),
         sampler=sampler,
         gp_longest=gp_longest,
+        earlier=earlier,
     )
     return ChosenSearch(search, sampler)

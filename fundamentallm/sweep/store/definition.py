@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fundamentallm.config.parsing import read_config
@@ -13,7 +13,9 @@ from fundamentallm.sweep.search.base import ListSearch, Values
 from fundamentallm.sweep.search.choose import CHOICES, ChosenSearch, choose_search
 from fundamentallm.sweep.search.seeds import MOST_SEEDS, SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
-from fundamentallm.sweep.store.program_settings import ProgramSettings, is_stored
+from fundamentallm.sweep.store import earlier, program_settings
+from fundamentallm.sweep.store.earlier import EarlierRuns
+from fundamentallm.sweep.store.program_settings import ProgramSettings
 from fundamentallm.sweep.store.stored_values import StoredError, ValueCheck, is_number, is_text
 
 DESCRIPTIVE = ("name", "description")
@@ -57,6 +59,8 @@ class SweepDefinition:
     """How another program runs; None for our trainer."""
     configurations: Sequence[Values] = ()
     """Configurations to run in this order instead of a search; only `refine` gives them."""
+    earlier: EarlierRuns = field(default_factory=EarlierRuns)
+    """Runs of earlier sweeps that the search learns from."""
 
     @property
     def sweep(self) -> SweepFile:
@@ -88,11 +92,16 @@ class SweepDefinition:
         """
         if self.configurations:
             return ChosenSearch(ListSearch(self.configurations), "list")
-        return choose_search(self.space, seed=self.seed, sampler=self.sampler)
+        return choose_search(
+            self.space, seed=self.seed, sampler=self.sampler, earlier=self.earlier.runs
+        )
 
     def resuming(self, known: SweepDefinition) -> SweepDefinition:
-        """This definition with the identity, lease and texts of the stored one it resumes."""
-        resumed = replace(self, id=known.id, lease=known.lease)
+        """This definition with what the stored one that it resumes has found or fixed.
+
+        That is its identity, lease, texts and earlier runs.
+        """
+        resumed = replace(self, id=known.id, lease=known.lease, earlier=known.earlier)
         if self.texts is None:
             return resumed
         texts = {**self.texts, **(known.texts or {})}
@@ -119,6 +128,7 @@ class SweepDefinition:
             "program": None if self.program is None else self.program.to_stored(),
             "points": list(self.configurations) or None,
             "seeds": self.seeds if self.seeds > 1 else None,
+            "earlier": self.earlier.to_stored(),
         }
         return {
             name: value
@@ -169,6 +179,7 @@ class SweepDefinition:
             id=stored["id"],
             program=None if program is None else ProgramSettings.from_stored(program),
             configurations=configurations,
+            earlier=EarlierRuns.from_stored(stored.get("earlier"), space.sweep.parameters),
         )
 
 
@@ -199,9 +210,10 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
 OPTIONAL_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "texts": _are_texts,
     "texts_from": is_text,
-    "program": is_stored,
+    "program": program_settings.is_stored,
     "points": _are_configurations,
     "seeds": lambda value: type(value) is int and 1 < value <= MOST_SEEDS,
+    "earlier": earlier.is_stored,
 }
 """Checks of the stored fields that only some sweeps have."""
 
@@ -217,6 +229,9 @@ def differences(before: SweepDefinition, now: SweepDefinition) -> list[str]:
             found += _between(sha256, texts[name], f"the hash of {name}")
     if tuple(before.configurations) != tuple(now.configurations):
         found.append("the configurations that it repeats differ")
+    if now.earlier.sources not in ((), before.earlier.sources):  # without --from, they stay
+        old = ", ".join(before.earlier.sources) or "no earlier sweep"
+        found.append(f"it started from {old}, not {', '.join(now.earlier.sources)}")
     if before.runs_what != now.runs_what:
         found.append(f"it ran {before.runs_what}, not {now.runs_what}")
     for name, shown in SHARED.items():
