@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from client_environments import environment
+from conftest import ROOT
 from results_on_disk import write_sweep
 from tiny_sweep import FLAGS
 from wandb_client import VARYING, Client
@@ -225,6 +227,28 @@ def test_runs_in_every_state(server: WandbServer, tmp_path: Path, cli: Callable[
     assert [run.location for run in results.ranked] == ["tester/p/a"]
     said = cli("report", sweep.path, "--output", tmp_path / "r.html")
     assert "3 runs, 1 running" in said  # of a grid of four
+    assert server.refused == []
+
+
+def test_a_new_sweep_learns_from_one_on_wandb(
+    server: WandbServer, tmp_path: Path, text_file: Path, cli: Callable[..., str]
+) -> None:
+    sweep = new_sweep(server)
+    sha256 = hashlib.sha256(text_file.read_bytes()).hexdigest()
+    for name, text in (("a", sha256), ("b", sha256), ("c", "0" * 64)):
+        add_run(server, sweep, name, [2.0, 1.5], config={"data_sha256": {"value": text}})
+    add_run(server, sweep, "d", [1.8], state="running")
+    file = tmp_path / "new.yaml"
+    rate = {"min": 0.0001, "max": 0.0015}
+    file.write_text(json.dumps({**SWEEP, "method": "bayes", "parameters": {"learning_rate": rate}}))
+    (tmp_path / "train.py").write_text((ROOT / "train.py").read_text())
+    command = ("sweep", file, text_file, "--dry-run", "--output-dir", tmp_path / "new", "--from")
+    said = cli(*command, sweep.path)
+    assert (
+        f"{sweep.path}: 1 of 4 runs used; 1 has learning_rate 0.002, outside this sweep's 0.0001 "
+        "to 0.0015; 1 was trained on another text; 1 has not finished"
+    ) in said
+    assert "--learning-rate=0.001" not in said.splitlines()[-5]  # the defaults, which it knows
     assert server.refused == []
 
 

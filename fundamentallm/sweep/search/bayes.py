@@ -89,13 +89,11 @@ class BayesSearch:
         return self.fallback.size
 
     def suggest(self, k: int, past_runs: Sequence[PastRun]) -> Values | None:
-        """Return the defaults first, then what the sampler suggests.
-
-        With as many earlier runs as the Gaussian process needs, the sampler suggests the first too.
-        """
-        is_cold = len(self.earlier) < self.starts
-        if k == 0 and is_cold and self.defaults is not None and self.is_possible(self.defaults):
-            return self.defaults
+        """Return the defaults first, unless an earlier run had them, then the sampler's choice."""
+        if k == 0 and self.defaults is not None:
+            is_known = key_of(self.defaults) in keys_of(self.earlier)
+            if not is_known and self.is_possible(self.defaults):
+                return self.defaults
         is_constant = all(parameter.is_constant for parameter in self.parameters)
         if is_constant or self.fallback.left(past_runs) == []:
             return self.fallback.suggest(k, past_runs)

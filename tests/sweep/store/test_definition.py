@@ -27,6 +27,14 @@ STORED: dict[str, Any] = {
 NAMED = {"texts": {"cats.txt": "1"}, "texts_from": "/tmp"}
 NO_SEED = grid().replace("  seed: {values: [0, 1]}\n", "")
 POINTS = [{"learning_rate": 0.001, "seed": 0, "max_steps": 16, "eval_every": 8}]
+POINT = POINTS[0]
+EARLIER = {
+    "sources": ["runs/old", "me/p/ab12"],
+    "runs": [
+        {"values": POINT, "score": 1.5, "failed": False},
+        {"values": POINT, "score": None, "failed": True},
+    ],
+}
 COUNT = """
 import sys
 from collections import Counter
@@ -88,6 +96,37 @@ def test_what_a_sweep_that_resumes_keeps() -> None:
     assert differences(known, now) == []
     resumed = now.resuming(known).to_stored()
     assert resumed == {**STORED, "lease": 9.0, "texts": texts, "texts_from": "/tmp"}
+
+
+def test_earlier_runs_are_stored_and_stay() -> None:
+    stored = {**STORED, "earlier": EARLIER}
+    known = SweepDefinition.from_stored(stored)
+    assert known.to_stored() == stored
+    assert [(run.score, run.failed) for run in known.earlier.runs] == [(1.5, False), (None, True)]
+    plain = SweepDefinition.from_stored(STORED)
+    assert differences(known, plain) == []  # the flag may be left out when it resumes
+    assert plain.resuming(known).earlier == known.earlier
+    other = SweepDefinition.from_stored({**STORED, "earlier": {**EARLIER, "sources": ["a", "b"]}})
+    assert differences(known, other) == ["it started from runs/old, me/p/ab12, not a, b"]
+    assert differences(plain, other) == ["it started from no earlier sweep, not a, b"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sources": []},
+        {"sources": ["a\0"]},
+        {"runs": {}},
+        {"runs": [1]},
+        {"runs": [{"values": POINT, "failed": False}]},
+        {"runs": [{"values": POINT, "score": float("nan"), "failed": False}]},
+        {"runs": [{"values": POINT, "score": 1.0, "failed": 1}]},
+        {"runs": [{"values": {**POINT, "learning_rate": 5}, "score": 1.0, "failed": False}]},
+    ],
+)
+def test_earlier_runs_that_no_sweep_has_written(changed: dict[str, Any]) -> None:
+    with pytest.raises(StoredError, match="earlier"):
+        SweepDefinition.from_stored({**STORED, "earlier": {**EARLIER, **changed}})
 
 
 @pytest.mark.parametrize(
