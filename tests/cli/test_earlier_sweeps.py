@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import Run
 from results_on_disk import write_run
 from tiny_sweep import FLAGS, summaries, trials
+
+from fundamentallm.sweep.store.earlier import EarlierRuns
+from fundamentallm.sweep.store.records import past_runs
+from fundamentallm.sweep.store.run_store import read_study
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 OLD = """\
 program: train.py
@@ -19,7 +25,7 @@ parameters:
   learning_rate: {{distribution: log_uniform_values, min: 0.0001, max: 0.01}}
   max_steps: {{value: 16}}
 """
-LAYERS = "  num_layers: {values: [1, 2]}\n"
+LAYERS = "  num_layers: {values: [2, 1]}\n"
 DROPOUT = "  dropout: {min: 0.0, max: 0.3}\n"
 
 
@@ -30,32 +36,31 @@ def test_a_sweep_learns_from_one_that_is_deleted_later(
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text(OLD.format(method="random", runs=5) + LAYERS)
     new.write_text(OLD.format(method="bayes", runs=1) + DROPOUT)
-    assert run("sweep", old, text_file, "--workers=1", "--", *FLAGS[:1], *FLAGS[2:]).returncode == 0
+    deeper = [flag for flag in FLAGS if "layers" not in flag]
+    assert run("sweep", old, text_file, "--workers=1", "--", *deeper).returncode == 0
     layers = [trial.params["num_layers"] for trial in trials(tmp_path / "runs/old")]
-    assert 0 < layers.count(1) < 5
-    used = f"{layers.count(1)} of 5 runs used; {layers.count(2)} "
+    assert sorted(layers) == [1, 1, 1, 1, 2]
     command = ("sweep", new, text_file, "--workers=1")
     words = ("--", *FLAGS)
     done = run(*command, "--from", "runs/old/", *words)
     assert done.returncode == 0, done.stderr
-    assert f"runs/old: {used}" in done.stdout
-    assert "num_layers 2, not 1 as here" in done.stdout
-    assert "runs of earlier sweeps, on" in done.stdout
+    assert "runs/old: 4 of 5 runs used; 1 has num_layers 2, not 1 as here" in done.stdout
+    assert "with 4 runs of earlier sweeps, on" in done.stdout
     assert len(summaries(tmp_path / "runs/new")) == 1  # the earlier runs are none of its own
 
-    cold = run(*command, "--output-dir", "cold", *words)
-    assert cold.returncode == 0
     shutil.rmtree(tmp_path / "runs/old")
-    for folder, flags in (("runs/new", ("--from", "./runs/old")), ("cold", ())):
-        new.write_text(OLD.format(method="bayes", runs=2) + DROPOUT)
-        again = run(*command, "--output-dir", folder, *flags, *words)
-        assert again.returncode == 0, again.stderr
-        assert ("runs of earlier sweeps" in again.stdout) == (folder == "runs/new")
-    second = [trials(tmp_path / folder)[1].params for folder in ("runs/new", "cold")]
-    assert second[0] != second[1]
-    other = run(*command, "--from", "cold", *words)
+    new.write_text(OLD.format(method="bayes", runs=2) + DROPOUT)
+    again = run(*command, "--from", "./runs/old", *words)
+    assert again.returncode == 0, again.stderr
+    folder = SweepFolder(tmp_path / "runs/new")
+    definition, runs = read_study(folder.url, folder.name)
+    known = past_runs(runs[:1], definition.sweep.ranks_by)
+    cold = replace(definition, earlier=EarlierRuns())
+    second = [each.search().search.suggest(1, known) for each in (definition, cold)]
+    assert [runs[1].values == values for values in second] == [True, False]
+    other = run(*command, "--from", "other", *words)
     assert other.returncode == 2
-    assert "it started from runs/old, not cold; use the same ones" in other.stderr
+    assert "it started from runs/old, not other; use the same ones" in other.stderr
     joined = run("agent", "runs/new")
     assert joined.returncode == 0
     assert "runs of earlier sweeps" in joined.stdout

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
 
 import pytest
 from conftest import ROOT
 
 from fundamentallm.sweep.file.sweep_file import parse_sweep
-from fundamentallm.sweep.search.base import PastRun, Search
+from fundamentallm.sweep.search.base import PastRun
 from fundamentallm.sweep.search.bayes import GP_LONGEST, BayesSearch
 from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.gp_sampler import GpSampler
@@ -18,6 +17,7 @@ from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.search.tpe_sampler import TpeSampler
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from earlier_sweeps import regret, simulated
 from simulated_training import SimulatedTraining
 
 RATE = """\
@@ -32,22 +32,6 @@ parameters:
 
 def space_of(text: str = RATE) -> SearchSpace:
     return SearchSpace(parse_sweep(text, "s.yaml"), {})
-
-
-def simulated(search: Search, landscape: SimulatedTraining, count: int) -> list[PastRun]:
-    """Return the runs of a sweep on a simulated landscape."""
-    runs: list[PastRun] = []
-    for k in range(count):
-        values = search.suggest(k, runs)
-        assert values is not None
-        score = landscape.train(values, k)
-        failed = score >= landscape.guess
-        runs.append(PastRun(values, min(score, landscape.guess), failed=failed))
-    return runs
-
-
-def regret(runs: Sequence[PastRun], landscape: SimulatedTraining) -> float:
-    return landscape.regret(min(runs, key=lambda run: run.score or 0.0).values)
 
 
 def test_after_few_runs_a_search_that_knows_earlier_ones_is_better() -> None:
