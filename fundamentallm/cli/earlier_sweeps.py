@@ -41,7 +41,8 @@ def with_earlier_runs(
     A sweep that exists keeps the runs that it was created with: the sources are not read.
 
     Raises:
-        FundamentallmError: A source cannot be read, or no run fits.
+        FundamentallmError: A source cannot be read.
+        SweepError: No run fits.
     """
     named = tuple(dict.fromkeys(normpath(plain_address(source)) for source in sources))
     if folder.exists:
