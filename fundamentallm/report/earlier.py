@@ -13,7 +13,7 @@ from typing import Any
 from fundamentallm.config.hyperparameters import HYPERPARAMETERS
 from fundamentallm.config.parsing import DATA
 from fundamentallm.metrics import runs_text
-from fundamentallm.report.results import SEED, SEEDS, Results, RunResult, setting_key
+from fundamentallm.report.results import Results, RunResult, setting_key
 from fundamentallm.status import FAULTS, FINISHED, RunStatus
 from fundamentallm.sweep.file.distributions import (
     Categorical,
@@ -25,6 +25,7 @@ from fundamentallm.sweep.file.distributions import (
 from fundamentallm.sweep.file.parameters import Parameter
 from fundamentallm.sweep.program.command import command_line
 from fundamentallm.sweep.search.base import Values
+from fundamentallm.sweep.search.seeds import SEED, names_seed
 from fundamentallm.sweep.search.space import hyperparameter_name, hyperparameter_names, spread
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.records import Trial
@@ -158,7 +159,7 @@ def _values(run: RunResult, definition: SweepDefinition) -> Values:
 
 
 def _program_value(run: RunResult, parameter: Parameter) -> Any:
-    if parameter.path[-1].lower() in SEEDS:
+    if names_seed(parameter.name):
         return _seed(run.settings.get(parameter.name), parameter)
     if parameter.name not in run.settings:
         raise UnfitError(f"have no value of {parameter.name}")

@@ -102,7 +102,8 @@ def test_a_mapping_is_the_choice_that_sets_the_same() -> None:
     new = definition(
         f"{RATE}, shape: {{values: [{{model_dim: 64}}, {{model_dim: 96, num_layers: 3}}]}}"
     )
-    small, wide = {"model_dim": 64}, {"model_dim": 96, "num_layers": 3}
+    small: dict[str, Any] = {"model_dim": 64}
+    wide: dict[str, Any] = {"model_dim": 96, "num_layers": 3}
     values, line = used(new, run(model_dim=64, num_layers=6), run(**wide), run(model_dim=96))
     assert [each["shape"] for each in values] == [small, wide]
     assert line == "2 of 3 runs used; 1 has none of the combinations of shape"

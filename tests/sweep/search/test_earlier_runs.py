@@ -13,6 +13,7 @@ from fundamentallm.sweep.search.base import PastRun
 from fundamentallm.sweep.search.bayes import GP_LONGEST, BayesSearch
 from fundamentallm.sweep.search.choose import choose_search
 from fundamentallm.sweep.search.gp_sampler import GpSampler
+from fundamentallm.sweep.search.seeds import SeededSpace
 from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.search.tpe_sampler import TpeSampler
 
@@ -73,6 +74,20 @@ def test_the_same_values_may_be_tried_again() -> None:
     while (values := search.suggest(len(found), found)) is not None:
         found.append(PastRun(values, 1.0))
     assert sorted(run.values["learning_rate"] for run in found) == [1, 2]
+
+
+def test_a_search_with_several_seeds_takes_the_seeds_of_earlier_runs_for_repeats() -> None:
+    rates = [10 ** (-3.95 + k / 10) for k in range(29)]
+    scores = {rate: abs(rate - 0.03) for rate in (*rates, 0.001)}
+    earlier = [
+        PastRun({"learning_rate": rate, "seed": k % 3}, score)
+        for k, (rate, score) in enumerate(scores.items())
+    ]
+    search = choose_search(SeededSpace(space_of(), 3), seed=0, earlier=earlier).search
+    values = search.suggest(0, [])  # not the defaults, which they had
+    assert values is not None
+    assert 0.02 < values["learning_rate"] < 0.045
+    assert values["seed"] == 0
 
 
 def test_earlier_runs_count_towards_those_that_tpe_is_for() -> None:

@@ -28,6 +28,7 @@ NAMED = {"texts": {"cats.txt": "1"}, "texts_from": "/tmp"}
 NO_SEED = grid().replace("  seed: {values: [0, 1]}\n", "")
 POINTS = [{"learning_rate": 0.001, "seed": 0, "max_steps": 16, "eval_every": 8}]
 POINT = POINTS[0]
+WITHOUT_SEEDS = grid().replace("  seed: {values: [0, 1]}\n", "")
 EARLIER = {
     "sources": ["runs/old", "me/p/ab12"],
     "runs": [
@@ -103,6 +104,8 @@ def test_earlier_runs_are_stored_and_stay() -> None:
     known = SweepDefinition.from_stored(stored)
     assert known.to_stored() == stored
     assert [(run.score, run.failed) for run in known.earlier.runs] == [(1.5, False), (None, True)]
+    seeded = {**STORED, "text": WITHOUT_SEEDS, "seeds": 3, "earlier": EARLIER}
+    assert SweepDefinition.from_stored(seeded).to_stored() == seeded
     plain = SweepDefinition.from_stored(STORED)
     assert differences(known, plain) == []  # the flag may be left out when it resumes
     assert plain.resuming(known).earlier == known.earlier
