@@ -37,8 +37,13 @@ def is_bundled(file: str | Path) -> bool:
 
 
 def advice(typed: str) -> str:
-    """Return what to do about a sweep file that does not exist: the names of bundled ones."""
-    names = list(bundled_sweeps())
-    if near := get_close_matches(Path(typed).stem, names, n=1):
+    """Return what to do about a sweep file that does not exist, such as the names of bundled ones.
+
+    A path to another place is no attempt at such a name.
+    """
+    names, path = list(bundled_sweeps()), Path(typed)
+    if near := get_close_matches(path.stem, names, n=1):
         return f"give a sweep file, or the bundled sweep {near[0]}"
+    if len(path.parts) > 1:
+        return "give a sweep file"
     return f"give a sweep file, or a bundled sweep: {', '.join(names)}"
