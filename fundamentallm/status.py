@@ -13,7 +13,7 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     DONE = "done"
     STOPPED = "stopped"
-    """Stopped early by hyperband or W&B; its score so far is a result."""
+    """Stopped early by hyperband, W&B or a person; its score so far is a result."""
     DIVERGED = "diverged"
     IMPOSSIBLE = "impossible"
     """Its configuration cannot be built."""
@@ -54,6 +54,10 @@ RECORDED = (
 """Statuses in summary.json."""
 
 
+HAND = "hand"
+"""Reason of a run's end that a person asked for."""
+
+
 def is_stopped_early(status: str, stopped_by: object) -> bool:
-    """Return whether hyperband or W&B interrupted a run; it then counts as `stopped`."""
-    return status == RunStatus.INTERRUPTED and stopped_by in ("hyperband", "wandb")
+    """Return whether hyperband, W&B or a person ended a run early; it then counts as `stopped`."""
+    return status == RunStatus.INTERRUPTED and stopped_by in ("hyperband", "wandb", HAND)

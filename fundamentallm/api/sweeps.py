@@ -166,7 +166,7 @@ class SweepRun:
     name: str
     """Name of its folder, such as `run-0001`."""
     status: str
-    """`done`, `stopped` (by hyperband), `failed`, `interrupted`, `unfinished`, ..."""
+    """`done`, `stopped` (early), `failed`, `interrupted`, `unfinished`, ..."""
     config: Mapping[str, Any]
     """Settings of the run, nested names joined by a dot."""
     score: float | None

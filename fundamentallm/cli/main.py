@@ -30,6 +30,7 @@ from fundamentallm.cli.commands.next import next_
 from fundamentallm.cli.commands.predict import predict
 from fundamentallm.cli.commands.refine import refine
 from fundamentallm.cli.commands.report import report
+from fundamentallm.cli.commands.stop import stop
 from fundamentallm.cli.commands.sweep import sweep
 from fundamentallm.cli.commands.sync import sync
 from fundamentallm.cli.commands.train import train
@@ -67,6 +68,7 @@ COMMANDS = (
     sweep,
     agent,
     enqueue,
+    stop,
     refine,
     clean,
     list_,

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 LONGEST_HEADING = 20
 OUTCOMES: Mapping[str, str] = {
-    RunStatus.STOPPED: "stopped early by hyperband",
     RunStatus.DIED: "was killed",
     RunStatus.OOM: "ran out of memory",
     RunStatus.INTERRUPTED: "interrupted",
@@ -125,6 +124,8 @@ class PlainView:
         """Print the outcome and the best so far."""
         self.trials.pop(run.number, None)
         outcome = OUTCOMES.get(ended.status, ended.status)
+        if ended.status == RunStatus.STOPPED:
+            outcome = f"stopped early by {ended.note}"
         if ended.status == RunStatus.INTERRUPTED and self.is_ours:
             outcome += " and saved"
         if ended.status in FAULTS:

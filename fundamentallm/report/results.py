@@ -71,7 +71,7 @@ class RunResult:
 
     name: str
     status: str
-    """`done`, `stopped` (by hyperband), `diverged`, `impossible`, `failed`, `interrupted`,
+    """`done`, `stopped` (early), `diverged`, `impossible`, `failed`, `interrupted`,
     `running`, or `unfinished`: in progress on another machine, or killed."""
     settings: Mapping[str, Any]
     """Hyperparameters, `data` and its hash, or another program's config, as in config.yaml."""

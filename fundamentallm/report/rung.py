@@ -1,7 +1,8 @@
 """Rungs at which runs that were stopped early can be compared with the others.
 
 Hyperband stops most runs, each after as many evaluations as a rung has. Their scores are those of
-runs of different lengths; but up to a rung all runs that reached it are alike.
+runs of different lengths; but up to a rung all runs that reached it are alike. A run that a person
+stopped sets no rung: it may have ended after its first evaluation.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fundamentallm.report.results import Results, RunResult
-from fundamentallm.status import RunStatus
+from fundamentallm.status import HAND, RunStatus
 
 MIN_AT_END = 8
 """Runs needed to compare at the end; else the last rung with so many is used."""
@@ -33,10 +34,12 @@ def last_rung(results: Results) -> Rung | None:
     """Return the last rung that enough runs reached; None to compare runs at their end."""
     runs, metric = results.observations, results.metric.name
     done = sum(run.is_ranked and run.status == RunStatus.DONE for run in runs)
-    if done >= MIN_AT_END or not any(run.status == RunStatus.STOPPED for run in runs):
+    early = [run for run in runs if run.status == RunStatus.STOPPED]
+    early = [run for run in early if run.summary.get("stopped_by") != HAND]
+    if done >= MIN_AT_END or not early:
         return None
     hyperband = results.sweep.hyperband if results.sweep is not None else None
-    stopped = {len(run.curve(metric)) for run in runs if run.status == RunStatus.STOPPED}
+    stopped = {len(run.curve(metric)) for run in early}
     bands = stopped if hyperband is None else set(hyperband.bands)
     rungs = [Rung(band, len(_reached(results, band))) for band in bands if band > 0]
     enough = min(MIN_AT_END, max((rung.runs for rung in rungs), default=0))

@@ -114,6 +114,8 @@ def _result(
     last = run.last
     score = last.score if knows_score else None
     summary: dict[str, Any] = {"seconds": last.seconds}
+    if last.status == RunStatus.STOPPED:
+        summary["stopped_by"] = last.note
     if not space.is_ours:
         summary["program"] = space.sweep.program or "another program"
     return RunResult(name, last.status, settings, score, {}, summary, (), last.owner)

@@ -55,7 +55,7 @@ def _caveats(results: Results) -> list[str]:
 
 
 def stopped(evidence: Evidence) -> list[Claim]:
-    """Name how runs that hyperband stopped were compared."""
+    """Name how runs that were stopped early were compared."""
     results, rung = evidence.results, evidence.rung
     early = sum(run.status == RunStatus.STOPPED for run in results.ranked)
     if not early or (rung is None and len(results.comparable) == len(results.ranked)):

@@ -13,7 +13,7 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.machine.system_limits import SystemLimitError
-from fundamentallm.status import FAULTS, RANKED, RunStatus, is_stopped_early
+from fundamentallm.status import FAULTS, HAND, RANKED, RunStatus, is_stopped_early
 from fundamentallm.sweep.engine.concurrency import Concurrency, Resources
 from fundamentallm.sweep.engine.disk_wait import DiskWait
 from fundamentallm.sweep.engine.executor import Executor
@@ -129,6 +129,7 @@ class Engine:
                     if self.disk.has_room():
                         self._start_runs()
                     self.observer.update(runs := self.store.runs(), self.limit)
+                    self._stop_by_hand(runs)
                     if not (self.running or self.disk.is_waiting):
                         elsewhere = runs.how_many(RunStatus.RUNNING, RunStatus.WAITING)
                         if not elsewhere or self._has_claimed_all():
@@ -148,6 +149,12 @@ class Engine:
             for each in self.running:
                 each.process.kill()
             heartbeats.join(timeout=5)
+
+    def _stop_by_hand(self, runs: RunIndex) -> None:
+        """Stop the trials here that a person asked to stop."""
+        for each in self.running:
+            if runs.numbered(each.run.number).last.stop_requested:
+                each.process.stop(HAND)
 
     def _reason_to_stop(self) -> str:
         return (
@@ -178,10 +185,11 @@ class Engine:
         """Start runs while there is room."""
         self.concurrency.check_first_row()
         taken = {each.slot for each in self.running}
-        for slot in sorted(set(range(self.settings.resources.workers)) - taken):
+        free = sorted(set(range(self.settings.resources.workers)) - taken)
+        while free:
             if len(self.running) >= self.concurrency.size or self._has_claimed_all():
                 return
-            if self.folder.why_displaced():
+            if self._reason_to_stop():
                 return
             try:
                 run = self.store.claim(
@@ -198,7 +206,8 @@ class Engine:
                 return
             if self.left_to_claim is not None:
                 self.left_to_claim -= 1
-            self._start(run, slot)
+            if self._start(run, free[0]):
+                free.pop(0)
             if self.disk.is_waiting:
                 return
 
@@ -229,7 +238,8 @@ class Engine:
             return None
         return self.search.suggest(number, lazy_past_runs(runs, self.metric))
 
-    def _start(self, run: Run, slot: int) -> None:
+    def _start(self, run: Run, slot: int) -> bool:
+        """Start the trial of a run; return False if the run has ended instead."""
         previous = run.trials[-2] if len(run.trials) > 1 else None
         folder = self.folder.run(run.number)
         try:
@@ -239,13 +249,19 @@ class Engine:
                 with writing(folder.path):
                     self.folder.replace_run(run.number)
             self.folder.create_run(run.number)
+            if run.last.stop_requested:  # before it started, or its worker was gone
+                folder.write_end(RunStatus.INTERRUPTED, HAND)
+                self._finish(
+                    run, RunStatus.STOPPED, HAND, started_at=time.monotonic(), history=run.history
+                )
+                return False
             job = self.jobs.job(run, slot)
         except (SweepError, ConfigError) as error:
             self._finish(run, RunStatus.FAILED, str(error), started_at=time.monotonic())
-            return
+            return False
         except (DiskError, RunFolderError) as error:
             self._handle_start_error(run, error)
-            return
+            return False
         resumes = self.jobs.resumes(run)
         has_history = previous is not None and previous.history
         if has_history and not resumes and (reason := self.jobs.why_restarted(run)):
@@ -254,6 +270,7 @@ class Engine:
         process = self.executor.start(job)
         self.running.append(RunningTrial(run, process, slot, started_at=time.monotonic()))
         self.concurrency.started(slot)
+        return True
 
     def _handle_start_error(self, run: Run, error: DiskError | RunFolderError) -> None:
         """Handle a folder that cannot be written, because the disk is full or otherwise."""
@@ -357,7 +374,10 @@ class Engine:
         status = outcome.status
         if is_stopped_early(status, outcome.stopped_by):
             status = RunStatus.STOPPED
-        self._finish(each.run, status, outcome.stopped_by, started_at=each.started_at, running=each)
+        self._finish(
+            each.run, status, outcome.stopped_by,
+            started_at=each.started_at, running=each, history=list(each.history.values()),
+        )  # fmt: skip
         if outcome.disk:
             self._handle_full_disk(each.run, outcome.stopped_by)
         elif status in RANKED:
@@ -371,15 +391,17 @@ class Engine:
         *,
         started_at: float,
         running: RunningTrial | None = None,
+        history: Sequence[float] = (),
     ) -> None:
+        """Store the end of a trial; `history` scores it if the rows of its file cannot be read."""
         folder = self.folder.run(run.number)
         if status in FAULTS:
             shown = RunStatus.FAILED if status == RunStatus.DIED else status
             with suppress(DiskError, RunFolderError):
                 folder.write_end(shown, note)
         score = score_of(folder, status, self.metric)
-        if score is None and running is not None:  # the file's rows cannot be read now
-            score = self.metric.best(running.history.values())
+        if score is None:
+            score = self.metric.best(history)
         guess = score_of_guess(self.metric, folder.read_summary())
         seconds = time.monotonic() - started_at
         try:

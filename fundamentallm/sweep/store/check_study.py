@@ -78,4 +78,5 @@ def _to_trial(trial: StoredTrial, check: Callable[[object], None]) -> Trial:
         seconds=finite(result.get("seconds")) or 0.0,
         note=str(result.get("note", "")),
         guess=finite(result.get("guess")),
+        stop_requested=attributes.get("stop") is True,
     )

@@ -52,6 +52,8 @@ class Trial:
     note: str = ""
     guess: float | None = None
     """Score of a uniform prediction; None for runs of other programs or older versions."""
+    stop_requested: bool = False
+    """True if a person asked to stop it."""
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,9 @@ class RunStore:
                 if waiting:  # picked by hand, or of an older version that was killed here
                     self.trials.start(waiting[0].last.id, self.owner)
                 elif left is not None:
-                    self._create(left.number, left.values, parameters)
+                    # Its worker was gone before it saw the request; the next one stops the run.
+                    is_asked = left.last.stop_requested and not left.is_finished
+                    self._create(left.number, left.values, parameters, stop=is_asked)
                 elif (values := next_values(len(runs), runs)) is not None:
                     self._create(len(runs), values, parameters)
                 else:
@@ -263,6 +265,11 @@ class RunStore:
                     return None
                 self._create(len(runs), values, parameters, TrialState.WAITING)
             return run
+
+    @retried
+    def request_stop(self, trial_id: int) -> bool:
+        """Ask the worker of a running or waiting trial to stop it; return False if it has ended."""
+        return self.trials.request_stop(trial_id)
 
     def _is_new(self, trial: Trial) -> bool:
         return trial.owner == self.owner and trial.id not in self.claimed
@@ -357,11 +364,15 @@ class RunStore:
         values: Values,
         parameters: Sequence[Parameter],
         state: TrialState = TrialState.RUNNING,
+        *,
+        stop: bool = False,
     ) -> None:
         """Create a trial, by default of this worker; not if another was since the last read."""
         params, distributions = to_optuna(values, parameters)
         owner = self.owner if state == TrialState.RUNNING else ""
-        attributes = {"run": run, "values": dict(values), "owner": owner}
+        attributes: dict[str, Any] = {"run": run, "values": dict(values), "owner": owner}
+        if stop:
+            attributes["stop"] = True
         self.trials.create(attributes, params, distributions, state)
 
 

@@ -6,8 +6,10 @@ finds there what was asked for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fundamentallm.metrics import runs_text
@@ -16,6 +18,10 @@ from fundamentallm.sweep.search.hand_picked import read_configuration
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.records import Run
 from fundamentallm.sweep.store.run_store import RunStore
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
+
+RUN = re.compile(r"(?:run-)?0*([1-9]\d{0,6})")
+"""Number or folder name of a run, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,30 @@ def enqueue(store: RunStore, definition: SweepDefinition, given: Mapping[str, An
             "its file and give the file to fundamentallm sweep again"
         )
     return Enqueued(run, is_new=run.number not in known)
+
+
+def find_run(store: RunStore, folder: SweepFolder, name: str) -> Run:
+    """Return the run that a person names: `run-0004`, `4`, or the path of its folder.
+
+    Raises:
+        SweepError: The sweep has no such run.
+    """
+    path, runs = Path(name), store.runs()
+    found = RUN.fullmatch(path.name)
+    is_elsewhere = len(path.parts) > 1 and path.absolute().parent.resolve() != folder.path.resolve()
+    number = int(found[1]) - 1 if found else -1
+    if is_elsewhere or number not in runs.positions:
+        raise SweepError(
+            f"{name}: sweep {folder.name} has no such run; it has {runs_text(len(runs))}; give its "
+            "number or its folder: 4 or run-0004"
+        )
+    return runs.numbered(number)
+
+
+def stop(store: RunStore, run: Run) -> bool:
+    """Have a run end early, with its score so far; return False if it is not in progress.
+
+    Its worker saves it within seconds. A run that waits ends without being started. If the worker
+    is gone, the next one ends the run. It is not retried.
+    """
+    return store.request_stop(run.last.id)

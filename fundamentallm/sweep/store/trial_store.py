@@ -145,6 +145,15 @@ class TrialStore:
             trial.datetime_start = datetime.datetime.now()
             return True
 
+    def request_stop(self, trial_id: int) -> bool:
+        """Mark a running or waiting trial to be stopped; return False if it has ended."""
+        with self._transaction() as session:
+            states = (TrialState.RUNNING, TrialState.WAITING)
+            if not any(self._hold(session, trial_id, state, state) for state in states):
+                return False
+            self._set_attribute(session, trial_id, "stop", True)
+            return True
+
     def report(self, trial_id: int, values: Mapping[int, float]) -> bool:
         """Store values by step; return False if the trial has ended."""
         with self._transaction() as session:

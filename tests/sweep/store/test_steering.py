@@ -14,6 +14,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from instant_trials import instant_engine
 
+from fundamentallm.status import RunStatus
 from fundamentallm.sweep.file.diagnostics import SweepError
 from fundamentallm.sweep.file.sweep_file import parse_sweep
 from fundamentallm.sweep.search.base import Grid, key_of
@@ -22,6 +23,7 @@ from fundamentallm.sweep.search.space import SearchSpace
 from fundamentallm.sweep.store import steering
 from fundamentallm.sweep.store.definition import SweepDefinition
 from fundamentallm.sweep.store.run_store import RunStore
+from fundamentallm.sweep.store.sweep_folder import SweepFolder
 
 TEXT = """program: mine.py
 method: {method}
@@ -36,6 +38,16 @@ parameters:
 def defined(method: str, cap: str = "") -> SweepDefinition:
     sweep = parse_sweep(TEXT.format(method=method, cap=cap), "s.yaml")
     return SweepDefinition(SearchSpace(sweep, {}, is_ours=False), "cpu", 0, "auto", 60.0)
+
+
+CLAIM: dict[str, Any] = {
+    "next_values": lambda number, runs: {
+        "rate": (0.001, 0.003, 0.01, 0.03)[number // 3],
+        "size": number % 3 + 1,
+    },
+    "retries": 0,
+    "parameters": defined("grid").sweep.parameters,
+}
 
 
 @pytest.fixture
@@ -91,14 +103,62 @@ def test_an_enqueued_run_counts_for_run_cap(store: RunStore) -> None:
 def test_two_workers_do_not_start_an_enqueued_run_twice(store: RunStore, tmp_path: Path) -> None:
     definition = defined("grid")
     steering.enqueue(store, definition, {"rate": 0.03, "size": 3})
-    claims: dict[str, Any] = {
-        "next_values": lambda number, runs: None,
-        "retries": 0,
-        "parameters": definition.sweep.parameters,
-    }
+    claims = {**CLAIM, "next_values": lambda number, runs: None}
     with closing(opened(tmp_path)) as other:
         other.runs()  # both have seen it waiting
         run = store.claim(**claims)
         assert run is not None
         assert run.values == {"rate": 0.03, "size": 3}
         assert other.claim(**claims) is None
+
+
+def test_a_run_that_waits_can_be_stopped_before_it_starts(store: RunStore, tmp_path: Path) -> None:
+    definition = defined("grid")
+    run = steering.enqueue(store, definition, {"rate": 0.03, "size": 3}).run
+    assert steering.stop(store, run)
+    work(store, definition)
+    stopped, *others = store.runs()
+    assert (stopped.last.status, stopped.last.score, stopped.last.note) == ("stopped", None, "hand")
+    assert [len(each.trials) for each in (stopped, *others)] == [1] * 12
+    assert SweepFolder(tmp_path).run(0).read_summary()["stopped_by"] == "hand"
+
+
+@pytest.mark.parametrize("end", ["lost", "interrupted", "died"])
+def test_a_request_outlives_the_worker_that_did_not_see_it(
+    store: RunStore, tmp_path: Path, end: str
+) -> None:
+    """The run ends with the score that it had, and is not run again."""
+    with closing(opened(tmp_path)) as gone:
+        run = gone.claim(**CLAIM)
+        assert run is not None
+        gone.report(run.last.id, {1: 3.0, 2: 2.0, 3: 2.5})
+        assert steering.stop(store, run)
+        if end == "lost":
+            gone.worker_lock.release()
+        else:
+            gone.finish(run.last.id, RunStatus(end), score=None, seconds=1, note="SIGINT")
+        for _ in range(2):
+            work(store, defined("grid"))
+    stopped = store.runs()[0]
+    assert [trial.status for trial in stopped.trials] == [end, "stopped"]
+    assert (stopped.last.score, stopped.last.note) == (2.0, "hand")
+    assert SweepFolder(tmp_path).run(0).has_ended()
+
+
+def test_only_runs_in_progress_can_be_stopped(store: RunStore) -> None:
+    run = store.claim(**CLAIM)
+    assert run is not None
+    store.finish(run.last.id, RunStatus.DONE, score=1.0, seconds=1, note="")
+    assert not steering.stop(store, run)
+    assert not store.runs()[0].last.stop_requested
+
+
+def test_a_run_is_found_by_number_folder_and_path(store: RunStore, tmp_path: Path) -> None:
+    for _ in range(12):
+        store.claim(**CLAIM)
+    folder = SweepFolder(tmp_path)
+    for name in ("12", "012", "run-0012", f"{tmp_path}/run-0012", f"{tmp_path}/run-0012/"):
+        assert steering.find_run(store, folder, name).number == 11
+    for name in ("0", "13", "run-0013", "best", "../run-0012", "", "run-00120", "1/2"):
+        with pytest.raises(SweepError, match=r"no such run; it has 12 runs"):
+            steering.find_run(store, folder, name)
