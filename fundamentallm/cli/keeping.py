@@ -58,9 +58,9 @@ class KeepingObserver:
         """Pass it on."""
         self.observer.notify(line)
 
-    def update(self, runs: RunIndex, limit: int | None) -> None:
+    def update(self, runs: RunIndex, limit: int | None, *, is_paused: bool = False) -> None:
         """Pass it on, and remove checkpoints if a run has finished."""
-        self.observer.update(runs, limit)
+        self.observer.update(runs, limit, is_paused=is_paused)
         self.keeper.remove()
 
 

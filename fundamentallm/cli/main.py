@@ -27,6 +27,7 @@ from fundamentallm.cli.commands.find import find
 from fundamentallm.cli.commands.generate import generate
 from fundamentallm.cli.commands.list import list_
 from fundamentallm.cli.commands.next import next_
+from fundamentallm.cli.commands.pause import pause, resume
 from fundamentallm.cli.commands.predict import predict
 from fundamentallm.cli.commands.refine import refine
 from fundamentallm.cli.commands.report import report
@@ -69,6 +70,8 @@ COMMANDS = (
     agent,
     enqueue,
     stop,
+    pause,
+    resume,
     refine,
     clean,
     list_,

@@ -92,6 +92,7 @@ class PlainView:
         self.limit: int | None = None
         self.left_to_start = math.inf if count is None else count
         """Most runs that still start here."""
+        self.is_paused = False
         self.runs = RunIndex()
         self.best: Best | None = None
         self.trials: dict[int, TrialProgress] = {}
@@ -156,9 +157,9 @@ class PlainView:
         """Pass it on."""
         self.print_line(line)
 
-    def update(self, runs: RunIndex, limit: int | None) -> None:
+    def update(self, runs: RunIndex, limit: int | None, *, is_paused: bool = False) -> None:
         """Keep them for the count and the best; print the state of the sweep once a minute."""
-        self.runs, self.limit = runs, limit
+        self.runs, self.limit, self.is_paused = runs, limit, is_paused
         self.best = best_so_far(runs, self.space)
         now = self.clock()
         if now - self.stated_at >= LINE_SECONDS:
@@ -207,7 +208,12 @@ class PlainView:
             score = f"{_heading(self.metric.name)} {score_text(self.best.score)}"
             times.append(f"best {score} ({self.best.who})")
         over, running = self.runs.how_many(*OVER), self.runs.how_many(RunStatus.RUNNING)
-        counts = progress_text(over, self.limit, running) + endings_note(self.runs, OVER)
+        counts = progress_text(over, self.limit, running)
+        if waiting := self.runs.how_many(RunStatus.WAITING):
+            counts += f", {waiting} waiting"
+        if self.is_paused:
+            counts += ", paused"
+        counts += endings_note(self.runs, OVER)
         return counts, ", ".join(times)
 
     def _to_start(self) -> float:

@@ -1,4 +1,4 @@
-"""What a person asked for survives kills of workers and of the command itself, and is done once."""
+"""Requests to a sweep survive kills of workers and of the command itself, and are met once."""
 
 from __future__ import annotations
 
@@ -71,3 +71,25 @@ def test_enqueue_can_be_killed_at_any_moment_and_repeated(
     assert [trial.user_attrs["run"] for trial in found] == list(range(12))
     assert len({tuple(trial.params.items()) for trial in found}) == 12
     assert {trial.state.name for trial in found} == {"COMPLETE"}
+
+
+def test_a_pause_outlives_every_worker(run: Run, tmp_path: Path, text_file: Path) -> None:
+    (tmp_path / "t.yaml").write_text(grid(rates=1, seeds=3, steps=1200, every=50))
+    folder = tmp_path / "runs/t"
+    sweep = start(tmp_path, "sweep", "t.yaml", text_file.name, "--workers", 2, "--", *FLAGS)
+    wait_for(lambda: all((folder / name / "last.pt").exists() for name in ("run-0001", "run-0002")))
+    assert run("pause", "runs/t").returncode == 0
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    agent = start(tmp_path, "agent", "runs/t", "--workers", 2)
+    assert agent.stdout is not None
+    assert any("the sweep is paused" in line for line in iter(agent.stdout.readline, ""))
+    killed = start(tmp_path, "resume", "runs/t")
+    time.sleep(0.3)
+    killed.kill()
+    killed.wait()
+    assert run("resume", "runs/t").returncode == 0
+    said = agent.communicate(timeout=300)[0]
+    assert agent.returncode == 0, said
+    complete = [trial for trial in trials(folder) if trial.state.name == "COMPLETE"]
+    assert sorted(trial.user_attrs["run"] for trial in complete) == [0, 1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from fundamentallm.config.fields import ConfigError
 from fundamentallm.files.atomic import DiskError, writing
 from fundamentallm.files.run_folder import RunFolderError
 from fundamentallm.machine.system_limits import SystemLimitError
-from fundamentallm.status import FAULTS, HAND, RANKED, RunStatus, is_stopped_early
+from fundamentallm.status import FAULTS, FINISHED, HAND, RANKED, RunStatus, is_stopped_early
 from fundamentallm.sweep.engine.concurrency import Concurrency, Resources
 from fundamentallm.sweep.engine.disk_wait import DiskWait
 from fundamentallm.sweep.engine.executor import Executor
@@ -101,6 +102,8 @@ class Engine:
             self.reached = Reached(sweep.hyperband)
             store.index.subscribe(self._note_reached)
         self.concurrency = Concurrency(settings.resources, observer.notify)
+        self.is_paused = False
+        """True if a person has paused the sweep, as of the last read."""
         self.is_over = threading.Event()
         self.last_messages_at = time.monotonic()
         self.disk = DiskWait(folder.path, settings.wait, observer.notify)
@@ -126,15 +129,18 @@ class Engine:
                         each.process.stop(stopping)
                 if not stopping and (has_room or time.monotonic() >= next_read):
                     next_read = time.monotonic() + STORE_SECONDS
-                    if self.disk.has_room():
+                    self._read_pause()
+                    if not self.is_paused and self.disk.has_room():
                         self._start_runs()
-                    self.observer.update(runs := self.store.runs(), self.limit)
+                    runs = self.store.runs()
+                    self.observer.update(runs, self.limit, is_paused=self.is_paused)
                     self._stop_by_hand(runs)
                     if not (self.running or self.disk.is_waiting):
                         elsewhere = runs.how_many(RunStatus.RUNNING, RunStatus.WAITING)
-                        if not elsewhere or self._has_claimed_all():
+                        is_held = self.is_paused and not self._is_complete(runs)
+                        if not (elsewhere or is_held) or self._has_claimed_all():
                             return ""
-                        if not waiting:
+                        if not (waiting or is_held):
                             waiting = True
                             self.observer.notify(f"waiting for {elsewhere} runs of other workers")
                 if stopping and not self.running:
@@ -149,6 +155,18 @@ class Engine:
             for each in self.running:
                 each.process.kill()
             heartbeats.join(timeout=5)
+
+    def _read_pause(self) -> None:
+        """Read whether the sweep is paused, and say so when that changes."""
+        before, self.is_paused = self.is_paused, self.store.is_paused()
+        if self.is_paused and not before:
+            command = f"fundamentallm resume {shlex.quote(str(self.folder.path))}"
+            self.observer.notify(f"the sweep is paused: no new run starts; go on with: {command}")
+        elif before and not self.is_paused:
+            self.observer.notify("the sweep is resumed")
+
+    def _is_complete(self, runs: RunIndex) -> bool:
+        return self.limit is not None and runs.how_many(*FINISHED) >= self.limit
 
     def _stop_by_hand(self, runs: RunIndex) -> None:
         """Stop the trials here that a person asked to stop."""

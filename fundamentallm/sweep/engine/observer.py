@@ -23,5 +23,11 @@ class Observer(Protocol):
     def notify(self, line: str) -> None:
         """Message for the person who watches."""
 
-    def update(self, runs: RunIndex, limit: int | None) -> None:
-        """State of all runs on every machine; `limit` is how many there will be, if known."""
+    def update(self, runs: RunIndex, limit: int | None, *, is_paused: bool = False) -> None:
+        """State of all runs on every machine.
+
+        Args:
+            runs: All runs.
+            limit: How many there will be, if known.
+            is_paused: Whether a person has paused the sweep.
+        """

@@ -21,6 +21,7 @@ Trial: Any = models.TrialModel
 """Mapped class: it stores times in UTC or not, by Optuna's version."""
 TRIALS: sqlalchemy.Table = models.TrialModel.__table__
 STUDIES: sqlalchemy.Table = models.StudyModel.__table__
+STUDY_ATTRIBUTES: sqlalchemy.Table = models.StudyUserAttributeModel.__table__
 BEATS: sqlalchemy.Table = models.TrialHeartbeatModel.__table__
 ATTRIBUTES: sqlalchemy.Table = models.TrialUserAttributeModel.__table__
 PARAMS: sqlalchemy.Table = models.TrialParamModel.__table__

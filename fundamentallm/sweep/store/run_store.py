@@ -42,7 +42,7 @@ from fundamentallm.sweep.store.optuna_tables import StoredTrial, index_by_study
 from fundamentallm.sweep.store.optuna_trials import to_optuna
 from fundamentallm.sweep.store.records import Run, RunIndex, Trial
 from fundamentallm.sweep.store.stored_values import ValueCheck
-from fundamentallm.sweep.store.trial_store import TrialStore
+from fundamentallm.sweep.store.trial_store import PAUSED, TrialStore
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -201,7 +201,8 @@ class RunStore:
             parameters: Parameters of the sweep, to store values by.
 
         Returns:
-            None if there is nothing to do now; other workers may still leave runs behind.
+            None if there is nothing to do now, or the sweep is paused; other workers may still
+            leave runs behind.
 
         Raises:
             InterruptedError: Another worker holds the sweep's lock, and the wait was cancelled.
@@ -229,6 +230,8 @@ class RunStore:
                 ]
                 if ours:
                     return ours[0]
+                if self.trials.is_paused():
+                    return None
                 waiting = runs.with_status(RunStatus.WAITING)
                 left = runs.next_to_retry(retries)
                 if left is None:
@@ -270,6 +273,17 @@ class RunStore:
     def request_stop(self, trial_id: int) -> bool:
         """Ask the worker of a running or waiting trial to stop it; return False if it has ended."""
         return self.trials.request_stop(trial_id)
+
+    @retried
+    def is_paused(self) -> bool:
+        """Return whether no run may start now."""
+        return self.trials.is_paused()
+
+    @retried
+    def set_paused(self, *, is_paused: bool) -> None:
+        """Keep every worker from starting runs, or allow it again; no claim is in progress."""
+        with self.database.lock(self.study.study_name), reading():
+            self.study.set_user_attr(PAUSED, is_paused)
 
     def _is_new(self, trial: Trial) -> bool:
         return trial.owner == self.owner and trial.id not in self.claimed

@@ -79,3 +79,15 @@ def stop(store: RunStore, run: Run) -> bool:
     is gone, the next one ends the run. It is not retried.
     """
     return store.request_stop(run.last.id)
+
+
+def pause(store: RunStore) -> None:
+    """Keep every worker from starting a run; those in progress finish, and workers wait."""
+    store.set_paused(is_paused=True)
+
+
+def resume(store: RunStore) -> bool:
+    """Let workers start runs again; return False if the sweep was not paused."""
+    was_paused = store.is_paused()
+    store.set_paused(is_paused=False)
+    return was_paused

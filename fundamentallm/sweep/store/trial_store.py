@@ -31,6 +31,7 @@ from fundamentallm.sweep.store.optuna_tables import (
     SCORES,
     STEPS,
     STUDIES,
+    STUDY_ATTRIBUTES,
     TRIALS,
     StoredTrial,
     Trial,
@@ -41,6 +42,8 @@ from fundamentallm.sweep.store.optuna_tables import (
 
 MOST_IDS = 500
 """Ids in one query."""
+PAUSED = "paused"
+"""Attribute of a study in which no trial may start."""
 
 
 class TrialStore:
@@ -69,6 +72,14 @@ class TrialStore:
             if trial.state.is_finished():
                 del self.unfinished[trial.id]
         return trials
+
+    def is_paused(self) -> bool:
+        """Return whether no trial may start now."""
+        query = sqlalchemy.select(STUDY_ATTRIBUTES.c.value_json).where(
+            STUDY_ATTRIBUTES.c.study_id == self.study_id, STUDY_ATTRIBUTES.c.key == PAUSED
+        )
+        with reading(), self.engine.connect() as connection:
+            return connection.scalar(query) == "true"
 
     def _is_newer(self) -> sqlalchemy.ColumnElement[bool]:
         own = TRIALS.c.study_id == self.study_id

@@ -12,6 +12,7 @@ from conftest import ROOT
 MODELS = "optuna.storages._rdb.models"
 COLUMNS = {
     "StudyModel": ("study_id", "study_name"),
+    "StudyUserAttributeModel": ("study_id", "key", "value_json"),
     "TrialModel": ("trial_id", "number", "study_id", "state"),
     "TrialHeartbeatModel": ("trial_id", "heartbeat"),
     "TrialUserAttributeModel": ("trial_id", "key", "value_json"),

@@ -162,3 +162,51 @@ def test_a_run_is_found_by_number_folder_and_path(store: RunStore, tmp_path: Pat
     for name in ("0", "13", "run-0013", "best", "../run-0012", "", "run-00120", "1/2"):
         with pytest.raises(SweepError, match=r"no such run; it has 12 runs"):
             steering.find_run(store, folder, name)
+
+
+def test_a_paused_sweep_hands_out_no_run_of_any_kind(store: RunStore) -> None:
+    definition = defined("grid")
+    first = store.claim(**CLAIM)
+    assert first is not None
+    store.finish(first.last.id, RunStatus.INTERRUPTED, score=None, seconds=1, note="SIGINT")
+    steering.enqueue(store, definition, {"rate": 0.03, "size": 3})
+    steering.pause(store)
+    assert store.claim(**CLAIM) is None
+    assert steering.resume(store)
+    assert not steering.resume(store)
+    work(store, definition)
+    assert {run.last.status for run in store.runs()} == {"done"}
+    assert len(store.runs()) == 12
+
+
+def test_a_worker_waits_while_the_sweep_is_paused(store: RunStore, tmp_path: Path) -> None:
+    definition = defined("grid")
+    work(store, definition, count=3)
+    steering.pause(store)
+    engine = instant_engine(store, definition.sweep)
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        if "paused" in line:
+            assert len(store.runs()) == 3
+            with closing(opened(tmp_path)) as other:
+                steering.resume(other)
+
+    engine.observer.notify = note
+    engine.run(lambda: "")
+    paused = f"the sweep is paused: no new run starts; go on with: fundamentallm resume {tmp_path}"
+    assert notes == [paused, "the sweep is resumed"]
+    assert len(store.runs()) == 12
+
+
+def test_a_paused_worker_leaves_when_all_is_done_or_it_is_asked_to(store: RunStore) -> None:
+    definition = defined("grid")
+    steering.pause(store)
+    asked = iter([""] * 9)
+    assert instant_engine(store, definition.sweep).run(lambda: next(asked, "SIGINT")) == "SIGINT"
+    assert len(store.runs()) == 0
+    steering.resume(store)
+    work(store, definition)
+    steering.pause(store)
+    work(store, definition)
