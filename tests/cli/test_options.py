@@ -11,7 +11,7 @@ from conftest import Run
 from tiny_sweep import FLAGS, grid, summaries
 
 from fundamentallm.cli.main import cli
-from fundamentallm.cli.options import PATH
+from fundamentallm.cli.options import PathType
 
 OF_PATHS = ("DATA", "DIR", "FILE", "YAML", "RUN", "SWEEP")
 
@@ -32,7 +32,7 @@ def test_every_path_option_has_the_path_type() -> None:
         if any(word in (param.metavar or "") for word in OF_PATHS)
     }
     assert len(found) > 20
-    assert {name for name, type_ in found.items() if type_ is not PATH} == set()
+    assert {name for name, type_ in found.items() if not isinstance(type_, PathType)} == set()
 
 
 @pytest.mark.nightly

@@ -15,7 +15,7 @@ from fundamentallm.sweep.store.sweep_folder import SweepFolder, run_folder_name
 
 @click.command()
 @click.argument("folder", metavar="SWEEP", type=PATH)
-@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.argument("names", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @storage_option
 def stop(folder: str, names: tuple[str, ...], storage: str | None) -> int:
     """Stop runs of a sweep early, wherever they run.
