@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 from conftest import Run
@@ -39,4 +41,8 @@ def test_log_samples_and_report_show_the_sample(
     assert f"    | {line}\n" in done.stdout, done.stderr
     assert f"    {line}\n" in (tmp_path / "out/samples.txt").read_text("utf-8")
     assert run("report", "out").returncode == 0
-    assert line in (tmp_path / "out/report.html").read_text("utf-8")
+    page = (tmp_path / "out/report.html").read_text("utf-8")
+    parts = re.search(r'id="content">(.*?)</script>', page, re.S)
+    assert parts is not None
+    sample = json.loads(parts[1])["sample/out"]
+    assert line in sample["prompt"] + sample["text"]
