@@ -91,6 +91,7 @@ def test_no_escape_reaches_the_terminal(
     )
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/config.yaml").write_text(f"{quoted}: 1\n")
+    (tmp_path / "folder/summary.json").write_text('{"status": "done"}')
     done = run(*words)
     assert done.returncode != 0
     output = done.stdout + done.stderr
