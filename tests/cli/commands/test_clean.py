@@ -86,6 +86,7 @@ def test_it_is_shown_first_and_then_done(run: Run, sweep: Path) -> None:
     assert (again.returncode, again.stdout) == (0, "runs/g: nothing to remove\n")
 
 
+@pytest.mark.nightly
 def test_what_needs_a_removed_checkpoint_says_so(run: Run, sweep: Path) -> None:
     assert run("clean", "runs/g", "--yes").returncode == 0
     worst = next(name for name in summaries(sweep) if name not in best_runs(sweep, 4))
