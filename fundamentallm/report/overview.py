@@ -26,11 +26,11 @@ class State(StrEnum):
     DONE = "done"
     IN_PROGRESS = "in progress"
     STOPPED = "stopped"
-    """Of a sweep: runs are left, and none is in progress here."""
+    """Sweep with runs left, none of them in progress here."""
     KILLED = "killed"
-    """Of a run: its process has ended without recording it."""
+    """Run whose process has ended without recording it."""
     UNFINISHED = "unfinished"
-    """Of a run: in progress on another machine, or killed there."""
+    """Run in progress on another machine, or killed there."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ class Keep(StrEnum):
     """Choice of the checkpoints that a sweep keeps."""
 
     BEST = "best"
-    """Those of the best configurations."""
+    """Checkpoints of the best configurations."""
     LAST = "last"
-    """These, and `last.pt` of every run, from which it can be continued."""
+    """The same, and `last.pt` of every run, from which it can be continued."""
     ALL = "all"
 
 

@@ -63,11 +63,11 @@ def dashboard(sweep: Sweep) -> Iterator[RunningDashboard]:
 @pytest.fixture
 def tab(browser: Any, dashboard: RunningDashboard) -> Iterator[Any]:
     """The page; no script fails on it, and it asks no other server."""
-    with opened(browser, dashboard, viewport={"width": 1400, "height": 900}) as page:
+    with OpenedPage(browser, dashboard, viewport={"width": 1400, "height": 900}) as page:
         yield page
 
 
-class opened:  # noqa: N801
+class OpenedPage:
     """Context of a page that the printed address leads to."""
 
     def __init__(self, browser: Any, dashboard: RunningDashboard, **options: Any) -> None:
@@ -371,7 +371,7 @@ def test_a_configuration_is_tried_next(
     folder = tmp_path / "runs/t"
     with (
         running(folder) as dashboard,
-        opened(browser, dashboard, viewport={"width": 1400, "height": 900}) as tab,
+        OpenedPage(browser, dashboard, viewport={"width": 1400, "height": 900}) as tab,
     ):
         tab.click("#try summary")
         tab.fill("#try input[name=learning_rate]", "7")
@@ -415,7 +415,7 @@ def test_on_small_and_large_screens(
     browser: Any, dashboard: RunningDashboard, width: int, scheme: str
 ) -> None:
     size = {"width": width, "height": 800}
-    with opened(browser, dashboard, viewport=size, color_scheme=scheme) as tab:
+    with OpenedPage(browser, dashboard, viewport=size, color_scheme=scheme) as tab:
         for plot in tab.query_selector_all(".plot"):
             plot.scroll_into_view_if_needed()
             plot.wait_for_selector(".main-svg")
@@ -438,7 +438,7 @@ def test_a_sweep_that_has_not_begun_fills_up(browser: Any, tmp_path: Path) -> No
     empty = Sweep(tmp_path / "s")
     with (
         running(empty.folder) as dashboard,
-        opened(browser, dashboard, viewport={"width": 1400, "height": 900}) as tab,
+        OpenedPage(browser, dashboard, viewport={"width": 1400, "height": 900}) as tab,
     ):
         assert "no runs yet" in tab.inner_text("#summary")
         for number in range(1, 7):

@@ -74,7 +74,7 @@ class FunctionTrial:
         self.has_left = False
         """The function has returned or raised; it is too late to stop it."""
         self.may_be_pending = False
-        """Whether `StopRun` was sent to the function's thread, which may not have raised it yet."""
+        """True once `StopRun` was sent to the function's thread, which may not have raised it."""
         self.has_ended = threading.Event()
         """Set once the call is over, or was never made."""
         self.error: BaseException | None = None
